@@ -1,0 +1,44 @@
+# gpuwarden: every command of the contract (make help). Works on a fresh Debian 12 with root.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+# What the host must have: Debian packages, once.
+build/host-ready: tools/prepare-host
+	mkdir -p build
+	tools/prepare-host
+	touch $@
+
+$(VENV)/ready: requirements/dev.txt build/host-ready
+	python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --require-hashes -r requirements/dev.txt
+	$(VENV)/bin/pip install --quiet --no-deps --no-build-isolation -e .
+	touch $@
+
+.PHONY: lint
+lint: $(VENV)/ready ## ruff, mypy --strict, one-way imports, worker on Python 3.9
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/vermin --quiet --no-tips --eval-annotations --target=3.9- --violations gpuwarden/worker
+
+.PHONY: quick
+quick: $(VENV)/ready ## the dev loop: lint and unit tests
+	$(MAKE) --no-print-directory lint
+	$(PYTHON) -m pytest -q tests/unit
+
+.PHONY: lock
+lock: ## resolve requirements/*.txt again (pins and hashes for Python 3.11 to 3.13)
+	python3 -m venv build/uv && build/uv/bin/pip install --quiet uv
+	build/uv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml -o requirements/runtime.txt
+	build/uv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev pyproject.toml -o requirements/dev.txt

@@ -1,0 +1,1 @@
+"""The only importer of dbus-next: hardened connection, exported objects, errors. No policy here."""

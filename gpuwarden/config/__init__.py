@@ -1,0 +1,1 @@
+"""The TOML configuration: models, loading, generated reference. Its only reader."""

@@ -1,0 +1,1 @@
+"""State snapshots and control sockets between our own processes."""

@@ -1,0 +1,1 @@
+"""The front door: HTTP, bodies, queue, dispatch to workers."""

@@ -1,0 +1,1 @@
+"""The supervisor: workers' life cycle, the bus objects' values, the service."""

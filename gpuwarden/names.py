@@ -1,0 +1,60 @@
+"""Names and places that the contract fixes: bus, units, files. Nothing else spells them."""
+
+from pathlib import Path
+
+BUS_NAME = "org.gpuwarden1"
+ROOT_OBJECT = "/org/gpuwarden1"
+
+GUARD_UNIT = "medgemma-guard.service"
+SHUTDOWN_UNIT = "medgemma-shutdown.service"
+NUMA_UNIT = "medgemma-numa.service"
+GATEWAY_UNIT = "medgemma-gateway.service"
+GATEWAY_SOCKET_UNIT = "medgemma-gateway.socket"
+DISPATCH_SOCKET_UNIT = "medgemma-dispatch.socket"
+THERMAL_TARGET = "medgemma-thermal.target"
+WORKERS_SLICE = "medgemma-workers.slice"
+CONTROL_SLICE = "medgemma-control.slice"
+
+CONFIG_FILE = Path("/etc/gpuwarden/gpuwarden.toml")
+CONFIG_DIRECTORY = Path("/etc/gpuwarden/conf.d")
+LIBRARY_DIRECTORY = Path("/usr/lib/gpuwarden")
+RUN_DIRECTORY = Path("/run/gpuwarden")
+STATE_DIRECTORY = Path("/var/lib/gpuwarden")
+
+PLAN_FILE = RUN_DIRECTORY / "placement" / "plan.json"
+GUARD_STATE_FILE = RUN_DIRECTORY / "guard" / "state.json"
+GATEWAY_STATE_FILE = RUN_DIRECTORY / "gateway" / "state.json"
+DISPATCH_SOCKET = RUN_DIRECTORY / "dispatch.sock"
+GUARD_CONTROL_SOCKET = RUN_DIRECTORY / "guard.sock"
+GATEWAY_CONTROL_SOCKET = RUN_DIRECTORY / "gateway.sock"
+CARDS_FILE = STATE_DIRECTORY / "cards.json"
+
+
+def worker_unit(number: int) -> str:
+    """The unit of worker ``number``."""
+    return f"medgemma-worker@{number}.service"
+
+
+def thermal_unit(gpu_index: int) -> str:
+    """The unit that guards card ``gpu_index``."""
+    return f"medgemma-thermal@{gpu_index}.service"
+
+
+def gpu_slice(gpu_index: int) -> str:
+    """The slice that holds the workers of card ``gpu_index``."""
+    return f"medgemma-workers-gpu{gpu_index}.slice"
+
+
+def thermal_snapshot_file(gpu_index: int) -> Path:
+    """The snapshot that the thermal guard of card ``gpu_index`` publishes."""
+    return RUN_DIRECTORY / "thermal" / f"{gpu_index}.json"
+
+
+def gpu_object(gpu_index: int) -> str:
+    """The bus object of card ``gpu_index``."""
+    return f"{ROOT_OBJECT}/gpu/{gpu_index}"
+
+
+def worker_object(number: int) -> str:
+    """The bus object of worker ``number``."""
+    return f"{ROOT_OBJECT}/worker/{number}"

@@ -1,0 +1,1 @@
+"""The only importer of pynvml: reading a card, one error vocabulary. No policy here."""

@@ -1,0 +1,1 @@
+"""A simulated card: plant physics, NVML library (C), daemon, command line."""

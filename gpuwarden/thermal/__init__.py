@@ -1,0 +1,1 @@
+"""The thermal guard of one card. No D-Bus in it, ever."""

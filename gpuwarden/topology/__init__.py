@@ -1,0 +1,1 @@
+"""What the kernel says of PCI devices, NUMA nodes and CPUs (sysfs). No NVML, no policy."""

@@ -1,0 +1,1 @@
+"""The worker runtime, on the site's interpreter: standard library only, from Python 3.9 on."""

@@ -1,0 +1,98 @@
+"""The worker channel's frames: one SOCK_SEQPACKET record is one frame.
+
+A frame is a 32-byte header, a JSON object (``meta``) and, for small bodies, the body itself.
+Bodies over ``INLINE_LIMIT_BYTES`` travel in a sealed memfd whose descriptor rides on the record
+(SCM_RIGHTS) the first time a worker meets that buffer; later frames name it by number only.
+
+The gateway and the worker both import this module: standard library only, Python 3.9 and newer.
+"""
+
+import json
+import struct
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any, Dict
+
+PROTOCOL_VERSION = 1
+INLINE_LIMIT_BYTES = 64 * 1024  # a record of 212,000 bytes passes by default; half kept in reserve
+RECORD_LIMIT_BYTES = 192 * 1024
+META_LIMIT_BYTES = 96 * 1024
+
+HEADER = struct.Struct("<BBHIQQQ")
+
+
+class FrameType(IntEnum):
+    """Who sends what. Unknown types are ignored, so that an older peer survives a newer one."""
+
+    # worker to gateway
+    HELLO = 1  # protocol, worker number, pid, state, scheduling, max_batch, model, gpu_uuid
+    STATE = 2  # {"state": "loading" | "ready" | "draining", "error": text}
+    CREDIT = 3  # count: that many more requests are welcome
+    RESULT = 4  # request, lease: {"ok": true, "answer": ...} or {"ok": false, "error": {...}}
+    MEMORY = 5  # {"vram_reserved_bytes", "vram_allocated_bytes"}
+    BYE = 6  # no more work, everything answered; the connection closes next
+    # gateway to worker
+    WELCOME = 32  # {"gateway": version}
+    JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request
+    CANCEL = 34  # request, lease: the caller is gone
+    DRAIN = 35  # finish what runs, then BYE
+    RETIRE = 36  # {"buffer": number}: unmap it
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One record.
+
+    ``request`` numbers an accepted request; ``lease`` one attempt at it (a RESULT with another
+    lease is stale and dropped); ``batch`` groups the JOBs that run together, ``count`` of them.
+    """
+
+    type: int
+    request: int = 0
+    lease: int = 0
+    batch: int = 0
+    count: int = 0
+    meta: Dict[str, Any] = field(default_factory=dict)
+    body: bytes = b""
+
+
+class FrameError(Exception):
+    """A record is not a frame; the text says why."""
+
+
+def encode(frame: Frame) -> bytes:
+    """The record of a frame. Raises FrameError if it would not fit into one record."""
+    meta = json.dumps(frame.meta, separators=(",", ":"), allow_nan=False).encode()
+    if len(meta) > META_LIMIT_BYTES:
+        raise FrameError(f"meta of {len(meta)} bytes is over the limit of {META_LIMIT_BYTES}")
+    if len(frame.body) > INLINE_LIMIT_BYTES:
+        raise FrameError(f"body of {len(frame.body)} bytes is over {INLINE_LIMIT_BYTES}")
+    header = HEADER.pack(
+        PROTOCOL_VERSION,
+        frame.type,
+        frame.count,
+        len(meta),
+        frame.request,
+        frame.lease,
+        frame.batch,
+    )
+    return header + meta + frame.body
+
+
+def decode(record: bytes) -> Frame:
+    """The frame of a record. Raises FrameError on anything that is not one."""
+    if len(record) < HEADER.size:
+        raise FrameError(f"record of {len(record)} bytes is shorter than a header")
+    version, kind, count, meta_length, request, lease, batch = HEADER.unpack_from(record)
+    if version != PROTOCOL_VERSION:
+        raise FrameError(f"protocol version {version}, this side speaks {PROTOCOL_VERSION}")
+    end = HEADER.size + meta_length
+    if end > len(record):
+        raise FrameError(f"meta of {meta_length} bytes in a record of {len(record)}")
+    try:
+        meta = json.loads(record[HEADER.size : end])
+    except ValueError as error:
+        raise FrameError(f"meta is not JSON: {error}") from error
+    if not isinstance(meta, dict):
+        raise FrameError(f"meta is a {type(meta).__name__}, not an object")
+    return Frame(kind, request, lease, batch, count, meta, record[end:])

@@ -1,0 +1,34 @@
+"""Marks each test by its folder, and fails the run on a skip that no absent GPU explains."""
+
+from pathlib import Path
+
+import pytest
+
+LAYERS = ("unit", "integration", "system", "gpu")
+ABSENT_GPU = "no NVIDIA GPU"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = Path(item.path).relative_to(Path(__file__).parent).parts[0]
+        if folder in LAYERS:
+            item.add_marker(folder)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    skipped = reporter.stats.get("skipped", []) if reporter else []
+    unexplained = [report for report in skipped if ABSENT_GPU not in str(report.longrepr)]
+    if (
+        reporter
+        and unexplained
+        and session.exitstatus
+        in (
+            pytest.ExitCode.OK,
+            pytest.ExitCode.NO_TESTS_COLLECTED,
+        )
+    ):
+        for report in unexplained:
+            reporter.write_line(f"SKIPPED WITHOUT AN ABSENT GPU: {report.nodeid}", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
