@@ -4,7 +4,7 @@ import ctypes
 from collections.abc import Sequence
 from typing import Any
 
-import pynvml  # type: ignore[import-untyped]  # nvidia-ml-py ships no types
+import pynvml
 
 from gpuwarden.nvml.errors import DriverMissingError, translate
 from gpuwarden.nvml.vocabulary import Field

@@ -6,6 +6,7 @@ since a refused call costs a hundred times an answered one (0.4 ms against 1 us 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from gpuwarden.nvml import calls
@@ -151,9 +152,8 @@ class CardReader:
     def _temperature(self) -> float | None:
         """The die's temperature; None on a card without a sensor."""
         for function in ("nvmlDeviceGetTemperatureV", "nvmlDeviceGetTemperature"):
-            value = self._unless_missing(
-                function, lambda name=function: self._call(name, calls.DIE_SENSOR)
-            )
+            read = partial(self._call, function, calls.DIE_SENSOR)
+            value = self._unless_missing(function, read)
             if value is not None:
                 return float(value)
         return None

@@ -12,7 +12,6 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
 
 from gpuwarden import names
 from gpuwarden.config import Configuration, ConfigurationError, load_configuration
@@ -51,12 +50,11 @@ def main(argv: list[str], places: Places | None = None) -> int:
         worker = _planned(number, places.plan_file)
         check_interpreter(configuration.workers.python)
         _check_engine_path(configuration)
-        settings = settings_of(worker, configuration)
+        become_worker(worker, configuration, places.worker_host)
     except LaunchError as error:
         Notifier().status(f"cannot start: {error}")
         print(f"worker {' '.join(argv)} cannot start: {error}", file=sys.stderr)
-        return EXIT_CONFIGURATION
-    _become(configuration.workers.python, places.worker_host, settings)
+    return EXIT_CONFIGURATION
 
 
 def settings_of(worker: PlannedWorker, configuration: Configuration) -> dict[str, object]:
@@ -167,9 +165,7 @@ def _ask_version(python: str, where: str) -> tuple[int, int]:
         major, minor = answer.stdout.split()
         return int(major), int(minor)
     except subprocess.TimeoutExpired:
-        raise LaunchError(
-            f"{where}: did not answer within {PROBE_TIMEOUT_SECONDS:.0f} s"
-        ) from None
+        raise LaunchError(f"{where}: did not answer within {PROBE_TIMEOUT_SECONDS:.0f} s") from None
     except subprocess.CalledProcessError as error:
         said = (error.stderr.strip().splitlines() or ["nothing"])[-1]
         raise LaunchError(
@@ -181,14 +177,21 @@ def _ask_version(python: str, where: str) -> tuple[int, int]:
         raise LaunchError(f"{where}: does not answer like a Python interpreter") from None
 
 
-def _become(python: str, worker_host: Path, settings: Mapping[str, object]) -> NoReturn:
-    """Replace this process by the worker; only standard streams and the settings go along."""
-    for name in os.listdir("/proc/self/fd"):
-        if int(name) > 2:
+def become_worker(worker: PlannedWorker, configuration: Configuration, worker_host: Path) -> None:
+    """Replace this process by the worker; only standard streams and the settings go along.
+
+    :raises LaunchError: the kernel refuses.
+    """
+    for link in list(Path("/proc/self/fd").iterdir()):
+        if int(link.name) > 2:
             # The folder's own descriptor is closed by now.
             with contextlib.suppress(OSError):
-                os.set_inheritable(int(name), False)
-    descriptor = sealed_settings(settings)
+                os.set_inheritable(int(link.name), False)
+    descriptor = sealed_settings(settings_of(worker, configuration))
     os.set_inheritable(descriptor, True)
+    python = configuration.workers.python
     arguments = [python, "-I", str(worker_host), "--settings-fd", str(descriptor)]
-    os.execve(python, arguments, clean_environment(os.environ))
+    try:
+        os.execve(python, arguments, clean_environment(os.environ))
+    except OSError as error:
+        raise LaunchError(f"{python}: can't be executed ({error.strerror})") from error

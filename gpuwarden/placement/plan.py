@@ -165,9 +165,7 @@ def _share(
     return shares
 
 
-def _limited(
-    cores: Sequence[Cpus], cpus_per_worker: int, number: int, warnings: list[str]
-) -> Cpus:
+def _limited(cores: Sequence[Cpus], cpus_per_worker: int, number: int, warnings: list[str]) -> Cpus:
     """As many whole cores as give ``cpus_per_worker``, at most those that are this worker's."""
     taken: set[int] = set()
     for core in cores:

@@ -73,9 +73,10 @@ def run(
 ) -> int:
     """The whole service, once."""
     try:
-        configuration, warnings = load_configuration(
-            places.config_file, places.config_directory
-        ), list[str]()
+        configuration, warnings = (
+            load_configuration(places.config_file, places.config_directory),
+            list[str](),
+        )
     except ConfigurationError as error:
         log.error("%s%s", CONFIGURATION_REFUSED, error)
         if _keep_last_plan(places, str(error)):

@@ -21,6 +21,7 @@ from gpuwarden.systemd.notify import Notifier
 from gpuwarden.thermal.driver import DriverThread
 from gpuwarden.thermal.observation import NotSeen, Observation, Trouble
 from gpuwarden.thermal.sampler import Sampler
+from gpuwarden.thermal.thresholds import Thresholds
 from gpuwarden.thermal.view import (
     BLIND_AFTER_SECONDS,
     View,
@@ -34,7 +35,7 @@ log = logging.getLogger(__name__)
 
 PUBLISH_EVERY_SECONDS = 1.0
 LOOK_AGAIN_SECONDS = 10.0  # design: a lost card or a missing driver is looked for that often
-CLOSE_TIMEOUT_SECONDS = 1.0  # a driver that hangs must not hold up a stop
+LOOK_FOR_PLAN_SECONDS = 1.0  # reading a file costs nothing
 
 
 def main(argv: list[str]) -> int:
@@ -59,7 +60,7 @@ def main(argv: list[str]) -> int:
         note=note,
         simulated=library.simulated,
     )
-    asyncio.run(_until_terminated(guard))
+    asyncio.run(_until_terminated(guard, Notifier()))
     return 0
 
 
@@ -128,6 +129,8 @@ class ThermalGuard:
 
     def _take(self, view: View) -> None:
         before, self._view = self._view, view
+        if view.thresholds is not None and view.thresholds != before.thresholds:
+            _tell_thresholds(view.gpu_index, view.thresholds)
         if view.state == before.state:
             return
         log.info(
@@ -162,18 +165,21 @@ class ThermalGuard:
         return time.monotonic() - self._view.seen_at < BLIND_AFTER_SECONDS
 
     def _pause(self, observation: Observation) -> float:
-        if isinstance(observation, NotSeen) and observation.trouble is not Trouble.SENSOR:
-            return LOOK_AGAIN_SECONDS
-        return self._period_seconds
+        if not isinstance(observation, NotSeen) or observation.trouble is Trouble.SENSOR:
+            return self._period_seconds
+        if observation.trouble is Trouble.NO_PLAN:
+            return LOOK_FOR_PLAN_SECONDS
+        return LOOK_AGAIN_SECONDS
 
 
-async def _until_terminated(guard: ThermalGuard) -> None:
+async def _until_terminated(guard: ThermalGuard, notifier: Notifier) -> None:
     task = asyncio.ensure_future(guard.run())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, task.cancel)
     with contextlib.suppress(asyncio.CancelledError):
         await task
+    notifier.stopping()
 
 
 def _configuration() -> tuple[Configuration, str]:
@@ -183,6 +189,17 @@ def _configuration() -> tuple[Configuration, str]:
     except ConfigurationError as error:
         log.error("the configuration was refused, the defaults hold: %s", error)
         return Configuration(), "the configuration was refused, the defaults hold"
+
+
+def _tell_thresholds(gpu_index: int, thresholds: Thresholds) -> None:
+    log.info(
+        "GPU %d: alert %.0f C, critical %.0f C, safe %.0f C%s",
+        gpu_index,
+        thresholds.alert_celsius,
+        thresholds.critical_celsius,
+        thresholds.safe_celsius,
+        "".join(f"; {note}" for note in thresholds.notes),
+    )
 
 
 def _fields(before: View, view: View) -> dict[str, str]:

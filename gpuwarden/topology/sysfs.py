@@ -1,4 +1,4 @@
-"""Reads the topology from the kernel. The root is a parameter, so that any machine can be tested."""
+"""Reads the topology from the kernel; the root is a parameter, so any machine can be tested."""
 
 from pathlib import Path
 
