@@ -27,12 +27,20 @@ SOURCE_ONLY = frozenset({"sdnotify"})  # no wheel is published
 
 # Sources, stubs and tests that nothing imports, and each wheel's own list of files.
 UNUSED = re.compile(
-    r"\.(pyx|pxd|pxi|c|h|pyi)$|/_?tests?/|/\.hash/|\.dist-info/(RECORD|WHEEL|INSTALLER)$|^example\.py$"
+    r"\.(pyx|pxd|pxi|c|h|pyi)$|/_?tests?/|/\.hash/|^example\.py$"
+    r"|\.dist-info/(RECORD|WHEEL|INSTALLER|top_level\.txt|entry_points\.txt)$"
 )
 LICENCE = re.compile(
     r"\.dist-info/(?:licenses/)?((?:.*/)?(?:licen[cs]e|copying|notice)[^/]*)$", re.I
 )
-BILL_OF_MATERIALS = re.compile(r"\.dist-info/sboms/(.+)$")
+BILL_OF_MATERIALS = re.compile(r"\.dist-info/sboms/")
+
+
+THIRD_PARTY_README = """\
+Python distributions that gpuwarden carries in /usr/lib/gpuwarden/vendor, unchanged but for stripped
+debugging symbols and left out sources and tests. NAME.txt has the licence texts that a distribution
+comes with, NAME.pythonVERSION.json its bill of materials, if it has one.
+"""
 
 
 class VendorError(Exception):
@@ -50,10 +58,11 @@ class Requirement:
 
 @dataclass
 class Merged:
-    """What the wheels of all Pythons add up to: contents by relative path."""
+    """What the wheels of all Pythons add up to: contents by relative path, metadata by name."""
 
     site: dict[str, bytes] = field(default_factory=dict)
-    third_party: dict[str, bytes] = field(default_factory=dict)
+    licences: dict[str, bytes] = field(default_factory=dict)
+    bills_of_materials: dict[str, bytes] = field(default_factory=dict)
     metadata: dict[str, Message] = field(default_factory=dict)
 
 
@@ -166,9 +175,9 @@ def _add_wheel(merged: Merged, name: str, python: str, wheel: zipfile.ZipFile) -
             raise VendorError(f"{wheel.filename} wants {item} outside of the module path")
         content = wheel.read(item)
         if licence := LICENCE.search(item):
-            _add(merged.third_party, f"{name}/{licence[1]}", content, wheel)
-        elif bill := BILL_OF_MATERIALS.search(item):
-            _add(merged.third_party, f"{name}/python{python}/{bill[1]}", content, wheel)
+            _add(merged.licences, f"{name}/{licence[1]}", content, wheel)
+        elif BILL_OF_MATERIALS.search(item):
+            _add(merged.bills_of_materials, f"{name}.python{python}.json", content, wheel)
         else:
             _add(merged.site, item, content, wheel)
             if item.endswith(".dist-info/METADATA"):
@@ -196,19 +205,23 @@ def licence_of(metadata: Message) -> str:
     return str(declared or (classifiers and classifiers[0].rsplit(" :: ", 1)[-1]) or "not declared")
 
 
-def licence_list(metadata: Mapping[str, Message]) -> str:
-    """The page that lists every distribution in the package."""
-    rows = [
-        f"{name} {entry['Version']}\n    licence: {licence_of(entry)}\n"
-        f"    source: https://pypi.org/project/{name}/{entry['Version']}/\n"
-        for name, entry in sorted(metadata.items())
-    ]
-    head = (
-        "Python distributions that gpuwarden carries in /usr/lib/gpuwarden/vendor, unchanged but\n"
-        "for stripped debugging symbols and left out sources and tests. Each folder here has the\n"
-        "licence texts that its distribution comes with, and its bill of materials if it has one.\n"
-    )
-    return head + "\n" + "\n".join(rows)
+def third_party_pages(merged: Merged) -> dict[str, bytes]:
+    """A list of all distributions, and for each a page with its licence texts."""
+    pages, rows = dict(merged.bills_of_materials), []
+    for name, metadata in sorted(merged.metadata.items()):
+        head = (
+            f"{name} {metadata['Version']}\n    licence: {licence_of(metadata)}\n"
+            f"    source: https://pypi.org/project/{name}/{metadata['Version']}/\n"
+        )
+        rows.append(head)
+        texts = [
+            f"\n{'-' * 78}\n{path.removeprefix(name + '/')}\n\n".encode() + text
+            for path, text in sorted(merged.licences.items())
+            if path.startswith(f"{name}/")
+        ]
+        pages[f"{name}.txt"] = head.encode() + b"".join(texts)
+    pages["README"] = (THIRD_PARTY_README + "\n" + "\n".join(rows)).encode()
+    return pages
 
 
 def write_tree(files: Mapping[str, bytes], folder: Path) -> None:
@@ -229,8 +242,7 @@ def build_vendor(lock: Path, cache: Path) -> Path:
         merged = merge(wheels)
         check_complete(requirements, merged)
         write_tree(merged.site, target / "site")
-        write_tree(merged.third_party, target / "third-party")
-        (target / "third-party" / "README").write_text(licence_list(merged.metadata))
+        write_tree(third_party_pages(merged), target / "third-party")
         (target / "complete").write_text(key)
     return target
 
