@@ -22,6 +22,14 @@ ROOT = Path(__file__).resolve().parent.parent
 INPUTS = ("gpuwarden", "packaging", "docs", "requirements/runtime.txt", "README.md", "LICENSE")
 TOOLS = ("tools/build_packages.py", "tools/build_vendor.py")
 BUILD_TIMEOUT_SECONDS = 300
+# All that the build sees of its caller: nothing, or the bytes would depend on who builds.
+ENVIRONMENT = {
+    "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/nonexistent",
+    "LC_ALL": "C.UTF-8",
+    "TZ": "UTC",
+    "DEB_BUILD_OPTIONS": "parallel=2 nocheck",
+}
 
 
 class BuildError(Exception):
@@ -91,8 +99,7 @@ def build_packages(files: list[Path], vendor: Path, folder: Path) -> list[Path]:
     stage(files, vendor, folder / "source")
     for old in folder.glob("*.deb"):
         old.unlink()
-    environment = {**os.environ, "DEB_BUILD_OPTIONS": "parallel=2 nocheck", "LC_ALL": "C.UTF-8"}
-    run(["dpkg-buildpackage", "-us", "-uc", "-b"], folder / "source", environment)
+    run(["dpkg-buildpackage", "-us", "-uc", "-b"], folder / "source", ENVIRONMENT)
     packages = sorted(folder.glob("*.deb"))
     if len(packages) != 2:
         raise BuildError(f"expected two packages, got {[path.name for path in packages]}")
