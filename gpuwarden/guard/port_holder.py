@@ -51,9 +51,8 @@ def wanted_ports() -> list[int]:
 def find_holder(port: int) -> PortHolder | None:
     """The process that listens on a TCP port; None where none does or it can't be seen."""
     for connection in psutil.net_connections(kind="tcp"):
-        if connection.status != psutil.CONN_LISTEN or connection.laddr.port != port:
-            continue
-        if connection.pid is None:
+        listens = connection.status == psutil.CONN_LISTEN and connection.pid is not None
+        if not listens or not connection.laddr or connection.laddr.port != port:
             continue
         try:
             command = psutil.Process(connection.pid).name()
