@@ -37,6 +37,10 @@ quick: $(VENV)/ready ## the dev loop: lint and unit tests
 	$(MAKE) --no-print-directory lint
 	$(PYTHON) -m pytest -q tests/unit
 
+.PHONY: deb
+deb: $(VENV)/ready ## the packages, in dist: gpuwarden_*.deb and gpuwarden-simulator_*.deb
+	$(PYTHON) -m tools.build_packages
+
 .PHONY: lock
 lock: ## resolve requirements/*.txt again (pins and hashes for Python 3.11 to 3.13)
 	python3 -m venv build/uv && build/uv/bin/pip install --quiet uv
