@@ -5,9 +5,12 @@ Signals are subscribed to before anything is asked for, so no answer can be miss
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
+
+from gpuwarden.bus.bus import Bus
+from gpuwarden.bus.signals import Signal
 
 log = logging.getLogger(__name__)
 
@@ -16,29 +19,6 @@ MANAGER_PATH = "/org/freedesktop/systemd1"
 MANAGER = f"{SYSTEMD}.Manager"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 CALL_TIMEOUT_SECONDS = 20.0
-
-SignalHandler = Callable[[str, list[Any]], None]
-
-
-class Bus(Protocol):
-    """What this module needs of a bus connection."""
-
-    async def call(
-        self,
-        destination: str,
-        path: str,
-        interface: str,
-        member: str,
-        signature: str = "",
-        body: Sequence[Any] = (),
-        timeout_seconds: float = CALL_TIMEOUT_SECONDS,
-    ) -> list[Any]:
-        """Call a method and return the values of its answer."""
-
-    async def subscribe(
-        self, sender: str, path: str | None, interface: str, member: str, handler: SignalHandler
-    ) -> None:
-        """Call ``handler(path, values)`` for each such signal, also after a reconnect."""
 
 
 @dataclass(frozen=True)
@@ -66,9 +46,10 @@ class Systemd:
         self._asking = 0
 
     async def subscribe(self) -> None:
-        """Ask systemd for its signals and listen for finished jobs."""
+        """Ask systemd for its signals, on each connection anew, and listen for finished jobs."""
         await self._bus.subscribe(SYSTEMD, MANAGER_PATH, MANAGER, "JobRemoved", self._job_removed)
-        await self._manager("Subscribe")
+        self._bus.on_connect(self._ask_for_signals)
+        await self._ask_for_signals()
 
     async def watch(self, unit: str, changed: Callable[[str], None]) -> None:
         """Call ``changed(unit)`` whenever a property of ``unit`` changes."""
@@ -77,7 +58,7 @@ class Systemd:
             unit_path(unit),
             PROPERTIES,
             "PropertiesChanged",
-            lambda _path, _values: changed(unit),
+            lambda _signal: changed(unit),
         )
 
     async def properties(self, unit: str) -> UnitProperties:
@@ -127,9 +108,12 @@ class Systemd:
         if result not in ("done", "skipped"):
             raise JobError(f"{method} of {unit}: {result}")
 
-    def _job_removed(self, _path: str, values: list[Any]) -> None:
+    async def _ask_for_signals(self) -> None:
+        await self._manager("Subscribe")
+
+    def _job_removed(self, signal: Signal) -> None:
         """JobRemoved(id, job path, unit, result): may come before the answer that names the job."""
-        _, path, _, result = values
+        _, path, _, result = signal.body
         future = self._jobs.get(path)
         if future is not None and not future.done():
             future.set_result(result)
@@ -137,12 +121,16 @@ class Systemd:
             self._early[path] = result
 
     def _manager(
-        self, member: str, signature: str = "", body: Sequence[Any] = ()
+        self, member: str, signature: str = "", body: list[Any] | None = None
     ) -> Awaitable[list[Any]]:
-        return self._bus.call(SYSTEMD, MANAGER_PATH, MANAGER, member, signature, body)
+        return self._bus.call(
+            SYSTEMD, MANAGER_PATH, MANAGER, member, signature, body, CALL_TIMEOUT_SECONDS
+        )
 
     def _get_all(self, path: str, interface: str) -> Awaitable[list[Any]]:
-        return self._bus.call(SYSTEMD, path, PROPERTIES, "GetAll", "s", [interface])
+        return self._bus.call(
+            SYSTEMD, path, PROPERTIES, "GetAll", "s", [interface], CALL_TIMEOUT_SECONDS
+        )
 
 
 def unit_path(unit: str) -> str:
