@@ -88,9 +88,9 @@ class RecordChannel:
     def _write(self) -> None:
         while self._outbox and self.is_open:
             record, descriptors = self._outbox[0]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] * bool(
-                descriptors
-            )
+            rights = [
+                (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+            ] * bool(descriptors)
             try:
                 self._socket.sendmsg([record], rights, socket.MSG_NOSIGNAL)
             except (BlockingIOError, InterruptedError):

@@ -292,7 +292,9 @@ class RequestQueue:
         return [seat for seat in self.seats.values() if seat.serving]
 
     def _load(self, seat: Seat) -> tuple[int, int, int]:
-        card = sum(other.outstanding for other in self.seats.values() if other.card == seat.card)
+        card = sum(
+            other.outstanding for other in self.seats.values() if other.card == seat.card
+        )
         return card, seat.outstanding, seat.last_used
 
     def _dispatch(self, seat: Seat, requests: list[Request], now: float) -> Dispatch:

@@ -259,9 +259,7 @@ class Plant:
             self.hardware_slowdown = False
         if max(self.die_celsius - limits.maximum_operating, memory_excess) >= 0:
             lowered = self.clock_factor - SOFTWARE_SLOWDOWN_PER_SECOND * seconds
-            self.clock_factor = max(
-                lowered, self.card.clocks.sm_minimum / self.card.clocks.sm_maximum
-            )
+            self.clock_factor = max(lowered, self.card.clocks.sm_minimum / self.card.clocks.sm_maximum)
         else:
             self.clock_factor = min(1.0, self.clock_factor + SOFTWARE_RECOVERY_PER_SECOND * seconds)
 

@@ -22,7 +22,7 @@ class Fails:
 
 
 class StandInDriver:
-    """One card. ``answers`` by function; ``fields`` by field id; ``calls`` counts what was asked."""
+    """One card: ``answers`` by function, ``fields`` by id; ``calls`` is what was asked for."""
 
     def __init__(self, answers: dict[str, Any], fields: dict[int, Any] | None = None) -> None:
         self.answers = answers

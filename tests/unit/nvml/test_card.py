@@ -43,9 +43,12 @@ def attach(monkeypatch: pytest.MonkeyPatch) -> Any:
     return with_driver
 
 
-def changed(without: tuple[str, ...] = (), **answers: Any) -> dict[str, Any]:
-    known = {name: answer for name, answer in H200.items() if name not in without}
-    return known | answers
+def changed(**answers: Any) -> dict[str, Any]:
+    return H200 | answers
+
+
+def without(function: str) -> dict[str, Any]:
+    return {name: answer for name, answer in H200.items() if name != function}
 
 
 def test_a_modern_card_gives_every_reading(attach: Any) -> None:
@@ -75,7 +78,7 @@ def test_a_modern_card_names_its_limits(attach: Any) -> None:
 
 
 def test_a_driver_without_named_thresholds_has_them_as_offsets(attach: Any) -> None:
-    answers = changed(without=("nvmlDeviceGetTemperatureThreshold",))
+    answers = without("nvmlDeviceGetTemperatureThreshold")
     limits = attach(StandInDriver(answers, H200_FIELDS)).limits()
     assert limits.maximum_operating_celsius == 87
     assert limits.slowdown_celsius == 89

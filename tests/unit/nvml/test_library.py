@@ -50,7 +50,7 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def test_no_card_is_attached_at_the_start(session: Any) -> None:
     flags: list[int] = []
-    session(nvmlInitWithFlags=lambda value: flags.append(value))
+    session(nvmlInitWithFlags=flags.append)
     assert flags == [calls.NO_ATTACH]
 
 

@@ -37,7 +37,7 @@ class Node:
         self.driver: Callable[[], Listing] = lambda: Listing("580.159.04", TWO_CARDS, [])
 
     def boot(self) -> int:
-        return run(self.places, lambda: self.driver(), self._reload)
+        return run(self.places, self.driver, self._reload)
 
     def _reload(self) -> None:
         self.reloads += 1

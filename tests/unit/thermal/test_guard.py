@@ -43,13 +43,20 @@ class Driver:
     def __init__(self, answer: Observation) -> None:
         self.answer = answer
         self.attempts = 0
+        self.changed = threading.Condition()
         self.free = threading.Event()
         self.free.set()
 
     def attempt(self) -> Observation:
         self.free.wait()
-        self.attempts += 1
+        with self.changed:
+            self.attempts += 1
+            self.changed.notify_all()
         return self.answer
+
+    def wait_for_attempts(self, count: int) -> None:
+        with self.changed:
+            assert self.changed.wait_for(lambda: self.attempts >= count, DEADLINE_SECONDS)
 
 
 Until = Callable[[Callable[[ThermalData], bool]], Awaitable[ThermalData]]
@@ -178,10 +185,7 @@ async def test_a_folder_that_cannot_be_written_does_not_end_it(
 ) -> None:
     folder = tmp_path / "thermal"
     async with Running(folder, driver) as running:
-        attempts = driver.attempts
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while driver.attempts < attempts + 5:
-                await asyncio.sleep(0.01)
+        await asyncio.wait_for(asyncio.to_thread(driver.wait_for_attempts, 5), DEADLINE_SECONDS)
         assert running.listener.readies == 0
         folder.mkdir()
         await running.until(lambda data: True)
