@@ -123,7 +123,8 @@ def _configuration(places: Places) -> Configuration:
     try:
         return load_configuration(places.config_file, places.config_directory)
     except ConfigurationError as error:
-        raise LaunchError(f"the configuration is refused: {error}") from error
+        problems = "; ".join(str(error).splitlines())
+        raise LaunchError(f"the configuration is refused: {problems}") from error
 
 
 def _planned(number: int, plan_file: Path) -> PlannedWorker:

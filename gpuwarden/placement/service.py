@@ -78,11 +78,11 @@ def run(
             list[str](),
         )
     except ConfigurationError as error:
-        log.error("%s%s", CONFIGURATION_REFUSED, error)
-        if _keep_last_plan(places, str(error)):
+        problems = "; ".join(str(error).splitlines())
+        if _keep_last_plan(places, problems):
             return 0
         configuration = Configuration()
-        warnings = [f"{CONFIGURATION_REFUSED}{error}; the workers are placed by the defaults"]
+        warnings = [f"{CONFIGURATION_REFUSED}{problems}; the workers are placed by the defaults"]
     try:
         topology = read_topology(places.sysfs)
         findings = find_cards(places, ask)
@@ -159,7 +159,7 @@ def tell(plan: PlanData) -> None:
         log.warning("no workers: %s", plan.reason)
 
 
-def _keep_last_plan(places: Places, problem: str) -> bool:
+def _keep_last_plan(places: Places, problems: str) -> bool:
     """Leave the plan of this boot in force, if there is one, and have it say why."""
     try:
         snapshot = read_snapshot(places.plan_file, PlanData)
@@ -168,9 +168,12 @@ def _keep_last_plan(places: Places, problem: str) -> bool:
     if snapshot.boot_id != boot_id():
         return False
     warnings = [w for w in snapshot.data.warnings if not w.startswith(CONFIGURATION_REFUSED)]
-    warnings.append(f"{CONFIGURATION_REFUSED}{problem}; the last good plan holds")
-    _publish(snapshot.data.model_copy(update={"warnings": warnings}), places)
-    log.warning("the last good plan holds")
+    warnings.append(f"{CONFIGURATION_REFUSED}{problems}; the last good plan holds")
+    log.error("%s", warnings[-1])
+    try:
+        _publish(snapshot.data.model_copy(update={"warnings": warnings}), places)
+    except OSError as error:
+        log.error("%s: %s", places.plan_file, error.strerror)
     return True
 
 
