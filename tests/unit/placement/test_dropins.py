@@ -91,7 +91,9 @@ def test_preferred_leaves_the_slice_free() -> None:
 
 
 def test_no_policy_leaves_memory_to_the_kernel() -> None:
-    assert not [line for line in worker_lines(placement={"memory_policy": "none"}) if "NUMA" in line]
+    assert not [
+        line for line in worker_lines(placement={"memory_policy": "none"}) if "NUMA" in line
+    ]
 
 
 def test_a_node_without_memory_is_not_asked_for_any() -> None:

@@ -100,9 +100,7 @@ def test_workers_of_one_node_share_it_fairly(
     plan = plan_of(cards, topology, configuration(workers_per_gpu))
     for node, members in topology.node_cpus.items():
         cores = [
-            len(topology.cores(parse_cpu_list(w.cpus)))
-            for w in plan.workers
-            if w.numa_node == node
+            len(topology.cores(parse_cpu_list(w.cpus))) for w in plan.workers if w.numa_node == node
         ]
         if cores:
             assert max(cores) - min(cores) <= 1
