@@ -50,9 +50,7 @@ class Room:
     :param claim: told of each growth of a body of unknown length, in bytes; may refuse it.
     """
 
-    def __init__(
-        self, pool: BufferPool, limit_bytes: int, claim: Callable[[int], None]
-    ) -> None:
+    def __init__(self, pool: BufferPool, limit_bytes: int, claim: Callable[[int], None]) -> None:
         self.pool = pool
         self.limit_bytes = limit_bytes
         self.claim = claim
@@ -177,9 +175,7 @@ async def find_image(view: memoryview, upload: Upload) -> Body:
         elif part.name == "image":
             raise ApiError("invalid_request", "one image a request", param="image")
         else:
-            raise ApiError(
-                "invalid_request", "parts are image and question", param=part.name[:64]
-            )
+            raise ApiError("invalid_request", "parts are image and question", param=part.name[:64])
     if image is None:
         raise broken('it has no part named "image"')
     if image.length == 0:

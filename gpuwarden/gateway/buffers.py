@@ -1,8 +1,9 @@
-"""Buffers for bodies: sealed memfds, created here only, written once, lent to workers by descriptor.
+"""Buffers for bodies: sealed memfds, made here only, lent to workers by descriptor.
 
-A worker can map a buffer but never write, resize or unseal it. Buffers keep their pages and are used
-again, since a fresh 32 MiB costs 8192 page faults (19 ms) and a used one none. What a caller sent is
-zeroed before another caller's body gets in; a buffer that a dead worker had mapped is not used again.
+A worker can map a buffer but never write, resize or unseal it. Buffers keep their pages and are
+used again, since a fresh 32 MiB costs 8192 page faults (19 ms) and a used one none. What a caller
+sent is zeroed before another caller's body gets in; a buffer that a dead worker had mapped is not
+used again.
 """
 
 import fcntl

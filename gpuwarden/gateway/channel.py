@@ -1,4 +1,4 @@
-"""One connected SOCK_SEQPACKET socket in the event loop: records in, records (with descriptors) out.
+"""One connected SOCK_SEQPACKET socket in the event loop: records in, records and descriptors out.
 
 asyncio has no transport for sequential packets, so this speaks to the socket itself.
 """
@@ -36,6 +36,7 @@ class RecordChannel:
         self._outbox: deque[tuple[bytes, list[int]]] = deque()
         self._buffer = bytearray(RECORD_LIMIT_BYTES)
         self._process = open_process(pid)
+        self._is_broken = False
         self.is_open = True
         connection.setblocking(False)
         self._loop.add_reader(connection, self._read)
@@ -44,7 +45,7 @@ class RecordChannel:
 
     def send(self, record: bytes, descriptors: list[int] | None = None) -> None:
         """Send a record, in order; the descriptors must stay open until it is out."""
-        if not self.is_open:
+        if not self.is_open or self._is_broken:
             return
         self._outbox.append((record, descriptors or []))
         if len(self._outbox) == 1:
@@ -66,57 +67,50 @@ class RecordChannel:
 
     def read_pending(self) -> None:
         """Take what has arrived already, the peer's end included."""
-        if self.is_open:
-            self._read()
+        while self._read():
+            pass
 
-    def _read(self) -> None:
+    def _read(self) -> bool:
+        """Take some records; whether there may be more."""
         for _ in range(RECORDS_PER_TURN):
+            if not self.is_open:
+                return False
             try:
                 size, _, flags, _ = self._socket.recvmsg_into([self._buffer])
             except (BlockingIOError, InterruptedError):
-                return
+                return False
             except OSError:
-                self.close()
-                return
+                size, flags = 0, 0
             if size == 0 or flags & socket.MSG_TRUNC:
                 self.close()
-                return
+                return False
             self._on_record(bytes(memoryview(self._buffer)[:size]))
-            if not self.is_open:
-                return
+        return True
 
     def _write(self) -> None:
         while self._outbox and self.is_open:
             record, descriptors = self._outbox[0]
-            rights = [
-                (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
-            ] * bool(descriptors)
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] * bool(
+                descriptors
+            )
             try:
                 self._socket.sendmsg([record], rights, socket.MSG_NOSIGNAL)
             except (BlockingIOError, InterruptedError):
                 self._loop.add_writer(self._socket, self._write)
                 return
             except OSError:
-                self.close()
-                return
+                # Not now: whoever sends is in the middle of something else.
+                self._is_broken = True
+                self._outbox.clear()
+                self._loop.call_soon(self.close)
+                break
             self._outbox.popleft()
         if self.is_open:
             self._loop.remove_writer(self._socket)
 
     def _process_ended(self) -> None:
-        self._loop.remove_reader(self._process)
-        while self.is_open:
-            before = self.is_open
-            self._read()  # answers that were sent before it died count
-            if before and not self._has_more():
-                break
+        self.read_pending()  # answers that were sent before it died count
         self.close()
-
-    def _has_more(self) -> bool:
-        try:
-            return bool(self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-        except OSError:
-            return False
 
 
 def open_process(pid: int) -> int | None:

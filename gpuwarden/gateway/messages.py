@@ -24,8 +24,8 @@ class Hello(Message):
     max_batch: int = Field(ge=1, le=1024)
     model: str = Field(max_length=200)
     engine: str = Field(max_length=200)
-    gpu_uuid: str = Field(default="", max_length=100)
-    gpu_index: int = Field(default=0, ge=0)
+    gpu_uuid: str | None = Field(default=None, max_length=100)
+    gpu_index: int | None = Field(default=None, ge=0)
 
 
 class StateChange(Message):

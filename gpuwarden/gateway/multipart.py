@@ -1,7 +1,7 @@
-"""Where the parts of a multipart/form-data body lie: offsets and lengths, nothing copied or decoded.
+"""Where the parts of a multipart/form-data body lie: offsets and lengths, nothing decoded.
 
-The body is searched through a small window that stays in the CPU's cache, a few megabytes at a time,
-so that a big upload doesn't hold up its neighbours (3.4 ms for 32 MiB in all).
+The body is searched through a small window that stays in the CPU's cache, a few megabytes at a
+time, so that a big upload doesn't hold up its neighbours (3.4 ms for 32 MiB in all).
 """
 
 import asyncio

@@ -1,8 +1,8 @@
 """The order of things: which request goes to which worker, when, and what happens when one dies.
 
-Pure: no clock, no socket, no event loop. Each method takes the time (seconds of any monotonic clock)
-and returns what is to be done. Nothing accepted is lost: a request leaves only by its answer, its
-caller, its deadline or its own third death.
+Pure: no clock, no socket, no event loop. Each method takes the time (seconds of any monotonic
+clock) and returns what is to be done. Nothing accepted is lost: a request leaves only by its
+answer, its caller, its deadline or its own third death.
 
 - **Order**: by acceptance. What a worker gives back returns to its old place, that is the head.
 - **Batches**: greedy. A worker holds one batch that runs and one that is being prepared; while it
@@ -292,9 +292,7 @@ class RequestQueue:
         return [seat for seat in self.seats.values() if seat.serving]
 
     def _load(self, seat: Seat) -> tuple[int, int, int]:
-        card = sum(
-            other.outstanding for other in self.seats.values() if other.card == seat.card
-        )
+        card = sum(other.outstanding for other in self.seats.values() if other.card == seat.card)
         return card, seat.outstanding, seat.last_used
 
     def _dispatch(self, seat: Seat, requests: list[Request], now: float) -> Dispatch:

@@ -1,4 +1,4 @@
-"""What the queue is made of: requests, workers' seats, batches, and what is to be done about them."""
+"""What the queue is made of: requests, workers' seats, batches, and what is to be done."""
 
 from dataclasses import dataclass, field
 from enum import Enum, auto

@@ -10,6 +10,7 @@ import math
 from collections import deque
 from dataclasses import dataclass
 from enum import IntFlag
+from itertools import pairwise
 
 from gpuwarden.simulator.cards import CardModel, MemoryNode
 
@@ -109,7 +110,7 @@ def throughput_share(card: CardModel, watts: float, demanded_watts: float) -> fl
 
 def curve_at(share_of_limit: float) -> float:
     """Throughput at a share of the default power limit; 1 from the default limit on."""
-    for (x0, y0), (x1, y1) in zip(THROUGHPUT_CURVE, THROUGHPUT_CURVE[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(THROUGHPUT_CURVE):
         if share_of_limit <= x1:
             return y0 + (y1 - y0) * max(0.0, share_of_limit - x0) / (x1 - x0)
     return 1.0
@@ -259,7 +260,9 @@ class Plant:
             self.hardware_slowdown = False
         if max(self.die_celsius - limits.maximum_operating, memory_excess) >= 0:
             lowered = self.clock_factor - SOFTWARE_SLOWDOWN_PER_SECOND * seconds
-            self.clock_factor = max(lowered, self.card.clocks.sm_minimum / self.card.clocks.sm_maximum)
+            self.clock_factor = max(
+                lowered, self.card.clocks.sm_minimum / self.card.clocks.sm_maximum
+            )
         else:
             self.clock_factor = min(1.0, self.clock_factor + SOFTWARE_RECOVERY_PER_SECOND * seconds)
 
@@ -289,7 +292,7 @@ class Plant:
             wanted = idle + dynamic * (ceiling / clocks.sm_maximum) ** CLOCK_EXPONENT
         self._set_clocks(environment, settings, ceiling, memory_mhz)
         self._set_reasons(environment, capped)
-        return wanted
+        return float(wanted)
 
     def _set_clocks(
         self, environment: Environment, settings: Settings, ceiling: float, memory_mhz: int
