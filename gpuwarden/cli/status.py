@@ -49,7 +49,8 @@ def screen(known: Known, now_unix_seconds: float) -> list[str]:
     lines += ["", f"{coloured('Workers', 'strong')}: {ready}"]
     lines += worker_lines(data.workers, now_unix_seconds)
     lines += ["", coloured("Cards", "strong"), *gpu_lines(data.gpus, now_unix_seconds)]
-    lines += ["", f"{coloured('Requests', 'strong')}: {fitted(_queue_line(data.gateway))}"]
+    now, so_far = _request_lines(data.gateway)
+    lines += ["", f"{coloured('Requests', 'strong')}: {now}", f"  {so_far}"]
     helpful = advice(data, live=known.is_live)
     if helpful:
         rows = [(command, f"# {what}") for command, what in helpful]
@@ -58,14 +59,14 @@ def screen(known: Known, now_unix_seconds: float) -> list[str]:
     return lines
 
 
-def _queue_line(gateway: GatewayData | None) -> str:
+def _request_lines(gateway: GatewayData | None) -> tuple[str, str]:
     if gateway is None:
-        return "the gateway has not published its state"
+        return "unknown", "the gateway has not published its state"
     paused = "PAUSED, " if gateway.paused else ""
     mean = gateway.mean_response_seconds
     timing = "" if mean is None else f", {mean:.2f} s on average"
     return (
-        f"{paused}{gateway.queue_depth} of {gateway.queue_limit} waiting, "
+        f"{paused}{gateway.queue_depth} of {gateway.queue_limit} waiting",
         f"{gateway.completed} answered{timing}, {gateway.failed} failed, "
-        f"{gateway.rejected} refused, {gateway.retried} retried"
+        f"{gateway.rejected} refused, {gateway.retried} retried",
     )

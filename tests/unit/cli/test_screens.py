@@ -1,3 +1,5 @@
+import sys
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -25,8 +27,8 @@ def test_a_good_service_on_one_screen() -> None:
         "    0  normal      41     44  122/700      25  1.0/141.0     0  2 h  NVIDIA H200",
         "    1  normal      41     44  122/700      25  1.0/141.0     1  2 h  NVIDIA H200",
         "",
-        "Requests: 3 of 100 waiting, 15 answered, 0.12 s on average, 1 failed, 2 refused, "
-        "0 retried",
+        "Requests: 3 of 100 waiting",
+        "  15 answered, 0.12 s on average, 1 failed, 2 refused, 0 retried",
     ]
 
 
@@ -105,6 +107,29 @@ def test_advice(changes: dict[str, object], live: bool, commands: list[str]) -> 
 def test_advice_is_short_however_much_is_wrong() -> None:
     data: GuardData = guard(workers=[worker(n, state=WorkerState.STUCK) for n in range(16)])
     assert len(advice(data, live=False)) == ADVICE_LIMIT
+
+
+@pytest.mark.parametrize(
+    ("terminal", "environment", "wanted"),
+    [
+        (True, {"TERM": "xterm"}, True),
+        (True, {"TERM": "dumb"}, False),
+        (True, {"TERM": "xterm", "NO_COLOR": "1"}, False),
+        (False, {"TERM": "xterm"}, False),
+    ],
+)
+def test_colour_and_cut_lines_are_for_terminals_only(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool, environment: dict[str, str], wanted: bool
+) -> None:
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: terminal)
+    reason = "a reason " * 20
+    lines = screen(Known(guard(state=ServiceState.DEGRADED, reasons=[reason])), NOW_UNIX_SECONDS)
+    assert ("\x1b[31mDEGRADED\x1b[0m" in lines[0]) is wanted
+    assert len(lines[1]) == (60 if terminal else len(f"  because: {reason}"))
 
 
 cells = st.text(st.characters(codec="utf-8"), max_size=8)
