@@ -117,6 +117,15 @@ class GatewayData(State):
     workers: list[GatewayWorker] = []
 
 
+class PortHolder(State):
+    """Who listens where our front door should."""
+
+    address: str
+    pid: int
+    command: str
+    unit: str
+
+
 class WorkerStatus(State):
     """One worker as the guard knows it (the Worker properties of the bus)."""
 
@@ -136,6 +145,7 @@ class WorkerStatus(State):
     vram_allocated_bytes: int | None = None
     vram_fragmentation: float | None = None
     last_error: str = ""
+    reason: str = ""
     since: int
 
 
