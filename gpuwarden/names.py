@@ -4,6 +4,7 @@ from pathlib import Path
 
 BUS_NAME = "org.gpuwarden1"
 ROOT_OBJECT = "/org/gpuwarden1"
+OPERATORS_GROUP = "gpuwarden"  # may read the bus; holds people only, no service
 
 GUARD_UNIT = "medgemma-guard.service"
 SHUTDOWN_UNIT = "medgemma-shutdown.service"

@@ -145,6 +145,7 @@ class WorkerStatus(State):
     vram_allocated_bytes: int | None = None
     vram_fragmentation: float | None = None
     last_error: str = ""
+    reason: str = ""
     since: int
 
 

@@ -3,17 +3,17 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from gpuwarden.config import Configuration, ConfigurationError, load_configuration
+from gpuwarden.control.requests import RELOAD, ReloadAnswer
 from gpuwarden.control.snapshot import write_atomically
-from gpuwarden.control.socket import ControlError, ask
+from gpuwarden.control.socket import ControlError, ask_async
 from gpuwarden.names import ACCEPTED_CONFIGURATION_FILE, GATEWAY_CONTROL_SOCKET
 from gpuwarden.systemd.events import Event, tell
 from gpuwarden.systemd.units import JobError
 
-RELOADED = "reloaded"
 ASK_TIMEOUT_SECONDS = 20.0
+WORKERS_NOTE = "workers take new settings when they start again"
 
 
 def accept(configuration: Configuration) -> None:
@@ -28,45 +28,30 @@ def refusal(error: ConfigurationError) -> str:
     return f"{error.problems[0]}" + (f" (and {more} more)" if more else "")
 
 
-async def reload(replan: Callable[[], Awaitable[None]]) -> dict[str, Any]:
-    """Take a changed configuration into use.
+async def reload(replan: Callable[[], Awaitable[None]]) -> ReloadAnswer:
+    """Take changed files into use: validate, then ask each component in turn.
 
-    :param replan: has the placement planned again.
-    :return: ``{"components": {name: "reloaded" or why it kept the old}, "problems": [...]}``.
+    :param replan: has the placement planned again; raises JobError.
     """
     try:
         configuration = await asyncio.to_thread(load_configuration)
     except ConfigurationError as error:
-        tell(
-            Event.CONFIGURATION_REFUSED,
-            f"the former configuration stays: {refusal(error)}",
-            logging.ERROR,
-            REASON=refusal(error),
-        )
-        problems = [str(problem) for problem in error.problems]
-        return {"components": {"guard": "kept the former configuration"}, "problems": problems}
+        why = refusal(error)
+        message = f"the former configuration stays in use: {why}"
+        tell(Event.CONFIGURATION_REFUSED, message, logging.ERROR, REASON=why)
+        return ReloadAnswer(problems=[str(problem) for problem in error.problems])
     accept(configuration)
     logging.getLogger().setLevel(configuration.log.level.upper())
     tell(Event.CONFIGURATION_ACCEPTED, "configuration accepted")
-    components = {
-        "guard": RELOADED,
-        "placement": await _placement(replan),
-        "gateway": await _gateway(),
-    }
-    return {"components": components, "problems": []}
+    applied, kept = ["guard"], {}
+    for name, work in (("placement", replan), ("gateway", _gateway)):
+        try:
+            await work()
+            applied.append(name)
+        except (JobError, ControlError) as error:
+            kept[name] = str(error)
+    return ReloadAnswer(applied=applied, kept=kept, notes=[WORKERS_NOTE])
 
 
-async def _placement(replan: Callable[[], Awaitable[None]]) -> str:
-    try:
-        await replan()
-    except JobError as error:
-        return f"kept the former plan: {error}"
-    return RELOADED
-
-
-async def _gateway() -> str:
-    try:
-        await ask(GATEWAY_CONTROL_SOCKET, {"request": "reload"}, ASK_TIMEOUT_SECONDS)
-    except (OSError, ControlError) as error:
-        return f"kept the former configuration: {error}"
-    return RELOADED
+async def _gateway() -> None:
+    await ask_async(GATEWAY_CONTROL_SOCKET, {"request": RELOAD}, ASK_TIMEOUT_SECONDS)

@@ -6,21 +6,28 @@ import os
 import signal
 from typing import Any
 
+from gpuwarden.bus.bus import Bus
 from gpuwarden.bus.errors import BusError
-from gpuwarden.bus.service import BusService
+from gpuwarden.bus.objects.publisher import Publisher
 from gpuwarden.config import (
     Configuration,
     ConfigurationError,
     accepted_configuration,
     load_configuration,
 )
+from gpuwarden.control.requests import RELOAD
 from gpuwarden.control.snapshot import SnapshotError, SnapshotWriter, boot_id, read_snapshot
-from gpuwarden.control.socket import serve
+from gpuwarden.control.socket import ControlServer, serve
 from gpuwarden.control.states import GuardData
 from gpuwarden.guard.reload import accept, refusal, reload
 from gpuwarden.guard.status import status_line
 from gpuwarden.guard.supervisor import Supervisor
-from gpuwarden.names import ACCEPTED_CONFIGURATION_FILE, GUARD_STATE_FILE, SHUTDOWN_UNIT
+from gpuwarden.names import (
+    ACCEPTED_CONFIGURATION_FILE,
+    BUS_NAME,
+    GUARD_STATE_FILE,
+    SHUTDOWN_UNIT,
+)
 from gpuwarden.systemd.activation import take_sockets
 from gpuwarden.systemd.events import Event, tell
 from gpuwarden.systemd.journal import set_up_logging
@@ -38,15 +45,15 @@ def main(argv: list[str]) -> int:
     os.umask(0o022)  # its state is everybody's to read
     set_up_logging("info")
     notifier = Notifier()
-    configuration, fault = _configuration(notifier)
+    configuration, faults = _configuration(notifier)
     if configuration is None:
         return EXIT_CONFIGURATION
     logging.getLogger().setLevel(configuration.log.level.upper())
-    asyncio.run(Service(notifier, fault).run())
+    asyncio.run(Service(notifier, faults).run())
     return 0
 
 
-def _configuration(notifier: Notifier) -> tuple[Configuration | None, str]:
+def _configuration(notifier: Notifier) -> tuple[Configuration | None, tuple[str, ...]]:
     """The files' configuration; the one accepted before if they are wrong now; and what is."""
     try:
         configuration = load_configuration()
@@ -54,25 +61,32 @@ def _configuration(notifier: Notifier) -> tuple[Configuration | None, str]:
         why = refusal(error)
         tell(Event.CONFIGURATION_REFUSED, f"configuration: {why}", logging.ERROR, REASON=why)
         notifier.status(f"configuration refused: {why}")
-        return accepted_configuration(), f"the former configuration is in use: {why}"
+        return accepted_configuration(), _former_in_use(why)
     accept(configuration)
-    return configuration, ""
+    return configuration, ()
 
 
 class Service:
     """Wires bus, supervisor, control socket, snapshot and systemd together."""
 
-    def __init__(self, notifier: Notifier, fault: str) -> None:
+    def __init__(self, notifier: Notifier, faults: tuple[str, ...]) -> None:
         self._notifier = notifier
         self._writer = SnapshotWriter(GUARD_STATE_FILE, "guard")
-        self._bus = BusService()
+        self._bus = Bus()
         self._systemd = Systemd(self._bus)
-        self._supervisor = Supervisor(self._systemd, self, former_state(), fault)
+        self._supervisor = Supervisor(self._systemd, self._publish, former_state(), faults)
+        self._publisher: Publisher | None = None
         self._stop = asyncio.Event()
 
-    async def publish(self, old: GuardData | None, new: GuardData) -> None:
+    def status(self) -> GuardData:
+        """What the bus objects answer from."""
+        assert self._supervisor.current is not None  # set by begin(), before anything is exported
+        return self._supervisor.current
+
+    def _publish(self, new: GuardData) -> None:
         """Tell a state to the bus, the snapshot's readers and ``systemctl status``."""
-        self._bus.publish(new)
+        if self._publisher is not None:
+            self._publisher.publish(new)
         self._writer.publish(new)
         self._notifier.status(status_line(new))
 
@@ -81,20 +95,23 @@ class Service:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        async with self._bus:
+        control: list[ControlServer] = []
+        try:
+            await self._bus.connect()
             await self._supervisor.begin()
-            await self._bus.own_name()
-            control = [
-                await serve(listener, {"reload": self._reload})
-                for listener in take_sockets().get("control", [])
-            ]
+            self._publisher = Publisher(self._bus, self)
+            for listener in take_sockets().get("control", []):
+                control.append(await serve(listener, {RELOAD: self._reload}))
+            await self._bus.own_name(BUS_NAME)
             self._notifier.ready()
             await self._begin_work()
             while not self._stop.is_set():
                 await self._turn()
             self._notifier.stopping()
+        finally:
             for server in control:
                 await server.close()
+            await self._bus.close()
 
     async def _begin_work(self) -> None:
         """Start the workers, once the helper that will stop them with us is up."""
@@ -125,12 +142,13 @@ class Service:
 
     async def _reload(self, request: dict[str, Any]) -> dict[str, Any]:
         answer = await reload(self._supervisor.replan)
-        problems = answer["problems"]
-        self._supervisor.faults = (
-            (f"the former configuration is in use: {problems[0]}",) if problems else ()
-        )
+        self._supervisor.faults = _former_in_use(*answer.problems[:1])
         self._supervisor.wake()
-        return answer
+        return answer.model_dump()
+
+
+def _former_in_use(*why: str) -> tuple[str, ...]:
+    return tuple(f"the former configuration is in use: {each}" for each in why)
 
 
 def former_state() -> GuardData | None:

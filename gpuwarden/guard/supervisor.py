@@ -6,11 +6,12 @@ One turn a second, or at once when systemd reports a change: read, decide, act, 
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from gpuwarden import __version__
+from gpuwarden.bus.errors import BusError
 from gpuwarden.control.snapshot import (
     Snapshot,
     SnapshotError,
@@ -41,14 +42,7 @@ log = logging.getLogger(__name__)
 
 NO_CARDS_RETRY_SECONDS = 10.0  # design: no card or driver is looked for again every 10 s
 JOB_TIMEOUT_SECONDS = 900.0  # longer than any worker may take to load
-SOCKET_RETRY_SECONDS = 10.0
-
-
-class Output(Protocol):
-    """Where a new state goes: bus, snapshot, status line."""
-
-    async def publish(self, old: GuardData | None, new: GuardData) -> None:
-        """Tell the new state; ``old`` is the one told before."""
+BUS_RETRY_SECONDS = 5.0  # a bus or a systemd that did not answer
 
 
 @dataclass
@@ -56,7 +50,7 @@ class Supervisor:
     """Follows and drives the units of this node."""
 
     systemd: Systemd
-    output: Output
+    publish: Callable[[GuardData], None]
     former: GuardData | None = None
     faults: tuple[str, ...] = ()
     current: GuardData | None = None
@@ -73,7 +67,7 @@ class Supervisor:
 
     async def begin(self) -> None:
         """Subscribe to systemd and learn what already runs; starts nothing."""
-        await self.systemd.subscribe()
+        await self.systemd.subscribe(self._all_changed)
         for unit in (SHUTDOWN_UNIT, GATEWAY_SOCKET_UNIT):
             await self._follow(unit)
         await self._read_plan()
@@ -82,11 +76,15 @@ class Supervisor:
     async def look(self) -> GuardData:
         """Refresh what changed, decide, and publish the state."""
         for unit in sorted(self._stale):
-            self._stale.discard(unit)
-            self._units[unit] = unit_facts(await self.systemd.properties(unit))
+            self._stale.discard(unit)  # before the question: a change during it counts
+            try:
+                self._units[unit] = unit_facts(await self.systemd.properties(unit))
+            except BusError:
+                self._stale.add(unit)
+                raise
         old, self.current = self.current, summarise(self._seen())
         self._note_changes(old, self.current)
-        await self.output.publish(old, self.current)
+        self.publish(self.current)
         return self.current
 
     async def turn(self) -> None:
@@ -151,6 +149,10 @@ class Supervisor:
             await self.systemd.watch(unit, self._changed)
             self._units[unit] = UnitFacts()
         self._stale.add(unit)
+
+    def _all_changed(self) -> None:
+        self._stale.update(self._units)
+        self._wake.set()
 
     def _changed(self, unit: str) -> None:
         self._stale.add(unit)
@@ -250,6 +252,11 @@ class Supervisor:
                 await self.systemd.start(worker_unit(number), JOB_TIMEOUT_SECONDS)
             except JobError as error:
                 self._job_errors[number] = str(error)
+                raise
+            except BusError:
+                before = self._intents.get(number, Intent())
+                again = time.monotonic() + BUS_RETRY_SECONDS
+                self._intents[number] = replace(before, retry_at_seconds=again)
                 raise
 
         self._spawn(start(), f"start worker {number}")

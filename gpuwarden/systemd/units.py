@@ -18,7 +18,8 @@ SYSTEMD = "org.freedesktop.systemd1"
 MANAGER_PATH = "/org/freedesktop/systemd1"
 MANAGER = f"{SYSTEMD}.Manager"
 PROPERTIES = "org.freedesktop.DBus.Properties"
-CALL_TIMEOUT_SECONDS = 20.0
+READ_TIMEOUT_SECONDS = 5.0  # the guard's loop waits for it; its watchdog allows 20 s
+ACT_TIMEOUT_SECONDS = 30.0  # while systemd reloads its units, it answers nobody
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,19 @@ class Systemd:
         self._early: dict[str, str] = {}
         self._asking = 0
 
-    async def subscribe(self) -> None:
-        """Ask systemd for its signals, on each connection anew, and listen for finished jobs."""
+    async def subscribe(self, reconnected: Callable[[], None]) -> None:
+        """Ask systemd for its signals, on each connection anew, and listen for finished jobs.
+
+        :param reconnected: called on each later connection: signals were missed before it.
+        """
+
+        async def ask_again() -> None:
+            await self._manager("Subscribe")
+            reconnected()
+
         await self._bus.subscribe(SYSTEMD, MANAGER_PATH, MANAGER, "JobRemoved", self._job_removed)
-        self._bus.on_connect(self._ask_for_signals)
-        await self._ask_for_signals()
+        await self._manager("Subscribe")
+        self._bus.on_connect(ask_again)
 
     async def watch(self, unit: str, changed: Callable[[str], None]) -> None:
         """Call ``changed(unit)`` whenever a property of ``unit`` changes."""
@@ -63,7 +72,7 @@ class Systemd:
 
     async def properties(self, unit: str) -> UnitProperties:
         """All properties of a unit; systemd loads it if it isn't."""
-        (path,) = await self._manager("LoadUnit", "s", [unit])
+        path = unit_path(unit)
         (general,) = await self._get_all(path, f"{SYSTEMD}.Unit")
         kind = unit.rsplit(".", 1)[1].capitalize()
         (special,) = await self._get_all(path, f"{SYSTEMD}.{kind}")
@@ -108,9 +117,6 @@ class Systemd:
         if result not in ("done", "skipped"):
             raise JobError(f"{method} of {unit}: {result}")
 
-    async def _ask_for_signals(self) -> None:
-        await self._manager("Subscribe")
-
     def _job_removed(self, signal: Signal) -> None:
         """JobRemoved(id, job path, unit, result): may come before the answer that names the job."""
         _, path, _, result = signal.body
@@ -124,12 +130,12 @@ class Systemd:
         self, member: str, signature: str = "", body: list[Any] | None = None
     ) -> Awaitable[list[Any]]:
         return self._bus.call(
-            SYSTEMD, MANAGER_PATH, MANAGER, member, signature, body, CALL_TIMEOUT_SECONDS
+            SYSTEMD, MANAGER_PATH, MANAGER, member, signature, body, ACT_TIMEOUT_SECONDS
         )
 
     def _get_all(self, path: str, interface: str) -> Awaitable[list[Any]]:
         return self._bus.call(
-            SYSTEMD, path, PROPERTIES, "GetAll", "s", [interface], CALL_TIMEOUT_SECONDS
+            SYSTEMD, path, PROPERTIES, "GetAll", "s", [interface], READ_TIMEOUT_SECONDS
         )
 
 
