@@ -336,8 +336,11 @@ class Plant:
         window.append((seconds, watts))
         self._average_seconds += seconds
         self._average_joules += seconds * watts
-        while self._average_seconds - window[0][0] >= AVERAGE_WINDOW_SECONDS - 1e-9:
+        while (excess := self._average_seconds - AVERAGE_WINDOW_SECONDS) > 1e-9:
             old_seconds, old_watts = window.popleft()
+            if old_seconds > excess:
+                window.appendleft((old_seconds - excess, old_watts))
+                old_seconds = excess
             self._average_seconds -= old_seconds
             self._average_joules -= old_seconds * old_watts
 
