@@ -26,7 +26,6 @@ from gpuwarden.bus.library import (
     BusType,
     Message,
     MessageBus,
-    MessageFlag,
     MessageType,
 )
 from gpuwarden.bus.serving import CallServer
@@ -39,11 +38,14 @@ DEFAULT_CALL_SECONDS = 25.0  # sd-bus's and libdbus's default
 CLOSE_SECONDS = 2.0
 MAX_AUTH_LINE_BYTES = 16 * 1024
 
-# A turn of the loop reads once and parses at most 32 messages or 10 ms, then lets others run; the
-# watchdog and the answer to the next client wait no longer than that.
+# A turn of the loop reads what is there for at most 4 ms and parses at most 32 messages or 2 ms,
+# then lets others run. More reading than parsing: a call that stands behind another client's flood
+# in the socket comes to its turn only when the flood has been read (3 microseconds a message, as
+# against 70 to parse one and 150 to answer it).
 READ_BYTES = 256 * 1024
+READ_SECONDS = 0.004
 MESSAGES_PER_TURN = 32
-TURN_SECONDS = 0.010
+TURN_SECONDS = 0.002
 # Beyond this much unparsed input the daemon keeps the rest until we caught up.
 MAX_WAITING_BYTES = 8 * 1024 * 1024
 # Beyond this many unsent messages the bus daemon is not reading: better to connect anew.
@@ -205,24 +207,27 @@ class HardenedMessageBus(MessageBus):
             self._reading = True
 
     def _message_reader(self) -> None:
+        end = self._loop.time() + READ_SECONDS
         try:
-            data = self._sock.recv(READ_BYTES)
-            frames = self._frames.feed(data)
-        except (BlockingIOError, InterruptedError):
-            return
-        except (OSError, FramingError) as error:
+            while self._reading and self._loop.time() < end:
+                self._receive()
+        except BlockingIOError:
+            pass  # all is read
+        except (OSError, EOFError, FramingError) as error:
             self._lose(str(error))
-            return
+        self._schedule_turn()
+
+    def _receive(self) -> None:
+        """Read once. Raises BlockingIOError if there is nothing, EOFError at the end."""
+        data = self._sock.recv(READ_BYTES)
         if not data:
-            self._lose("the bus daemon hung up")
-            return
-        for frame in frames:
-            if not self._waiting.put(frame):
+            raise EOFError("the bus daemon hung up")
+        for frame in self._frames.feed(data):
+            if not self._waiting.put(frame) and frame.wants_reply:
                 self._refuse(frame)
         if self._waiting.waiting_bytes > MAX_WAITING_BYTES:
             self._loop.remove_reader(self._fd)
             self._reading = False
-        self._schedule_turn()
 
     def _schedule_turn(self) -> None:
         if self._waiting and not self._turn_scheduled and not self._disconnected:
@@ -279,9 +284,8 @@ class HardenedMessageBus(MessageBus):
         except _PARSE_ERRORS as error:
             logger.warning("a message of %s can't be read: %s", frame.sender, error)
             return
-        if not call.flags & MessageFlag.NO_REPLY_EXPECTED:
-            refusal = LimitsExceeded("too many of your calls are waiting")
-            self.send(Message.new_error(call, refusal.name, refusal.text))
+        refusal = LimitsExceeded("too many of your calls are waiting")
+        self.send(Message.new_error(call, refusal.name, refusal.text))
 
     def _expect(self, serial: int) -> asyncio.Future[Message]:
         future: asyncio.Future[Message] = self._loop.create_future()

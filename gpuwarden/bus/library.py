@@ -35,8 +35,9 @@ __all__ = [
 REQUIRED_VERSION = "0.2.3"
 
 # Measured: 20,000 different signatures grow the stock cache, which never forgets, from 22 MB to
-# 199 MB, about 9 kB each. We use a few dozen; 256 hold them all and at most 2.3 MB of strangers'.
-SIGNATURES_KEPT = 256
+# 199 MB; the longest take 36 kB each. We use a few dozen: 128 hold them all, or 4.6 MB of a
+# stranger's.
+SIGNATURES_KEPT = 128
 
 if _installed_version != REQUIRED_VERSION:
     raise ImportError(

@@ -1,0 +1,47 @@
+"""What the maltreated service does, whatever library carries it; imports none of ours.
+
+(Importing gpuwarden.bus would cure the stock library's cache in the same process.)
+"""
+
+import asyncio
+
+NAME = "org.gpuwarden1"
+ROOT = "/org/gpuwarden1"
+INTERFACE = f"{NAME}.Probe"
+FAULT = "a fault of ours"
+UNCLEAN = "before\0after"
+TICK_SECONDS = 0.005
+
+
+class Probe:
+    """What the service does, whatever library carries it."""
+
+    def __init__(self) -> None:
+        self.waiting: list[asyncio.Task[object]] = []
+        self.worst_lag_seconds = 0.0
+
+    async def watch_lag(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            before = loop.time()
+            await asyncio.sleep(TICK_SECONDS)
+            lag = loop.time() - before - TICK_SECONDS
+            self.worst_lag_seconds = max(self.worst_lag_seconds, lag)
+
+    def take_lag(self) -> float:
+        worst, self.worst_lag_seconds = self.worst_lag_seconds, 0.0
+        return worst
+
+    async def wait(self) -> str:
+        task = asyncio.current_task()
+        assert task is not None
+        self.waiting.append(task)
+        await asyncio.Event().wait()
+        return "never"
+
+    def cancel(self) -> int:
+        count = len(self.waiting)
+        for task in self.waiting:
+            task.cancel()
+        self.waiting.clear()
+        return count
