@@ -1,0 +1,168 @@
+"""How far a node is when a test gets it: booted, or with gpuwarden installed and running.
+
+Each level is made once and kept as a snapshot (disk, memory, devices); a test's node is a private
+continuation of it, there in about half a second.
+"""
+
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+from tests.node import cache, kvm
+from tests.node.channel import NodeError
+from tests.node.hardware import Hardware, Memory
+from tests.node.image import KERNEL_LINE, image
+from tests.node.vm import Machine, Node, make_overlay
+
+DIST = cache.PROJECT / "dist"
+PACKAGES = ("gpuwarden", "gpuwarden-simulator")
+CONFIG_PATH = "/etc/gpuwarden/conf.d/50-node.toml"
+DEFAULT_HARDWARE = Hardware()
+INSTALL_SECONDS = 300.0
+RUNNING_SECONDS = 180.0
+STATE_COMMAND = "busctl get-property org.gpuwarden1 /org/gpuwarden1 org.gpuwarden1.Manager State"
+
+
+def machine(suite: str = "bookworm", hardware: Hardware = DEFAULT_HARDWARE) -> Machine:
+    """The machine of ``suite``: its image is built, KVM is tried, if that was not done yet."""
+    chosen = image(suite)
+    return Machine(chosen, hardware, kvm.usable(chosen))
+
+
+@contextlib.contextmanager
+def booted_node(suite: str = "bookworm", hardware: Hardware = DEFAULT_HARDWARE) -> Iterator[Node]:
+    """A clean Debian that has just booted, without our packages."""
+    chosen = machine(suite, hardware)
+    with continued(chosen, booted_level(chosen)) as node:
+        yield node
+
+
+@contextlib.contextmanager
+def installed_node(
+    suite: str = "bookworm", hardware: Hardware = DEFAULT_HARDWARE, config: str | None = None
+) -> Iterator[Node]:
+    """A node with both packages installed and ``medgemma-guard`` running.
+
+    ``config`` is the text of a configuration file to install before the start.
+    """
+    chosen = machine(suite, hardware)
+    with continued(chosen, installed_level(chosen, debs(), config)) as node:
+        yield node
+
+
+@contextlib.contextmanager
+def cold_node(suite: str = "bookworm", hardware: Hardware = DEFAULT_HARDWARE) -> Iterator[Node]:
+    """A Debian that boots now, kernel and all; takes ten seconds or more where emulated."""
+    chosen = machine(suite, hardware)
+    with cache.workspace() as folder:
+        make_overlay(chosen.image.disk, "raw", folder / "disk.qcow2")
+        with Node(chosen, folder, folder / "disk.qcow2") as node:
+            node.power_on()
+            yield node
+
+
+@contextlib.contextmanager
+def continued(chosen: Machine, level: Path) -> Iterator[Node]:
+    """A private continuation of the snapshot in ``level``."""
+    with cache.workspace() as folder:
+        make_overlay(level / "disk.qcow2", "qcow2", folder / "disk.qcow2")
+        with Node(chosen, folder, folder / "disk.qcow2") as node:
+            node.restore(level, Memory(level))
+            yield node
+
+
+def debs() -> list[Path]:
+    """The packages to test, one of each in ``dist``; raises ``NodeError`` naming what is wrong."""
+    found = []
+    for package in PACKAGES:
+        candidates = sorted(DIST.glob(f"{package}_*.deb"))
+        if len(candidates) != 1:
+            names = ", ".join(path.name for path in candidates) or "none"
+            raise NodeError(f"need exactly one {package}_*.deb in {DIST}, found {names}: make deb")
+        found += candidates
+    return found
+
+
+# -- making ---------------------------------------------------------------------------------
+
+
+def booted_level(chosen: Machine) -> Path:
+    """The snapshot of the booted system, made now if need be."""
+
+    def build(folder: Path) -> None:
+        started = time.monotonic()
+        make_overlay(chosen.image.disk, "raw", folder / "disk.qcow2")
+        with Node(chosen, folder, folder / "disk.qcow2") as node:
+            node.power_on(Memory(folder, shared=True))
+            node.save(folder)
+        cache.say(f"booted {name} once in {time.monotonic() - started:.1f} s")
+
+    name = f"booted-{chosen.image.suite}-{variant(chosen)}"
+    return cache.entry("levels", name, machine_key(chosen), build)
+
+
+def installed_level(chosen: Machine, packages: list[Path], config: str | None) -> Path:
+    """The snapshot of the node with ``packages`` installed and the service running."""
+    below = booted_level(chosen)
+
+    def build(folder: Path) -> None:
+        started = time.monotonic()
+        for memory in below.glob("memory*"):
+            cache.copy_sparse(memory, folder / memory.name)
+        make_overlay(below / "disk.qcow2", "qcow2", folder / "disk.qcow2")
+        with Node(chosen, folder, folder / "disk.qcow2") as node:
+            node.restore(below, Memory(folder, shared=True))
+            install(node, packages)
+            start_service(node, config)
+            node.save(folder)
+        cache.say(f"installed {name} once in {time.monotonic() - started:.1f} s")
+
+    name = f"installed-{chosen.image.suite}-{variant(chosen, config)}"
+    key = cache.digest([below.name, *(path.read_bytes() for path in packages)])
+    return cache.entry("levels", name, key, build)
+
+
+def install(node: Node, packages: list[Path]) -> None:
+    """Installs ``packages`` as an operator without a network does."""
+    paths = [f"/var/tmp/{path.name}" for path in packages]
+    for source, path in zip(packages, paths, strict=True):
+        node.put(source, path)
+    node.run(["dpkg", "--install", *paths], timeout_seconds=INSTALL_SECONDS)
+    node.run(["rm", *paths])
+
+
+def start_service(node: Node, config: str | None = None) -> None:
+    """Starts the guard and waits until it says that everything runs.
+
+    Raises ``NodeError`` with the journal when it does not.
+    """
+    if config is not None:
+        node.run(f"mkdir -p {Path(CONFIG_PATH).parent}")
+        node.put(config.encode(), CONFIG_PATH)
+    try:
+        node.run("systemctl start medgemma-guard", timeout_seconds=RUNNING_SECONDS)
+        node.wait_until(STATE_COMMAND, r'^s "running"$', RUNNING_SECONDS)
+    except NodeError as error:
+        raise NodeError(f"{error}\njournal:\n{node.journal()}") from error
+
+
+def variant(chosen: Machine, config: str | None = None) -> str:
+    """A name for what may differ between nodes that are in use at the same time."""
+    return cache.digest([json.dumps(asdict(chosen.hardware)), str(config)])[:8]
+
+
+def machine_key(chosen: Machine) -> str:
+    """Changes with everything that a snapshot of the booted machine depends on."""
+    arguments = chosen.hardware.arguments(chosen.kvm, Memory())
+    return cache.digest(
+        [
+            chosen.image.folder.as_posix(),
+            KERNEL_LINE,
+            *arguments,
+            cache.qemu_version(),
+            *(Path(__file__).with_name(name).read_bytes() for name in ("vm.py", "levels.py")),
+        ]
+    )
