@@ -1,4 +1,4 @@
-"""What the running service says of itself, over the bus or, when it is gone, from its last state."""
+"""What the running service says of itself, over the bus or else in its last published state."""
 
 import json
 import os
@@ -48,9 +48,10 @@ def get_status() -> GuardData:
     try:
         return GuardData.model_validate_json(json.loads(answer)["data"][0])
     except (ValueError, LookupError, TypeError) as error:
+        reason = str(error).splitlines()[0]
         message = (
-            "the service's answer is not this command's version of a status "
-            f"({str(error).splitlines()[0]}). After an upgrade: systemctl restart {names.GUARD_UNIT}"
+            f"the service's answer is not this command's version of a status ({reason}). "
+            f"After an upgrade: systemctl restart {names.GUARD_UNIT}"
         )
         raise CommandError(message, Exit.WRONG) from error
 

@@ -10,7 +10,7 @@ SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 BUILT_IN_ENGINES = ("echo", "imagestats")
 CPU_LIMIT = 8192  # CONFIG_NR_CPUS_RANGE_END of the kernel on x86-64
 
-_SIZE = re.compile(r"(?P<number>[0-9]{1,15}(?:\.[0-9]{1,9})?) ?(?P<unit>[KMGT]?)(?P<iec>iB|B)?")
+_SIZE = re.compile(r"(?P<number>[0-9]{1,18}(?:\.[0-9]{1,9})?) ?(?P<unit>[KMGT]?)(?P<iec>iB|B)?")
 _LOOSE_SIZE = re.compile(r"\s*[0-9.]+\s*(?P<unit>[kmgtKMGT])[iI]?[bB]?\s*")
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 _ENGINE = re.compile(rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})*:{_IDENTIFIER}")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 KeyPath = tuple[str | int, ...]
 
-_BLANK = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
+_BLANK = re.compile(r"(?:[ \t\n]|\r\n|#[^\n]*)*")
 _KEY_PART = re.compile(
     r"""[ \t]*(?:(?P<bare>[A-Za-z0-9_-]+)|(?P<quoted>"(?:\\.|[^"\\])*"|'[^']*'))"""
 )
@@ -78,7 +78,10 @@ class _Scanner:
                 table = self._header()
             else:
                 self._key_and_value(table)
+            end_line = self._line_here()
             self._skip_blank()
+            if self.position < len(self.text) and self._line_here() == end_line:
+                raise ValueError(f"line {end_line}: a second statement on one line")
 
     def _header(self) -> KeyPath:
         line = self._line_here()

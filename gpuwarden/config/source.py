@@ -78,7 +78,7 @@ def _read_text(file: Path) -> str:
     if content.startswith(b"\xef\xbb\xbf"):
         raise _UnreadableError(1, "a byte order mark", "UTF-8 without one (save it so)")
     try:
-        return content.decode("utf-8")
+        return content.decode("utf-8").replace("\r\n", "\n")  # as tomllib does first
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         found = f"the byte 0x{content[error.start]:02x}, which is not UTF-8"

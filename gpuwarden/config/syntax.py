@@ -19,7 +19,7 @@ def explain_syntax(file: Path, text: str, error: ValueError) -> tuple[Problem, s
 
     A faulty statement on one line is blanked; with a faulty table header go the keys under it,
     which would land in the table above. Nothing after a faulty statement of several lines is
-    looked at, because where it should have ended is anybody's guess.
+    looked at, because where it should have ended is anybody's guess. What is left is always less.
 
     :param error: what ``tomllib.loads(text)`` raised.
     """
@@ -27,7 +27,7 @@ def explain_syntax(file: Path, text: str, error: ValueError) -> tuple[Problem, s
     message, error_line = _message_and_line(text, error)
     before = [each for each in statements(text) if each.line <= error_line]
     begin = before[-1] if before else Statement(1, ())
-    statement = lines[begin.line - 1].strip()
+    statement = lines[begin.line - 1].strip(" \t").removesuffix("\r")
     several = any(mark in statement for mark in _BEGINS_OF_SEVERAL_LINES)
     goes_on = error_line > begin.line and several
     path = _path(statement, begin.table)
@@ -41,7 +41,8 @@ def explain_syntax(file: Path, text: str, error: ValueError) -> tuple[Problem, s
         while last < len(lines) and not lines[last].lstrip().startswith("["):
             last += 1
     blanks = [""] * (last - begin.line + 1)
-    return problem, "\n".join([*lines[: begin.line - 1], *blanks, *lines[last:]])
+    rest = "\n".join([*lines[: begin.line - 1], *blanks, *lines[last:]])
+    return problem, rest if rest != text else earlier
 
 
 def _message_and_line(text: str, error: ValueError) -> tuple[str, int]:
@@ -74,7 +75,7 @@ def _explain(statement: str, message: str, path: KeyPath, earlier: str) -> tuple
     allowed = 'TOML: [table], key = 1, key = "text" or key = ["a", "b"]'
     pair = _PAIR.match(statement)
     hint = ""
-    if message == "Invalid value" and pair and _BARE_WORD.fullmatch(pair["value"]):
+    if pair and _BARE_WORD.fullmatch(pair["value"]):
         word = pair["value"].strip()
         lower = word.lower()
         is_boolean = lower in {"true", "false"}

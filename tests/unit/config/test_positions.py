@@ -1,7 +1,7 @@
 import tomllib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gpuwarden.config.positions import KeyPath, key_lines
@@ -22,12 +22,14 @@ def paths_of(value: object, path: KeyPath = ()) -> set[KeyPath]:
     return paths
 
 
+@settings(deadline=None)  # the time of a busy machine is no fault
 @given(documents())
 def test_every_key_is_found_on_the_line_where_it_was_written(document: WrittenDocument) -> None:
     assert paths_of(tomllib.loads(document.text)) == set(document.lines)
     assert key_lines(document.text) == document.lines
 
 
+@settings(deadline=None)  # the time of a busy machine is no fault
 @given(documents())
 def test_windows_line_ends_change_no_line(document: WrittenDocument) -> None:
     assert key_lines(document.text.replace("\n", "\r\n")) == document.lines
@@ -45,6 +47,7 @@ STATEMENTS = [
 TOML_PIECES = st.sampled_from(TOKENS + STATEMENTS)
 
 
+@settings(deadline=None)  # the time of a busy machine is no fault
 @given(st.lists(TOML_PIECES, max_size=12).map("".join))
 def test_whatever_tomllib_accepts_has_the_same_keys_here(text: str) -> None:
     try:
