@@ -306,4 +306,5 @@ def limits_of(settings: GatewaySettings) -> Limits:
         settings.queue_limit_bytes,
         settings.request_timeout_seconds,
         settings.execution_timeout_seconds,
+        settings.grace_seconds,
     )

@@ -35,7 +35,6 @@ from gpuwarden.gateway.work import (
 )
 
 SOLO_DEATH_LIMIT = 3  # deaths of a worker while alone in it, until a request is given up
-RETURN_GRACE_SECONDS = 10.0  # after the last worker left: a restart takes 1 s and the engine's load
 
 
 class RequestQueue:
@@ -48,7 +47,7 @@ class RequestQueue:
         self.seats: dict[int, Seat] = {}
         self.retried = 0
         self.held_bytes = 0
-        self._grace_until = now + RETURN_GRACE_SECONDS
+        self._grace_until = now + limits.grace_seconds
         self._waiting = LazyHeap[Request](is_waiting)
         self._suspects = LazyHeap[Request](is_waiting)
         self._timers = LazyHeap[Request | Execution](self._is_running_out)
@@ -257,7 +256,7 @@ class RequestQueue:
 
     def _note_loss(self, served: bool, now: float) -> None:
         if served and not self._serving():
-            self._grace_until = now + RETURN_GRACE_SECONDS
+            self._grace_until = now + self.limits.grace_seconds
 
     def _assign(self, now: float) -> list[Action]:
         """Give waiting requests to workers for as long as both are there."""

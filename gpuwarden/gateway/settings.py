@@ -17,6 +17,7 @@ class GatewaySettings:
     request_timeout_seconds: float = 30.0
     execution_timeout_seconds: float = 30.0
     pool_bytes: int = 512 << 20
+    grace_seconds: float = 10.0  # a worker's restart takes 1 s and the engine's load
 
     @property
     def upload_limit_bytes(self) -> int:

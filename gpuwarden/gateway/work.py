@@ -154,9 +154,13 @@ Action = Dispatch | Withdraw | End
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of the queue; times in seconds."""
+    """Bounds of the queue; times in seconds.
+
+    :param grace_seconds: while the last worker restarts, requests are accepted and wait for it.
+    """
 
     count: int
     total_bytes: int
     request_seconds: float
     execution_seconds: float
+    grace_seconds: float = 10.0

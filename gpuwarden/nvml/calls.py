@@ -33,7 +33,7 @@ def load(path: str) -> None:
         pynvml.nvmlLib = ctypes.CDLL(path)
     except OSError as error:
         raise DriverMissingError(
-            f"the driver's library can't be loaded ({error})",
+            f"no NVIDIA driver: its library can't be loaded ({error})",
             "NVML",
             "install the NVIDIA driver's user space (libnvidia-ml1)",
         ) from error

@@ -10,6 +10,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from gpuwarden import names
@@ -38,13 +39,24 @@ LOOK_AGAIN_SECONDS = 10.0  # design: a lost card or a missing driver is looked f
 LOOK_FOR_PLAN_SECONDS = 1.0  # reading a file costs nothing
 
 
-def main(argv: list[str]) -> int:
+@dataclass(frozen=True)
+class Places:
+    """Where everything lies; the defaults are the contract's."""
+
+    config_file: Path = names.CONFIG_FILE
+    config_directory: Path = names.CONFIG_DIRECTORY
+    plan_file: Path = names.PLAN_FILE
+    snapshot_file: Callable[[int], Path] = names.thermal_snapshot_file
+
+
+def main(argv: list[str], places: Places | None = None) -> int:
     """Guard the card whose index is ``argv[0]``, until SIGTERM."""
+    places = places or Places()
     set_up_logging("info")
     if len(argv) != 1 or not (argv[0].isascii() and argv[0].isdigit()):
         log.error("thermal takes one argument, the card's index; found %r", " ".join(argv))
         return 2
-    configuration, note = _configuration()
+    configuration, note = _configuration(places)
     logging.getLogger().setLevel(configuration.log.level.upper())
     index = int(argv[0])
     library = choose_library()
@@ -54,8 +66,8 @@ def main(argv: list[str]) -> int:
         log.warning("SIMULATED: GPU %d is the simulator's", index)
     guard = ThermalGuard(
         index,
-        Sampler(index, names.PLAN_FILE, library).attempt,
-        names.thermal_snapshot_file(index),
+        Sampler(index, places.plan_file, library).attempt,
+        places.snapshot_file(index),
         period_seconds=1 / configuration.thermal.sample_hertz,
         note=note,
         simulated=library.simulated,
@@ -182,12 +194,13 @@ async def _until_terminated(guard: ThermalGuard, notifier: Notifier) -> None:
     notifier.stopping()
 
 
-def _configuration() -> tuple[Configuration, str]:
+def _configuration(places: Places) -> tuple[Configuration, str]:
     """The configuration, or the defaults and the reason: a bad file never stops the cooling."""
     try:
-        return load_configuration(), ""
+        return load_configuration(places.config_file, places.config_directory), ""
     except ConfigurationError as error:
-        log.error("the configuration was refused, the defaults hold: %s", error)
+        problems = "; ".join(str(error).splitlines())
+        log.error("the configuration was refused, the defaults hold: %s", problems)
         return Configuration(), "the configuration was refused, the defaults hold"
 
 

@@ -65,6 +65,7 @@ class GatewayNode:
         self.state_path = folder / "state.json"
         self.notifier = RecordingNotifier()
         self._peers: list[GatewayPeer] = []
+        self._closing: asyncio.Task[None] | None = None
 
     async def worker(
         self, number: int = 0, *, auto: bool = True, max_batch: int = 4
@@ -83,7 +84,7 @@ class GatewayNode:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until a state that only the event loop can bring about is reached."""
         async with asyncio.timeout(DEADLINE_SECONDS):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - no one event stands for all conditions
                 await asyncio.sleep(0.002)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -120,7 +121,11 @@ class GatewayNode:
     def snapshot(self) -> GatewayData:
         return read_snapshot(self.state_path, GatewayData).data
 
-    def close(self) -> None:
+    def stop(self) -> asyncio.Task[None]:
+        self._closing = self._closing or asyncio.create_task(self.service.close())
+        return self._closing
+
+    def hang_up(self) -> None:
         for peer in self._peers:
             peer.close()
 
@@ -160,5 +165,5 @@ async def gateway_node(
         finally:
             stop.set()
             await running
-            node.close()
-            await asyncio.wait_for(service.close(), DEADLINE_SECONDS)
+            node.hang_up()
+            await asyncio.wait_for(node.stop(), DEADLINE_SECONDS)
