@@ -13,6 +13,7 @@ from gpuwarden.config import (
     Configuration,
     ConfigurationError,
     accepted_configuration,
+    digest,
     load_configuration,
 )
 from gpuwarden.control.requests import RELOAD
@@ -50,7 +51,7 @@ def main(argv: list[str]) -> int:
     if configuration is None:
         return EXIT_CONFIGURATION
     logging.getLogger().setLevel(configuration.log.level.upper())
-    asyncio.run(Service(notifier, faults).run())
+    asyncio.run(Service(notifier, configuration, faults).run())
     return 0
 
 
@@ -70,8 +71,11 @@ def _configuration(notifier: Notifier) -> tuple[Configuration | None, tuple[str,
 class Service:
     """Wires bus, supervisor, control socket, snapshot and systemd together."""
 
-    def __init__(self, notifier: Notifier, faults: tuple[str, ...]) -> None:
+    def __init__(
+        self, notifier: Notifier, configuration: Configuration, faults: tuple[str, ...]
+    ) -> None:
         self._notifier = notifier
+        self._configuration = configuration
         self._writer = SnapshotWriter(GUARD_STATE_FILE, "guard")
         self._bus = Bus()
         self._systemd = Systemd(self._bus)
@@ -122,7 +126,10 @@ class Service:
         """
         try:
             await self._systemd.start(SHUTDOWN_UNIT, timeout_seconds=30)
-            await self._systemd.start(THERMAL_TARGET, timeout_seconds=30)
+            if self._supervisor.is_planned_for(digest(self._configuration)):
+                await self._systemd.start(THERMAL_TARGET, timeout_seconds=30)
+            else:
+                await self._supervisor.replan()
         except JobError as error:
             log.error("not everything could be started: %s", error)
         self._supervisor.start_workers()

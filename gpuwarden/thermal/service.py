@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpuwarden import names
-from gpuwarden.config import Configuration, ConfigurationError, load_configuration
+from gpuwarden.config import Configuration, ConfigurationError, effective_configuration
 from gpuwarden.control.snapshot import SnapshotWriter
 from gpuwarden.nvml.library import choose_library
 from gpuwarden.systemd.journal import set_up_logging
@@ -43,8 +43,7 @@ LOOK_FOR_PLAN_SECONDS = 1.0  # reading a file costs nothing
 class Places:
     """Where everything lies; the defaults are the contract's."""
 
-    config_file: Path = names.CONFIG_FILE
-    config_directory: Path = names.CONFIG_DIRECTORY
+    load: Callable[[], Configuration] = effective_configuration
     plan_file: Path = names.PLAN_FILE
     snapshot_file: Callable[[int], Path] = names.thermal_snapshot_file
 
@@ -203,7 +202,7 @@ async def _until_terminated(guard: ThermalGuard, notifier: Notifier) -> None:
 def _configuration(places: Places) -> tuple[Configuration, str]:
     """The configuration, or the defaults and the reason: a bad file never stops the cooling."""
     try:
-        return load_configuration(places.config_file, places.config_directory), ""
+        return places.load(), ""
     except ConfigurationError as error:
         problems = "; ".join(str(error).splitlines())
         log.error("the configuration was refused, the defaults hold: %s", problems)
