@@ -33,9 +33,11 @@ print(json.dumps({
 LAUNCH = """\
 import sys
 from pathlib import Path
+from gpuwarden.config import load_configuration
 from gpuwarden.placement.launch import Places, main
 root = Path(sys.argv[1])
-places = Places(root / "gpuwarden.toml", root / "conf.d", root / "plan.json", root / "worker-host")
+load = lambda: load_configuration(root / "gpuwarden.toml", root / "conf.d")
+places = Places(load, root / "plan.json", root / "worker-host")
 raise SystemExit(main(sys.argv[2:], places))
 """
 
