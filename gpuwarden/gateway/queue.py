@@ -51,7 +51,7 @@ class RequestQueue:
         self._waiting = LazyHeap[Request](is_waiting)
         self._suspects = LazyHeap[Request](is_waiting)
         self._timers = LazyHeap[Request | Execution](self._is_running_out)
-        self._population = dict.fromkeys(Phase, 0)
+        self._population = [0] * len(Phase)
         self._serial = itertools.count(1)
 
     # --- callers
