@@ -8,6 +8,7 @@ import ctypes
 import json
 import os
 import sys
+import time
 from typing import Any
 
 import pynvml
@@ -84,12 +85,15 @@ def limit_with_version(device: Any, version: int, scope: int, milliwatts: int) -
     return int(function(device, ctypes.byref(value)))
 
 
-def hammer(device: Any, count: int) -> list[list[int]]:
-    """Many samples of values that belong together, each from a single call."""
-    seen = []
-    for _ in range(count):
+def hammer(device: Any, distinct: int, seconds: float) -> list[list[int]]:
+    """So many different samples of values that belong together, each from a single call."""
+    seen: list[list[int]] = []
+    deadline = time.monotonic() + seconds
+    while len(seen) < distinct and time.monotonic() < deadline:
         values = pynvml.nvmlDeviceGetFieldValues(device, [185, 186, 83, 82])
-        seen.append([value.value.ullVal for value in values])
+        sample = [value.value.ullVal for value in values]
+        if not seen or seen[-1] != sample:
+            seen.append(sample)
     return seen
 
 

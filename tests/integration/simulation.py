@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpuwarden.simulator.cli import UnreachableError, ask, parse_arguments, request_of
+
 REPOSITORY = Path(__file__).parents[2]
 SOURCES = REPOSITORY / "gpuwarden" / "simulator" / "nvml"
 CLIENT = Path(__file__).parent / "nvml_client.py"
@@ -143,7 +145,10 @@ class Node:
         if self.process.poll() is not None:
             assert self.process.stderr is not None
             raise AssertionError(f"the simulator ended: {self.process.stderr.read()}")
-        return self.sim("show").returncode == 0
+        try:
+            return bool(self.ask(command="show")["ok"])
+        except UnreachableError:
+            return False
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         assert self.process is not None
@@ -165,11 +170,15 @@ class Node:
             check=False,
         )
 
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """One request on the control socket; the answer."""
+        return ask(self.directory / "control.sock", request)
+
     def do(self, *arguments: str) -> list[dict[str, Any]]:
-        """Run gpuwarden-sim, which must succeed; every card afterwards."""
-        done = self.sim(*arguments, "--json")
-        assert done.returncode == 0, done.stderr
-        cards: list[dict[str, Any]] = json.loads(done.stdout)["cards"]
+        """What gpuwarden-sim does with these arguments, which must succeed; every card after it."""
+        answer = self.ask(**request_of(parse_arguments(list(arguments))))
+        assert answer["ok"], answer["error"]
+        cards: list[dict[str, Any]] = answer["cards"]
         return cards
 
     def caller(self, prefix: tuple[str, ...] = (), initialised: bool = True) -> Caller:
