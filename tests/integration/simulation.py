@@ -20,6 +20,16 @@ SOURCES = REPOSITORY / "gpuwarden" / "simulator" / "nvml"
 CLIENT = Path(__file__).parent / "nvml_client.py"
 DEADLINE_SECONDS = 20.0
 CALL_SECONDS = 10.0
+GIBIBYTE = 1024**3
+XID_EVENT = 8  # nvmlEventTypeXidCriticalError
+
+
+def error(name: str) -> dict[str, str]:
+    """How a Caller answers when NVML raised."""
+    return {"error": name}
+
+
+LOST = error("GpuIsLost")
 
 
 def build_library(directory: Path) -> Path:
@@ -212,3 +222,15 @@ def running_node(directory: Path, library: Path, *presets: str) -> Iterator[Node
         node.stop()
         for caller in node.callers:
             caller.end()
+
+
+def uuid_of(node: Node, index: int = 0) -> str:
+    return str(node.do("show")[index]["uuid"])
+
+
+def attached(node: Node, vram_bytes: int = GIBIBYTE, load: float = 0.0) -> Attachment:
+    """A context on the first card."""
+    attachment = node.attach()
+    answer = attachment.say(uuid=uuid_of(node), vram_bytes=vram_bytes, load=load)
+    assert answer == {"ok": True}
+    return attachment

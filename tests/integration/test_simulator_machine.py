@@ -10,7 +10,7 @@ from gpuwarden.simulator.configuration import CardsFile
 from gpuwarden.simulator.machine import Fault, Machine, RefusedError
 from gpuwarden.simulator.plant import Environment
 from gpuwarden.simulator.state_file import StateFile
-from tests.integration.simulation import Caller, build_library
+from tests.integration.simulation import Caller
 
 GPU = "gpu:0"
 CARDS = CardsFile.model_validate(
@@ -39,10 +39,8 @@ def machines(file: StateFile) -> list[Machine]:
 
 
 @pytest.fixture
-def nvml(
-    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, machines: list[Machine]
-) -> Iterator[Caller]:
-    caller = Caller(build_library(tmp_path_factory.mktemp("library")), tmp_path / "state")
+def nvml(tmp_path: Path, library: Path, machines: list[Machine]) -> Iterator[Caller]:
+    caller = Caller(library, tmp_path / "state")
     assert caller("nvmlInit") is None
     yield caller
     caller.end()
