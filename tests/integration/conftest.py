@@ -1,38 +1,49 @@
-"""The simulated node that several files of tests share."""
+"""The nodes that several files of tests share: a worker's peer, simulated cards."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.simulation import Node, build_library, running_node
+from tests.integration import simulation
+from tests.integration.worker_peer import Node, close_node, make_node
+
+
+@pytest.fixture
+def node() -> Iterator[Node]:
+    made = make_node()
+    yield made
+    close_node(made)
 
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The simulated libnvidia-ml.so.1."""
-    return build_library(tmp_path_factory.mktemp("library"))
+    return simulation.build_library(tmp_path_factory.mktemp("library"))
 
 
 @pytest.fixture(scope="session")
-def shared_node(tmp_path_factory: pytest.TempPathFactory, library: Path) -> Iterator[Node]:
-    with running_node(tmp_path_factory.mktemp("shared") / "node", library, "A100", "A100") as node:
-        yield node
+def shared_simulation(
+    tmp_path_factory: pytest.TempPathFactory, library: Path
+) -> Iterator[simulation.Node]:
+    directory = tmp_path_factory.mktemp("shared") / "node"
+    with simulation.running_node(directory, library, "A100", "A100") as running:
+        yield running
 
 
 @pytest.fixture
-def node(shared_node: Node) -> Iterator[Node]:
+def simulated(shared_simulation: simulation.Node) -> Iterator[simulation.Node]:
     """Two A100, mended after the test."""
-    yield shared_node
-    shared_node.do("clear")
-    shared_node.do("reload-driver")
-    for caller in shared_node.callers:
+    yield shared_simulation
+    shared_simulation.do("clear")
+    shared_simulation.do("reload-driver")
+    for caller in shared_simulation.callers:
         caller.end()
-    shared_node.callers.clear()
+    shared_simulation.callers.clear()
 
 
 @pytest.fixture
-def own_node(tmp_path: Path, library: Path) -> Iterator[Node]:
+def own_simulation(tmp_path: Path, library: Path) -> Iterator[simulation.Node]:
     """Two A100 whose simulator the test may stop and kill."""
-    with running_node(tmp_path / "node", library, "A100", "A100") as node:
-        yield node
+    with simulation.running_node(tmp_path / "node", library, "A100", "A100") as running:
+        yield running

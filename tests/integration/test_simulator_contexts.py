@@ -12,10 +12,10 @@ from tests.integration.simulation import GIBIBYTE, Node, attached, uuid_of, wait
 GPU, NEIGHBOUR = "gpu:0", "gpu:1"
 
 
-def test_an_attached_process_is_listed_heats_the_card_and_goes(node: Node) -> None:
-    nvml = node.caller()
+def test_an_attached_process_is_listed_heats_the_card_and_goes(simulated: Node) -> None:
+    nvml = simulated.caller()
     idle = nvml("nvmlDeviceGetPowerUsage", GPU)
-    attachment = attached(node, 8 * GIBIBYTE, load=0.5)
+    attachment = attached(simulated, 8 * GIBIBYTE, load=0.5)
     (process,) = nvml("nvmlDeviceGetComputeRunningProcesses", GPU)
     assert (process["pid"], process["usedGpuMemory"]) == (os.getpid(), 8 * GIBIBYTE)
     assert nvml("nvmlDeviceGetComputeRunningProcesses", NEIGHBOUR) == []
@@ -32,18 +32,18 @@ def test_an_attached_process_is_listed_heats_the_card_and_goes(node: Node) -> No
     wait_until("idle again", lambda: nvml("nvmlDeviceGetPowerUsage", GPU) < idle + 10_000)
 
 
-def test_two_contexts_of_one_process_are_one_entry(node: Node) -> None:
-    nvml = node.caller()
-    first, second = attached(node), attached(node, 2 * GIBIBYTE)
+def test_two_contexts_of_one_process_are_one_entry(simulated: Node) -> None:
+    nvml = simulated.caller()
+    first, second = attached(simulated), attached(simulated, 2 * GIBIBYTE)
     (process,) = nvml("nvmlDeviceGetComputeRunningProcesses", GPU)
     assert process["usedGpuMemory"] == 3 * GIBIBYTE
     first.close()
     second.close()
 
 
-def test_memory_stays_held_while_a_child_has_the_descriptor(node: Node) -> None:
+def test_memory_stays_held_while_a_child_has_the_descriptor(simulated: Node) -> None:
     """An orphan: the process that made the context is dead, its child still holds it."""
-    nvml = node.caller()
+    nvml = simulated.caller()
     program = (
         "import json, socket, subprocess, sys\n"
         "connection = socket.socket(socket.AF_UNIX); connection.connect(sys.argv[1])\n"
@@ -54,7 +54,13 @@ def test_memory_stays_held_while_a_child_has_the_descriptor(node: Node) -> None:
         "print(child.pid)\n"
     )
     parent = subprocess.Popen(
-        [sys.executable, "-c", program, str(node.directory / "attach.sock"), uuid_of(node)],
+        [
+            sys.executable,
+            "-c",
+            program,
+            str(simulated.directory / "attach.sock"),
+            uuid_of(simulated),
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -70,20 +76,20 @@ def test_memory_stays_held_while_a_child_has_the_descriptor(node: Node) -> None:
     wait_until("freed", lambda: nvml("nvmlDeviceGetComputeRunningProcesses", GPU) == [])
 
 
-def test_a_lost_context_is_told_by_the_end_of_the_stream(node: Node) -> None:
-    nvml = node.caller()
-    attachment = attached(node)
-    node.do("fault", "--gpu", "0", "context-lost")
+def test_a_lost_context_is_told_by_the_end_of_the_stream(simulated: Node) -> None:
+    nvml = simulated.caller()
+    attachment = attached(simulated)
+    simulated.do("fault", "--gpu", "0", "context-lost")
     assert attachment.is_at_end()
     assert nvml("nvmlDeviceGetComputeRunningProcesses", GPU) == []
     assert nvml("nvmlDeviceGetTemperature", GPU, 0) > 20
     attachment.close()
 
 
-def test_a_card_that_is_full_refuses_more(node: Node) -> None:
-    first = attached(node, 70 * GIBIBYTE)
-    second = node.attach()
-    answer = second.say(uuid=uuid_of(node), vram_bytes=20 * GIBIBYTE)
+def test_a_card_that_is_full_refuses_more(simulated: Node) -> None:
+    first = attached(simulated, 70 * GIBIBYTE)
+    second = simulated.attach()
+    answer = second.say(uuid=uuid_of(simulated), vram_bytes=20 * GIBIBYTE)
     assert answer["ok"] is False
     assert "out of memory" in answer["error"]
     assert second.is_at_end()
@@ -106,36 +112,38 @@ def test_a_card_that_is_full_refuses_more(node: Node) -> None:
         (b"\xff\xfe\n", "file"),
     ],
 )
-def test_a_wrong_first_line_is_refused_by_the_field(node: Node, line: bytes, named: str) -> None:
-    attachment = node.attach()
+def test_a_wrong_first_line_is_refused_by_the_field(
+    simulated: Node, line: bytes, named: str
+) -> None:
+    attachment = simulated.attach()
     answer = attachment.say_raw(line)
     assert answer["ok"] is False
     assert named in answer["error"]
     attachment.close()
 
 
-def test_clients_that_misbehave_disturb_nobody(node: Node) -> None:
-    endless = node.attach()
+def test_clients_that_misbehave_disturb_nobody(simulated: Node) -> None:
+    endless = simulated.attach()
     with contextlib.suppress(OSError):  # hung up on while it still sent: as good
         endless.socket.sendall(b"x" * 100_000)
-    good = attached(node)
+    good = attached(simulated)
     assert good.say(load=0.1) == {"ok": True}
     wrong = good.say(load=7)
     assert wrong["ok"] is False
     assert "load" in wrong["error"]
-    assert node.do("show")[0]["load"] == pytest.approx(0.1)
+    assert simulated.do("show")[0]["load"] == pytest.approx(0.1)
     endless.close()
     good.close()
 
 
-def test_control_is_for_root_and_attaching_for_everybody(node: Node) -> None:
-    modes = {path.name: path.stat().st_mode & 0o777 for path in node.directory.iterdir()}
+def test_control_is_for_root_and_attaching_for_everybody(simulated: Node) -> None:
+    modes = {path.name: path.stat().st_mode & 0o777 for path in simulated.directory.iterdir()}
     assert modes == {"attach.sock": 0o666, "control.sock": 0o600, "state": 0o644}
 
 
-def test_looking_at_cards_needs_no_reading_glasses(node: Node) -> None:
-    attachment = attached(node)
-    shown = node.sim("show").stdout
+def test_looking_at_cards_needs_no_reading_glasses(simulated: Node) -> None:
+    attachment = attached(simulated)
+    shown = simulated.sim("show").stdout
     assert "GPU 0: NVIDIA A100 80GB PCIe at 0000:41:00.0" in shown
     assert f"process {os.getpid()}: 1024 MiB" in shown
     attachment.close()

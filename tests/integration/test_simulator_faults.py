@@ -9,53 +9,53 @@ from tests.integration.simulation import LOST, XID_EVENT, Node, attached, error,
 GPU, NEIGHBOUR = "gpu:0", "gpu:1"
 
 
-def test_a_lost_card_is_lost_for_every_call_and_comes_back_as_a_new_one(node: Node) -> None:
-    nvml = node.caller()
+def test_a_lost_card_is_lost_for_every_call_and_comes_back_as_a_new_one(simulated: Node) -> None:
+    nvml = simulated.caller()
     assert nvml("nvmlDeviceSetPowerManagementLimit", GPU, 200_000) is None
     assert "error" not in str(nvml("nvmlDeviceGetName", NEIGHBOUR))
-    attachment = attached(node)
-    node.do("fault", "--gpu", "0", "lost")
+    attachment = attached(simulated)
+    simulated.do("fault", "--gpu", "0", "lost")
     assert attachment.is_at_end()
     for function in ("nvmlDeviceGetName", "nvmlDeviceGetPowerUsage", "nvmlDeviceGetMemoryInfo"):
         assert nvml(function, GPU) == LOST
     assert nvml("nvmlDeviceGetHandleByIndex", 0) == LOST
     assert nvml("nvmlDeviceGetCount") == 2
     assert nvml("nvmlDeviceGetTemperature", NEIGHBOUR, 0) > 20
-    node.do("clear", "--gpu", "0")
+    simulated.do("clear", "--gpu", "0")
     assert nvml("nvmlDeviceGetName", GPU) == LOST, "an old handle must not work again"
     nvml("forget")
     assert nvml("nvmlDeviceGetPowerManagementLimit", GPU) == 300_000
     attachment.close()
 
 
-def test_an_unreadable_sensor_leaves_the_rest_readable(node: Node) -> None:
-    nvml = node.caller()
-    node.do("fault", "--gpu", "0", "sensor-error")
+def test_an_unreadable_sensor_leaves_the_rest_readable(simulated: Node) -> None:
+    nvml = simulated.caller()
+    simulated.do("fault", "--gpu", "0", "sensor-error")
     assert nvml("nvmlDeviceGetTemperature", GPU, 0) == error("Unknown")
     assert nvml("nvmlDeviceGetTemperatureV", GPU, 0) == error("Unknown")
     assert nvml("fields", GPU, 82)[0]["return"] == 999
     assert nvml("nvmlDeviceGetPowerUsage", GPU) > 0
-    node.do("clear")
+    simulated.do("clear")
     assert nvml("nvmlDeviceGetTemperature", GPU, 0) > 20
 
 
-def test_a_hanging_call_sleeps_uninterruptibly_and_its_neighbour_goes_on(node: Node) -> None:
-    stuck, other = node.caller(), node.caller()
+def test_a_hanging_call_sleeps_uninterruptibly_and_its_neighbour_goes_on(simulated: Node) -> None:
+    stuck, other = simulated.caller(), simulated.caller()
     for caller in (stuck, other):
         assert caller("nvmlDeviceGetTemperature", GPU, 0) > 20
-    assert "uninterruptibly" in node.sim("fault", "--gpu", "0", "hang").stderr
+    assert "uninterruptibly" in simulated.sim("fault", "--gpu", "0", "hang").stderr
     stuck.send("nvmlDeviceGetTemperature", GPU, 0)
     wait_until("state D", lambda: stuck.state() == "D")
     os.kill(stuck.pid, signal.SIGKILL)
     assert other("nvmlDeviceGetTemperature", NEIGHBOUR, 0) > 20
     assert stuck.state() == "D", "no signal may end it"
-    assert node.do("show")[0]["faults"] == ["hang"]
+    assert simulated.do("show")[0]["faults"] == ["hang"]
     other.send("nvmlDeviceGetTemperature", GPU, 0)
     wait_until("state D", lambda: other.state() == "D")
-    node.do("clear")
+    simulated.do("clear")
     assert other.receive() > 20
     wait_until("the killed process is gone", lambda: stuck.state() == "Z")
-    assert sorted(path.name for path in node.directory.iterdir()) == [
+    assert sorted(path.name for path in simulated.directory.iterdir()) == [
         *("attach.sock", "control.sock", "state"),
     ]
 
@@ -69,64 +69,64 @@ def test_a_hanging_call_sleeps_uninterruptibly_and_its_neighbour_goes_on(node: N
     ],
 )
 def test_setters_are_refused_as_the_fault_says(
-    node: Node, fault: str, answers: tuple[str | None, ...]
+    simulated: Node, fault: str, answers: tuple[str | None, ...]
 ) -> None:
-    nvml = node.caller()
+    nvml = simulated.caller()
     requests = (
         ("nvmlDeviceSetPowerManagementLimit", 250_000),
         ("nvmlDeviceSetGpuLockedClocks", 210, 900),
         ("nvmlDeviceSetMemoryLockedClocks", 1512, 1512),
     )
-    node.do("fault", "--gpu", "0", fault)
+    simulated.do("fault", "--gpu", "0", fault)
     for (function, *arguments), answer in zip(requests, answers, strict=True):
         assert nvml(function, GPU, *arguments) == (error(answer) if answer else None)
         assert nvml(function, NEIGHBOUR, *arguments) is None
     assert nvml("nvmlDeviceGetPowerManagementLimit", GPU) in (250_000, 300_000)
 
 
-def test_somebody_else_may_set_the_limit(node: Node) -> None:
-    nvml = node.caller()
-    node.do("fault", "--gpu", "0", "external-limit=250")
+def test_somebody_else_may_set_the_limit(simulated: Node) -> None:
+    nvml = simulated.caller()
+    simulated.do("fault", "--gpu", "0", "external-limit=250")
     assert nvml("nvmlDeviceGetPowerManagementLimit", GPU) == 250_000
-    refused = node.sim("fault", "--gpu", "0", "external-limit=20")
+    refused = simulated.sim("fault", "--gpu", "0", "external-limit=20")
     assert refused.returncode == 1
     assert "150 to 300 W" in refused.stderr
     assert nvml("nvmlDeviceGetPowerManagementLimit", GPU) == 250_000
 
 
-def test_an_xid_wakes_those_who_wait_for_it_on_that_card(node: Node) -> None:
-    waiting, other = node.caller(), node.caller()
-    node.do("fault", "--gpu", "0", "xid=31")  # before the registration: not delivered
+def test_an_xid_wakes_those_who_wait_for_it_on_that_card(simulated: Node) -> None:
+    waiting, other = simulated.caller(), simulated.caller()
+    simulated.do("fault", "--gpu", "0", "xid=31")  # before the registration: not delivered
     waiting.send("wait_for_event", GPU, XID_EVENT, 20_000)
     other.send("wait_for_event", NEIGHBOUR, XID_EVENT, 1_000)
     assert waiting.receive() == other.receive() == "registered"
-    node.do("fault", "--gpu", "0", "xid=79")
+    simulated.do("fault", "--gpu", "0", "xid=79")
     assert waiting.receive() == {"type": XID_EVENT, "data": 79, "instance": 0xFFFFFFFF}
     assert other.receive() == error("Timeout")
     assert waiting("fields", GPU, 230)[0]["unsigned"] == 2  # reboot
     assert waiting("fields", NEIGHBOUR, 230)[0]["unsigned"] == 0
 
 
-def test_waiting_for_events_ends_when_the_card_is_lost(node: Node) -> None:
-    nvml = node.caller()
+def test_waiting_for_events_ends_when_the_card_is_lost(simulated: Node) -> None:
+    nvml = simulated.caller()
     nvml.send("wait_for_event", GPU, XID_EVENT, 20_000)
     assert nvml.receive() == "registered"
-    node.do("fault", "--gpu", "0", "lost")
+    simulated.do("fault", "--gpu", "0", "lost")
     assert nvml.receive() == LOST
 
 
-def test_an_event_type_that_the_card_lacks_is_refused(node: Node) -> None:
-    nvml = node.caller()
+def test_an_event_type_that_the_card_lacks_is_refused(simulated: Node) -> None:
+    nvml = simulated.caller()
     assert nvml("wait_for_event", GPU, 0x8000, 10) == error("NotSupported")
     assert nvml("wait_for_event", GPU, 1 << 40, 10) == error("InvalidArgument")
 
 
-def test_reloading_the_driver_takes_settings_contexts_and_handles(node: Node) -> None:
-    nvml = node.caller()
+def test_reloading_the_driver_takes_settings_contexts_and_handles(simulated: Node) -> None:
+    nvml = simulated.caller()
     assert nvml("nvmlDeviceSetPowerManagementLimit", GPU, 200_000) is None
     assert nvml("nvmlDeviceSetGpuLockedClocks", GPU, 210, 900) is None
-    attachment = attached(node)
-    (card, _) = node.do("reload-driver")
+    attachment = attached(simulated)
+    (card, _) = simulated.do("reload-driver")
     assert (card["power_limit_watts"], card["sm_lock_mhz"]) == (300, None)
     assert attachment.is_at_end()
     assert nvml("nvmlDeviceGetPowerManagementLimit", GPU) == LOST
@@ -153,12 +153,12 @@ def test_reloading_the_driver_takes_settings_contexts_and_handles(node: Node) ->
     ],
 )
 def test_bad_use_is_explained_and_changes_nothing(
-    node: Node, arguments: tuple[str, ...], status: int, named: str
+    simulated: Node, arguments: tuple[str, ...], status: int, named: str
 ) -> None:
-    done = node.sim(*arguments)
+    done = simulated.sim(*arguments)
     assert done.returncode == status
     assert named in done.stderr
-    card = node.do("show")[0]
+    card = simulated.do("show")[0]
     assert (card["load"], card["ambient_celsius"], card["faults"]) == (0, 24, [])
 
 
