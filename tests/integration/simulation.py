@@ -6,7 +6,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuwarden.simulator.cli import UnreachableError, ask, parse_arguments, request_of
+from tests.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 SOURCES = REPOSITORY / "gpuwarden" / "simulator" / "nvml"
@@ -41,15 +41,6 @@ def build_library(directory: Path) -> Path:
         timeout=120,
     )
     return directory / "libnvidia-ml.so.1"
-
-
-def wait_until(what: str, condition: Any, seconds: float = DEADLINE_SECONDS) -> None:
-    """Return once ``condition()`` holds; fail naming ``what`` at the deadline."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        if time.monotonic() > deadline:
-            raise AssertionError(f"not within {seconds:g} s: {what}")
-        time.sleep(0.02)
 
 
 class Caller:
@@ -148,7 +139,7 @@ class Node:
             stderr=subprocess.PIPE,
             text=True,
         )
-        wait_until("the simulator answers", self._answers)
+        wait_until(self._answers)
 
     def _answers(self) -> bool:
         assert self.process is not None

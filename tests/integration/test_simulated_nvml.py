@@ -11,8 +11,8 @@ from tests.integration.simulation import (
     Node,
     error,
     running_node,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 SURVEY = Path(__file__).parent / "data" / "h200_survey.json"
 GPU, T4, A4000 = "gpu:0", "gpu:1", "gpu:2"
@@ -305,14 +305,13 @@ def test_a_lower_limit_and_clock_lock_reach_the_physics(mended: Node, nvml: Call
     mended.do("load", "--gpu", "0", "--fraction", "1")
     nvml("nvmlDeviceSetPowerManagementLimit", GPU, 300_000)
     wait_until(
-        "watts under the limit",
         lambda: 250_000 < nvml("nvmlDeviceGetPowerUsage", GPU) <= 301_000,
     )
     assert nvml("nvmlDeviceGetCurrentClocksEventReasons", GPU) == 4
     nvml("nvmlDeviceSetGpuLockedClocks", GPU, 345, 600)
-    wait_until("clock locked", lambda: nvml("nvmlDeviceGetClockInfo", GPU, 1) == 600)
+    wait_until(lambda: nvml("nvmlDeviceGetClockInfo", GPU, 1) == 600)
     nvml("nvmlDeviceResetGpuLockedClocks", GPU)
-    wait_until("clock free", lambda: nvml("nvmlDeviceGetClockInfo", GPU, 1) > 600)
+    wait_until(lambda: nvml("nvmlDeviceGetClockInfo", GPU, 1) > 600)
     (power, software) = nvml("fields", GPU, 74, 269)
     assert power["type"] == 3
     assert power["long"] > 0

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.simulation import GIBIBYTE, Node, attached, uuid_of, wait_until
+from tests.integration.simulation import GIBIBYTE, Node, attached, uuid_of
+from tests.waiting import wait_until
 
 GPU, NEIGHBOUR = "gpu:0", "gpu:1"
 
@@ -22,14 +23,14 @@ def test_an_attached_process_is_listed_heats_the_card_and_goes(simulated: Node) 
     (usage,) = nvml("nvmlDeviceGetProcessUtilization", GPU, 0)
     assert (usage["pid"], usage["smUtil"]) == (os.getpid(), 50)
     assert nvml("nvmlDeviceGetUtilizationRates", GPU)["gpu"] == 50
-    wait_until("watts", lambda: nvml("nvmlDeviceGetPowerUsage", GPU) > idle + 80_000)
+    wait_until(lambda: nvml("nvmlDeviceGetPowerUsage", GPU) > idle + 80_000)
     assert attachment.say(load=0.0, vram_bytes=GIBIBYTE) == {"ok": True}
     used = nvml("nvmlDeviceGetMemoryInfo", GPU)["used"]
     assert attachment.say(vram_bytes=2 * GIBIBYTE) == {"ok": True}
     assert nvml("nvmlDeviceGetMemoryInfo", GPU)["used"] == used + GIBIBYTE
     attachment.close()
-    wait_until("gone", lambda: nvml("nvmlDeviceGetComputeRunningProcesses", GPU) == [])
-    wait_until("idle again", lambda: nvml("nvmlDeviceGetPowerUsage", GPU) < idle + 10_000)
+    wait_until(lambda: nvml("nvmlDeviceGetComputeRunningProcesses", GPU) == [])
+    wait_until(lambda: nvml("nvmlDeviceGetPowerUsage", GPU) < idle + 10_000)
 
 
 def test_two_contexts_of_one_process_are_one_entry(simulated: Node) -> None:
@@ -73,7 +74,7 @@ def test_memory_stays_held_while_a_child_has_the_descriptor(simulated: Node) -> 
         assert process["usedGpuMemory"] == GIBIBYTE
     finally:
         os.kill(child, signal.SIGKILL)
-    wait_until("freed", lambda: nvml("nvmlDeviceGetComputeRunningProcesses", GPU) == [])
+    wait_until(lambda: nvml("nvmlDeviceGetComputeRunningProcesses", GPU) == [])
 
 
 def test_a_lost_context_is_told_by_the_end_of_the_stream(simulated: Node) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.simulation import LOST, XID_EVENT, Node, attached, error, wait_until
+from tests.integration.simulation import LOST, XID_EVENT, Node, attached, error
+from tests.waiting import wait_until
 
 GPU, NEIGHBOUR = "gpu:0", "gpu:1"
 
@@ -45,16 +46,16 @@ def test_a_hanging_call_sleeps_uninterruptibly_and_its_neighbour_goes_on(simulat
         assert caller("nvmlDeviceGetTemperature", GPU, 0) > 20
     assert "uninterruptibly" in simulated.sim("fault", "--gpu", "0", "hang").stderr
     stuck.send("nvmlDeviceGetTemperature", GPU, 0)
-    wait_until("state D", lambda: stuck.state() == "D")
+    wait_until(lambda: stuck.state() == "D")
     os.kill(stuck.pid, signal.SIGKILL)
     assert other("nvmlDeviceGetTemperature", NEIGHBOUR, 0) > 20
     assert stuck.state() == "D", "no signal may end it"
     assert simulated.do("show")[0]["faults"] == ["hang"]
     other.send("nvmlDeviceGetTemperature", GPU, 0)
-    wait_until("state D", lambda: other.state() == "D")
+    wait_until(lambda: other.state() == "D")
     simulated.do("clear")
     assert other.receive() > 20
-    wait_until("the killed process is gone", lambda: stuck.state() == "Z")
+    wait_until(lambda: stuck.state() == "Z")
     assert sorted(path.name for path in simulated.directory.iterdir()) == [
         *("attach.sock", "control.sock", "state"),
     ]

@@ -2,7 +2,8 @@ import signal
 
 import pytest
 
-from tests.integration.simulation import LOST, Node, error, wait_until
+from tests.integration.simulation import LOST, Node, error
+from tests.waiting import wait_until
 
 GPU, NEIGHBOUR = "gpu:0", "gpu:1"
 
@@ -18,7 +19,7 @@ def test_without_loop_mounts_a_hanging_call_still_blocks(
     assert caller("nvmlDeviceGetTemperature", GPU, 0) > 20
     assert "no frozen file system here" in own_simulation.sim("fault", "--gpu", "0", "hang").stderr
     caller.send("nvmlDeviceGetTemperature", GPU, 0)
-    wait_until("it sleeps", lambda: caller.state() == "S")
+    wait_until(lambda: caller.state() == "S")
     assert own_simulation.do("show")[0]["faults"] == ["hang"]
     own_simulation.do("clear")
     assert caller.receive() > 20
@@ -29,7 +30,7 @@ def test_a_daemon_killed_while_a_card_hangs_can_still_mend_it(own_simulation: No
     assert caller("nvmlDeviceGetTemperature", GPU, 0) > 20
     own_simulation.do("fault", "--gpu", "0", "hang")
     caller.send("nvmlDeviceGetTemperature", GPU, 0)
-    wait_until("state D", lambda: caller.state() == "D")
+    wait_until(lambda: caller.state() == "D")
     own_simulation.stop(signal.SIGKILL)
     own_simulation.start()
     assert own_simulation.do("show")[0]["faults"] == ["hang"]
