@@ -150,7 +150,7 @@ async def main(kind, path):
         from gpuwarden.bus.serving import CallServer
         from gpuwarden.bus.tree import ObjectTree
         server = CallServer(ObjectTree("/org/gpuwarden1"))
-        connecting = HardenedMessageBus(address, server, ignore).open()
+        connecting = HardenedMessageBus(address, server, print).open()
     try:
         await asyncio.wait_for(connecting, 2)
     except Exception as error:
