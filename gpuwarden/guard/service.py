@@ -27,6 +27,7 @@ from gpuwarden.names import (
     BUS_NAME,
     GUARD_STATE_FILE,
     SHUTDOWN_UNIT,
+    THERMAL_TARGET,
 )
 from gpuwarden.systemd.activation import take_sockets
 from gpuwarden.systemd.events import Event, tell
@@ -114,13 +115,17 @@ class Service:
             await self._bus.close()
 
     async def _begin_work(self) -> None:
-        """Start the workers, once the helper that will stop them with us is up."""
+        """Start thermal guards and workers, once the helper that will stop the workers is up.
+
+        Our own Wants= can't start the thermal guards: the target got its list from the planner
+        after systemd had made up its mind.
+        """
         try:
             await self._systemd.start(SHUTDOWN_UNIT, timeout_seconds=30)
-            self._supervisor.start_workers()
-        except (JobError, BusError) as error:
-            log.error("could not start %s: %s", SHUTDOWN_UNIT, error)
-            raise
+            await self._systemd.start(THERMAL_TARGET, timeout_seconds=30)
+        except JobError as error:
+            log.error("not everything could be started: %s", error)
+        self._supervisor.start_workers()
 
     async def _turn(self) -> None:
         turn = asyncio.create_task(self._supervisor.turn())

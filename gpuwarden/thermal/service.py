@@ -130,14 +130,13 @@ class ThermalGuard:
         """Publish each second, whatever the driver does; first when there is something to say."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._looked.wait(), BLIND_AFTER_SECONDS)
-        due = time.monotonic()
         while True:
-            self._take(age(self._view, time.monotonic(), _unix_microseconds()))
+            now = time.monotonic()
+            self._take(age(self._view, now, _unix_microseconds()))
             self._publish()
             if not self._outstanding or self._is_fresh():
                 self._notifier.watchdog()
-            due = max(due + PUBLISH_EVERY_SECONDS, time.monotonic())
-            await asyncio.sleep(due - time.monotonic())
+            await asyncio.sleep(self._until_next_tick(now))
 
     def _take(self, view: View) -> None:
         before, self._view = self._view, view
@@ -171,6 +170,13 @@ class ThermalGuard:
         if not self._ready:
             self._ready = True
             self._notifier.ready()
+
+    def _until_next_tick(self, now: float) -> float:
+        """A second, or less if sight is lost sooner."""
+        if self._view.seen is None:
+            return PUBLISH_EVERY_SECONDS
+        left = self._view.seen_at + BLIND_AFTER_SECONDS - now
+        return max(min(PUBLISH_EVERY_SECONDS, left), 0.0)
 
     def _is_fresh(self) -> bool:
         """Whether a sample came in lately, so that one outstanding call is nothing to worry at."""

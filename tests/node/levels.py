@@ -14,7 +14,7 @@ from pathlib import Path
 from tests.node import cache, kvm
 from tests.node.channel import NodeError
 from tests.node.hardware import Hardware, Memory
-from tests.node.image import KERNEL_LINE, image
+from tests.node.image import image
 from tests.node.vm import Machine, Node, make_overlay
 
 DIST = cache.PROJECT / "dist"
@@ -98,10 +98,10 @@ def booted_level(chosen: Machine) -> Path:
         with Node(chosen, folder, folder / "disk.qcow2") as node:
             node.power_on(Memory(folder, shared=True))
             node.save(folder)
-        cache.say(f"booted {name} once in {time.monotonic() - started:.1f} s")
+        cache.say(f"{suite}: booted and saved in {time.monotonic() - started:.1f} s")
 
-    name = f"booted-{chosen.image.suite}-{variant(chosen)}"
-    return cache.entry("levels", name, machine_key(chosen), build)
+    suite = chosen.image.suite
+    return cache.entry("booted", suite, machine_key(chosen), variant(chosen), build)
 
 
 def installed_level(chosen: Machine, packages: list[Path], config: str | None) -> Path:
@@ -118,11 +118,11 @@ def installed_level(chosen: Machine, packages: list[Path], config: str | None) -
             install(node, packages)
             start_service(node, config)
             node.save(folder)
-        cache.say(f"installed {name} once in {time.monotonic() - started:.1f} s")
+        cache.say(f"{suite}: installed, started and saved in {time.monotonic() - started:.1f} s")
 
-    name = f"installed-{chosen.image.suite}-{variant(chosen, config)}"
-    key = cache.digest([below.name, *(path.read_bytes() for path in packages)])
-    return cache.entry("levels", name, key, build)
+    suite = chosen.image.suite
+    key = cache.digest([machine_key(chosen), *(path.read_bytes() for path in packages)])
+    return cache.entry("installed", suite, key, variant(chosen, config), build)
 
 
 def install(node: Node, packages: list[Path]) -> None:
@@ -150,19 +150,19 @@ def start_service(node: Node, config: str | None = None) -> None:
 
 
 def variant(chosen: Machine, config: str | None = None) -> str:
-    """A name for what may differ between nodes that are in use at the same time."""
-    return cache.digest([json.dumps(asdict(chosen.hardware)), str(config)])[:8]
+    """A name for what may differ between snapshots that are in use at the same time."""
+    return cache.digest([json.dumps(asdict(chosen.hardware)), str(config)])
 
 
 def machine_key(chosen: Machine) -> str:
-    """Changes with everything that a snapshot of the booted machine depends on."""
-    arguments = chosen.hardware.arguments(chosen.kvm, Memory())
+    """Changes with everything that a snapshot depends on, the hardware asked for apart."""
+    here = Path(__file__).parent
+    code = [here / name for name in ("vm.py", "levels.py", "hardware.py", "image.py")]
     return cache.digest(
         [
             chosen.image.folder.as_posix(),
-            KERNEL_LINE,
-            *arguments,
+            f"kvm: {chosen.kvm}",
             cache.qemu_version(),
-            *(Path(__file__).with_name(name).read_bytes() for name in ("vm.py", "levels.py")),
+            *(path.read_bytes() for path in code),
         ]
     )
