@@ -147,7 +147,6 @@ async def main(kind, path):
     else:
         from gpuwarden.bus.connection import HardenedMessageBus
         from gpuwarden.bus.serving import CallServer
-from gpuwarden.bus.signals import DAEMON, DAEMON_PATH
         from gpuwarden.bus.tree import ObjectTree
         server = CallServer(ObjectTree("/org/gpuwarden1"))
         connecting = HardenedMessageBus(address, server, print).open()
