@@ -10,3 +10,10 @@ def node() -> Iterator[Node]:
     made = make_node()
     yield made
     close_node(made)
+
+
+@pytest.fixture
+def other_node() -> Iterator[Node]:
+    made = make_node()
+    yield made
+    close_node(made)

@@ -47,10 +47,8 @@ def main() -> int:
     """Boot the node, ask about a DICOM image, show answer, state, kernel's view and bus."""
     began = time.monotonic()
     with installed_node() as node:
-        show(
-            "a node with the packages installed and medgemma-guard started",
-            node.run("cat /etc/debian_version; systemctl is-active medgemma-guard").text,
-        )
+        show("a node with the packages installed and medgemma-guard started",
+             node.run("cat /etc/debian_version; systemctl is-active medgemma-guard").text)
         node.put(ct_small(), "/tmp/ct.dcm")
         answer = json.loads(node.run(ASK).text)
         show("the answer to CT_small.dcm", json.dumps(answer, indent=2))
