@@ -1,6 +1,7 @@
 import asyncio
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy
 import pydicom
@@ -53,7 +54,7 @@ async def test_images_of_every_size_arrive_whole_again_and_again(node: Node) -> 
 async def test_a_killed_worker_costs_no_request(node: Node, other_node: Node) -> None:
     path = node.folder / "predicting"
     async with gateway_node() as gateway:
-        settings = {
+        settings: dict[str, Any] = {
             "dispatch_socket": str(gateway.dispatch_path),
             "engine": "model_classes:Announcing",
             "options": {"announce": str(path), "hold": str(node.folder / "hold")},
