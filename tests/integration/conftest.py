@@ -47,3 +47,10 @@ def own_simulation(tmp_path: Path, library: Path) -> Iterator[simulation.Node]:
     """Two A100 whose simulator the test may stop and kill."""
     with simulation.running_node(tmp_path / "node", library, "A100", "A100") as running:
         yield running
+
+
+@pytest.fixture
+def other_node() -> Iterator[Node]:
+    made = make_node()
+    yield made
+    close_node(made)

@@ -107,6 +107,7 @@ def test_the_worker_gets_its_settings_and_nothing_else(site: Site) -> None:
         "preprocess_processes": 2,
         "drain_seconds": 30.0,
         "execution_timeout_seconds": 30.0,
+        "load_timeout_seconds": 600.0,
         "dispatch_socket": "/run/gpuwarden/dispatch.sock",
         "log_level": "info",
     }
