@@ -50,7 +50,8 @@ def trixie_node(nodes: Callable[..., Node]) -> Node:
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: pytest.TestReport = yield  # type: ignore[assignment]  # pytest sends the report in
     if report.when == "call" and report.failed and OPEN_NODES in item.stash:
-        for number, node in enumerate(item.stash[OPEN_NODES]):
+        opened = item.stash[OPEN_NODES]
+        for number, node in enumerate(opened):
             report.sections.append((f"journal of node {number}", journal(node)))
     return report  # type: ignore[return-value]  # pytest takes it back
 
