@@ -22,7 +22,7 @@ PACKAGES = ("gpuwarden", "gpuwarden-simulator")
 CONFIG_PATH = "/etc/gpuwarden/conf.d/50-node.toml"
 DEFAULT_HARDWARE = Hardware()
 INSTALL_SECONDS = 300.0
-RUNNING_SECONDS = 180.0
+RUNNING_SECONDS = 240.0
 STATE_COMMAND = "busctl get-property org.gpuwarden1 /org/gpuwarden1 org.gpuwarden1.Manager State"
 
 
