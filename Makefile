@@ -37,11 +37,24 @@ quick: $(VENV)/ready ## the dev loop: lint and unit tests
 	$(MAKE) --no-print-directory lint
 	$(PYTHON) -m pytest -q tests/unit
 
+.PHONY: deb
+deb: $(VENV)/ready ## the packages, in dist: gpuwarden_*.deb and gpuwarden-simulator_*.deb
+	$(PYTHON) -m tools.build_packages
+
 .PHONY: lock
 lock: ## resolve requirements/*.txt again (pins and hashes for Python 3.11 to 3.13)
 	python3 -m venv build/uv && build/uv/bin/pip install --quiet uv
 	build/uv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml -o requirements/runtime.txt
 	build/uv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev pyproject.toml -o requirements/dev.txt
+
+.PHONY: test
+test: $(VENV)/ready deb ## everything: lint, types, unit, integration (private bus), system (VM)
+	$(MAKE) --no-print-directory lint
+	$(PYTHON) -m pytest tests/unit tests/integration tests/system
+
+.PHONY: run
+run: $(VENV)/ready deb ## the main job: a node with two simulated cards answers about a DICOM image
+	$(PYTHON) -m tests.node.demo
 
 # The test node: a Debian 12 with systemd, 2 NUMA nodes and 2 simulated cards, under QEMU.
 .PHONY: node-image

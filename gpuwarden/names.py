@@ -4,6 +4,7 @@ from pathlib import Path
 
 BUS_NAME = "org.gpuwarden1"
 ROOT_OBJECT = "/org/gpuwarden1"
+OPERATORS_GROUP = "gpuwarden"  # may read the bus; holds people only, no service
 
 GUARD_UNIT = "medgemma-guard.service"
 SHUTDOWN_UNIT = "medgemma-shutdown.service"
@@ -23,6 +24,8 @@ STATE_DIRECTORY = Path("/var/lib/gpuwarden")
 
 PLAN_FILE = RUN_DIRECTORY / "placement" / "plan.json"
 GUARD_STATE_FILE = RUN_DIRECTORY / "guard" / "state.json"
+PORT_HOLDER_FILE = RUN_DIRECTORY / "guard" / "port-holder.json"
+ACCEPTED_CONFIGURATION_FILE = RUN_DIRECTORY / "guard" / "configuration.json"
 GATEWAY_STATE_FILE = RUN_DIRECTORY / "gateway" / "state.json"
 DISPATCH_SOCKET = RUN_DIRECTORY / "dispatch.sock"
 GUARD_CONTROL_SOCKET = RUN_DIRECTORY / "guard.sock"

@@ -74,13 +74,17 @@ class PlannedWorker(State):
 
 
 class PlanData(State):
-    """The placement plan: cards of the node and where each worker goes."""
+    """The placement plan: cards of the node and where each worker goes.
+
+    ``configuration_digest`` tells which configuration it was made for.
+    """
 
     driver_version: str | None
     simulated: bool
     cards: list[Card]
     workers: list[PlannedWorker]
     housekeeping_cpus: str
+    configuration_digest: str = ""
     warnings: list[str] = []
     reason: str = ""
 
@@ -117,6 +121,15 @@ class GatewayData(State):
     workers: list[GatewayWorker] = []
 
 
+class PortHolder(State):
+    """Who listens where our front door should."""
+
+    address: str
+    pid: int
+    command: str
+    unit: str
+
+
 class WorkerStatus(State):
     """One worker as the guard knows it (the Worker properties of the bus)."""
 
@@ -136,6 +149,7 @@ class WorkerStatus(State):
     vram_allocated_bytes: int | None = None
     vram_fragmentation: float | None = None
     last_error: str = ""
+    reason: str = ""
     since: int
 
 

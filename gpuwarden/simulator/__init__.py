@@ -1,1 +1,4 @@
-"""A simulated card: plant physics, NVML library (C), daemon, command line."""
+"""A simulated NVIDIA driver: the physics of cards (plant), a daemon that steps it, a C library.
+
+Belongs here: what stands in for hardware. Nothing here is imported by the service itself.
+"""

@@ -21,6 +21,8 @@ DIST = cache.PROJECT / "dist"
 PACKAGES = ("gpuwarden", "gpuwarden-simulator")
 CONFIG_PATH = "/etc/gpuwarden/conf.d/50-node.toml"
 DEFAULT_HARDWARE = Hardware()
+# The defaults are those of a server; the node has 1.5 GiB.
+DEFAULT_CONFIG = '[workers]\nmemory_max_bytes = "400M"\n'
 INSTALL_SECONDS = 300.0
 RUNNING_SECONDS = 240.0
 STATE_COMMAND = "busctl get-property org.gpuwarden1 /org/gpuwarden1 org.gpuwarden1.Manager State"
@@ -42,7 +44,7 @@ def booted_node(suite: str = "bookworm", hardware: Hardware = DEFAULT_HARDWARE) 
 
 @contextlib.contextmanager
 def installed_node(
-    suite: str = "bookworm", hardware: Hardware = DEFAULT_HARDWARE, config: str | None = None
+    suite: str = "bookworm", hardware: Hardware = DEFAULT_HARDWARE, config: str = DEFAULT_CONFIG
 ) -> Iterator[Node]:
     """A node with both packages installed and ``medgemma-guard`` running.
 

@@ -1,0 +1,1 @@
+"""The interfaces of org.gpuwarden1, one table a module, and what publishes them."""

@@ -1,0 +1,127 @@
+"""Answering one call: route, authorise, run as its caller, and reply whatever happens."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Protocol
+
+from gpuwarden.bus.caller import Caller, context_of
+from gpuwarden.bus.errors import AccessDenied, BusError, Failed, LimitsExceeded, Unavailable
+from gpuwarden.bus.framing import Frame
+from gpuwarden.bus.library import Message, MessageFlag
+from gpuwarden.bus.tree import ObjectTree, Route
+from gpuwarden.bus.wire import parse_body
+
+logger = logging.getLogger(__name__)
+
+# Methods that wait (for polkit, for systemd) at the same time, all callers together. A person at a
+# keyboard needs one; the limit keeps a script in a loop from filling memory.
+MAX_PENDING_CALLS = 64
+
+Authorize = Callable[[Caller, str], Awaitable[None]]
+
+
+class Replies(Protocol):
+    """Where answers go: the connection that the call came by."""
+
+    def send(self, message: Message) -> None:
+        """Send, or drop if the connection is gone."""
+
+
+async def refuse_all(_caller: Caller, action: str) -> None:
+    """The authoriser where there is no other: nobody may change anything."""
+    raise AccessDenied(f"nobody may do {action}: no authority to ask is set up")
+
+
+class CallServer:
+    """Answers calls to one object tree.
+
+    :param authorize: asked before any method that has an action; raises AccessDenied or
+        InteractiveAuthorizationRequired if the caller may not.
+    """
+
+    def __init__(self, objects: ObjectTree, authorize: Authorize = refuse_all) -> None:
+        self._objects = objects
+        self._authorize = authorize
+        self._pending: set[asyncio.Task[None]] = set()
+
+    def serve(self, call: Message, frame: Frame, replies: Replies) -> None:
+        """Answer ``call``, whose body is still in ``frame``; at once, or by a task."""
+        try:
+            if frame.oversized:
+                raise LimitsExceeded("the call is too large")
+            route = self._objects.resolve(call.path, call.interface, call.member, call.signature)
+            arguments = parse_body(frame, call)
+            self._run(call, route, arguments, replies)
+        except Exception as error:  # noqa: BLE001  any fault of ours must still be answered
+            _answer_error(call, error, replies)
+
+    async def drain(self, timeout_seconds: float) -> None:
+        """Let running methods end; after ``timeout_seconds`` cancel them, which is answered too."""
+        if self._pending:
+            _, late = await asyncio.wait(self._pending, timeout=timeout_seconds)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
+
+    def _run(self, call: Message, route: Route, arguments: list[Any], replies: Replies) -> None:
+        caller = Caller(
+            sender=call.sender or "",
+            interactive=bool(call.flags & MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION),
+        )
+        context = context_of(caller)
+        action = route.method.action
+        if action is None:
+            result = context.run(route.handler, *arguments)
+            if not isinstance(result, Awaitable):
+                _answer(call, route, result, replies)
+                return
+        else:
+            result = self._authorized(caller, action, route, arguments)
+        if len(self._pending) >= MAX_PENDING_CALLS:
+            if asyncio.iscoroutine(result):
+                result.close()
+            raise LimitsExceeded(f"{MAX_PENDING_CALLS} calls are under way already; try again")
+        task = asyncio.get_running_loop().create_task(
+            _finish(call, route, result, replies), context=context
+        )
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+
+    async def _authorized(
+        self, caller: Caller, action: str, route: Route, arguments: list[Any]
+    ) -> Sequence[object]:
+        await self._authorize(caller, action)
+        result = route.handler(*arguments)
+        return await result if isinstance(result, Awaitable) else result
+
+
+async def _finish(
+    call: Message, route: Route, result: Awaitable[Sequence[object]], replies: Replies
+) -> None:
+    try:
+        _answer(call, route, await result, replies)
+    except asyncio.CancelledError:
+        # Stock dbus-next leaves the caller of a cancelled method waiting for its timeout.
+        _answer_error(call, Unavailable("the service is stopping"), replies)
+        raise
+    except Exception as error:  # noqa: BLE001  any fault of ours must still be answered
+        _answer_error(call, error, replies)
+
+
+def _answer(call: Message, route: Route, outputs: Sequence[object], replies: Replies) -> None:
+    body = route.method.output_body(outputs)
+    if not call.flags & MessageFlag.NO_REPLY_EXPECTED:
+        replies.send(Message.new_method_return(call, route.method.output_signature, body))
+
+
+def _answer_error(call: Message, error: Exception, replies: Replies) -> None:
+    """Reply with ``error``; a fault that is no BusError is told to the journal, not the caller."""
+    if isinstance(error, BusError):
+        answer = error
+    else:
+        logger.error("%s.%s failed", call.interface, call.member, exc_info=error)
+        answer = Failed("internal error; the journal of the service says more")
+    if not call.flags & MessageFlag.NO_REPLY_EXPECTED:
+        replies.send(Message.new_error(call, answer.name, answer.text))

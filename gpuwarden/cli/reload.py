@@ -1,0 +1,60 @@
+"""``gpuwarden reload``: the running service takes the new configuration, or says who did not."""
+
+import argparse
+from pathlib import Path
+
+from gpuwarden import names
+from gpuwarden.cli.exits import CommandError, Exit
+from gpuwarden.cli.options import add_json
+from gpuwarden.control.requests import RELOAD, ReloadAnswer
+from gpuwarden.control.socket import ControlError, ControlUnreachableError, ask
+from gpuwarden.text import one_line
+
+TIMEOUT_SECONDS = 60.0  # a dozen components with 5 s each at worst
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Only ``--json``."""
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Reload and wait for the outcome; 1 when somebody kept the old settings."""
+    answer = request_reload(names.GUARD_CONTROL_SOCKET)
+    if arguments.json:
+        print(answer.model_dump_json(indent=2))
+    else:
+        print("\n".join(outcome(answer)))
+    return Exit.GOOD if answer.is_complete else Exit.WRONG
+
+
+def request_reload(path: Path) -> ReloadAnswer:
+    """Ask the guard at this socket to reload.
+
+    :raises CommandError: not allowed, not running, or it failed.
+    """
+    try:
+        return ReloadAnswer.model_validate(ask(path, {"request": RELOAD}, TIMEOUT_SECONDS))
+    except ControlUnreachableError as error:
+        if error.denied:
+            message = f"{error}: only root may reload (sudo gpuwarden reload)"
+        else:
+            message = f"{names.GUARD_UNIT} does not answer: {error} (gpuwarden status)"
+        raise CommandError(message, Exit.UNREACHABLE) from error
+    except ControlError as error:
+        raise CommandError(f"not reloaded: {error}", Exit.WRONG) from error
+    except ValueError as error:
+        message = "the service's answer is of another version; after an upgrade: "
+        raise CommandError(f"{message}systemctl restart {names.GUARD_UNIT}", Exit.WRONG) from error
+
+
+def outcome(answer: ReloadAnswer) -> list[str]:
+    """What came of it, for people."""
+    lines = [*answer.problems]
+    if answer.problems:
+        lines.append("nothing was changed: the service keeps its settings")
+    lines += [f"{name} keeps its old settings: {why}" for name, why in answer.kept.items()]
+    if answer.applied:
+        lines.append(f"new settings taken by: {', '.join(answer.applied)}")
+    lines += [f"note: {note}" for note in answer.notes]
+    return [one_line(line) for line in lines] or ["nothing to change"]

@@ -1,0 +1,81 @@
+"""Written forms of values: sizes, kernel CPU lists, engine names. Each refusal says what is wrong.
+
+The functions raise ValueError with a short reason; who wrote the value and where is added above.
+"""
+
+import re
+from fractions import Fraction
+
+SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+BUILT_IN_ENGINES = ("echo", "imagestats")
+CPU_LIMIT = 8192  # CONFIG_NR_CPUS_RANGE_END of the kernel on x86-64
+
+_SIZE = re.compile(r"(?P<number>[0-9]{1,18}(?:\.[0-9]{1,9})?) ?(?P<unit>[KMGT]?)(?P<iec>iB|B)?")
+_LOOSE_SIZE = re.compile(r"\s*[0-9.]+\s*(?P<unit>[kmgtKMGT])[iI]?[bB]?\s*")
+_IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
+_ENGINE = re.compile(rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})*:{_IDENTIFIER}")
+_CPU_RANGE = re.compile(r"(?P<first>[0-9]{1,9})(?:-(?P<last>[0-9]{1,9}))?")
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size like ``16G``, ``512M``, ``1.5G`` or ``64KiB``; units are powers of 1024.
+
+    :raises ValueError: not a size, or no whole number of bytes.
+    """
+    match = _SIZE.fullmatch(text)
+    if match is None or (match["iec"] == "B" and match["unit"]):
+        raise ValueError(_size_hint(text))
+    if match["iec"] == "iB" and not match["unit"]:
+        raise ValueError('"iB" needs K, M, G or T before it')
+    size = Fraction(match["number"]) * SIZE_UNITS[match["unit"]]
+    if size.denominator != 1:
+        raise ValueError("not a whole number of bytes")
+    return int(size)
+
+
+def _size_hint(text: str) -> str:
+    loose = _LOOSE_SIZE.fullmatch(text)
+    if loose is None:
+        return "not a size"
+    number = re.sub(r"[^0-9.]", "", text)
+    return f'units are powers of 1024 and written K, M, G, T: "{number}{loose["unit"].upper()}"?'
+
+
+def format_size(size_bytes: int) -> str:
+    """The shortest exact form of a size: ``16G``, ``512M``, ``1000``."""
+    for unit, factor in reversed(SIZE_UNITS.items()):
+        if unit and size_bytes and size_bytes % factor == 0:
+            return f"{size_bytes // factor}{unit}"
+    return str(size_bytes)
+
+
+def parse_cpu_list(text: str) -> tuple[int, ...]:
+    """The CPUs of a kernel CPU list like ``0-3,8,10-11``, ascending; none for an empty text.
+
+    :raises ValueError: with the part that is malformed.
+    """
+    cpus: set[int] = set()
+    for part in text.split(",") if text else ():
+        match = _CPU_RANGE.fullmatch(part)
+        if match is None:
+            raise ValueError(f'"{part}" is neither a CPU number nor a range like 0-3')
+        first = int(match["first"])
+        last = int(match["last"] or first)
+        if last < first:
+            raise ValueError(f'the range "{part}" runs backwards')
+        if last >= CPU_LIMIT:
+            raise ValueError(f"CPU {last} is beyond the kernel's {CPU_LIMIT} CPUs")
+        cpus.update(range(first, last + 1))
+    return tuple(sorted(cpus))
+
+
+def check_engine(text: str) -> str:
+    """The engine name itself, if it is built in or of the form ``package.module:ClassName``.
+
+    :raises ValueError: neither of them.
+    """
+    if text in BUILT_IN_ENGINES or _ENGINE.fullmatch(text):
+        return text
+    if ":" not in text:
+        raise ValueError("no built-in engine has this name, and it has no :ClassName")
+    raise ValueError("not of the form package.module:ClassName")

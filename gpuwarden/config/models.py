@@ -1,0 +1,289 @@
+"""The configuration's sections and keys, with their defaults, units, bounds and reasons.
+
+Instances come from :func:`gpuwarden.config.loader.load_configuration`; ``Configuration()`` is the
+defaults.
+"""
+
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Literal, cast
+
+from pydantic import AfterValidator, BeforeValidator, PlainValidator
+
+from gpuwarden.config.formats import check_engine, parse_cpu_list, parse_size
+from gpuwarden.config.settings import Section, setting
+
+KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
+
+OptionScalar = str | int | float | bool
+OptionValue = OptionScalar | list[OptionScalar]
+
+
+def _size_to_bytes(value: object) -> object:
+    return parse_size(value) if isinstance(value, str) else value
+
+
+def _list_to_tuple(value: object) -> object:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _check_cpu_list(text: str) -> str:
+    parse_cpu_list(text)
+    return text
+
+
+def _check_absolute_path(text: str) -> str:
+    if "\0" in text:
+        raise ValueError("a path holds no NUL character")
+    if not PurePosixPath(text).is_absolute():
+        raise ValueError('not an absolute path (it must begin with "/")')
+    return text
+
+
+def _check_model_name(text: str) -> str:
+    if not text or len(text) > 128:
+        raise ValueError("a name has 1 to 128 characters")
+    if not all(character.isascii() and character.isprintable() for character in text):
+        raise ValueError("a name is printable ASCII")
+    if text != text.strip():
+        raise ValueError("a name neither begins nor ends with a space")
+    return text
+
+
+def _check_option(value: Any) -> OptionValue:
+    for item in value if isinstance(value, list) else [value]:
+        if not isinstance(item, str | int | float | bool):
+            raise ValueError("options are handed to the engine as JSON")
+        if isinstance(item, float) and not (abs(item) < float("inf")):
+            raise ValueError("JSON has no infinity and no NaN")
+    return cast("OptionValue", value)
+
+
+def _model_follows_engine(data: dict[str, Any]) -> str:
+    return str(data["engine"])
+
+
+Bytes = Annotated[int, BeforeValidator(_size_to_bytes)]
+CpuList = Annotated[str, AfterValidator(_check_cpu_list)]
+AbsolutePath = Annotated[str, AfterValidator(_check_absolute_path)]
+Engine = Annotated[str, AfterValidator(check_engine)]
+AbsolutePaths = Annotated[tuple[AbsolutePath, ...], BeforeValidator(_list_to_tuple)]
+ModelName = Annotated[str, AfterValidator(_check_model_name)]
+Option = Annotated[OptionValue, PlainValidator(_check_option)]
+
+
+class WorkersSettings(Section):
+    """The model processes: how many, what they run, what each may use."""
+
+    workers_per_gpu: int = setting(
+        1,
+        description="Worker processes for each card. Worker N serves card N // workers_per_gpu.",
+        why="one model fills one card; more only where models are small and the memory holds them",
+        unit="workers",
+        at_least=1,
+        at_most=16,
+    )
+    python: AbsolutePath = setting(
+        "/usr/bin/python3",
+        description="Interpreter that the workers run on: your model's own, Python 3.9 or newer.",
+        why="the distribution's, which the built-in engines need; a real model wants its own "
+        "environment, for example /opt/medgemma/bin/python",
+        allowed='the absolute path of a python, as a string: "/opt/medgemma/bin/python"',
+    )
+    engine: Engine = setting(
+        "imagestats",
+        description="What answers the requests. imagestats measures the image, echo returns the "
+        "request, and package.module:ClassName is a class of your own.",
+        why="needs no model and no GPU library, so a fresh install answers",
+        allowed='"echo", "imagestats" or "package.module:ClassName"',
+    )
+    engine_path: AbsolutePaths = setting(
+        (),
+        description="Directories searched for the engine's module before the interpreter's own.",
+        why="an engine that is installed in its environment needs none",
+        allowed='a list of absolute paths: ["/opt/medgemma/engines"]',
+    )
+    model: ModelName = setting(
+        _model_follows_engine,
+        description="The model's name as clients see it.",
+        why="the same as engine, until you give it a better one",
+        allowed='1 to 128 printable ASCII characters: "medgemma-4b"',
+    )
+    memory_max_bytes: Bytes = setting(
+        16 * GIB,
+        description="Main memory (RAM) of one worker with its children. The kernel kills a worker "
+        "that needs more, and it is started again.",
+        why="loads a 4-billion-parameter model in bfloat16 (8.6 GB) with room for images",
+        unit="bytes",
+        at_least=256 * MIB,
+        at_most=16 * TIB,
+    )
+    tasks_max: int = setting(
+        512,
+        description="Processes and threads of one worker, together.",
+        why="torch starts about one thread a CPU in each of its pools; a runaway stays harmless",
+        unit="tasks",
+        at_least=64,
+        at_most=65536,
+    )
+    cpus_per_worker: int = setting(
+        0,
+        description="CPUs of one worker, taken from its card's NUMA node. 0 is a fair share.",
+        why="what the node has, divided by the workers on it, leaves no CPU idle",
+        unit="CPUs",
+        at_least=0,
+        at_most=1024,
+    )
+    preprocess_processes: int = setting(
+        2,
+        description="Processes that decode images while the card computes. 0 decodes in the "
+        "worker itself, one image after the other.",
+        why="one decodes while the other hands over; the card is the bottleneck",
+        unit="processes",
+        at_least=0,
+        at_most=32,
+    )
+    max_batch: int = setting(
+        4,
+        description="Requests computed together, at most.",
+        why="most of the gain of batching, at a delay that a waiting radiologist does not notice",
+        unit="requests",
+        at_least=1,
+        at_most=256,
+    )
+    drain_seconds: float = setting(
+        30.0,
+        description="Time to finish accepted requests when a worker is stopped.",
+        why="as long as one request may take; at most 35, because systemd kills after 40",
+        unit="seconds",
+        at_least=0,
+        at_most=35,  # TimeoutStopSec=40 of the worker's unit, less the 5 s that its children get
+    )
+    load_timeout_seconds: float = setting(
+        600.0,
+        description="Time to load the model, until the first answer is possible.",
+        why="a large model from a slow disk takes minutes; longer means that it hangs",
+        unit="seconds",
+        at_least=1,
+        at_most=86400,
+    )
+    execution_timeout_seconds: float = setting(
+        30.0,
+        description="Time for one batch. A worker that takes longer is stuck and replaced.",
+        why="as long as a caller waits; a kernel that hangs is found in half a minute",
+        unit="seconds",
+        at_least=0.1,
+        at_most=3600,
+    )
+    options: dict[str, Option] = setting(
+        dict,
+        description="A free table, handed to the engine as it is.",
+        why="the built-in engines need none",
+        allowed="strings, finite numbers, booleans, and lists of these",
+    )
+
+
+class GatewaySettings(Section):
+    """The front door. Its address is systemd's: systemctl edit medgemma-gateway.socket."""
+
+    queue_limit: int = setting(
+        100,
+        description="Requests that may wait. One more is refused with 503 and Retry-After.",
+        why="more than a minute's wait helps nobody; a refusal at once lets the caller decide",
+        unit="requests",
+        at_least=1,
+        at_most=100000,
+    )
+    queue_limit_bytes: Bytes = setting(
+        512 * MIB,
+        description="Bytes of the requests that may wait, together.",
+        why="four of the largest requests, or a hundred of 5 MB",
+        unit="bytes",
+        at_least=MIB,
+        at_most=TIB,
+    )
+    body_limit_bytes: Bytes = setting(
+        128 * MIB,
+        description="Bytes of one request. A larger one is refused with 413 before it is read.",
+        why="an uncompressed mammogram, or 200 CT slices in one file, fits",
+        unit="bytes",
+        at_least=KIB,
+        at_most=4 * GIB,
+    )
+    header_limit_bytes: Bytes = setting(
+        16 * KIB,
+        description="Bytes of one request's HTTP headers. More is refused with 431.",
+        why="twice the 8 KiB that web servers commonly take",
+        unit="bytes",
+        at_least=KIB,
+        at_most=MIB,
+    )
+    request_timeout_seconds: float = setting(
+        30.0,
+        description="Time from a request's arrival to its answer, waiting included. Then 504.",
+        why="a radiologist has gone on by then",
+        unit="seconds",
+        at_least=0.1,
+        at_most=3600,
+    )
+    pool_bytes: Bytes = setting(
+        512 * MIB,
+        description="Memory for request bodies, in use and kept for reuse, together.",
+        why="as much as may wait; it is the gateway's share of the node's memory",
+        unit="bytes",
+        at_least=MIB,
+        at_most=TIB,
+    )
+
+
+class PlacementSettings(Section):
+    """Which CPUs and which memory the workers get."""
+
+    housekeeping_cpus: CpuList = setting(
+        "",
+        description="CPUs kept free of workers, for the system, the PACS and our own daemons. "
+        "Empty lets us choose.",
+        why="CPU 0 and its siblings where the node has more than 2 CPUs: interrupts land there",
+        allowed='a kernel CPU list as a string, like "0-3,8"',
+    )
+    memory_policy: Literal["preferred", "bind", "none"] = setting(
+        "preferred",
+        description="Where a worker's memory lies: preferred takes the card's NUMA node first, "
+        "bind takes nothing else, none leaves it to the kernel.",
+        why="near where possible; bind kills a worker while other nodes have memory left",
+        allowed='"preferred", "bind" or "none"',
+    )
+
+
+class ThermalSettings(Section):
+    """The cooling guard of each card."""
+
+    sample_hertz: float = setting(
+        5.0,
+        description="How often each card's sensors are read.",
+        why="most of a card's response to load is over within a second (measured on an H200); "
+        "a sample costs 8 microseconds",
+        unit="hertz",
+        at_least=1,
+        at_most=20,
+    )
+
+
+class LogSettings(Section):
+    """What goes to the journal. Images, questions and answers never do."""
+
+    level: Literal["debug", "info", "warning", "error"] = setting(
+        "info",
+        description="The least important messages that are logged.",
+        why="every change of state, nothing for each request",
+        allowed='"debug", "info", "warning" or "error"',
+    )
+
+
+class Configuration(Section):
+    """The whole configuration, every default filled in."""
+
+    workers: WorkersSettings = WorkersSettings()
+    gateway: GatewaySettings = GatewaySettings()
+    placement: PlacementSettings = PlacementSettings()
+    thermal: ThermalSettings = ThermalSettings()
+    log: LogSettings = LogSettings()

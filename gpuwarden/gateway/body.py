@@ -1,0 +1,203 @@
+"""Receives a body where the worker will read it, and finds the image in it.
+
+Up to 64 KiB it stays in memory and rides on the worker's frame. All else goes into a pooled buffer;
+from 1 MiB on the socket is read straight into it. Nothing is ever decoded here.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web import BaseRequest, RequestPayloadError
+
+from gpuwarden.gateway import takeover
+from gpuwarden.gateway.admission import (
+    IMAGE_TYPES,
+    QUESTION_LIMIT_BYTES,
+    Upload,
+    check_question,
+    empty,
+    question_too_long,
+    second_question,
+    too_large,
+    unsupported,
+)
+from gpuwarden.gateway.buffers import Buffer, BufferPool, class_bytes
+from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.multipart import Part, broken, split
+from gpuwarden.worker.frames import INLINE_LIMIT_BYTES
+
+log = logging.getLogger(__name__)
+
+TAKE_OVER_BYTES = 1 << 20  # below, the parser's copies cost less than a new connection
+
+
+@dataclass(eq=False)
+class Body:
+    """A received body: in ``inline`` or in ``buffer``; the image lies at ``offset``."""
+
+    media_type: str
+    question: str | None
+    offset: int
+    length: int
+    inline: bytes = b""
+    buffer: Buffer | None = None
+
+
+class Room:
+    """The buffer that one body takes, if it takes one; its owner calls ``free`` in the end.
+
+    :param limit_bytes: no body may be larger.
+    :param claim: told of each growth of a body of unknown length, in bytes; may refuse it.
+    """
+
+    def __init__(self, pool: BufferPool, limit_bytes: int, claim: Callable[[int], None]) -> None:
+        self.pool = pool
+        self.limit_bytes = limit_bytes
+        self.claim = claim
+        self.buffer: Buffer | None = None
+
+    def reserve(self, length: int) -> None:
+        """Room for ``length`` bytes. Raises ApiError 429 when the pool has none."""
+        if length > INLINE_LIMIT_BYTES:
+            self.buffer = self._acquire(length)
+
+    def grow(self, received: int, needed: int) -> Buffer:
+        """A larger buffer with what has been received so far (bodies of unknown length)."""
+        if needed > self.limit_bytes:
+            raise too_large(self.limit_bytes)
+        if self.buffer is not None and needed <= self.buffer.size:
+            self.buffer.used_bytes = max(self.buffer.used_bytes, needed)
+            return self.buffer
+        self.claim(class_bytes(needed))
+        larger = self._acquire(needed)
+        if self.buffer is not None:
+            larger.view[:received] = self.buffer.view[:received]
+            self.pool.release(self.buffer)
+        self.buffer = larger
+        return larger
+
+    def free(self) -> None:
+        """Give the buffer back."""
+        if self.buffer is not None:
+            self.pool.release(self.buffer)
+            self.buffer = None
+
+    def _acquire(self, length: int) -> Buffer:
+        try:
+            buffer = self.pool.acquire(length)
+        except OSError as error:
+            log.error("a buffer of %d bytes can't be had: %s", class_bytes(length), error)
+            raise ApiError(
+                "unavailable", "no memory for the body", retry_after_seconds=5
+            ) from error
+        if buffer is None:
+            raise ApiError(
+                "queue_full", "no room for another body of this size now", retry_after_seconds=1
+            )
+        return buffer
+
+
+async def receive(request: BaseRequest, upload: Upload, room: Room) -> Body:
+    """Receive the announced body into ``room`` and find the image in it.
+
+    :raises ApiError: it breaks off, passes the limit, or is not what its headers say.
+    :raises ConnectionResetError: the client left.
+    """
+    content = b""
+    if upload.length is None:
+        content = await receive_chunked(request, room)
+    elif room.buffer is None:
+        content = await receive_inline(request)
+    elif upload.length >= TAKE_OVER_BYTES and takeover.can_take_over(request):
+        await takeover.receive(request, room.buffer.view[: upload.length])
+    else:
+        await receive_copied(request, room.buffer.view[: upload.length])
+    view = memoryview(content)
+    if room.buffer is not None:
+        view = room.buffer.view[: room.buffer.used_bytes]
+    body = await find_image(view, upload)
+    if room.buffer is None:
+        body.inline = content[body.offset : body.offset + body.length]
+        body.offset = 0
+    body.buffer = room.buffer
+    return body
+
+
+async def receive_inline(request: BaseRequest) -> bytes:
+    """A small body of known length."""
+    return b"".join([chunk async for chunk in chunks_of(request)])
+
+
+async def receive_copied(request: BaseRequest, target: memoryview) -> None:
+    """A body of middling size, through the parser."""
+    filled = 0
+    async for chunk in chunks_of(request):
+        target[filled : filled + len(chunk)] = chunk
+        filled += len(chunk)
+
+
+async def receive_chunked(request: BaseRequest, room: Room) -> bytes:
+    """A body of unknown length: in memory while small, then in ever larger buffers."""
+    small = bytearray()
+    received = 0
+    async for chunk in chunks_of(request):
+        end = received + len(chunk)
+        if room.buffer is None and end <= INLINE_LIMIT_BYTES:
+            small += chunk
+        else:
+            buffer = room.grow(received, end)
+            if small:
+                buffer.view[: len(small)] = small
+                small.clear()
+            buffer.view[received:end] = chunk
+        received = end
+    if not received:
+        raise empty("body")
+    return bytes(small)
+
+
+async def chunks_of(request: BaseRequest) -> AsyncIterator[bytes]:
+    """The body as it comes. Raises ApiError where its framing is broken."""
+    try:
+        async for chunk in request.content.iter_any():
+            yield chunk
+    except (HttpProcessingError, RequestPayloadError, asyncio.IncompleteReadError):
+        raise ApiError("invalid_request", "the body breaks off", param="body") from None
+
+
+async def find_image(view: memoryview, upload: Upload) -> Body:
+    """Image and question within a received body. Raises ApiError."""
+    if upload.boundary is None:
+        return Body(upload.media_type, upload.question, 0, len(view))
+    image: Part | None = None
+    question = upload.question
+    for part in await split(view, upload.boundary):
+        if part.name == "image" and image is None:
+            image = part
+        elif part.name == "question":
+            if question is not None:
+                raise second_question()
+            question = question_part(view, part)
+        elif part.name == "image":
+            raise ApiError("invalid_request", "one image a request", param="image")
+        else:
+            raise ApiError("invalid_request", "parts are image and question", param=part.name[:64])
+    if image is None:
+        raise broken('it has no part named "image"')
+    if image.length == 0:
+        raise empty("image")
+    media_type = image.media_type or "application/octet-stream"
+    if media_type not in IMAGE_TYPES:
+        raise unsupported(media_type, "image")
+    return Body(media_type, question, image.offset, image.length)
+
+
+def question_part(view: memoryview, part: Part) -> str:
+    """The text of the question part. Raises ApiError."""
+    if part.length > QUESTION_LIMIT_BYTES:
+        raise question_too_long(part.length)
+    raw = bytes(view[part.offset : part.offset + part.length])
+    return check_question(raw.decode("utf-8", "surrogateescape"))

@@ -1,0 +1,123 @@
+"""One connected SOCK_SEQPACKET socket in the event loop: records in, records and descriptors out.
+
+asyncio has no transport for sequential packets, so this speaks to the socket itself.
+"""
+
+import array
+import asyncio
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+
+from gpuwarden.worker.frames import RECORD_LIMIT_BYTES
+
+RECORDS_PER_TURN = 64  # then the loop's other work gets its turn
+
+
+class RecordChannel:
+    """Calls ``on_record`` for each record and ``on_closed`` once, when the peer is gone.
+
+    :param pid: the peer's process: its death closes the channel even while children of it keep the
+        socket open. 0 where it can't be watched.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        pid: int,
+        on_record: Callable[[bytes], None],
+        on_closed: Callable[[], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._socket = connection
+        self._on_record = on_record
+        self._on_closed = on_closed
+        self._outbox: deque[tuple[bytes, list[int]]] = deque()
+        self._buffer = bytearray(RECORD_LIMIT_BYTES)
+        self._process = open_process(pid)
+        self._is_broken = False
+        self.is_open = True
+        connection.setblocking(False)
+        self._loop.add_reader(connection, self._read)
+        if self._process is not None:
+            self._loop.add_reader(self._process, self._process_ended)
+
+    def send(self, record: bytes, descriptors: list[int] | None = None) -> None:
+        """Send a record, in order; the descriptors must stay open until it is out."""
+        if not self.is_open or self._is_broken:
+            return
+        self._outbox.append((record, descriptors or []))
+        if len(self._outbox) == 1:
+            self._write()
+
+    def close(self) -> None:
+        """Hang up; ``on_closed`` follows at once."""
+        if not self.is_open:
+            return
+        self.is_open = False
+        self._loop.remove_reader(self._socket)
+        self._loop.remove_writer(self._socket)
+        self._socket.close()
+        if self._process is not None:
+            self._loop.remove_reader(self._process)
+            os.close(self._process)
+        self._outbox.clear()
+        self._on_closed()
+
+    def read_pending(self) -> None:
+        """Take what has arrived already, the peer's end included."""
+        while self._read():
+            pass
+
+    def _read(self) -> bool:
+        """Take some records; whether there may be more."""
+        for _ in range(RECORDS_PER_TURN):
+            if not self.is_open:
+                return False
+            try:
+                size, _, flags, _ = self._socket.recvmsg_into([self._buffer])
+            except (BlockingIOError, InterruptedError):
+                return False
+            except OSError:
+                size, flags = 0, 0
+            if size == 0 or flags & socket.MSG_TRUNC:
+                self.close()
+                return False
+            self._on_record(bytes(memoryview(self._buffer)[:size]))
+        return True
+
+    def _write(self) -> None:
+        while self._outbox and self.is_open:
+            record, descriptors = self._outbox[0]
+            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] * bool(
+                descriptors
+            )
+            try:
+                self._socket.sendmsg([record], rights, socket.MSG_NOSIGNAL)
+            except (BlockingIOError, InterruptedError):
+                self._loop.add_writer(self._socket, self._write)
+                return
+            except OSError:
+                # Not now: whoever sends is in the middle of something else.
+                self._is_broken = True
+                self._outbox.clear()
+                self._loop.call_soon(self.close)
+                break
+            self._outbox.popleft()
+        if self.is_open:
+            self._loop.remove_writer(self._socket)
+
+    def _process_ended(self) -> None:
+        self.read_pending()  # answers that were sent before it died count
+        self.close()
+
+
+def open_process(pid: int) -> int | None:
+    """A descriptor that becomes readable when the process ends; None where it can't be had."""
+    if pid <= 0:
+        return None
+    try:
+        return os.pidfd_open(pid)
+    except OSError:
+        return None

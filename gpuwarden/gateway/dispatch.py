@@ -1,0 +1,323 @@
+"""Joins the queue to the workers' connections, the clock and those who wait for an answer."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from gpuwarden.control.snapshot import boottime_nanoseconds
+from gpuwarden.gateway.body import Body, Room
+from gpuwarden.gateway.buffers import Buffer, BufferPool
+from gpuwarden.gateway.errors import ApiError, worker_error
+from gpuwarden.gateway.link import Tally, WorkerLink
+from gpuwarden.gateway.messages import Hello, Result
+from gpuwarden.gateway.queue import RequestQueue
+from gpuwarden.gateway.settings import GatewaySettings
+from gpuwarden.gateway.statistics import Statistics
+from gpuwarden.gateway.work import (
+    Action,
+    Dispatch,
+    End,
+    Ending,
+    Limits,
+    Refusal,
+    Refused,
+    Request,
+    Verdict,
+    Withdraw,
+)
+from gpuwarden.worker.frames import Frame, FrameType
+
+log = logging.getLogger(__name__)
+
+ENDINGS = {
+    Ending.QUEUE_TIMEOUT: ("queue_timeout", "no worker was free within the time limit"),
+    Ending.DEADLINE: ("execution_timeout", "the answer did not come within the time limit"),
+    Ending.EXECUTION_TIMEOUT: ("execution_timeout", "the worker took longer than it may"),
+    Ending.WORKER_CRASHED: (
+        "worker_crashed",
+        "the worker died each time it worked on this request: it is not tried again",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a caller gets from a worker."""
+
+    answer: dict[str, Any]
+    model: str
+    worker: int
+
+
+@dataclass(eq=False)
+class Job:
+    """An accepted request with its body and whoever waits for it."""
+
+    request: Request
+    accepted_at: float
+    room: Room
+    body: Body | None = None
+    outcome: asyncio.Future[Answer] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
+
+
+class Dispatcher:
+    """The accepted requests and the connected workers.
+
+    :param on_change: called whenever something that is published may have changed.
+    """
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        pool: BufferPool,
+        on_change: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.settings = settings
+        self.statistics = Statistics()
+        self.pool = pool
+        self.links: dict[int, WorkerLink] = {}
+        self._tallies: dict[int, Tally] = {}
+        self.queue = RequestQueue(limits_of(settings), self._loop.time())
+        self._jobs: dict[int, Job] = {}
+        self._on_change = on_change
+        self._timer: asyncio.TimerHandle | None = None
+        pool.on_retired = self._retire
+
+    # --- callers
+
+    def apply(self, settings: GatewaySettings) -> None:
+        """Go by other limits from now on; what was accepted keeps its own."""
+        self.settings = settings
+        self.queue.limits = limits_of(settings)
+        self.pool.limit_bytes = settings.pool_bytes
+
+    def admit(self, length: int) -> Job:
+        """Accept a request by its headers. Raises ApiError 429 or 503."""
+        now = self._loop.time()
+        try:
+            request = self.queue.admit(length, now)
+        except Refused as refused:
+            raise self._refusal(refused.reason) from None
+        room = Room(
+            self.pool,
+            self.settings.upload_limit_bytes,
+            lambda larger: self._resize(request, larger),
+        )
+        try:
+            room.reserve(length)
+        except ApiError:
+            self.queue.cancel(request, now)
+            raise
+        job = Job(request, now, room)
+        self._jobs[request.number] = job
+        self.statistics.accepted += 1
+        self._on_change()
+        return job
+
+    async def execute(self, job: Job, body: Body) -> Answer:
+        """Have a worker answer it. Raises ApiError if that can't be had."""
+        job.body = body
+        self._carry_out(self.queue.enqueue(job.request, self._loop.time()))
+        return await job.outcome
+
+    def reject(self) -> None:
+        """A request was refused by its headers."""
+        self.statistics.rejected += 1
+        self._on_change()
+
+    def leave(self, job: Job, error: BaseException | None) -> None:
+        """The caller has its answer or its error, or doesn't wait any longer."""
+        now = self._loop.time()
+        self._jobs.pop(job.request.number, None)
+        self._carry_out(self.queue.cancel(job.request, now))
+        job.room.free()
+        if error is None:
+            started = job.request.dispatched_at or now
+            self.statistics.complete(now - job.accepted_at, now - started)
+        elif isinstance(error, asyncio.CancelledError | ConnectionError):
+            self.statistics.cancelled += 1
+        else:
+            self.statistics.failed += 1
+        self._on_change()
+
+    def _resize(self, request: Request, length: int) -> None:
+        try:
+            self.queue.resize(request, length)
+        except Refused as refused:
+            raise self._refusal(refused.reason) from None
+
+    def _refusal(self, reason: Refusal) -> ApiError:
+        wait = self.statistics.retry_after_seconds(
+            self.queue.depth,
+            sum(link.seat.max_batch for link in self.links.values() if link.seat.serving),
+            self.settings.request_timeout_seconds,
+        )
+        if reason is Refusal.NO_WORKER:
+            return ApiError("unavailable", "no worker is ready", retry_after_seconds=max(wait, 5))
+        if reason is Refusal.DRAINING:
+            return ApiError("unavailable", "the service is stopping", retry_after_seconds=5)
+        if reason is Refusal.BYTES_FULL:
+            text = "the requests that wait hold as many bytes as may wait"
+        else:
+            text = f"{self.settings.queue_limit} requests wait already"
+        return ApiError("queue_full", text, retry_after_seconds=wait)
+
+    # --- workers
+
+    def connected(self, link: WorkerLink, hello: Hello) -> None:
+        """A recognised worker has introduced itself."""
+        self.links[link.key] = link
+        link.tally = self._tallies.setdefault(link.number, link.tally)
+        self.queue.attach(link.seat)
+        self.state_changed(link, hello.state)
+
+    def state_changed(self, link: WorkerLink, state: str) -> None:
+        """A worker loads, is ready or drains."""
+        self._carry_out(
+            self.queue.set_state(
+                link.seat,
+                ready=state == "ready",
+                draining=state == "draining",
+                now=self._loop.time(),
+            )
+        )
+
+    def granted(self, link: WorkerLink, credit: int) -> None:
+        """A worker takes that many more requests."""
+        self._carry_out(self.queue.grant(link.seat, credit, self._loop.time()))
+
+    def answered(self, link: WorkerLink, frame: Frame, result: Result) -> None:
+        """A worker has sent a RESULT."""
+        returned = result.error is not None and result.error.type == "returned"
+        verdict, actions = self.queue.result(
+            link.seat, frame.request, frame.lease, returned=returned, now=self._loop.time()
+        )
+        if verdict is Verdict.STALE:
+            self.statistics.stale_results += 1
+            log.warning("worker %d answered a lease that it doesn't hold; dropped", link.number)
+        else:
+            self._release_lease(link, frame.lease)
+        if verdict is Verdict.DELIVER:
+            self._deliver(link, self._jobs.get(frame.request), result)
+        self._carry_out(actions)
+
+    def lost(self, link: WorkerLink) -> None:
+        """A worker's connection is gone: its requests go back to the head of the queue."""
+        if self.links.pop(link.key, None) is None:
+            return
+        unanswered = link.seat.outstanding
+        if unanswered:
+            link.tally.failures += 1
+            link.tally.last_error = f"died with {unanswered} requests unanswered"
+        level = logging.WARNING if unanswered else logging.INFO
+        log.log(
+            level,
+            "worker %d (pid %d) is gone with %d requests unanswered",
+            link.number,
+            link.peer.pid,
+            unanswered,
+            extra={"fields": {"WORKER": str(link.number)}},
+        )
+        actions = self.queue.detach(link.seat, self._loop.time())
+        self.pool.condemn(link.mapped)
+        for lease in list(link.leases):
+            self._release_lease(link, lease)
+        self._carry_out(actions)
+
+    def changed(self) -> None:
+        """Something else that is published has changed."""
+        self._on_change()
+
+    def close(self) -> None:
+        """Hang up on all workers."""
+        if self._timer is not None:
+            self._timer.cancel()
+        for link in list(self.links.values()):
+            link.close()
+
+    # --- the inside
+
+    def _deliver(self, link: WorkerLink, job: Job | None, result: Result) -> None:
+        link.tally.requests += 1
+        error = None
+        if not result.ok and result.error is not None:
+            error = worker_error(result.error.type, result.error.message)
+            if error.status >= 500:
+                link.tally.failures += 1
+                link.tally.last_error = error.type
+        if job is None or job.outcome.done():
+            return
+        if error is not None:
+            job.outcome.set_exception(error)
+        else:
+            job.outcome.set_result(Answer(result.answer or {}, link.model, link.number))
+
+    def _carry_out(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Dispatch():
+                    self._send_batch(action)
+                case Withdraw(seat, request, lease):
+                    self.links[seat].send(Frame(FrameType.CANCEL, request, lease))
+                case End(request, ending):
+                    job = self._jobs.get(request.number)
+                    if job is not None and not job.outcome.done():
+                        job.outcome.set_exception(self._ending(ending))
+        self._set_timer()
+        self._on_change()
+
+    def _ending(self, ending: Ending) -> ApiError:
+        kind, message = ENDINGS[ending]
+        wait = None
+        if ending is Ending.QUEUE_TIMEOUT:
+            wait = self._refusal(Refusal.QUEUE_FULL).retry_after_seconds
+        return ApiError(kind, message, retry_after_seconds=wait)
+
+    def _send_batch(self, dispatch: Dispatch) -> None:
+        link = self.links[dispatch.seat]
+        for request, lease in dispatch.jobs:
+            body = self._jobs[request.number].body
+            if body is None:
+                raise RuntimeError(f"request {request.number} was queued without its body")
+            if body.buffer is not None:
+                self.pool.hold(body.buffer)
+            left_seconds = max(0.0, request.deadline - self._loop.time())
+            deadline = boottime_nanoseconds() + int(left_seconds * 1e9)
+            link.send_job(request.number, lease, dispatch, body, deadline)
+
+    def _release_lease(self, link: WorkerLink, lease: int) -> None:
+        body = link.leases.pop(lease, None)
+        if body is not None and body.buffer is not None:
+            self.pool.release(body.buffer)
+
+    def _retire(self, buffer: Buffer) -> None:
+        for link in self.links.values():
+            link.retire(buffer.number)
+
+    def _set_timer(self) -> None:
+        when = self.queue.next_timer()
+        if self._timer is not None:
+            if when is not None and self._timer.when() <= when and not self._timer.cancelled():
+                return  # it will look again
+            self._timer.cancel()
+        self._timer = None if when is None else self._loop.call_at(when, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._carry_out(self.queue.expire(self._loop.time()))
+
+
+def limits_of(settings: GatewaySettings) -> Limits:
+    """The queue's part of the settings."""
+    return Limits(
+        settings.queue_limit,
+        settings.queue_limit_bytes,
+        settings.request_timeout_seconds,
+        settings.execution_timeout_seconds,
+        settings.grace_seconds,
+    )

@@ -1,0 +1,82 @@
+"""Every error a caller can get: one table from type to HTTP status, one exception."""
+
+import json
+
+# type in the answer -> HTTP status
+STATUS = {
+    "invalid_request": 400,
+    "forbidden": 403,
+    "not_found": 404,
+    "method_not_allowed": 405,
+    "request_timeout": 408,
+    "length_required": 411,
+    "body_too_large": 413,
+    "unsupported_media_type": 415,
+    "bad_image": 422,
+    "queue_full": 429,
+    "headers_too_large": 431,
+    "internal_error": 500,
+    "engine_error": 500,
+    "worker_crashed": 500,
+    "unavailable": 503,
+    "queue_timeout": 503,
+    "execution_timeout": 504,
+}
+
+# what a worker reports -> type in the answer; all else is the engine's failure
+WORKER_ERRORS = {
+    "bad_image": "bad_image",
+    "bad_request": "invalid_request",
+    "engine_error": "engine_error",
+    "result_too_large": "engine_error",
+    "worker_crashed": "worker_crashed",  # its decoding process, not the worker
+    "execution_timeout": "execution_timeout",
+    "deadline_exceeded": "execution_timeout",
+    "unknown_buffer": "internal_error",
+}
+
+
+class ApiError(Exception):
+    """A request ends with this error.
+
+    :param type: a key of ``STATUS``.
+    :param message: for the caller: what was wrong and what would be right. Never logged.
+    :param param: the field, header or part at fault.
+    :param retry_after_seconds: when trying again makes sense.
+    """
+
+    def __init__(
+        self,
+        type: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after_seconds: int | None = None,
+        allow: str | None = None,
+    ) -> None:
+        super().__init__(type)
+        self.type = type
+        self.status = STATUS[type]
+        self.message = message
+        self.param = param
+        self.retry_after_seconds = retry_after_seconds
+        self.allow = allow
+
+    def headers(self) -> dict[str, str]:
+        """The HTTP headers that go with it."""
+        headers = {}
+        if self.retry_after_seconds is not None:
+            headers["Retry-After"] = str(self.retry_after_seconds)
+        if self.allow is not None:
+            headers["Allow"] = self.allow
+        return headers
+
+    def body(self) -> bytes:
+        """The JSON answer."""
+        error = {"type": self.type, "message": self.message, "param": self.param}
+        return json.dumps({"error": error}).encode()
+
+
+def worker_error(type: str, message: str) -> ApiError:
+    """The caller's error for what a worker reported."""
+    return ApiError(WORKER_ERRORS.get(type, "engine_error"), message)

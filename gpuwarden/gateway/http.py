@@ -1,0 +1,139 @@
+"""The HTTP server: routes, the checks that every request passes, errors as JSON.
+
+Built on aiohttp's low-level server, so that nothing writes an access log or an error page, and no
+text of a request reaches a log.
+"""
+
+import json
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from aiohttp import web
+from aiohttp.web import BaseRequest, Response, StreamResponse
+
+from gpuwarden.gateway.admission import check_caller
+from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.takeover import was_taken_over
+
+log = logging.getLogger(__name__)
+
+Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
+
+LINE_LIMIT_BYTES = 8190
+IDLE_SECONDS = 75.0  # also how long a client may take over its headers
+LINGER_SECONDS = 10.0  # a refused upload is read and dropped, so that the client sees the refusal
+
+
+class JsonRequestHandler(web.RequestHandler):
+    """aiohttp's protocol, with its own errors in our form."""
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> StreamResponse:
+        """Answer what is not HTTP, or what a handler failed on; quotes nothing of the request."""
+        if request.writer.output_size > 0:
+            raise ConnectionError("the answer has begun already")
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client left: there is nobody to answer
+        if status < 500:
+            error = ApiError("invalid_request", "the request is not well-formed HTTP")
+        else:
+            log.error("a handler failed: %s", where(exc))
+            error = ApiError("internal_error", "the service failed; its journal says where")
+        response = error_response(error)
+        response.force_close()
+        return response
+
+
+class Server(web.Server):
+    """Makes our protocol for each connection."""
+
+    def __call__(self) -> web.RequestHandler:
+        """A connection has come."""
+        return JsonRequestHandler(self, loop=self._loop, **self._kwargs)
+
+
+class Routes:
+    """Which handler answers what, after the checks that all share.
+
+    :param header_limit_bytes: request line and headers together.
+    """
+
+    def __init__(self, header_limit_bytes: int) -> None:
+        self.header_limit_bytes = header_limit_bytes
+        self._handlers: dict[str, dict[str, Handler]] = {}
+
+    def add(self, method: str, path: str, handler: Handler) -> None:
+        """Answer ``method`` on ``path``; GET answers HEAD too."""
+        methods = self._handlers.setdefault(path, {})
+        methods[method] = handler
+        if method == "GET":
+            methods["HEAD"] = handler
+
+    async def __call__(self, request: BaseRequest) -> StreamResponse:
+        """Answer one request."""
+        try:
+            check_caller(request, self.header_limit_bytes)
+            response = await self._find(request)(request)
+        except ApiError as error:
+            response = error_response(error)
+        if was_taken_over(request) or not request.content.is_eof():
+            response.force_close()
+        return response
+
+    def _find(self, request: BaseRequest) -> Handler:
+        methods = self._handlers.get(request.path)
+        if methods is None:
+            raise ApiError("not_found", f"there is {', '.join(sorted(self._handlers))}")
+        if request.method not in methods:
+            allow = ", ".join(sorted(methods))
+            raise ApiError("method_not_allowed", f"allowed: {allow}", allow=allow)
+        return methods[request.method]
+
+
+def make_server(routes: Routes) -> Server:
+    """The server for our routes, with the limits of a connection."""
+    line = min(LINE_LIMIT_BYTES, routes.header_limit_bytes)
+    return Server(
+        routes,
+        handler_cancellation=True,
+        access_log=None,
+        auto_decompress=False,
+        keepalive_timeout=IDLE_SECONDS,
+        lingering_time=LINGER_SECONDS,
+        max_line_size=line,
+        max_field_size=line,
+    )
+
+
+def json_response(content: dict[str, Any], status: int = 200) -> Response:
+    """An answer as JSON."""
+    body = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
+    return Response(status=status, body=body, content_type="application/json")
+
+
+def error_response(error: ApiError) -> Response:
+    """An error as JSON."""
+    return Response(
+        status=error.status,
+        body=error.body(),
+        headers=error.headers(),
+        content_type="application/json",
+    )
+
+
+def where(error: BaseException | None) -> str:
+    """Type and place of an exception, without its text, which may quote a request."""
+    if error is None:
+        return "unknown"
+    trace, place = error.__traceback__, "?"
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        place = f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} in {code.co_name}"
+        trace = trace.tb_next
+    return f"{type(error).__name__} at {place}"

@@ -1,0 +1,46 @@
+"""A heap whose items may die inside it: the dead are skipped, and swept out before they pile up."""
+
+import heapq
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+
+SLACK = 64  # dead items that are never worth a sweep
+
+
+class LazyHeap(Generic[Item]):
+    """Smallest key first.
+
+    :param is_live: whether an item still counts; once false it must stay so until popped.
+    """
+
+    def __init__(self, is_live: Callable[[Item], bool]) -> None:
+        self._is_live = is_live
+        self._entries: list[tuple[float, int, Item]] = []
+        self._pushed = 0
+        self._sweep_at = SLACK
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def push(self, key: float, item: Item) -> None:
+        """Add an item; equal keys keep their order."""
+        if len(self._entries) >= self._sweep_at:
+            self._entries = [entry for entry in self._entries if self._is_live(entry[2])]
+            heapq.heapify(self._entries)
+            self._sweep_at = 2 * len(self._entries) + SLACK
+        self._pushed += 1
+        heapq.heappush(self._entries, (key, self._pushed, item))
+
+    def first(self) -> tuple[float, Item] | None:
+        """The smallest key and its item, left in place; None when nothing live is in it."""
+        while self._entries and not self._is_live(self._entries[0][2]):
+            heapq.heappop(self._entries)
+        return (self._entries[0][0], self._entries[0][2]) if self._entries else None
+
+    def pop(self) -> Item:
+        """Take the smallest. Raises IndexError when nothing live is in it."""
+        if self.first() is None:
+            raise IndexError("pop from an empty heap")
+        return heapq.heappop(self._entries)[2]

@@ -1,0 +1,207 @@
+"""One worker's connection: its frames in both directions, and what it holds of ours."""
+
+import logging
+from dataclasses import dataclass
+from typing import Protocol
+
+from gpuwarden import __version__
+from gpuwarden.gateway.body import Body
+from gpuwarden.gateway.channel import RecordChannel
+from gpuwarden.gateway.messages import (
+    Hello,
+    Memory,
+    MessageError,
+    Result,
+    StateChange,
+    parse,
+)
+from gpuwarden.gateway.peers import Peer
+from gpuwarden.gateway.work import Dispatch, Seat
+from gpuwarden.worker.frames import (
+    PROTOCOL_VERSION,
+    Frame,
+    FrameError,
+    FrameType,
+    decode,
+    encode,
+)
+
+log = logging.getLogger(__name__)
+
+CREDIT_LIMIT = 4096  # more outstanding requests than any engine takes
+
+
+class LinkOwner(Protocol):
+    """Whom a link tells what its worker says."""
+
+    def connected(self, link: "WorkerLink", hello: Hello) -> None:
+        """The worker has introduced itself."""
+
+    def state_changed(self, link: "WorkerLink", state: str) -> None:
+        """The worker loads, is ready or drains."""
+
+    def granted(self, link: "WorkerLink", credit: int) -> None:
+        """The worker takes more requests."""
+
+    def answered(self, link: "WorkerLink", frame: Frame, result: Result) -> None:
+        """The worker answered a lease."""
+
+    def lost(self, link: "WorkerLink") -> None:
+        """The connection is gone."""
+
+    def changed(self) -> None:
+        """Something to publish has changed."""
+
+
+@dataclass
+class Tally:
+    """What a worker has done, over all its connections to this gateway."""
+
+    requests: int = 0
+    failures: int = 0
+    last_error: str = ""
+
+
+class WorkerLink:
+    """A worker as the gateway knows it; ``channel`` is set by whoever accepted the connection."""
+
+    channel: RecordChannel
+
+    def __init__(self, key: int, peer: Peer, owner: LinkOwner) -> None:
+        self.key = key
+        self.peer = peer
+        self.number = peer.number if peer.number is not None else -1
+        self.model = ""
+        self.state = "loading"
+        self.tally = Tally()
+        self.memory: Memory | None = None
+        self.seat = Seat(key, card=0, max_batch=1)
+        self.leases: dict[int, Body] = {}
+        self.mapped: set[int] = set()  # buffers whose descriptor it was given
+        self._owner = owner
+        self._introduced = False
+
+    # --- to the worker
+
+    def send(self, frame: Frame, descriptors: list[int] | None = None) -> None:
+        """Send one frame."""
+        self.channel.send(encode(frame), descriptors)
+
+    def send_job(
+        self, request: int, lease: int, dispatch: Dispatch, body: Body, deadline_boottime_ns: int
+    ) -> None:
+        """Send one request of a batch; the lease holds the body until the worker's RESULT."""
+        descriptors: list[int] = []
+        where: dict[str, object] = {"length": body.length}
+        if body.buffer is not None:
+            where |= {
+                "buffer": body.buffer.number,
+                "size": body.buffer.size,
+                "offset": body.offset,
+            }
+            if body.buffer.number not in self.mapped:
+                self.mapped.add(body.buffer.number)
+                where["fd"] = True
+                descriptors = [body.buffer.descriptor]
+        meta = {
+            "question": body.question,
+            "media_type": body.media_type,
+            "parameters": {},
+            "deadline_boottime_ns": deadline_boottime_ns,
+            "body": where,
+        }
+        self.leases[lease] = body
+        count = len(dispatch.jobs)
+        frame = Frame(FrameType.JOB, request, lease, dispatch.batch, count, meta, body.inline)
+        self.send(frame, descriptors)
+
+    def retire(self, buffer: int) -> None:
+        """Have the worker unmap a buffer, if it mapped it."""
+        if buffer in self.mapped:
+            self.mapped.discard(buffer)
+            self.send(Frame(FrameType.RETIRE, meta={"buffer": buffer}))
+
+    def drain(self) -> None:
+        """Have the worker finish what it has and take no more."""
+        self.send(Frame(FrameType.DRAIN))
+
+    def close(self) -> None:
+        """Hang up."""
+        self.channel.close()
+
+    # --- from the worker
+
+    def on_record(self, record: bytes) -> None:
+        """Take one record; a worker that breaks the protocol is hung up on."""
+        try:
+            frame = decode(record)
+            self._on_frame(frame)
+        except (FrameError, MessageError) as error:
+            log.error("worker %d breaks the protocol, hanging up: %s", self.number, error)
+            self.close()
+
+    def on_closed(self) -> None:
+        """The channel is closed."""
+        self._owner.lost(self)
+
+    @property
+    def published_state(self) -> str:
+        """The state as the snapshot names it."""
+        return "busy" if self.state == "ready" and self.seat.batches else self.state
+
+    def _on_frame(self, frame: Frame) -> None:
+        if not self._introduced:
+            if frame.type != FrameType.HELLO:
+                raise MessageError(f"frame {frame.type} before HELLO")
+            self._on_hello(parse(Hello, frame.meta))
+            return
+        match frame.type:
+            case FrameType.STATE:
+                self._on_state(parse(StateChange, frame.meta))
+            case FrameType.CREDIT:
+                if self.seat.credit + self.seat.outstanding + frame.count > CREDIT_LIMIT:
+                    raise MessageError(f"more than {CREDIT_LIMIT} credits")
+                self._owner.granted(self, frame.count)
+            case FrameType.RESULT:
+                result = parse(Result, frame.meta)
+                if not result.is_complete():
+                    raise MessageError("RESULT without answer or error")
+                self._owner.answered(self, frame, result)
+            case FrameType.MEMORY:
+                self.memory = parse(Memory, frame.meta)
+                self._owner.changed()
+            case FrameType.BYE:
+                self._on_state(StateChange(state="draining"))
+            case FrameType.HELLO:
+                raise MessageError("a second HELLO")
+            case _:
+                log.debug("worker %d sent frame %d, unknown here", self.number, frame.type)
+
+    def _on_hello(self, hello: Hello) -> None:
+        if hello.protocol != PROTOCOL_VERSION:
+            raise MessageError(f"protocol {hello.protocol}, this side speaks {PROTOCOL_VERSION}")
+        if self.peer.number is None:
+            self.number = hello.number
+        elif hello.number != self.number:
+            log.warning("worker %d calls itself %d; its unit counts", self.number, hello.number)
+        self._introduced = True
+        self.model = hello.model
+        self.state = hello.state
+        self.seat.card = hello.gpu_index or 0
+        self.seat.max_batch = hello.max_batch
+        self.seat.slots = hello.scheduling == "slots"
+        log.info(
+            "worker %d (pid %d) connected, %s",
+            self.number,
+            self.peer.pid,
+            hello.state,
+            extra={"fields": {"WORKER": str(self.number), "GPU_UUID": hello.gpu_uuid or ""}},
+        )
+        self.send(Frame(FrameType.WELCOME, meta={"gateway": __version__}))
+        self._owner.connected(self, hello)
+
+    def _on_state(self, change: StateChange) -> None:
+        self.state = change.state
+        if change.error:
+            self.tally.last_error = change.error
+        self._owner.state_changed(self, change.state)

@@ -1,0 +1,88 @@
+"""What a worker may say, checked before anything believes it."""
+
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+
+class Message(BaseModel):
+    """Base: unknown keys are a newer worker's, and ignored."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+LinkState = Literal["loading", "ready", "draining"]
+
+
+class Hello(Message):
+    """A worker introduces itself."""
+
+    protocol: int
+    number: int = Field(ge=0)
+    state: LinkState
+    scheduling: Literal["batch", "slots"]
+    max_batch: int = Field(ge=1, le=1024)
+    model: str = Field(max_length=200)
+    engine: str = Field(max_length=200)
+    gpu_uuid: str | None = Field(default=None, max_length=100)
+    gpu_index: int | None = Field(default=None, ge=0)
+
+
+class StateChange(Message):
+    """A worker has changed state."""
+
+    state: LinkState
+    error: str = Field(default="", max_length=2000)
+
+
+class ResultError(Message):
+    """What went wrong with one request."""
+
+    type: str = Field(max_length=100)
+    message: str = ""
+
+
+class Timing(Message):
+    """Where a request's time went, in the worker."""
+
+    preprocess_seconds: float = 0.0
+    predict_seconds: float = 0.0
+
+
+class Result(Message):
+    """One request's answer or error."""
+
+    ok: bool
+    answer: dict[str, Any] | None = None
+    error: ResultError | None = None
+    timing: Timing = Timing()
+
+    def is_complete(self) -> bool:
+        """Whether what it announces is there."""
+        return (self.answer if self.ok else self.error) is not None
+
+
+class Memory(Message):
+    """What the worker's framework holds of the card's memory."""
+
+    vram_reserved_bytes: int = Field(ge=0)
+    vram_allocated_bytes: int = Field(ge=0)
+
+
+class MessageError(Exception):
+    """A frame's content is not what its type says; the text holds none of the content."""
+
+
+Kind = TypeVar("Kind", bound=Message)
+
+
+def parse(kind: type[Kind], meta: dict[str, Any]) -> Kind:
+    """The message in a frame. Raises MessageError; names fields, never values (patients' data)."""
+    try:
+        return kind.model_validate(meta)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(str(part) for part in one['loc'])}: {one['type']}"
+            for one in error.errors(include_url=False, include_context=False, include_input=False)
+        )
+        raise MessageError(f"{kind.__name__}: {wrong}") from None

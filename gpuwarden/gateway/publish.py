@@ -1,0 +1,129 @@
+"""Tells the others how it stands: snapshot, ``STATUS=``, watchdog. Each from the loop it proves."""
+
+import asyncio
+import logging
+from typing import Literal, Protocol, cast
+
+from gpuwarden.control.snapshot import SnapshotWriter
+from gpuwarden.control.states import GatewayData, GatewayWorker
+from gpuwarden.gateway.dispatch import Dispatcher
+from gpuwarden.gateway.link import WorkerLink
+
+log = logging.getLogger(__name__)
+
+PUBLISH_SECONDS = 1.0  # a snapshot is never older
+COALESCE_SECONDS = 0.1  # nor written more often: changes within are told together
+
+
+class ServiceNotifier(Protocol):
+    """What the service manager wants to hear."""
+
+    def ready(self) -> None:
+        """Start-up is over."""
+
+    def stopping(self) -> None:
+        """Shutdown has begun."""
+
+    def status(self, text: str) -> None:
+        """The line of ``systemctl status``."""
+
+    def watchdog(self) -> None:
+        """The loop turns."""
+
+    def watchdog_interval_seconds(self) -> float | None:
+        """How often it wants that; None if never."""
+
+
+class Publisher:
+    """Publishes the dispatcher's state on change, and each second anyway."""
+
+    def __init__(self, writer: SnapshotWriter, notifier: ServiceNotifier) -> None:
+        self._writer = writer
+        self._notifier = notifier
+        self._changed = asyncio.Event()
+        self._failed = False
+
+    def changed(self) -> None:
+        """Something is to be published soon."""
+        self._changed.set()
+
+    async def run(self, dispatcher: Dispatcher) -> None:
+        """Publish until cancelled."""
+        while True:
+            self.publish(dispatcher)
+            await asyncio.sleep(COALESCE_SECONDS)
+            try:
+                async with asyncio.timeout(PUBLISH_SECONDS - COALESCE_SECONDS):
+                    await self._changed.wait()
+            except TimeoutError:
+                continue
+
+    def publish(self, dispatcher: Dispatcher) -> None:
+        """Publish now. A folder that can't be written is logged once, and tried again."""
+        self._changed.clear()
+        data = gateway_data(dispatcher)
+        self._notifier.status(status_text(data))
+        try:
+            self._writer.publish(data)
+            self._failed = False
+        except OSError as error:
+            if not self._failed:
+                log.error("state can't be published: %s", error)
+            self._failed = True
+
+
+async def feed_watchdog(notifier: ServiceNotifier) -> None:
+    """Prove that this loop turns, as often as the service manager wants it."""
+    interval = notifier.watchdog_interval_seconds()
+    while interval is not None:
+        notifier.watchdog()
+        await asyncio.sleep(interval)
+
+
+def gateway_data(dispatcher: Dispatcher) -> GatewayData:
+    """The state as it is published."""
+    statistics, queue = dispatcher.statistics, dispatcher.queue
+    links = sorted(dispatcher.links.values(), key=lambda link: link.number)
+    return GatewayData(
+        queue_depth=queue.depth,
+        queue_limit=dispatcher.settings.queue_limit,
+        workers_active=sum(link.seat.serving for link in links),
+        accepted=statistics.accepted,
+        completed=statistics.completed,
+        failed=statistics.failed,
+        rejected=statistics.rejected,
+        retried=queue.retried,
+        mean_response_seconds=statistics.mean_response_seconds,
+        p95_response_seconds=statistics.p95_response_seconds,
+        batch_limits={link.seat.card: link.seat.max_batch for link in links},
+        workers=[worker_data(link) for link in links],
+    )
+
+
+def worker_data(link: WorkerLink) -> GatewayWorker:
+    """One connected worker as it is published."""
+    memory, tally = link.memory, link.tally
+    stuck = "an execution passed its time limit and has not ended"
+    state = cast(Literal["loading", "ready", "busy", "draining"], link.published_state)
+    return GatewayWorker(
+        number=link.number,
+        pid=link.peer.pid,
+        state=state,
+        outstanding=link.seat.outstanding,
+        requests=tally.requests,
+        failures=tally.failures,
+        last_error=stuck if link.seat.stalled else tally.last_error,
+        vram_reserved_bytes=memory.vram_reserved_bytes if memory else None,
+        vram_allocated_bytes=memory.vram_allocated_bytes if memory else None,
+    )
+
+
+def status_text(data: GatewayData) -> str:
+    """The line of ``systemctl status``."""
+    ready = data.workers_active
+    others = len(data.workers) - ready
+    return (
+        f"{ready} worker{'s' * (ready != 1)} ready"
+        + (f", {others} not" if others else "")
+        + f", {data.queue_depth} waiting"
+    )

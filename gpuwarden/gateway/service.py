@@ -1,0 +1,227 @@
+"""medgemma-gateway: the front door as a process."""
+
+import argparse
+import asyncio
+import ctypes
+import logging
+import signal
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+
+from gpuwarden.config import ConfigurationError, effective_configuration
+from gpuwarden.control.requests import RELOAD, ReloadAnswer
+from gpuwarden.control.snapshot import SnapshotWriter
+from gpuwarden.control.socket import ControlError, ControlServer
+from gpuwarden.control.socket import serve as serve_control
+from gpuwarden.gateway.buffers import BufferPool
+from gpuwarden.gateway.dispatch import Dispatcher
+from gpuwarden.gateway.endpoints import Endpoints
+from gpuwarden.gateway.http import make_server
+from gpuwarden.gateway.listener import WorkerListener
+from gpuwarden.gateway.peers import PeerIdentity, same_user, worker_of_unit
+from gpuwarden.gateway.publish import Publisher, ServiceNotifier, feed_watchdog
+from gpuwarden.gateway.settings import GatewaySettings, gateway_settings
+from gpuwarden.names import GATEWAY_STATE_FILE
+from gpuwarden.systemd.activation import take_sockets
+from gpuwarden.systemd.journal import set_up_logging
+from gpuwarden.systemd.notify import Notifier
+
+log = logging.getLogger(__name__)
+
+EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h
+BACKLOG = 1024
+DRAIN_SECONDS = 17.0  # aiohttp may wait for it twice; the unit's TimeoutStopSec is 40
+PR_SET_DUMPABLE = 4  # prctl(2)
+
+
+class StartError(Exception):
+    """The service can't start; the text says what is missing and where it comes from."""
+
+
+@dataclass(frozen=True)
+class Sockets:
+    """Where clients and workers come in, and how a worker is recognised there."""
+
+    http: list[socket.socket]
+    dispatch: socket.socket
+    identify: PeerIdentity
+    control: list[socket.socket] = field(default_factory=list)
+
+
+def main(argv: list[str]) -> int:
+    """Serve until SIGTERM. Exit status 78 without a usable configuration, 1 without sockets."""
+    make_undumpable()
+    set_up_logging("info")
+    arguments = parse_arguments(argv)
+    notifier = Notifier()
+    try:
+        configuration = effective_configuration()
+        logging.getLogger().setLevel(configuration.log.level.upper())
+        sockets = open_sockets(arguments)
+    except ConfigurationError as error:
+        log.error("%s", error)
+        notifier.status(f"configuration: {error}")
+        return EXIT_CONFIGURATION
+    except StartError as error:
+        log.error("%s", error)
+        notifier.status(str(error))
+        return 1
+    writer = SnapshotWriter(arguments.state, "gateway")
+    asyncio.run(serve(gateway_settings(configuration), sockets, writer, notifier))
+    return 0
+
+
+def parse_arguments(argv: list[str]) -> argparse.Namespace:
+    """The command line: only for running without systemd."""
+    parser = argparse.ArgumentParser(prog="gpuwarden-daemon gateway")
+    parser.add_argument("--http", metavar="HOST:PORT", help="listen here, not on systemd's socket")
+    parser.add_argument("--dispatch", metavar="PATH", type=Path, help="workers' socket, likewise")
+    parser.add_argument("--state", metavar="FILE", type=Path, default=GATEWAY_STATE_FILE)
+    arguments = parser.parse_args(argv)
+    if bool(arguments.http) != bool(arguments.dispatch):
+        parser.error("--http and --dispatch go together")
+    return arguments
+
+
+def open_sockets(arguments: argparse.Namespace) -> Sockets:
+    """The listening sockets: systemd's, or those of the command line. Raises StartError."""
+    if arguments.http:
+        return Sockets([bind_http(arguments.http)], bind_dispatch(arguments.dispatch), same_user)
+    handed = take_sockets()
+    for name, unit in (
+        ("http", "medgemma-gateway.socket"),
+        ("dispatch", "medgemma-dispatch.socket"),
+    ):
+        if not handed.get(name):
+            raise StartError(
+                f'no socket named "{name}" was handed over by systemd: it comes from {unit}'
+                f' (FileDescriptorName={name}); see "systemctl status {unit}"'
+            )
+    dispatch = handed["dispatch"][0]
+    if dispatch.family != socket.AF_UNIX or dispatch.type != socket.SOCK_SEQPACKET:
+        raise StartError("medgemma-dispatch.socket needs ListenSequentialPacket= with a path")
+    return Sockets(handed["http"], dispatch, worker_of_unit, handed.get("control", []))
+
+
+def bind_http(address: str) -> socket.socket:
+    """Listen on HOST:PORT. Raises StartError naming the address."""
+    host, _, port = address.rpartition(":")
+    try:
+        return socket.create_server((host or "127.0.0.1", int(port)), backlog=BACKLOG)
+    except (OSError, ValueError) as error:
+        raise StartError(f"can't listen on {address}: {error}") from error
+
+
+def bind_dispatch(path: Path) -> socket.socket:
+    """Listen for workers on ``path``. Raises StartError naming it."""
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        path.unlink(missing_ok=True)
+        listening.bind(str(path))
+        path.chmod(0o600)
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise StartError(f"can't listen on {path}: {error}") from error
+    return listening
+
+
+def make_undumpable() -> None:
+    """No core, no tracing by our own user: patients' data is in this process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0):
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_DUMPABLE)")
+
+
+class Service:
+    """Wires sockets, dispatcher, HTTP server and publisher together."""
+
+    def __init__(
+        self,
+        settings: GatewaySettings,
+        sockets: Sockets,
+        writer: SnapshotWriter,
+        notifier: ServiceNotifier,
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self._notifier = notifier
+        self._sockets = sockets
+        self._publisher = Publisher(writer, notifier)
+        self.pool = BufferPool(settings.pool_bytes, loop.call_soon)
+        self.dispatcher = Dispatcher(settings, self.pool, self._publisher.changed)
+        self._listener = WorkerListener(sockets.dispatch, self.dispatcher, sockets.identify)
+        self._routes = Endpoints(self.dispatcher).routes()
+        self._runner = web.ServerRunner(make_server(self._routes), shutdown_timeout=DRAIN_SECONDS)
+        self._control: list[ControlServer] = []
+
+    async def start(self) -> None:
+        """Serve clients and workers."""
+        await self._runner.setup()
+        for http in self._sockets.http:
+            await web.SockSite(self._runner, http, backlog=BACKLOG).start()
+        for control in self._sockets.control:
+            self._control.append(await serve_control(control, {RELOAD: self.reload}))
+        self._notifier.ready()
+
+    def reload(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Take a changed configuration into use. Raises ControlError if there is none to be had."""
+        try:
+            configuration = effective_configuration()
+        except ConfigurationError as error:
+            raise ControlError("Failed", f"the former configuration stays: {error}") from error
+        settings = gateway_settings(configuration)
+        logging.getLogger().setLevel(configuration.log.level.upper())
+        self.dispatcher.apply(settings)
+        self._routes.header_limit_bytes = settings.header_limit_bytes
+        self._publisher.changed()
+        return ReloadAnswer(applied=["gateway"]).model_dump()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Publish and prove to be alive until ``stop`` is set; a failure of either ends this."""
+        publishing = self._publisher.run(self.dispatcher)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(publishing),
+                group.create_task(feed_watchdog(self._notifier)),
+            ]
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+
+    async def close(self) -> None:
+        """Finish what was accepted, then hang up on everybody."""
+        self.dispatcher.queue.draining = True
+        for control in self._control:
+            await control.close()
+        watchdog = asyncio.create_task(feed_watchdog(self._notifier))
+        await self._runner.cleanup()  # closes the listening sockets, waits for what runs
+        watchdog.cancel()
+        self._publisher.publish(self.dispatcher)
+        self._listener.close()
+        self.dispatcher.close()
+        self.pool.close()
+
+
+async def serve(
+    settings: GatewaySettings,
+    sockets: Sockets,
+    writer: SnapshotWriter,
+    notifier: ServiceNotifier,
+) -> None:
+    """Serve on ``sockets`` until SIGTERM, then finish what was accepted."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    if settings.upload_limit_bytes < settings.body_limit_bytes:
+        log.warning("pool_bytes limits bodies to %d bytes", settings.upload_limit_bytes)
+    service = Service(settings, sockets, writer, notifier)
+    await service.start()
+    try:
+        await service.run(stop)
+    finally:
+        notifier.stopping()
+        await service.close()

@@ -1,0 +1,39 @@
+"""What the front door takes from the configuration, with the limits that follow from it."""
+
+from dataclasses import dataclass
+
+from gpuwarden.config import Configuration
+from gpuwarden.gateway.buffers import largest_class_bytes
+
+
+@dataclass(frozen=True)
+class GatewaySettings:
+    """Limits of the front door; sizes in bytes, times in seconds."""
+
+    queue_limit: int = 100
+    queue_limit_bytes: int = 512 << 20
+    body_limit_bytes: int = 128 << 20
+    header_limit_bytes: int = 16384
+    request_timeout_seconds: float = 30.0
+    execution_timeout_seconds: float = 30.0
+    pool_bytes: int = 512 << 20
+    grace_seconds: float = 10.0  # a worker's restart takes 1 s and the engine's load
+
+    @property
+    def upload_limit_bytes(self) -> int:
+        """The largest body that can ever be taken: the configured one, if the pool can hold it."""
+        return min(self.body_limit_bytes, largest_class_bytes(self.pool_bytes))
+
+
+def gateway_settings(configuration: Configuration) -> GatewaySettings:
+    """The front door's part of the configuration."""
+    gateway = configuration.gateway
+    return GatewaySettings(
+        queue_limit=gateway.queue_limit,
+        queue_limit_bytes=gateway.queue_limit_bytes,
+        body_limit_bytes=gateway.body_limit_bytes,
+        header_limit_bytes=gateway.header_limit_bytes,
+        request_timeout_seconds=gateway.request_timeout_seconds,
+        execution_timeout_seconds=configuration.workers.execution_timeout_seconds,
+        pool_bytes=gateway.pool_bytes,
+    )

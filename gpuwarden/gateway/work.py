@@ -1,0 +1,166 @@
+"""What the queue is made of: requests, workers' seats, batches, and what is to be done."""
+
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum, auto
+
+BATCHES_PER_WORKER = 2  # one runs, one is being prepared
+
+
+class Refusal(Enum):
+    """Why a request is not accepted."""
+
+    NO_WORKER = auto()
+    QUEUE_FULL = auto()
+    BYTES_FULL = auto()
+    DRAINING = auto()
+
+
+class Refused(Exception):  # noqa: N818 - an answer, not a fault
+    """A request is not accepted."""
+
+    def __init__(self, reason: Refusal) -> None:
+        super().__init__(reason.name)
+        self.reason = reason
+
+
+class Phase(IntEnum):
+    """Where a request is."""
+
+    RECEIVING = 0
+    WAITING = 1
+    RUNNING = 2
+    ENDED = 3
+
+
+class Ending(Enum):
+    """How a request ends without a worker's answer."""
+
+    QUEUE_TIMEOUT = auto()  # its deadline passed before a worker took it
+    DEADLINE = auto()  # its deadline passed in a worker
+    EXECUTION_TIMEOUT = auto()  # its worker took longer than an execution may take
+    WORKER_CRASHED = auto()  # it killed three workers
+
+
+class Verdict(Enum):
+    """What a worker's RESULT means."""
+
+    DELIVER = auto()
+    DROPPED = auto()  # nobody waits for it any more
+    RETURNED = auto()  # the worker gives the request back, unexecuted
+    STALE = auto()  # no such lease in this worker
+
+
+@dataclass(eq=False)
+class Request:
+    """One accepted request."""
+
+    number: int
+    body_bytes: int
+    deadline: float
+    phase: Phase = Phase.RECEIVING
+    seat: int | None = None
+    lease: int = 0
+    suspect: bool = False
+    solo_deaths: int = 0
+    dispatched_at: float | None = None
+
+
+@dataclass(eq=False)
+class Batch:
+    """Requests that run together; ``None`` where a lease goes on without its request."""
+
+    number: int
+    leases: dict[int, Request | None]
+    started: float | None = None
+
+
+@dataclass(eq=False)
+class Seat:
+    """One connected worker.
+
+    :param slots: the worker joins requests by itself: each goes out at once, against its credit.
+    """
+
+    key: int
+    card: int
+    max_batch: int
+    slots: bool = False
+    ready: bool = False
+    draining: bool = False
+    stalled: bool = False  # an execution passed its time limit and has not come back since
+    exclusive: bool = False  # a suspect is in it
+    credit: int = 0
+    last_used: int = 0
+    batches: dict[int, Batch] = field(default_factory=dict)
+
+    @property
+    def outstanding(self) -> int:
+        """Leases that have not come back."""
+        return sum(len(batch.leases) for batch in self.batches.values())
+
+    @property
+    def serving(self) -> bool:
+        """Whether it can answer requests at all."""
+        return self.ready and not self.draining and not self.stalled
+
+    @property
+    def open(self) -> bool:
+        """Whether it takes another batch now."""
+        room = self.slots or len(self.batches) < BATCHES_PER_WORKER
+        return self.serving and not self.exclusive and self.credit > 0 and room
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A batch that runs in a worker, for its time limit."""
+
+    seat: Seat
+    batch: Batch
+
+
+def is_waiting(request: Request) -> bool:
+    """Whether it can be given to a worker."""
+    return request.phase is Phase.WAITING
+
+
+@dataclass(frozen=True)
+class Dispatch:
+    """Send these requests, as one batch, to the worker."""
+
+    seat: int
+    batch: int
+    jobs: tuple[tuple[Request, int], ...]  # with its lease each
+
+
+@dataclass(frozen=True)
+class Withdraw:
+    """Tell the worker that nobody waits for this lease."""
+
+    seat: int
+    request: int
+    lease: int
+
+
+@dataclass(frozen=True)
+class End:
+    """Answer the caller."""
+
+    request: Request
+    ending: Ending
+
+
+Action = Dispatch | Withdraw | End
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of the queue; times in seconds.
+
+    :param grace_seconds: while the last worker restarts, requests are accepted and wait for it.
+    """
+
+    count: int
+    total_bytes: int
+    request_seconds: float
+    execution_seconds: float
+    grace_seconds: float = 10.0

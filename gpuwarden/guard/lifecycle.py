@@ -1,0 +1,101 @@
+"""What state a worker is in and what to do about it: pure functions over what was seen."""
+
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from gpuwarden.values import WorkerState
+
+# After systemd itself has given up (StartLimitBurst=5 in 120 s) the guard tries again after these
+# seconds; the last one repeats for ever.
+RETRY_SECONDS = (30, 60, 120, 240, 480, 600)
+
+ActiveState = Literal[
+    "active", "reloading", "inactive", "failed", "activating", "deactivating", "maintenance"
+]
+GatewayView = Literal["loading", "ready", "busy", "draining"]
+
+
+@dataclass(frozen=True)
+class UnitFacts:
+    """What systemd says of one unit.
+
+    ``since_unix_microseconds`` is when its active state last changed.
+    """
+
+    active_state: str = "inactive"
+    sub_state: str = "dead"
+    result: str = "success"
+    main_pid: int = 0
+    exit_status: int = 0
+    restarts: int = 0
+    status_text: str = ""
+    control_group: str = ""
+    since_unix_microseconds: int = 0
+    loaded: bool = True
+
+
+@dataclass(frozen=True)
+class Intent:
+    """What the guard wants of one worker, and how often it has tried in vain."""
+
+    wanted: bool = True
+    failures: int = 0
+    retry_at_seconds: float | None = None
+
+
+def worker_state(unit: UnitFacts, gateway: GatewayView | None) -> WorkerState:
+    """The contract's word for a worker, from its unit and from what the gateway sees of it."""
+    match unit.active_state:
+        case "active" | "reloading":
+            # READY=1 and the channel's word for it are two messages: the first one counts.
+            return WorkerState.READY if gateway in (None, "loading") else WorkerState(gateway)
+        case "activating":
+            return WorkerState.LOADING if gateway == "loading" else WorkerState.STARTING
+        case "deactivating":
+            return WorkerState.DRAINING
+        case "failed":
+            return WorkerState.FAILED
+        case _:
+            return WorkerState.STOPPED
+
+
+def last_error(unit: UnitFacts) -> str:
+    """Why the worker's last life ended, in words; empty if it ended well or goes on."""
+    if unit.result == "success":
+        return ""
+    told = f": {unit.status_text}" if unit.status_text else ""
+    if unit.result == "exit-code":
+        return f"exit status {unit.exit_status}{told}"
+    return f"{WHAT_RESULTS_MEAN.get(unit.result, unit.result)}{told}"
+
+
+# systemd.service(5), "Result": in the words of an operator.
+WHAT_RESULTS_MEAN = {
+    "oom-kill": "killed by the kernel at its memory limit",
+    "signal": "killed by a signal",
+    "core-dump": "crashed",
+    "watchdog": "did not answer its watchdog",
+    "timeout": "took too long to start or stop",
+    "start-limit-hit": "died too often in a short time",
+    "resources": "could not be set up (see journalctl)",
+}
+
+
+def next_intent(intent: Intent, state: WorkerState, now_seconds: float) -> Intent:
+    """The intent after a look at the worker: a failed one gets a time for its next try."""
+    if state in (WorkerState.READY, WorkerState.BUSY):
+        return replace(intent, wanted=True, failures=0, retry_at_seconds=None)
+    if state is WorkerState.FAILED and intent.wanted and intent.retry_at_seconds is None:
+        wait_seconds = RETRY_SECONDS[min(intent.failures, len(RETRY_SECONDS) - 1)]
+        return Intent(True, intent.failures + 1, now_seconds + wait_seconds)
+    return intent
+
+
+def should_start(intent: Intent, state: WorkerState, now_seconds: float) -> bool:
+    """Whether to start the worker now: its time for another try has come."""
+    return (
+        intent.wanted
+        and state in (WorkerState.FAILED, WorkerState.STOPPED)
+        and intent.retry_at_seconds is not None
+        and now_seconds >= intent.retry_at_seconds
+    )

@@ -1,0 +1,172 @@
+"""medgemma-guard: the supervisor as a process. Reads, decides, acts and publishes each second."""
+
+import asyncio
+import logging
+import os
+import signal
+from typing import Any
+
+from gpuwarden.bus.bus import Bus
+from gpuwarden.bus.errors import BusError
+from gpuwarden.bus.objects.publisher import Publisher
+from gpuwarden.config import (
+    Configuration,
+    ConfigurationError,
+    accepted_configuration,
+    digest,
+    load_configuration,
+)
+from gpuwarden.control.requests import RELOAD
+from gpuwarden.control.snapshot import SnapshotError, SnapshotWriter, boot_id, read_snapshot
+from gpuwarden.control.socket import ControlServer, serve
+from gpuwarden.control.states import GuardData
+from gpuwarden.guard.reload import accept, refusal, reload
+from gpuwarden.guard.status import status_line
+from gpuwarden.guard.supervisor import Supervisor
+from gpuwarden.names import (
+    ACCEPTED_CONFIGURATION_FILE,
+    BUS_NAME,
+    GUARD_STATE_FILE,
+    SHUTDOWN_UNIT,
+    THERMAL_TARGET,
+)
+from gpuwarden.systemd.activation import take_sockets
+from gpuwarden.systemd.events import Event, tell
+from gpuwarden.systemd.journal import set_up_logging
+from gpuwarden.systemd.notify import Notifier
+from gpuwarden.systemd.units import JobError, Systemd
+from gpuwarden.values import ServiceState
+
+log = logging.getLogger(__name__)
+
+EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h; the unit doesn't restart on it
+
+
+def main(argv: list[str]) -> int:
+    """Run the supervisor until SIGTERM. Exit status 78 when no configuration is usable."""
+    os.umask(0o022)  # its state is everybody's to read
+    set_up_logging("info")
+    notifier = Notifier()
+    configuration, faults = _configuration(notifier)
+    if configuration is None:
+        return EXIT_CONFIGURATION
+    logging.getLogger().setLevel(configuration.log.level.upper())
+    asyncio.run(Service(notifier, configuration, faults).run())
+    return 0
+
+
+def _configuration(notifier: Notifier) -> tuple[Configuration | None, tuple[str, ...]]:
+    """The files' configuration; the one accepted before if they are wrong now; and what is."""
+    try:
+        configuration = load_configuration()
+    except ConfigurationError as error:
+        why = refusal(error)
+        tell(Event.CONFIGURATION_REFUSED, f"configuration: {why}", logging.ERROR, REASON=why)
+        notifier.status(f"configuration refused: {why}")
+        return accepted_configuration(), _former_in_use(why)
+    accept(configuration)
+    return configuration, ()
+
+
+class Service:
+    """Wires bus, supervisor, control socket, snapshot and systemd together."""
+
+    def __init__(
+        self, notifier: Notifier, configuration: Configuration, faults: tuple[str, ...]
+    ) -> None:
+        self._notifier = notifier
+        self._configuration = configuration
+        self._writer = SnapshotWriter(GUARD_STATE_FILE, "guard")
+        self._bus = Bus()
+        self._systemd = Systemd(self._bus)
+        self._supervisor = Supervisor(self._systemd, self._publish, former_state(), faults)
+        self._publisher: Publisher | None = None
+        self._stop = asyncio.Event()
+
+    def status(self) -> GuardData:
+        """What the bus objects answer from."""
+        assert self._supervisor.current is not None  # set by begin(), before anything is exported
+        return self._supervisor.current
+
+    def _publish(self, new: GuardData) -> None:
+        """Tell a state to the bus, the snapshot's readers and ``systemctl status``."""
+        if self._publisher is not None:
+            self._publisher.publish(new)
+        self._writer.publish(new)
+        self._notifier.status(status_line(new))
+
+    async def run(self) -> None:
+        """Serve until SIGTERM."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop.set)
+        control: list[ControlServer] = []
+        try:
+            await self._bus.connect()
+            await self._supervisor.begin()
+            self._publisher = Publisher(self._bus, self)
+            for listener in take_sockets().get("control", []):
+                control.append(await serve(listener, {RELOAD: self._reload}))
+            await self._bus.own_name(BUS_NAME)
+            self._notifier.ready()
+            await self._begin_work()
+            while not self._stop.is_set():
+                await self._turn()
+            self._notifier.stopping()
+        finally:
+            for server in control:
+                await server.close()
+            await self._bus.close()
+
+    async def _begin_work(self) -> None:
+        """Start thermal guards and workers, once the helper that will stop the workers is up.
+
+        Our own Wants= can't start the thermal guards: the target got its list from the planner
+        after systemd had made up its mind.
+        """
+        try:
+            await self._systemd.start(SHUTDOWN_UNIT, timeout_seconds=30)
+            if self._supervisor.is_planned_for(digest(self._configuration)):
+                await self._systemd.start(THERMAL_TARGET, timeout_seconds=30)
+            else:
+                await self._supervisor.replan()
+        except JobError as error:
+            log.error("not everything could be started: %s", error)
+        self._supervisor.start_workers()
+
+    async def _turn(self) -> None:
+        turn = asyncio.create_task(self._supervisor.turn())
+        stop = asyncio.create_task(self._stop.wait())
+        await asyncio.wait((turn, stop), return_when=asyncio.FIRST_COMPLETED)
+        stop.cancel()
+        if not turn.done():
+            turn.cancel()
+            return
+        try:
+            turn.result()
+        except BusError as error:
+            # The bus or systemd is away: what is known stays published, the next turn tries again.
+            log.warning("systemd can't be asked: %s", error)
+        if self._supervisor.current and self._supervisor.current.state is ServiceState.STOPPING:
+            # The next start begins afresh: nothing accepted, nothing remembered as stopped.
+            ACCEPTED_CONFIGURATION_FILE.unlink(missing_ok=True)
+        self._notifier.watchdog()
+
+    async def _reload(self, request: dict[str, Any]) -> dict[str, Any]:
+        answer = await reload(self._supervisor.replan)
+        self._supervisor.faults = _former_in_use(*answer.problems[:1])
+        self._supervisor.wake()
+        return answer.model_dump()
+
+
+def _former_in_use(*why: str) -> tuple[str, ...]:
+    return tuple(f"the former configuration is in use: {each}" for each in why)
+
+
+def former_state() -> GuardData | None:
+    """What a former guard of this boot published last."""
+    try:
+        snapshot = read_snapshot(GUARD_STATE_FILE, GuardData)
+    except SnapshotError:
+        return None
+    return snapshot.data if snapshot.boot_id == boot_id() else None

@@ -1,0 +1,161 @@
+"""The whole service in one value, and whether it is well: pure."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from gpuwarden.control.states import (
+    Card,
+    GatewayData,
+    GuardData,
+    PlanData,
+    PlannedWorker,
+    ThermalData,
+    WorkerStatus,
+)
+from gpuwarden.guard.lifecycle import UnitFacts, last_error, worker_state
+from gpuwarden.names import worker_unit
+from gpuwarden.values import ServiceState, ThermalState, WorkerState
+
+SERVING = frozenset({WorkerState.READY, WorkerState.BUSY})
+UNDER_WAY = frozenset({WorkerState.STOPPED, WorkerState.STARTING, WorkerState.LOADING})
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Everything the guard knows at one moment.
+
+    ``thermal`` and ``gateway`` hold only states fresh enough to be believed; ``faults`` are
+    sentences of what else is wrong (a socket that could not be opened, a bad configuration).
+    """
+
+    version: str
+    plan: PlanData | None
+    units: Mapping[int, UnitFacts] = field(default_factory=dict)
+    job_errors: Mapping[int, str] = field(default_factory=dict)
+    processes: Mapping[int, int] = field(default_factory=dict)
+    cpus: Mapping[int, str] = field(default_factory=dict)
+    thermal: Mapping[int, ThermalData] = field(default_factory=dict)
+    gateway: GatewayData | None = None
+    was_ready: frozenset[int] = frozenset()
+    stopping: bool = False
+    faults: tuple[str, ...] = ()
+
+
+def summarise(seen: Seen) -> GuardData:
+    """The state of the service as the bus, the snapshot and the status line tell it."""
+    planned = seen.plan.workers if seen.plan else []
+    workers = [_worker(entry, seen) for entry in planned]
+    gpus = [_gpu(card, seen) for card in (seen.plan.cards if seen.plan else [])]
+    reasons = _reasons(seen, workers, gpus)
+    return GuardData(
+        version=seen.version,
+        simulated=seen.plan.simulated if seen.plan else False,
+        state=_service_state(seen, workers, reasons),
+        reasons=reasons,
+        workers_ready=sum(worker.state in SERVING for worker in workers),
+        workers_total=len(workers),
+        profile="",
+        workers=workers,
+        gpus=gpus,
+        gateway=seen.gateway,
+    )
+
+
+def status_line(data: GuardData) -> str:
+    """One line for ``systemctl status``."""
+    simulated = "SIMULATED cards, " if data.simulated else ""
+    head = (
+        f"{data.state}: {simulated}{data.workers_ready} of {data.workers_total} workers ready, "
+        f"{len(data.gpus)} cards"
+    )
+    return "; ".join([head, *data.reasons])
+
+
+def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
+    number = planned.number
+    unit = seen.units.get(number, UnitFacts())
+    told = (
+        next((w for w in seen.gateway.workers if w.number == number), None)
+        if seen.gateway
+        else None
+    )
+    if told is not None and told.pid != unit.main_pid:
+        told = None  # a former life that the gateway has not seen die yet
+    state = worker_state(unit, told.state if told else None)
+    if state is WorkerState.STOPPED and number in seen.job_errors:
+        state = WorkerState.FAILED  # systemd refused to start it at all
+    reserved = told.vram_reserved_bytes if told else None
+    allocated = told.vram_allocated_bytes if told else None
+    return WorkerStatus(
+        number=number,
+        unit=worker_unit(number),
+        state=state,
+        main_pid=unit.main_pid,
+        gpu=planned.gpu_index,
+        gpu_uuid=planned.gpu_uuid,
+        numa_node=planned.numa_node,
+        cpus=seen.cpus.get(number, "") or planned.cpus,
+        process_count=seen.processes.get(number, 0),
+        requests=told.requests if told else 0,
+        failures=told.failures if told else 0,
+        restarts=unit.restarts,
+        vram_reserved_bytes=reserved,
+        vram_allocated_bytes=allocated,
+        vram_fragmentation=1 - allocated / reserved if reserved and allocated is not None else None,
+        last_error=last_error(unit)
+        or seen.job_errors.get(number, "")
+        or (told.last_error if told else ""),
+        since=unit.since_unix_microseconds,
+    )
+
+
+def _gpu(card: Card, seen: Seen) -> ThermalData:
+    """The card as its guard sees it; blind where the guard has fallen silent."""
+    known = seen.thermal.get(card.index)
+    if known is not None:
+        return known
+    state = ThermalState.BLIND if card.present else ThermalState.LOST
+    return ThermalData(
+        index=card.index,
+        uuid=card.uuid,
+        name=card.name,
+        pci_address=card.pci_address,
+        numa_node=card.numa_node,
+        state=state,
+        since=0,
+        reason="its thermal guard says nothing" if card.present else "the card is gone",
+    )
+
+
+def _reasons(seen: Seen, workers: Iterable[WorkerStatus], gpus: Iterable[ThermalData]) -> list[str]:
+    reasons = list(seen.faults)
+    if seen.plan is None:
+        reasons.append("no placement plan (systemctl status medgemma-numa)")
+    elif seen.plan.reason:
+        reasons.append(seen.plan.reason)
+    for worker in workers:
+        if worker.state is WorkerState.FAILED:
+            reasons.append(
+                f"worker {worker.number} failed: {worker.last_error or 'no reason known'}"
+            )
+        elif worker.state in UNDER_WAY and worker.number in seen.was_ready:
+            told = f" ({worker.last_error})" if worker.last_error else ""
+            reasons.append(f"worker {worker.number} is {worker.state}{told}")
+        elif worker.state is WorkerState.DRAINING:
+            reasons.append(f"worker {worker.number} is draining")
+    for gpu in gpus:
+        if gpu.state in (ThermalState.BLIND, ThermalState.LOST):
+            reasons.append(f"GPU {gpu.index} is {gpu.state}: {gpu.reason}")
+    if seen.gateway is None:
+        reasons.append("the gateway says nothing (systemctl status medgemma-gateway)")
+    return reasons
+
+
+def _service_state(seen: Seen, workers: list[WorkerStatus], reasons: list[str]) -> ServiceState:
+    """``starting`` until each worker was ready once or has failed."""
+    if seen.stopping:
+        return ServiceState.STOPPING
+    pending = [w for w in workers if w.state in UNDER_WAY and w.number not in seen.was_ready]
+    if pending and not any(w.state is WorkerState.FAILED for w in workers):
+        return ServiceState.STARTING
+    return ServiceState.DEGRADED if reasons or not workers else ServiceState.RUNNING

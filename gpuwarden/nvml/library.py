@@ -1,0 +1,132 @@
+"""Which driver library speaks for the cards, and a session with it."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from gpuwarden.nvml import calls
+from gpuwarden.nvml.card import CardIdentity, CardReader, identify
+from gpuwarden.nvml.errors import CardLostError, DriverError, NoDataError, NvmlError
+
+DRIVER_LIBRARY = "libnvidia-ml.so.1"
+LIBRARY_VARIABLE = "GPUWARDEN_NVML_LIBRARY"
+DRIVER_VERSION_FILE = Path("/proc/driver/nvidia/version")
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """The driver library in use; ``note`` says it when a wish for another was refused."""
+
+    path: str
+    simulated: bool
+    note: str = ""
+
+
+def choose_library(
+    environment: Mapping[str, str] = os.environ, driver_version: Path = DRIVER_VERSION_FILE
+) -> Library:
+    """The simulator's library if one is named and no real driver is loaded, else the driver's."""
+    wished = environment.get(LIBRARY_VARIABLE)
+    if not wished:
+        return Library(DRIVER_LIBRARY, simulated=False)
+    if driver_version.exists():
+        note = (
+            f"{LIBRARY_VARIABLE}={wished} is ignored: a real NVIDIA driver is loaded "
+            f"({driver_version}); remove the gpuwarden-simulator package"
+        )
+        return Library(DRIVER_LIBRARY, simulated=False, note=note)
+    return Library(wished, simulated=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Enumeration:
+    """The cards that answered, in NVML's order, and what the others said instead."""
+
+    cards: list[CardIdentity]
+    faults: list[str]
+
+
+class Session:
+    """NVML between start and end, for one thread. Readers die with it."""
+
+    def __init__(self, library: Library) -> None:
+        """Start NVML.
+
+        :raises NvmlError: no driver, or one that doesn't start.
+        """
+        calls.load(library.path)
+        calls.initialise()
+        self.simulated = library.simulated
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End NVML. Raises NvmlError if the driver refuses."""
+        calls.call("NVML end", "nvmlShutdown")
+
+    def driver_version(self) -> str | None:
+        """The driver's version, None where it doesn't say."""
+        try:
+            return str(calls.call("driver", "nvmlSystemGetDriverVersion"))
+        except NvmlError:
+            return None
+
+    def cards(self) -> Enumeration:
+        """Every card of the node. One that doesn't answer is a fault, not an end.
+
+        :raises NvmlError: the driver can't even count them.
+        """
+        count = int(calls.call("cards", "nvmlDeviceGetCount"))
+        found: list[CardIdentity] = []
+        faults: list[str] = []
+        for index in range(count):
+            where = f"card {index}"
+            try:
+                handle = calls.call(where, "nvmlDeviceGetHandleByIndex", index)
+                found.append(identify(where, handle))
+            except NvmlError as error:
+                faults.append(str(error))
+        return Enumeration(found, faults)
+
+    def open_card(self, uuid: str, pci_address: str = "") -> CardReader:
+        """The card ``uuid``, looked for at ``pci_address`` first: that attaches no other card.
+
+        :raises CardLostError: no such card, or it doesn't answer.
+        :raises NvmlError: the driver fails in another way.
+        """
+        where = f"card {uuid}"
+        if pci_address:
+            try:
+                handle = calls.call(where, "nvmlDeviceGetHandleByPciBusId", pci_address)
+                if calls.call(where, "nvmlDeviceGetUUID", handle) == uuid:
+                    return CardReader(where, handle)
+            except CardLostError:
+                raise
+            except NvmlError:
+                # An old driver, or the card has moved to another slot: its UUID decides.
+                pass
+        return CardReader(where, self._handle_by_uuid(where, uuid))
+
+    @staticmethod
+    def _handle_by_uuid(where: str, uuid: str) -> calls.Handle:
+        try:
+            return calls.call(where, "nvmlDeviceGetHandleByUUID", uuid)
+        except NoDataError as error:
+            raise CardLostError(
+                "no card of this UUID is here", where, "nvidia-smi -L lists those that are"
+            ) from error
+        except DriverError as error:
+            # A card that fell off the bus also answers "unknown error" to the look-up.
+            raise CardLostError(error.meaning, where, error.advice, error.code) from error

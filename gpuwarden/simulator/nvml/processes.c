@@ -1,0 +1,214 @@
+/* Memory, who holds it, how busy the card is, the health of its memory cells. */
+#include "core.h"
+
+API nvmlReturn_t nvmlDeviceGetMemoryInfo(nvmlDevice_t device, nvmlMemory_t *memory)
+{
+	const struct sim_card *card;
+	struct sim_sample sample;
+	nvmlReturn_t result = sim_sample_of(device, &card, &sample);
+	if (result != NVML_SUCCESS)
+		return result;
+	if (!memory)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	memory->total = card->identity.memory_total_bytes;
+	memory->used = sample.memory_used_bytes; /* the old call counts what the driver keeps */
+	memory->free = memory->total - memory->used;
+	return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetMemoryInfo_v2(nvmlDevice_t device, nvmlMemory_v2_t *memory)
+{
+	nvmlMemory_t old;
+	const struct sim_card *card;
+	nvmlReturn_t result = nvmlDeviceGetMemoryInfo(device, &old);
+	if (result != NVML_SUCCESS)
+		return result;
+	if (!memory)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	if (memory->version != NVML_STRUCT_VERSION(nvmlMemory_v2_t, 2))
+		return NVML_ERROR_ARGUMENT_VERSION_MISMATCH;
+	result = sim_card_of(device, &card);
+	if (result != NVML_SUCCESS)
+		return result;
+	memory->total = old.total;
+	memory->free = old.free;
+	memory->reserved = card->identity.memory_reserved_bytes;
+	memory->used = old.used - memory->reserved;
+	return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilization_t *rates)
+{
+	const struct sim_card *card;
+	struct sim_sample sample;
+	nvmlReturn_t result = sim_sample_of(device, &card, &sample);
+	if (result != NVML_SUCCESS)
+		return result;
+	if (!rates)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	rates->gpu = sample.utilization;
+	rates->memory = sample.memory_utilization;
+	return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count,
+							 nvmlProcessInfo_t *processes)
+{
+	const struct sim_card *card;
+	struct sim_sample sample;
+	nvmlReturn_t result = sim_sample_of(device, &card, &sample);
+	if (result != NVML_SUCCESS)
+		return result;
+	if (!count)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	unsigned int room = *count;
+	*count = sample.process_count;
+	if (*count == 0)
+		return NVML_SUCCESS;
+	if (!processes || room < *count)
+		return NVML_ERROR_INSUFFICIENT_SIZE;
+	for (unsigned int i = 0; i < *count; i++) {
+		processes[i].pid = sample.processes[i].pid;
+		processes[i].usedGpuMemory = sample.processes[i].memory_bytes;
+		processes[i].gpuInstanceId = NVML_NO_INSTANCE;
+		processes[i].computeInstanceId = NVML_NO_INSTANCE;
+	}
+	return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v2(nvmlDevice_t device, unsigned int *count,
+							 nvmlProcessInfo_t *processes)
+{
+	return nvmlDeviceGetComputeRunningProcesses_v3(device, count, processes);
+}
+
+/* Simulated contexts are compute contexts: the other two lists exist and are empty. */
+static nvmlReturn_t no_processes(nvmlDevice_t device, unsigned int *count)
+{
+	const struct sim_card *card;
+	nvmlReturn_t result = sim_card_of(device, &card);
+	if (result == NVML_SUCCESS && !count)
+		result = NVML_ERROR_INVALID_ARGUMENT;
+	if (result == NVML_SUCCESS)
+		*count = 0;
+	return result;
+}
+
+API nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t device, unsigned int *count,
+							  nvmlProcessInfo_t *processes)
+{
+	(void)processes;
+	return no_processes(device, count);
+}
+
+API nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v2(nvmlDevice_t device, unsigned int *count,
+							  nvmlProcessInfo_t *processes)
+{
+	(void)processes;
+	return no_processes(device, count);
+}
+
+API nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v3(nvmlDevice_t device,
+							    unsigned int *count,
+							    nvmlProcessInfo_t *processes)
+{
+	(void)processes;
+	return no_processes(device, count);
+}
+
+API nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v2(nvmlDevice_t device,
+							    unsigned int *count,
+							    nvmlProcessInfo_t *processes)
+{
+	(void)processes;
+	return no_processes(device, count);
+}
+
+/* Samples newer than a timestamp (microseconds); none at all is NOT_FOUND. */
+API nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device,
+						 nvmlProcessUtilizationSample_t *samples,
+						 unsigned int *count, unsigned long long newer_than)
+{
+	const struct sim_card *card;
+	struct sim_sample sample;
+	nvmlReturn_t result = sim_sample_of(device, &card, &sample);
+	if (result != NVML_SUCCESS)
+		return result;
+	if (!count)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	unsigned int room = *count, found = 0;
+	for (unsigned int i = 0; i < sample.process_count; i++) {
+		const struct sim_process *process = &sample.processes[i];
+		if (process->seen_unix_us <= newer_than)
+			continue;
+		if (samples && found < room)
+			samples[found] = (nvmlProcessUtilizationSample_t){
+				process->pid, process->seen_unix_us, process->sm_utilization,
+				process->sm_utilization / 2, 0, 0};
+		found++;
+	}
+	*count = found;
+	if (found == 0)
+		return NVML_ERROR_NOT_FOUND;
+	return samples && found <= room ? NVML_SUCCESS : NVML_ERROR_INSUFFICIENT_SIZE;
+}
+
+API nvmlReturn_t nvmlDeviceGetEccMode(nvmlDevice_t device, unsigned int *current,
+				      unsigned int *pending)
+{
+	const struct sim_card *card;
+	nvmlReturn_t result = sim_card_of(device, &card);
+	if (result != NVML_SUCCESS)
+		return result;
+	if (!current || !pending)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	if (!sim_can(card, SIM_CAN_ECC))
+		return NVML_ERROR_NOT_SUPPORTED;
+	*current = *pending = 1;
+	return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetTotalEccErrors(nvmlDevice_t device, unsigned int error_type,
+					     unsigned int counter_type, unsigned long long *count)
+{
+	const struct sim_card *card;
+	nvmlReturn_t result = sim_card_of(device, &card);
+	if (result != NVML_SUCCESS)
+		return result;
+	if (!count || error_type > 1 || counter_type > 1)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	if (!sim_can(card, SIM_CAN_ECC))
+		return NVML_ERROR_NOT_SUPPORTED;
+	*count = 0;
+	return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetRemappedRows(nvmlDevice_t device, unsigned int *corrected,
+					   unsigned int *uncorrected, unsigned int *pending,
+					   unsigned int *failed)
+{
+	const struct sim_card *card;
+	nvmlReturn_t result = sim_card_of(device, &card);
+	if (result != NVML_SUCCESS)
+		return result;
+	if (!corrected || !uncorrected || !pending || !failed)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	if (!sim_can(card, SIM_CAN_REMAPPED_ROWS))
+		return NVML_ERROR_NOT_SUPPORTED;
+	*corrected = *uncorrected = *pending = *failed = 0;
+	return NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetRetiredPagesPendingStatus(nvmlDevice_t device, unsigned int *pending)
+{
+	const struct sim_card *card;
+	nvmlReturn_t result = sim_card_of(device, &card);
+	if (result != NVML_SUCCESS)
+		return result;
+	if (!pending)
+		return NVML_ERROR_INVALID_ARGUMENT;
+	if (!sim_can(card, SIM_CAN_RETIRED_PAGES))
+		return NVML_ERROR_NOT_SUPPORTED;
+	*pending = 0;
+	return NVML_SUCCESS;
+}

@@ -1,0 +1,164 @@
+"""SOCK_SEQPACKET connections that carry frames and descriptors, blocking and for asyncio."""
+
+import array
+import asyncio
+import os
+import socket
+from collections import deque
+from typing import Callable, Deque, List, Optional, Sequence, Tuple
+
+from gpuwarden.worker.frames import RECORD_LIMIT_BYTES, Frame, FrameError, decode, encode
+
+DESCRIPTOR_LIMIT = 4  # a JOB brings one; more is a peer that errs
+RECORDS_PER_WAKE = 32  # then others get their turn on the loop
+_ANCILLARY_BYTES = socket.CMSG_SPACE(DESCRIPTOR_LIMIT * array.array("i").itemsize)
+
+
+def send_record(connection: socket.socket, record: bytes, descriptors: Sequence[int]) -> None:
+    """Send one record. Raises OSError, BlockingIOError among them."""
+    ancillary = []
+    if descriptors:
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))]
+    connection.sendmsg([record], ancillary, socket.MSG_NOSIGNAL)
+
+
+def receive_frame(connection: socket.socket) -> Optional[Tuple[Frame, List[int]]]:
+    """The next frame and its descriptors (the caller's to close), or None at the end.
+
+    Raises FrameError for a record that is no frame (its descriptors are closed), and OSError.
+    """
+    record, ancillary, flags, _ = connection.recvmsg(
+        RECORD_LIMIT_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
+    )
+    descriptors = _descriptors_of(ancillary)
+    if not record:
+        close_all(descriptors)
+        return None
+    try:
+        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            raise FrameError(
+                f"record over {RECORD_LIMIT_BYTES} bytes or {DESCRIPTOR_LIMIT} descriptors"
+            )
+        return decode(record), descriptors
+    except FrameError:
+        close_all(descriptors)
+        raise
+
+
+def _descriptors_of(ancillary: List[Tuple[int, int, bytes]]) -> List[int]:
+    numbers = array.array("i")
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            numbers.frombytes(data[: len(data) - len(data) % numbers.itemsize])
+    return list(numbers)
+
+
+def close_all(descriptors: Sequence[int]) -> None:
+    """Close descriptors that nobody took."""
+    for descriptor in descriptors:
+        os.close(descriptor)
+
+
+class Channel:
+    """One connection on the running loop: frames in by callback, frames out without waiting.
+
+    ``on_frame`` owns the descriptors it gets. ``on_closed`` is called once with the reason,
+    unless this side closed. Records that the peer is slow to take wait in order.
+    """
+
+    def __init__(
+        self,
+        connection: socket.socket,
+        on_frame: Callable[[Frame, List[int]], None],
+        on_closed: Callable[[str], None],
+    ) -> None:
+        connection.setblocking(False)
+        self._connection = connection
+        self._on_frame = on_frame
+        self._on_closed = on_closed
+        self._loop = asyncio.get_running_loop()
+        self._waiting: Deque[Tuple[bytes, List[int]]] = deque()
+        self._flushed = asyncio.Event()
+        self._flushed.set()
+        self.closed = False
+        self._loop.add_reader(connection.fileno(), self._readable)
+
+    def send(self, frame: Frame, descriptors: Sequence[int] = ()) -> None:
+        """Send a frame now or when the peer has room. Raises FrameError if it is too large."""
+        record = encode(frame)
+        if self.closed:
+            return
+        if not self._waiting:
+            try:
+                send_record(self._connection, record, descriptors)
+            except BlockingIOError:
+                self._flushed.clear()
+                self._loop.add_writer(self._connection.fileno(), self._writable)
+            except OSError as error:
+                self._end(f"sending failed: {error.strerror}")
+                return
+            else:
+                return
+        self._waiting.append((record, [os.dup(descriptor) for descriptor in descriptors]))
+
+    @property
+    def pending(self) -> bool:
+        """Whether records still wait for the peer."""
+        return bool(self._waiting)
+
+    async def flushed(self) -> None:
+        """Wait until every record has left this process, or the connection ended."""
+        await self._flushed.wait()
+
+    def close(self) -> None:
+        """Close without calling ``on_closed``."""
+        if self.closed:
+            return
+        self.closed = True
+        self._loop.remove_reader(self._connection.fileno())
+        self._loop.remove_writer(self._connection.fileno())
+        self._connection.close()
+        for _, descriptors in self._waiting:
+            close_all(descriptors)
+        self._waiting.clear()
+        self._flushed.set()
+
+    def _end(self, reason: str) -> None:
+        if not self.closed:
+            self.close()
+            # Later, so that a sender isn't surprised in the middle of what it does.
+            self._loop.call_soon(self._on_closed, reason)
+
+    def _writable(self) -> None:
+        while self._waiting:
+            record, descriptors = self._waiting[0]
+            try:
+                send_record(self._connection, record, descriptors)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._end(f"sending failed: {error.strerror}")
+                return
+            self._waiting.popleft()
+            close_all(descriptors)
+        self._loop.remove_writer(self._connection.fileno())
+        self._flushed.set()
+
+    def _readable(self) -> None:
+        for _ in range(RECORDS_PER_WAKE):
+            if self.closed:
+                return
+            try:
+                received = receive_frame(self._connection)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                self._end(f"receiving failed: {error.strerror}")
+                return
+            except FrameError as error:
+                self._end(f"the peer sent no frame: {error}")
+                return
+            if received is None:
+                self._end("the peer closed")
+                return
+            self._on_frame(*received)

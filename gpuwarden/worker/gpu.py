@@ -1,0 +1,133 @@
+"""The one thread that touches the card, and what it does with a batch."""
+
+import asyncio
+import json
+import logging
+import queue
+import threading
+import time
+from typing import Any, Callable, Dict, List, Optional, Tuple, TypeVar, Union
+
+from gpuwarden.worker.engine import Engine, RequestError
+from gpuwarden.worker.faults import Failure, failure_of, location
+from gpuwarden.worker.frames import META_LIMIT_BYTES
+
+_log = logging.getLogger(__name__)
+Result = TypeVar("Result")
+Answer = Union[Dict[str, Any], Failure]
+ANSWER_LIMIT_BYTES = META_LIMIT_BYTES - 1024  # the RESULT's other fields take the rest
+
+
+class GpuThread:
+    """Runs functions one after the other on one thread, as CUDA and most models want it."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._work: queue.SimpleQueue[Optional[Callable[[], None]]] = queue.SimpleQueue()
+        # daemon: a call that hangs in the driver must not keep the process from ending
+        self._thread = threading.Thread(target=self._run, name="gpu", daemon=True)
+        self._thread.start()
+        self.busy_since: Optional[float] = None  # time.monotonic() when predict() was called
+
+    def mark(self) -> None:
+        """predict() is about to be called."""
+        self.busy_since = time.monotonic()
+
+    async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """The function's result; raises what it raises."""
+        future: asyncio.Future[Result] = self._loop.create_future()
+
+        def settle(result: Any, error: Optional[BaseException]) -> None:
+            if future.done():
+                return
+            if error is not None:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+
+        def call() -> None:
+            result, caught = None, None
+            try:
+                result = function(*arguments)
+            except BaseException as error:  # noqa: BLE001 - raised again in the loop, by settle
+                caught = error
+            self.busy_since = None
+            self._loop.call_soon_threadsafe(settle, result, caught)
+
+        self._work.put(call)
+        return await future
+
+    def end(self, seconds: float) -> bool:
+        """Let the thread end; whether it did within that time."""
+        self._work.put(None)
+        self._thread.join(seconds)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            call = self._work.get()
+            if call is None:
+                return
+            call()
+            del call  # it holds the batch: patients' images
+
+
+def run_batch(engine: Engine, items: List[Any], mark: Callable[[], None]) -> List[Answer]:
+    """Predict and postprocess; one answer or failure for each item, in order.
+
+    ``mark`` is called before each call of predict(). If a batch of several fails, each item is
+    tried alone: the one at fault fails, with a text that can quote no other request.
+    """
+    try:
+        results = _predict(engine, items, mark)
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
+        if len(items) == 1:
+            _log.warning("a request failed in predict(): %s", location(error))
+            return [failure_of(error)]
+        _log.warning("a batch of %d failed, each is tried alone: %s", len(items), location(error))
+        return [answer for item in items for answer in run_batch(engine, [item], mark)]
+    return [_answer(engine, result) for result in results]
+
+
+def _predict(engine: Engine, items: List[Any], mark: Callable[[], None]) -> List[Any]:
+    mark()
+    results = list(engine.predict(items))
+    if len(results) != len(items):
+        raise RequestError(f"predict() gave {len(results)} results for {len(items)} requests")
+    return results
+
+
+def _answer(engine: Engine, result: Any) -> Answer:
+    if isinstance(result, RequestError):
+        return failure_of(result)
+    try:
+        answer = engine.postprocess(result)
+    except Exception as error:  # noqa: BLE001 - an integrator's code fails this request only
+        _log.warning("a request failed in postprocess(): %s", location(error))
+        return failure_of(error)
+    return checked_answer(answer)
+
+
+def checked_answer(answer: Any) -> Answer:
+    """The answer, if it is a JSON object that fits into a RESULT; else the failure."""
+    if not isinstance(answer, dict):
+        kind = type(answer).__name__
+        return Failure("engine_error", f"postprocess() must return a dict, it gave a {kind}")
+    try:
+        size = len(json.dumps(answer, separators=(",", ":"), allow_nan=False))
+    except (TypeError, ValueError, RecursionError) as error:
+        text = f"postprocess() must return what JSON can hold: {type(error).__name__}"
+        return Failure("engine_error", text)
+    if size > ANSWER_LIMIT_BYTES:
+        text = f"the answer has {size} bytes as JSON, {ANSWER_LIMIT_BYTES} is the most"
+        return Failure("result_too_large", text)
+    return answer
+
+
+def read_memory(engine: Engine) -> Optional[Tuple[int, int]]:
+    """What the engine says of its VRAM; None where it can't say."""
+    try:
+        return engine.memory()
+    except Exception as error:  # noqa: BLE001 - a figure less is no reason to end
+        _log.warning("memory() failed: %s", location(error))
+        return None

@@ -1,0 +1,287 @@
+"""A worker: hosts one model class between the gateway and the card.
+
+One loop on the main thread for channel, watchdog and CPU processes; one thread for the card.
+What it can't survive it doesn't try to: it exits, systemd starts it again, and the gateway gives
+its requests to others.
+"""
+
+import argparse
+import asyncio
+import faulthandler
+import logging
+import os
+import signal
+import sys
+from typing import Any, Dict, List, Optional
+
+from gpuwarden.worker import logs
+from gpuwarden.worker.engine import Engine
+from gpuwarden.worker.faults import WorkerError, location
+from gpuwarden.worker.frames import Frame
+from gpuwarden.worker.gpu import Answer, GpuThread, read_memory, run_batch
+from gpuwarden.worker.link import GatewayLink, Session
+from gpuwarden.worker.loading import EXIT_ENGINE_FAILED, EXIT_SETTINGS, Loader
+from gpuwarden.worker.notify import Notifier, watchdog_seconds
+from gpuwarden.worker.pool import Pool
+from gpuwarden.worker.pulse import Pulse
+from gpuwarden.worker.settings import Settings, SettingsError, read_settings
+from gpuwarden.worker.work import Work
+
+_log = logging.getLogger(__name__)
+
+STATUS_PERIOD_SECONDS = 1.0  # nobody reads faster
+GOODBYE_SECONDS = 2.0  # for the gateway to take the last records
+GPU_END_SECONDS = 2.0  # for a thread with nothing to do
+
+
+def main(argv: List[str]) -> int:
+    """Run a worker until SIGTERM; its exit status (see ``loading`` for the failures)."""
+    parser = argparse.ArgumentParser(prog="worker-host", description="Runs one model worker.")
+    parser.add_argument("--settings-fd", type=int, required=True, metavar="N")
+    arguments = parser.parse_args(argv)
+    notifier = Notifier()
+    logs.configure("info")
+    try:
+        settings = read_settings(arguments.settings_fd)
+    except SettingsError as error:
+        _log.error("settings: %s", error)
+        notifier.status(f"failed: settings: {error}")
+        return EXIT_SETTINGS
+    logs.configure(settings.log_level)
+    faulthandler.enable()  # code locations only
+    host = Host(settings, notifier)
+    code = asyncio.run(host.run())
+    if not host.gpu_ended:  # its thread hangs in the driver, and would hang the interpreter's end
+        logging.shutdown()
+        os._exit(code)
+    return code
+
+
+class Host:
+    """The worker's parts and its life: load, serve, drain."""
+
+    gpu: GpuThread
+    work: Work
+    link: GatewayLink
+    pool: Pool
+    loader: Loader
+
+    def __init__(self, settings: Settings, notifier: Notifier) -> None:
+        self.settings = settings
+        self.notifier = notifier
+        self.engine: Optional[Engine] = None
+        self.state = "loading"
+        self.gpu_ended = True
+        self._errors: Dict[str, str] = {}
+        self._status_due: Optional[asyncio.TimerHandle] = None
+        self._drained_session: Optional[Session] = None
+        self._tasks: List[asyncio.Task[Any]] = []
+
+    async def run(self) -> int:
+        """Load and serve until told to stop; the exit status."""
+        self._build()
+        try:
+            return await self._live()
+        except WorkerError as error:
+            _log.error("%s", error)
+            self.notifier.status(f"failed: {error}")
+            return error.code
+        finally:
+            await self._end()
+
+    def _build(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._stop: asyncio.Future[None] = loop.create_future()
+        loop.set_exception_handler(self._on_unexpected)
+        loop.add_signal_handler(signal.SIGTERM, self._on_terminate)
+        loop.add_signal_handler(signal.SIGINT, self._on_terminate)
+        self.gpu = GpuThread()
+        self.work = Work(
+            self._predict,
+            self._reply,
+            self._on_change,
+        )
+        self.pool = Pool(self.settings, self.work.on_prepared)
+        self.work.pool = self.pool
+        self.work.on_drain_asked = self._on_drain_asked
+        self.work.on_session_lost = self._on_session_lost
+        self.link = GatewayLink(self.settings, self.work)
+        self.loader = Loader(self.settings, self.gpu, self.pool, self._on_context_lost)
+
+    async def _live(self) -> int:
+        self._show_status()
+        self._start(self.link.run())
+        loading = self._start(self.loader.load(self.notifier))
+        await asyncio.wait([loading, self._stop], return_when=asyncio.FIRST_COMPLETED)
+        if self._stop.done():
+            self.notifier.stopping()
+            self._stop.result()
+            return 0  # nothing was accepted yet
+        self.engine = loading.result()
+        await self._become_ready(self.engine)
+        await self._stop
+        await self._drain()
+        return 0
+
+    async def _become_ready(self, engine: Engine) -> None:
+        logs.withhold_foreign_text()
+        self._tell_memory(await self.gpu.run(read_memory, engine))
+        self._set_state("ready")
+        self.notifier.ready()
+        _log.info("worker %d is ready with %s", self.settings.number, self.settings.engine)
+        pulse = Pulse(
+            self.notifier,
+            watchdog_seconds(),
+            self.settings.execution_timeout_seconds,
+            lambda: self.gpu.busy_since,
+            self._on_stuck,
+        )
+        self._start(pulse.run())
+
+    async def _drain(self) -> None:
+        """Finish what runs, give back the rest, say goodbye."""
+        seconds = self.settings.drain_seconds
+        self.notifier.stopping()
+        self.notifier.extend_timeout(seconds + GOODBYE_SECONDS + GPU_END_SECONDS)
+        self._set_state("draining")
+        self.work.drain()
+        try:
+            await asyncio.wait_for(self.work.idle(), seconds)
+        except asyncio.TimeoutError:
+            _log.warning("a batch still runs after %g s of draining: it is given up", seconds)
+        else:
+            self.link.say_goodbye()
+        await self.link.close(GOODBYE_SECONDS)
+
+    async def _end(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.link.close(0)
+        await self.pool.close()
+        if self.loader.context:
+            await self.loader.context.close()
+        self.gpu_ended = self.gpu.end(GPU_END_SECONDS)
+        if self._status_due:
+            self._status_due.cancel()
+
+    def _reply(self, session: Session, job: Frame, meta: Dict[str, Any]) -> None:
+        self.link.answer(session, job, meta)
+
+    async def _predict(self, items: List[Any]) -> List[Answer]:
+        engine, context = self.engine, self.loader.context
+        assert engine is not None
+        if context:
+            context.set_load(
+                float(self.settings.options.get("simulated_load", engine.simulated_load))
+            )
+        try:
+            answers = await self.gpu.run(run_batch, engine, items, self.gpu.mark)
+        finally:
+            if context and not self.work.more_waits():
+                context.set_load(0.0)
+        self._tell_memory(await self.gpu.run(read_memory, engine))
+        return answers
+
+    def _tell_memory(self, memory: Any) -> None:
+        if memory is None and self.loader.context:
+            memory = (self.loader.context.vram_bytes, self.loader.context.vram_bytes)
+        if memory is not None:
+            self.link.set_memory(*memory)
+
+    def _start(self, coroutine: Any) -> "asyncio.Task[Any]":
+        task = asyncio.get_running_loop().create_task(coroutine)
+        task.add_done_callback(self._on_task_done)
+        self._tasks.append(task)
+        return task
+
+    def _on_task_done(self, task: "asyncio.Task[Any]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, WorkerError):
+            self._stop_with(error)
+        elif error is not None:
+            self._give_up(error)
+
+    def _on_unexpected(self, loop: asyncio.AbstractEventLoop, context: Dict[str, Any]) -> None:
+        self._give_up(context.get("exception") or RuntimeError("unexpected"))
+
+    def _give_up(self, error: BaseException) -> None:
+        """A fault of this runtime: its books may be wrong now, so it must not go on."""
+        _log.error("internal error, the worker ends: %s", location(error))
+        text = f"internal error: {location(error)}; please report it"
+        self._stop_with(WorkerError(text, EXIT_ENGINE_FAILED))
+
+    def _stop_with(self, error: WorkerError) -> None:
+        if not self._stop.done():
+            self._stop.set_exception(error)
+
+    def _on_terminate(self) -> None:
+        if not self._stop.done():
+            self._stop.set_result(None)
+
+    def _on_drain_asked(self, session: Session) -> None:
+        if self.state == "ready":
+            self._drained_session = session
+            self._start(self._drain_session(session))
+
+    async def _drain_session(self, session: Session) -> None:
+        """Finish for one connection to the gateway; the next one gets a ready worker."""
+        self._set_state("draining")
+        self.work.drain()
+        await self.work.idle()
+        if self._drained_session is session and session.alive():
+            self.link.say_goodbye()
+
+    def _on_session_lost(self, session: Session) -> None:
+        if self._drained_session is session:
+            self._drained_session = None
+            if not self._stop.done():
+                self.work.draining = False
+                self._set_state("ready")
+
+    def _on_context_lost(self) -> None:
+        _log.error("the simulator ended the GPU context")
+        self._set_error("context", "GPU context lost: the simulator ended it; restart this worker")
+
+    def _on_stuck(self, stuck: bool) -> None:
+        limit = self.settings.execution_timeout_seconds
+        if stuck:
+            _log.error("a batch runs for over %g s (execution_timeout_seconds); threads:", limit)
+            faulthandler.dump_traceback(sys.stderr)  # code locations only
+        text = f"stuck: a batch runs for over {limit:g} s" if stuck else ""
+        self._set_error("stuck", text)
+
+    def _set_error(self, source: str, text: str) -> None:
+        self._errors[source] = text
+        self._set_state(self.state)
+
+    def _set_state(self, state: str) -> None:
+        self.state = state
+        self.link.set_state(state, self._error_text())
+        self._show_status()
+
+    def _error_text(self) -> str:
+        return "; ".join(text for text in self._errors.values() if text)
+
+    def _on_change(self) -> None:
+        if self._status_due is None:
+            loop = asyncio.get_running_loop()
+            self._status_due = loop.call_later(STATUS_PERIOD_SECONDS, self._show_status)
+
+    def _show_status(self) -> None:
+        if self._status_due:
+            self._status_due.cancel()
+            self._status_due = None
+        self.notifier.status(self.status_text())
+
+    def status_text(self) -> str:
+        """The line for ``systemctl status``."""
+        settings, work = self.settings, self.work
+        if self.state == "loading":
+            place = (
+                "without a GPU" if settings.gpu_index is None else f"on GPU {settings.gpu_index}"
+            )
+            return f"loading {settings.engine} {place}"
+        failed = f", {work.failed} failed" if work.failed else ""
+        trouble = f"; {self._error_text()}" if self._error_text() else ""
+        return f"{self.state}: {work.answered} answered{failed}, {work.running} running{trouble}"

@@ -1,0 +1,230 @@
+"""The worker's connection to the gateway: made again for ever, whoever restarts.
+
+A result that could not be sent waits for the next connection. It is sent only to the very
+gateway run that asked (WELCOME's ``instance``): another run numbers its requests anew, and an
+answer must never reach another patient's request.
+"""
+
+import asyncio
+import itertools
+import logging
+import os
+import socket
+from collections import deque
+from typing import Any, Deque, Dict, List, Optional, Tuple
+
+from gpuwarden.worker.buffers import LentBuffers
+from gpuwarden.worker.channel import Channel, close_all
+from gpuwarden.worker.faults import WorkerError
+from gpuwarden.worker.frames import PROTOCOL_VERSION, Frame, FrameError, FrameType
+from gpuwarden.worker.settings import Settings
+
+_log = logging.getLogger(__name__)
+
+BACK_OFF_FIRST_SECONDS = 0.1
+BACK_OFF_LONGEST_SECONDS = 2.0
+PREFETCHED_BATCHES = 2  # one on the GPU, one being prepared
+UNSENT_LIMIT = 64  # several batches; older ones were given to another worker long ago
+
+
+class Session:
+    """One connection, with what is only valid on it: buffers and request numbers."""
+
+    _numbers = itertools.count(1)
+
+    def __init__(self) -> None:
+        self.number = next(self._numbers)
+        self.channel: Optional[Channel] = None
+        self.buffers = LentBuffers()
+        self.welcomed = False
+        self.instance: Optional[str] = None
+
+    def alive(self) -> bool:
+        """Whether frames can still go to the gateway on this connection."""
+        return self.channel is not None and not self.channel.closed
+
+
+class Receiver:
+    """What the link tells the worker. Descriptors are the receiver's to close."""
+
+    def on_job(self, session: Session, frame: Frame, descriptors: List[int]) -> None:
+        """A request has come."""
+        raise NotImplementedError
+
+    def on_cancel(self, session: Session, frame: Frame) -> None:
+        """A request's caller has gone."""
+        raise NotImplementedError
+
+    def on_retire(self, session: Session, buffer_number: int) -> None:
+        """The gateway takes a buffer back."""
+        raise NotImplementedError
+
+    def on_drain(self, session: Session) -> None:
+        """The gateway wants no more from this worker on this connection."""
+        raise NotImplementedError
+
+    def on_lost(self, session: Session) -> None:
+        """The connection has ended."""
+        raise NotImplementedError
+
+
+class GatewayLink:
+    """Says HELLO, keeps the gateway informed of the state, carries requests and results."""
+
+    def __init__(self, settings: Settings, receiver: Receiver) -> None:
+        self._settings = settings
+        self._receiver = receiver
+        self._state = "loading"
+        self._error = ""
+        self._session: Optional[Session] = None
+        self._unsent: Deque[Tuple[Optional[str], Frame]] = deque(maxlen=UNSENT_LIMIT)
+        self._lost = asyncio.Event()
+        self._memory: Dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Connect and connect again, until cancelled."""
+        pause, reported = BACK_OFF_FIRST_SECONDS, ""
+        while True:
+            try:
+                session = self._connect()
+            except OSError as error:
+                if str(error) != reported:
+                    reported = str(error)
+                    _log.warning(
+                        "%s: %s, trying on", self._settings.dispatch_socket, error.strerror
+                    )
+            else:
+                reported = ""
+                await self._lost.wait()
+                if session.welcomed:
+                    pause = BACK_OFF_FIRST_SECONDS
+            await asyncio.sleep(pause)
+            pause = min(pause * 2, BACK_OFF_LONGEST_SECONDS)
+
+    def set_state(self, state: str, error: str = "") -> None:
+        """Tell the gateway of a new state or error; "ready" asks for work."""
+        became_ready = state == "ready" and self._state != "ready"
+        if (state, error) == (self._state, self._error):
+            return
+        self._state, self._error = state, error
+        self._send(Frame(FrameType.STATE, meta=self._state_meta()))
+        if became_ready and self._session and self._session.welcomed:
+            self._ask_for_work()
+
+    def set_memory(self, reserved_bytes: int, allocated_bytes: int) -> None:
+        """Tell the gateway the card memory this worker holds."""
+        meta = {"vram_reserved_bytes": reserved_bytes, "vram_allocated_bytes": allocated_bytes}
+        if meta != self._memory:
+            self._memory = meta
+            self._send(Frame(FrameType.MEMORY, meta=meta))
+
+    def answer(self, session: Session, job: Frame, meta: Dict[str, Any]) -> None:
+        """Send a request's RESULT, or keep it for the same gateway run's next connection."""
+        result = Frame(FrameType.RESULT, job.request, job.lease, job.batch, meta=meta)
+        if session.alive() and session.channel:
+            session.channel.send(result)
+        elif session.instance is not None:
+            self._unsent.append((session.instance, result))
+
+    def say_goodbye(self) -> None:
+        """Everything is answered and nothing more is wanted."""
+        self._send(Frame(FrameType.BYE))
+
+    async def close(self, seconds: float) -> None:
+        """Let what was sent leave, then close."""
+        session = self._session
+        if session and session.channel:
+            try:
+                if session.channel.pending:
+                    await asyncio.wait_for(session.channel.flushed(), seconds)
+            except asyncio.TimeoutError:
+                _log.warning("the gateway did not take the last records within %g s", seconds)
+            session.channel.close()
+            session.buffers.retire_all()
+
+    def _connect(self) -> Session:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+        try:
+            # A full backlog is told at once: AF_UNIX never connects later.
+            connection.setblocking(False)
+            connection.connect(self._settings.dispatch_socket)
+        except OSError:
+            connection.close()
+            raise
+        self._lost.clear()
+        session = Session()
+        session.channel = Channel(
+            connection,
+            lambda frame, descriptors: self._on_frame(session, frame, descriptors),
+            lambda reason: self._on_closed(session, reason),
+        )
+        self._session = session
+        self._send(Frame(FrameType.HELLO, meta=self._hello_meta()))
+        return session
+
+    def _hello_meta(self) -> Dict[str, Any]:
+        settings = self._settings
+        return {
+            "protocol": PROTOCOL_VERSION,
+            "number": settings.number,
+            "pid": os.getpid(),
+            **self._state_meta(),
+            "scheduling": "batch",
+            "max_batch": settings.max_batch,
+            "model": settings.model,
+            "engine": settings.engine,
+            "gpu_uuid": settings.gpu_uuid,
+            "gpu_index": settings.gpu_index,
+        }
+
+    def _state_meta(self) -> Dict[str, Any]:
+        return {"state": self._state, **({"error": self._error} if self._error else {})}
+
+    def _on_frame(self, session: Session, frame: Frame, descriptors: List[int]) -> None:
+        if frame.type == FrameType.JOB:
+            self._receiver.on_job(session, frame, descriptors)
+            return
+        close_all(descriptors)
+        if frame.type == FrameType.WELCOME:
+            self._welcome(session, frame)
+        elif frame.type == FrameType.CANCEL:
+            self._receiver.on_cancel(session, frame)
+        elif frame.type == FrameType.RETIRE and isinstance(frame.meta.get("buffer"), int):
+            self._receiver.on_retire(session, frame.meta["buffer"])
+        elif frame.type == FrameType.DRAIN:
+            self._receiver.on_drain(session)
+
+    def _welcome(self, session: Session, frame: Frame) -> None:
+        instance = frame.meta.get("instance")
+        session.welcomed = True
+        session.instance = instance if isinstance(instance, str) else None
+        _log.info("connected to gateway %s", frame.meta.get("gateway", "of unknown version"))
+        unsent, kept = list(self._unsent), 0
+        self._unsent.clear()
+        for asked_by, result in unsent:
+            if asked_by == session.instance:
+                kept += 1
+                self._send(result)
+        if unsent:
+            _log.info("%d results were left, %d are still wanted", len(unsent), kept)
+        if self._memory:
+            self._send(Frame(FrameType.MEMORY, meta=dict(self._memory)))
+        if self._state == "ready":
+            self._ask_for_work()
+
+    def _ask_for_work(self) -> None:
+        credits = PREFETCHED_BATCHES * self._settings.max_batch
+        self._send(Frame(FrameType.CREDIT, count=credits))
+
+    def _on_closed(self, session: Session, reason: str) -> None:
+        _log.warning("connection to the gateway ended: %s", reason)
+        self._receiver.on_lost(session)
+        self._lost.set()
+
+    def _send(self, frame: Frame) -> None:
+        if not self._session or not self._session.channel:
+            return
+        try:
+            self._session.channel.send(frame)
+        except FrameError as error:  # settings or an error text that no record can hold
+            raise WorkerError(f"a frame does not fit: {error}", os.EX_SOFTWARE) from error

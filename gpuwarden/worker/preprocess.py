@@ -1,0 +1,129 @@
+"""A CPU process of the worker: takes one request at a time, prepares it, hands it back.
+
+Started by exec (see ``pool``). It ends when its socket does, so it can't outlive the worker.
+"""
+
+import faulthandler
+import logging
+import os
+import signal
+import socket
+import time
+from typing import Any, Dict, List, Optional
+
+from gpuwarden.worker import logs
+from gpuwarden.worker.buffers import MappedBuffers
+from gpuwarden.worker.channel import close_all, receive_frame, send_record
+from gpuwarden.worker.engine import Context, Engine, Request
+from gpuwarden.worker.engines.registry import EngineNotFoundError, make_engine
+from gpuwarden.worker.faults import Failure, engine_traceback, failure_of, first_line
+from gpuwarden.worker.frames import Frame, FrameType, encode
+from gpuwarden.worker.handover import HandoverError, pack
+
+_log = logging.getLogger(__name__)
+
+
+def main(descriptor: int) -> int:
+    """Serve the worker at the other end of a socket until it closes; the exit status."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the worker's to handle
+    faulthandler.enable()  # code locations only
+    with socket.socket(fileno=descriptor) as connection:
+        try:
+            return _serve(connection)
+        except (BrokenPipeError, ConnectionResetError):
+            return 0  # the worker has gone
+
+
+def _serve(connection: socket.socket) -> int:
+    first = receive_frame(connection)
+    if first is None:
+        return 0
+    frame, _ = first
+    logs.configure(frame.meta["log_level"])
+    engine = _prepared_engine(connection, frame.meta)
+    if engine is None:
+        return 1
+    logs.withhold_foreign_text()
+    _send(connection, Frame(FrameType.HELLO, meta={"ok": True}))
+    mapped = MappedBuffers()
+    while True:
+        received = receive_frame(connection)
+        if received is None:
+            return 0
+        frame, descriptors = received
+        if frame.type == FrameType.RETIRE:
+            close_all(descriptors)
+            _retire(mapped, frame.meta["buffer"])
+        elif frame.type == FrameType.JOB:
+            _answer(connection, engine, mapped, frame, descriptors)
+        else:
+            close_all(descriptors)
+
+
+def _prepared_engine(connection: socket.socket, meta: Dict[str, Any]) -> Optional[Engine]:
+    """The engine, ready for requests; None after the worker was told why not."""
+    try:
+        engine = make_engine(meta["engine"], meta["engine_path"], Context(**meta["context"]))
+        engine.prepare()
+    except EngineNotFoundError as error:
+        _send(connection, Frame(FrameType.HELLO, meta={"ok": False, "error": str(error)}))
+        return None
+    except Exception as error:  # noqa: BLE001 - an integrator's code: all it raises is told
+        for line in engine_traceback(error):  # no request was seen yet: no patient's data in it
+            _log.error("%s", line)
+        text = f"raised {type(error).__name__} in prepare(): {first_line(error)}"
+        _send(connection, Frame(FrameType.HELLO, meta={"ok": False, "error": text}))
+        return None
+    return engine
+
+
+def _retire(mapped: MappedBuffers, number: int) -> None:
+    if not mapped.retire(number):
+        _log.warning(
+            "the engine keeps a reference into a request's body after preprocess() returned: "
+            "copy what is needed later"
+        )
+
+
+def _answer(
+    connection: socket.socket,
+    engine: Engine,
+    mapped: MappedBuffers,
+    frame: Frame,
+    descriptors: List[int],
+) -> None:
+    started = time.monotonic()
+    body = frame.meta["body"]
+    if descriptors:
+        mapped.add(body["buffer"], descriptors[0], body["size"])
+    if "buffer" in body:
+        view = mapped.view(body["buffer"], body["offset"], body["length"])
+    else:
+        view = memoryview(frame.body)
+    request = Request(
+        frame.meta["question"], frame.meta["media_type"], frame.meta["parameters"], view
+    )
+    try:
+        meta, inline, result = pack(engine.preprocess(request))
+    except HandoverError as error:
+        _fail(connection, frame, Failure("engine_error", str(error), "HandoverError"), started)
+        return
+    except Exception as error:  # noqa: BLE001 - an integrator's code fails this request only
+        _fail(connection, frame, failure_of(error), started)
+        return
+    meta.update(ok=True, seconds=time.monotonic() - started)
+    reply = Frame(FrameType.RESULT, request=frame.request, meta=meta, body=inline)
+    _send(connection, reply, [] if result is None else [result])
+    if result is not None:
+        os.close(result)
+
+
+def _fail(connection: socket.socket, frame: Frame, failure: Failure, started: float) -> None:
+    _log.warning("a request was not prepared: %s", failure.location)
+    meta = {"ok": False, "kind": failure.kind, "message": failure.message}
+    meta.update(location=failure.location, seconds=time.monotonic() - started)
+    _send(connection, Frame(FrameType.RESULT, request=frame.request, meta=meta))
+
+
+def _send(connection: socket.socket, frame: Frame, descriptors: Optional[List[int]] = None) -> None:
+    send_record(connection, encode(frame), descriptors or [])

@@ -1,0 +1,259 @@
+"""A request's way through the worker: prepared in a CPU process, run in its batch, answered.
+
+While the GPU runs one batch, the CPU processes prepare the next. A RESULT is sent when nothing in
+this worker reads the request's buffer any more, so the gateway may use it again at once.
+"""
+
+import asyncio
+import itertools
+import logging
+import time
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any, Awaitable, Callable, Dict, List, Optional, Tuple
+
+from gpuwarden.worker.batches import BatchTable
+from gpuwarden.worker.buffers import BufferProblem
+from gpuwarden.worker.channel import close_all
+from gpuwarden.worker.faults import Failure
+from gpuwarden.worker.frames import Frame
+from gpuwarden.worker.gpu import Answer
+from gpuwarden.worker.link import Receiver, Session
+from gpuwarden.worker.pool import Outcome, Pool, Prepared, Task
+
+_log = logging.getLogger(__name__)
+
+RETURNED = Failure("returned", "this worker is draining: give the request to another")
+CANCELLED = Failure("cancelled", "its caller has gone")
+
+Predict = Callable[[List[Any]], Awaitable[List[Answer]]]
+Reply = Callable[[Session, Frame, Dict[str, Any]], None]
+
+
+class _Stage(Enum):
+    PREPARING = "preparing"
+    PREPARED = "prepared"
+    RUNNING = "running"
+
+
+@dataclass
+class _Job:
+    session: Session
+    frame: Frame
+    stage: _Stage = _Stage.PREPARING
+    leaving: Optional[Failure] = None  # to be told when the CPU process is done with its buffer
+    prepared: Optional[Prepared] = None
+
+    @property
+    def batch(self) -> Tuple[int, int]:
+        return self.session.number, self.frame.batch
+
+    @property
+    def deadline_nanoseconds(self) -> int:
+        return int(self.frame.meta.get("deadline_boottime_ns") or 0)
+
+
+class Work(Receiver):
+    """All requests this worker holds. ``on_change`` is called whenever a count has changed."""
+
+    def __init__(self, predict: Predict, reply: Reply, on_change: Callable[[], None]) -> None:
+        self._predict = predict
+        self._reply = reply
+        self._on_change = on_change
+        self._jobs: Dict[int, _Job] = {}
+        self._serials = itertools.count(1)
+        self._batches = BatchTable()
+        self._run: Optional[asyncio.Task[None]] = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.pool: Optional[Pool] = None
+        self.draining = False
+        self.on_drain_asked: Callable[[Session], None] = lambda session: None
+        self.on_session_lost: Callable[[Session], None] = lambda session: None
+        self.answered = 0
+        self.failed = 0
+        self.running = 0
+
+    # From the gateway.
+
+    def on_job(self, session: Session, frame: Frame, descriptors: List[int]) -> None:
+        """Have it prepared, or answer at once why not."""
+        if self.draining:
+            close_all(descriptors)
+            self._answer(_Job(session, frame), RETURNED)
+            return
+        serial = next(self._serials)
+        job = _Job(session, frame)
+        self._jobs[serial] = job
+        self._idle.clear()
+        self._batches.add(job.batch, serial, frame.count)
+        try:
+            task = _task(serial, session, frame, descriptors)
+        except BufferProblem as problem:
+            _log.error("a request was refused: %s", problem)
+            self._leave(serial, Failure("unknown_buffer", str(problem)))
+            return
+        except (KeyError, TypeError, ValueError) as error:
+            _log.error("a request was refused: its JOB is malformed (%s)", type(error).__name__)
+            self._leave(serial, Failure("bad_request", "the gateway's JOB is malformed"))
+            return
+        assert self.pool is not None
+        self.pool.submit(task)
+
+    def on_cancel(self, session: Session, frame: Frame) -> None:
+        """Drop a request whose caller has gone, unless it is on the GPU already."""
+        for serial, job in list(self._jobs.items()):
+            same = (job.frame.request, job.frame.lease) == (frame.request, frame.lease)
+            if same and job.session is session:
+                self._drop(serial, CANCELLED)
+
+    def on_retire(self, session: Session, buffer_number: int) -> None:
+        """Unmap a buffer here and in the CPU processes."""
+        own = session.buffers.retire(buffer_number)
+        if own is not None and self.pool:
+            self.pool.retire([own])
+
+    def on_drain(self, session: Session) -> None:
+        """Pass it on to whoever keeps the worker's state."""
+        self.on_drain_asked(session)
+
+    def on_lost(self, session: Session) -> None:
+        """Forget what the gateway gives to others now; its buffers are worth nothing."""
+        for serial, job in list(self._jobs.items()):
+            if job.session is session:
+                self._drop(serial, RETURNED)
+        self._batches.forget(session.number)
+        own_numbers = session.buffers.retire_all()
+        if self.pool:
+            self.pool.retire(own_numbers)
+        self.on_session_lost(session)
+
+    # From the CPU processes.
+
+    def on_prepared(self, serial: int, outcome: Outcome) -> None:
+        """A CPU process is done with a request."""
+        job = self._jobs[serial]
+        if job.leaving:
+            del self._jobs[serial]
+            self._answer(job, job.leaving)
+            self._settle()
+        elif isinstance(outcome, Failure):
+            self._leave(serial, outcome)
+        else:
+            job.stage, job.prepared = _Stage.PREPARED, outcome
+            self._batches.prepared(job.batch, serial)
+            self._advance()
+
+    # From the worker.
+
+    def drain(self) -> None:
+        """Take nothing new and return all that is not on the GPU."""
+        self.draining = True
+        for serial in list(self._jobs):
+            self._drop(serial, RETURNED)
+
+    async def idle(self) -> None:
+        """Wait until nothing is held."""
+        await self._idle.wait()
+
+    def _drop(self, serial: int, failure: Failure) -> None:
+        job = self._jobs[serial]
+        if job.stage is _Stage.RUNNING or job.leaving:
+            return
+        assert self.pool is not None
+        if job.stage is _Stage.PREPARED or self.pool.withdraw(serial):
+            self._leave(serial, failure)
+        else:
+            job.leaving = failure
+            self._batches.leave(job.batch, serial)
+            self._advance()
+
+    def _leave(self, serial: int, failure: Failure) -> None:
+        job = self._jobs.pop(serial)
+        self._batches.leave(job.batch, serial)
+        self._answer(job, failure)
+        self._advance()
+
+    def _advance(self) -> None:
+        """Put the next complete batch on the GPU, if it is free."""
+        members = self._batches.take() if self._run is None else None
+        if members is None:
+            self._settle()
+            return
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        late = [s for s in members if 0 < self._jobs[s].deadline_nanoseconds < now]
+        for serial in late:
+            self._answer(
+                self._jobs.pop(serial), Failure("deadline_exceeded", "its deadline passed")
+            )
+        jobs = [self._jobs[serial] for serial in members if serial not in late]
+        if not jobs:
+            self._advance()
+            return
+        for job in jobs:
+            job.stage = _Stage.RUNNING
+        self.running = len(jobs)
+        numbers = [serial for serial in members if serial not in late]
+        self._run = asyncio.get_running_loop().create_task(self._run_batch(numbers, jobs))
+        self._run.add_done_callback(_raise_its_error)
+        self._on_change()
+
+    async def _run_batch(self, serials: List[int], jobs: List[_Job]) -> None:
+        started = time.monotonic()
+        items = [job.prepared.value for job in jobs if job.prepared]
+        answers = await self._predict(items)
+        seconds = time.monotonic() - started
+        for serial, job, answer in zip(serials, jobs, answers):
+            del self._jobs[serial]
+            self._answer(job, answer, seconds)
+        self._run = None
+        self.running = 0
+        self._advance()
+
+    def more_waits(self) -> bool:
+        """Whether the GPU has work right after the batch that runs."""
+        return self._batches.waiting()
+
+    def _answer(self, job: _Job, answer: Answer, predict_seconds: float = 0.0) -> None:
+        if isinstance(answer, Failure):
+            given_back = answer in (RETURNED, CANCELLED)
+            self.failed += not given_back
+            if given_back and not job.session.alive():
+                return  # whoever asked has given it to another by now
+            self._reply(job.session, job.frame, answer.as_meta())
+            return
+        self.answered += 1
+        prepare_seconds = job.prepared.seconds if job.prepared else 0.0
+        timing = {
+            "preprocess_seconds": round(prepare_seconds, 6),
+            "predict_seconds": round(predict_seconds, 6),
+        }
+        self._reply(job.session, job.frame, {"ok": True, "answer": answer, "timing": timing})
+
+    def _settle(self) -> None:
+        if not self._jobs:
+            self._idle.set()
+        self._on_change()
+
+
+def _raise_its_error(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled():
+        task.result()  # the loop's exception handler ends the worker
+
+
+def _task(serial: int, session: Session, frame: Frame, descriptors: List[int]) -> Task:
+    body = frame.meta.get("body")
+    if not isinstance(body, dict):
+        close_all(descriptors)
+        raise ValueError("body")
+    content: Any = frame.body
+    if "buffer" in body:
+        content = session.buffers.locate(body, descriptors)
+    else:
+        close_all(descriptors)
+    meta = {
+        "question": frame.meta.get("question"),
+        "media_type": str(frame.meta.get("media_type") or ""),
+        "parameters": dict(frame.meta.get("parameters") or {}),
+    }
+    return Task(serial, meta, content, int(frame.meta.get("deadline_boottime_ns") or 0))

@@ -1,0 +1,171 @@
+"""A running front door on a random loopback port, for tests."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gpuwarden.control.snapshot import SnapshotWriter, read_snapshot
+from gpuwarden.control.states import GatewayData
+from gpuwarden.gateway.peers import PeerIdentity, same_user
+from gpuwarden.gateway.service import Service, Sockets, bind_dispatch
+from gpuwarden.gateway.settings import GatewaySettings
+from tests.integration.gateway_peer import GatewayPeer
+
+DEADLINE_SECONDS = 10.0
+
+
+@dataclass
+class RecordingNotifier:
+    calls: list[str] = field(default_factory=list)
+
+    def ready(self) -> None:
+        self.calls.append("ready")
+
+    def stopping(self) -> None:
+        self.calls.append("stopping")
+
+    def status(self, text: str) -> None:
+        self.calls.append(f"status: {text}")
+
+    def watchdog(self) -> None:
+        self.calls.append("watchdog")
+
+    def watchdog_interval_seconds(self) -> float | None:
+        return 0.05
+
+
+@dataclass
+class Reply:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> dict[str, Any]:
+        document: dict[str, Any] = json.loads(self.body)
+        return document
+
+    @property
+    def error(self) -> str:
+        kind: str = self.json["error"]["type"]
+        return kind
+
+
+class GatewayNode:
+    def __init__(self, service: Service, port: int, folder: Path) -> None:
+        self.service = service
+        self.port = port
+        self.dispatch_path = folder / "dispatch.sock"
+        self.state_path = folder / "state.json"
+        self.notifier = RecordingNotifier()
+        self._peers: list[GatewayPeer] = []
+        self._closing: asyncio.Task[None] | None = None
+
+    async def worker(
+        self, number: int = 0, *, auto: bool = True, max_batch: int = 4
+    ) -> GatewayPeer:
+        peer = GatewayPeer(self.dispatch_path, number, max_batch=max_batch)
+        peer.answers_by_itself = auto
+        self._peers.append(peer)
+        await peer.become_ready()
+        await self.until(lambda: any(one.number == number for one in self.ready_links()))
+        return peer
+
+    def ready_links(self) -> list[Any]:
+        links = self.service.dispatcher.links.values()
+        return [link for link in links if link.seat.serving and link.seat.credit]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a state that only the event loop can bring about is reached."""
+        async with asyncio.timeout(DEADLINE_SECONDS):
+            while not condition():  # noqa: ASYNC110 - no one event stands for all conditions
+                await asyncio.sleep(0.002)
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        return await asyncio.open_connection("127.0.0.1", self.port)
+
+    async def post(
+        self,
+        body: bytes,
+        *,
+        path: str = "/predict",
+        media_type: str | None = "application/octet-stream",
+        headers: dict[str, str] | None = None,
+        method: str = "POST",
+    ) -> Reply:
+        reader, writer = await self.connect()
+        head = {"Host": f"127.0.0.1:{self.port}", "Content-Length": str(len(body))}
+        if media_type:
+            head["Content-Type"] = media_type
+        head |= headers or {}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
+        writer.write(f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode())
+        with contextlib.suppress(ConnectionError):
+            writer.write(body)
+            await writer.drain()
+        try:
+            return await read_reply(reader)
+        finally:
+            writer.close()
+
+    async def get(self, path: str, **headers: str) -> Reply:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.post(b"", path=path, media_type=None, method="GET", headers=named)
+
+    def snapshot(self) -> GatewayData:
+        return read_snapshot(self.state_path, GatewayData).data
+
+    def stop(self) -> asyncio.Task[None]:
+        self._closing = self._closing or asyncio.create_task(self.service.close())
+        return self._closing
+
+    def hang_up(self) -> None:
+        for peer in self._peers:
+            peer.close()
+
+
+async def read_reply(reader: asyncio.StreamReader) -> Reply:
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        status_line, *lines = head.split("\r\n")
+        headers = {}
+        for line in lines:
+            name, _, value = line.partition(": ")
+            if name:
+                headers[name.lower()] = value
+        body = await reader.readexactly(int(headers.get("content-length", 0)))
+    return Reply(int(status_line.split()[1]), headers, body)
+
+
+@contextlib.asynccontextmanager
+async def gateway_node(
+    identify: PeerIdentity = same_user,
+    control: list[socket.socket] | None = None,
+    **settings: Any,
+) -> AsyncIterator[GatewayNode]:
+    with tempfile.TemporaryDirectory(prefix="gateway-") as name:
+        folder = Path(name)
+        http = socket.create_server(("127.0.0.1", 0))
+        port = http.getsockname()[1]
+        sockets = Sockets([http], bind_dispatch(folder / "dispatch.sock"), identify, control or [])
+        notifier = RecordingNotifier()
+        writer = SnapshotWriter(folder / "state.json", "gateway")
+        service = Service(GatewaySettings(**settings), sockets, writer, notifier)
+        node = GatewayNode(service, port, folder)
+        node.notifier = notifier
+        await service.start()
+        stop = asyncio.Event()
+        running = asyncio.create_task(service.run(stop))
+        try:
+            yield node
+        finally:
+            stop.set()
+            await running
+            node.hang_up()
+            await asyncio.wait_for(node.stop(), DEADLINE_SECONDS)

@@ -1,0 +1,182 @@
+import asyncio
+import hashlib
+import os
+
+import pytest
+
+from tests.integration.gateway_node import gateway_node, read_reply
+
+MIB = 1 << 20
+
+
+def sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def multipart(*parts: tuple[str, str, bytes], boundary: str = "frontier") -> bytes:
+    body = b""
+    for name, head, content in parts:
+        body += (
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"{head}\r\n\r\n'.encode()
+        )
+        body += content + b"\r\n"
+    return body + f"--{boundary}--\r\n".encode()
+
+
+PNG = '; filename="DOE^JOHN.png"\r\nContent-Type: image/png'
+
+
+@pytest.mark.parametrize("size", [1, 65536, 65537, MIB - 1, MIB, MIB + 1, 9 * MIB + 7])
+async def test_an_image_reaches_the_worker_byte_for_byte(size: int) -> None:
+    image = os.urandom(size)
+    async with gateway_node() as node:
+        await node.worker()
+        reply = await node.post(image, path="/predict?question=What%20is%20it%3F")
+    assert reply.status == 200
+    assert reply.json["answer"] == {"sha256": sha256(image), "bytes": size}
+    assert reply.json["model"] == "imagestats"
+    assert reply.json["worker"] == 0
+    assert 0 < reply.json["seconds"] < 10
+
+
+@pytest.mark.parametrize("size", [100, 200_000, 5 * MIB])
+async def test_a_multipart_image_reaches_the_worker_byte_for_byte(size: int) -> None:
+    image = os.urandom(size)
+    body = multipart(("image", PNG, image), ("question", "", "Größe?".encode()))
+    async with gateway_node() as node:
+        worker = await node.worker(auto=False)
+        posted = asyncio.create_task(
+            node.post(body, media_type='multipart/form-data; boundary="frontier"')
+        )
+        job = await worker.next_job()
+        assert job.image == image
+        assert job.frame.meta["question"] == "Größe?"
+        assert job.frame.meta["media_type"] == "image/png"
+        worker.answer(job)
+        assert (await posted).status == 200
+
+
+@pytest.mark.parametrize(
+    "sizes", [[10, 20], [65530, 10], [40_000, 40_000, 1_500_000, 3], [MIB] * 4]
+)
+async def test_a_chunked_body_reaches_the_worker_byte_for_byte(sizes: list[int]) -> None:
+    chunks = [os.urandom(size) for size in sizes]
+    async with gateway_node() as node:
+        await node.worker()
+        reader, writer = await node.connect()
+        writer.write(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        for chunk in chunks:
+            writer.write(b"%x\r\n%b\r\n" % (len(chunk), chunk))
+            await writer.drain()
+        writer.write(b"0\r\n\r\n")
+        reply = await read_reply(reader)
+        writer.close()
+        assert reply.json["answer"]["sha256"] == sha256(b"".join(chunks))
+        assert node.service.dispatcher.queue.held_bytes == 0
+
+
+async def test_a_chunked_body_over_the_limit_is_refused() -> None:
+    async with gateway_node(body_limit_bytes=2 * MIB) as node:
+        await node.worker()
+        reader, writer = await node.connect()
+        writer.write(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+        )
+        for _ in range(5):
+            writer.write(b"%x\r\n%b\r\n" % (MIB // 2, bytes(MIB // 2)))
+        reply = await read_reply(reader)
+        writer.close()
+        assert (reply.status, reply.error) == (413, "body_too_large")
+
+
+async def test_a_taken_over_body_may_come_slowly_and_with_a_pipelined_request_behind() -> None:
+    image = os.urandom(3 * MIB)
+    async with gateway_node() as node:
+        worker = await node.worker(auto=False)
+        reader, writer = await node.connect()
+        writer.write(
+            b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % len(image)
+        )
+        step = 700_001
+        for offset in range(0, len(image), step):
+            writer.write(image[offset : offset + step])
+            await writer.drain()
+            await asyncio.sleep(0.01)  # the pace of a slow client, not a wait for anything
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await read_reply(reader)).json == {"status": "ok"}
+        worker.answer(await worker.next_job())
+        reply = await read_reply(reader)
+        assert reply.json["answer"]["sha256"] == sha256(image)
+        assert reply.headers["connection"] == "close"
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_many_big_and_small_bodies_at_once_stay_apart() -> None:
+    images = [os.urandom(size) for size in (10, 70_000, 2 * MIB, 1_500_000, 100, 4 * MIB)] * 4
+    async with gateway_node() as node:
+        await node.worker(0)
+        await node.worker(1)
+        replies = await asyncio.gather(*(node.post(image) for image in images))
+        assert [reply.json["answer"]["sha256"] for reply in replies] == [
+            sha256(image) for image in images
+        ]
+        assert node.service.pool.in_use_bytes == 0
+
+
+async def test_a_small_body_keeps_the_connection() -> None:
+    async with gateway_node() as node:
+        await node.worker()
+        reader, writer = await node.connect()
+        for _ in range(3):
+            writer.write(
+                b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc"
+            )
+            reply = await read_reply(reader)
+            assert reply.json["answer"]["sha256"] == sha256(b"abc")
+        writer.close()
+
+
+async def test_continue_is_sent_after_admission_only() -> None:
+    head = (
+        "POST /predict HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
+        "Content-Length: {}\r\n\r\n"
+    )
+    async with gateway_node(body_limit_bytes=2 * MIB) as node:
+        await node.worker()
+        reader, writer = await node.connect()
+        writer.write(head.format(2 * MIB).encode())
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(bytes(2 * MIB))
+        assert (await read_reply(reader)).status == 200
+        writer.close()
+        reader, writer = await node.connect()
+        writer.write(head.format(2 * MIB + 1).encode())
+        reply = await read_reply(reader)
+        assert (reply.status, reply.error) == (413, "body_too_large")
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("parts", "param"),
+    [
+        ([("question", "", b"what?")], "body"),
+        ([("image", PNG, b"x"), ("image", PNG, b"y")], "image"),
+        ([("image", PNG, b"")], "image"),
+        ([("image", PNG, b"x"), ("questoin", "", b"what?")], "questoin"),
+        ([("image", PNG, b"x"), ("question", "", b"a"), ("question", "", b"b")], "question"),
+        ([("image", PNG, b"x"), ("question", "", b"\xff\xfe")], "question"),
+        ([("image", PNG, b"x"), ("question", "", b"q" * 20_000)], "question"),
+    ],
+)
+async def test_a_wrong_form_is_named(parts: list[tuple[str, str, bytes]], param: str) -> None:
+    async with gateway_node() as node:
+        await node.worker()
+        reply = await node.post(
+            multipart(*parts), media_type="multipart/form-data; boundary=frontier"
+        )
+    assert (reply.status, reply.error) == (400, "invalid_request")
+    assert reply.json["error"]["param"] == param

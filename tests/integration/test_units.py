@@ -1,0 +1,33 @@
+"""Every shipped unit is as shut in as promised."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+UNITS = Path(__file__).parents[2] / "packaging" / "systemd"
+SERVICES = sorted(file.name for file in UNITS.glob("medgemma-*.service"))
+
+
+def test_there_are_units_to_check() -> None:
+    assert "medgemma-guard.service" in SERVICES
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_service_is_exposed_by_2_of_10_at_most(name: str) -> None:
+    result = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=20", f"./{name}"],
+        cwd=UNITS,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout.splitlines()[-1] + result.stderr
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_service_dumps_core_or_inherits_a_loaders_environment(name: str) -> None:
+    text = (UNITS / name).read_text()
+    assert "\nLimitCORE=0\n" in text
+    assert "\nUnsetEnvironment=LD_LIBRARY_PATH LD_PRELOAD PYTHONPATH PYTHONHOME\n" in text

@@ -1,0 +1,102 @@
+"""What the system tests ask of a node, in the words of the service."""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from tests.node.vm import Node
+
+SERVICE_UNITS = (
+    "medgemma-guard.service",
+    "medgemma-gateway.service",
+    "medgemma-worker@0.service",
+    "medgemma-worker@1.service",
+    "medgemma-thermal@0.service",
+    "medgemma-thermal@1.service",
+)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP answer."""
+
+    status: int
+    body: dict[str, Any]
+
+    @property
+    def message(self) -> str:
+        return str(self.body["error"]["message"])
+
+
+def predict(
+    node: Node, path: str, media_type: str = "application/dicom", extra: str = ""
+) -> Answer:
+    """POST the file at ``path`` in the node as a multipart /predict request."""
+    return curl(node, f"-F 'image=@{path};type={media_type}' -F question=stats {extra}", "/predict")
+
+
+def curl(node: Node, arguments: str, path: str) -> Answer:
+    """One HTTP request from inside the node."""
+    result = node.run(
+        f"curl --silent --show-error --max-time 60 -w '\\n%{{http_code}}' {arguments} "
+        f"http://127.0.0.1:7860{path}",
+        timeout_seconds=90,
+    )
+    body, _, status = result.text.rpartition("\n")
+    return Answer(int(status), json.loads(body))
+
+
+def main_pid(node: Node, unit: str) -> int:
+    return int(node.run(f"systemctl show -P MainPID {unit}").text)
+
+
+def state(node: Node) -> str:
+    """Manager.State on the bus."""
+    return (
+        node.run("busctl get-property org.gpuwarden1 /org/gpuwarden1 org.gpuwarden1.Manager State")
+        .text.split()[1]
+        .strip('"')
+    )
+
+
+def status(node: Node) -> dict[str, Any]:
+    """Manager.GetStatus."""
+    answer = node.run(
+        "busctl --json=short call org.gpuwarden1 /org/gpuwarden1 org.gpuwarden1.Manager GetStatus"
+    )
+    document: dict[str, Any] = json.loads(json.loads(answer.text)["data"][0])
+    return document
+
+
+def wait_for(node: Node, condition: str, timeout_seconds: float = 60) -> None:
+    """Wait until a shell condition holds in the node; tried again each 0.2 s there."""
+    node.run(f"until {condition}; do sleep 0.2; done", timeout_seconds=timeout_seconds)
+
+
+def wait_for_state(node: Node, wanted: str, timeout_seconds: float = 90) -> None:
+    wait_for(
+        node,
+        "busctl get-property org.gpuwarden1 /org/gpuwarden1 org.gpuwarden1.Manager State "
+        f"2>/dev/null | grep -q '\"{wanted}\"'",
+        timeout_seconds,
+    )
+
+
+def our_processes(node: Node) -> list[str]:
+    """``unit command`` of each process of ours, found by user, cgroup and command line."""
+    listing = node.run(
+        r"""
+for folder in /proc/[0-9]*; do
+    group=$(sed 's/^0:://' $folder/cgroup 2>/dev/null) || continue
+    command=$(tr '\0' ' ' < $folder/cmdline 2>/dev/null) || continue
+    case "$group $command" in
+        *medgemma*|*/usr/lib/gpuwarden/*) echo "${group##*/} $command" ;;
+    esac
+done"""
+    ).text
+    return [line for line in listing.splitlines() if line and "gpuwarden-sim" not in line]
+
+
+def strangers(node: Node) -> list[str]:
+    """Processes of ours that are in no medgemma unit."""
+    return [line for line in our_processes(node) if not line.startswith("medgemma-")]

@@ -1,0 +1,134 @@
+"""Parts that die: each comes back, the others go on, nothing is left behind."""
+
+import pytest
+
+from tests.node.demo import ct_small
+from tests.node.vm import Node
+from tests.system.service import (
+    main_pid,
+    our_processes,
+    predict,
+    state,
+    strangers,
+    wait_for,
+    wait_for_state,
+)
+
+WORKERS = ("medgemma-worker@0", "medgemma-worker@1")
+
+
+@pytest.fixture
+def image(node: Node) -> str:
+    node.put(ct_small(), "/tmp/ct.dcm")
+    return "/tmp/ct.dcm"
+
+
+def pids(node: Node) -> list[int]:
+    return [main_pid(node, unit) for unit in WORKERS]
+
+
+@pytest.mark.parametrize("unit", ["medgemma-worker@0", "medgemma-guard", "medgemma-gateway"])
+def test_a_killed_part_comes_back_and_leaves_no_process(node: Node, unit: str, image: str) -> None:
+    others = {u: main_pid(node, u) for u in (*WORKERS, "medgemma-guard", "medgemma-gateway")}
+    before = others.pop(unit)
+    node.run(f"kill -KILL {before}")
+    wait_for(
+        node,
+        f"systemctl is-active -q {unit} && [ $(systemctl show -P MainPID {unit}) != {before} ]",
+    )
+    wait_for_state(node, "running")
+    assert {u: main_pid(node, u) for u in others} == others
+    assert strangers(node) == []
+    assert predict(node, image).status == 200
+
+
+def test_a_worker_over_its_memory_limit_is_killed_alone_and_comes_back(
+    node: Node, image: str
+) -> None:
+    first, second = pids(node)
+    # Charged to the worker's own group, as its own allocation would be.
+    group = node.run(f"sed 's/^0:://' /proc/{first}/cgroup").text
+    node.run(
+        f'echo $$ > /sys/fs/cgroup{group}/cgroup.procs; exec python3 -c "b = bytearray(2 << 30)"',
+        check=False,
+    )
+    wait_for(node, f"[ $(systemctl show -P MainPID {WORKERS[0]}) != {first} ]")
+    assert predict(node, image).status == 200
+    wait_for_state(node, "running")
+    assert main_pid(node, WORKERS[1]) == second
+    assert "oom" in node.run(f"journalctl -u {WORKERS[0]} -o cat --no-pager").text.lower()
+    assert int(node.run(f"systemctl show -P NRestarts {WORKERS[0]}").text) == 1
+
+
+def test_a_restart_of_the_guard_leaves_the_workers_as_they_were(node: Node) -> None:
+    before = pids(node)
+    node.run("systemctl restart medgemma-guard")
+    wait_for_state(node, "running")
+    assert pids(node) == before
+
+
+def only_thermal_guards(node: Node) -> bool:
+    return all(line.startswith("medgemma-thermal@") for line in our_processes(node))
+
+
+def test_a_stop_leaves_only_the_thermal_guards(node: Node) -> None:
+    node.run("systemctl stop medgemma-guard", timeout_seconds=120)
+    assert only_thermal_guards(node), our_processes(node)
+    assert node.run("systemctl is-active medgemma-thermal@0 medgemma-thermal@1").text.split() == (
+        ["active", "active"]
+    )
+    node.run("systemctl start medgemma-guard")
+    wait_for_state(node, "running", timeout_seconds=120)
+
+
+@pytest.mark.parametrize("delay_seconds", ["0", "0.1", "0.5"])
+def test_a_stop_right_after_a_crash_leaves_only_the_thermal_guards(
+    node: Node, delay_seconds: str
+) -> None:
+    node.run(
+        f"kill -KILL {main_pid(node, 'medgemma-guard')}; sleep {delay_seconds}; "
+        "systemctl stop medgemma-guard",
+        timeout_seconds=120,
+    )
+    assert only_thermal_guards(node), our_processes(node)
+
+
+def test_a_worker_stopped_by_hand_drains_stays_down_and_starts_by_hand(
+    node: Node, image: str
+) -> None:
+    node.run("systemctl stop medgemma-worker@1", timeout_seconds=90)
+    wait_for_state(node, "degraded")
+    assert predict(node, image).body["worker"] == 0
+    node.run("systemctl start medgemma-worker@1", timeout_seconds=90)
+    wait_for_state(node, "running")
+
+
+def test_a_start_by_hand_cannot_bypass_the_plan(node: Node) -> None:
+    refused = node.run("systemctl start medgemma-worker@7", check=False)
+    assert refused.status != 0
+    assert main_pid(node, "medgemma-worker@7") == 0
+    assert state(node) == "running"
+
+
+def test_guard_and_gateway_are_small(node: Node) -> None:
+    total = 0
+    for unit in ("medgemma-guard", "medgemma-gateway"):
+        line = node.run(f"grep RssAnon /proc/{main_pid(node, unit)}/status").text
+        total += int(line.split()[1]) * 1024
+    assert total <= 110e6
+
+
+def test_the_guard_is_ready_within_25_times_a_bare_python(node: Node) -> None:
+    """A ratio in the same place, not a time: the promise is about start-up work."""
+    figures = node.run(
+        r"""
+systemctl stop medgemma-guard
+stamp() { date +%s%N; }
+a=$(stamp); for i in 1 2 3; do python3 -c pass; done; b=$(stamp)
+systemctl start medgemma-guard; c=$(stamp)
+echo $(( (b - a) / 3 )) $(( c - b ))""",
+        timeout_seconds=180,
+    ).text
+    bare, ready = map(int, figures.split())
+    print(f"python3 -c pass {bare / 1e6:.0f} ms, guard ready {ready / 1e6:.0f} ms")
+    assert ready <= 25 * bare

@@ -1,0 +1,335 @@
+"""The queue under anything that callers, workers and time can do to it, in any order."""
+
+from collections import Counter
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gpuwarden.gateway.queue import SOLO_DEATH_LIMIT, RequestQueue
+from gpuwarden.gateway.work import (
+    BATCHES_PER_WORKER,
+    Action,
+    Dispatch,
+    End,
+    Ending,
+    Limits,
+    Phase,
+    Refusal,
+    Refused,
+    Request,
+    Seat,
+    Verdict,
+    Withdraw,
+)
+
+LIMITS = Limits(
+    count=6, total_bytes=60, request_seconds=30.0, execution_seconds=20.0, grace_seconds=5.0
+)
+
+
+class Node(RuleBasedStateMachine):
+    """Callers and workers as the queue sees them, with an independent account of who holds what."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.queue = RequestQueue(LIMITS, self.now)
+        self.receiving: list[Request] = []
+        self.unanswered: dict[int, Request] = {}
+        self.answers: Counter[int] = Counter()
+        self.seats: dict[int, Seat] = {}
+        self.held: dict[int, dict[int, int]] = {}  # seat -> lease -> request
+        self.cancelled: set[tuple[int, int]] = set()
+        self.granted: Counter[int] = Counter()
+        self.last_seat = 0
+
+    def carry_out(self, actions: list[Action]) -> None:
+        for action in actions:
+            match action:
+                case Dispatch(key, _, jobs):
+                    self.check_dispatch(self.seats[key], [request for request, _ in jobs])
+                    for request, lease in jobs:
+                        assert lease not in self.held[key]
+                        self.held[key][lease] = request.number
+                case Withdraw(key, request, lease):
+                    assert self.held[key][lease] == request
+                    self.cancelled.add((key, lease))
+                case End(request, ending):
+                    self.finish(request)
+                    if ending is Ending.WORKER_CRASHED:
+                        assert request.solo_deaths == SOLO_DEATH_LIMIT
+
+    def check_dispatch(self, seat: Seat, requests: list[Request]) -> None:
+        assert seat.ready
+        assert not seat.draining
+        assert not seat.stalled
+        outstanding = self.held[seat.key]
+        assert len(outstanding) + len(requests) <= self.granted[seat.key]
+        assert 1 <= len(requests) <= (1 if seat.slots else seat.max_batch)
+        if any(request.suspect for request in requests):
+            assert len(requests) == 1
+            assert not outstanding
+        assert seat.slots or len(seat.batches) <= BATCHES_PER_WORKER
+
+    def finish(self, request: Request) -> None:
+        del self.unanswered[request.number]
+        self.answers[request.number] += 1
+        assert request.phase is Phase.ENDED
+
+    # --- workers
+
+    @initialize()
+    def first_worker(self) -> None:
+        self.connect(2, False, 0)
+
+    @rule(max_batch=st.integers(1, 4), slots=st.booleans(), card=st.integers(0, 2))
+    def connect(self, max_batch: int, slots: bool, card: int) -> None:
+        self.last_seat += 1
+        seat = Seat(self.last_seat, card, max_batch, slots)
+        self.seats[seat.key] = seat
+        self.held[seat.key] = {}
+        self.queue.attach(seat)
+        self.carry_out(self.queue.set_state(seat, ready=True, draining=False, now=self.now))
+        self.granted[seat.key] = 2 * max_batch
+        self.carry_out(self.queue.grant(seat, 2 * max_batch, self.now))
+
+    def pick(self, data: st.DataObject) -> Seat:
+        return self.seats[data.draw(st.sampled_from(sorted(self.seats)))]
+
+    @precondition(lambda self: self.seats)
+    @rule(data=st.data())
+    def worker_dies(self, data: st.DataObject) -> None:
+        seat = self.pick(data)
+        solo = [self.unanswered.get(one) for one in self.held[seat.key].values()]
+        before = [request.solo_deaths for request in solo if request]
+        del self.seats[seat.key]
+        held = self.held.pop(seat.key)
+        self.carry_out(self.queue.detach(seat, self.now))
+        for request, deaths in zip([one for one in solo if one], before, strict=True):
+            blamed = len(held) == 1 and not seat.draining and not self.was_cancelled(seat, held)
+            assert request.solo_deaths == deaths + blamed
+
+    def was_cancelled(self, seat: Seat, held: dict[int, int]) -> bool:
+        return any((seat.key, lease) in self.cancelled for lease in held)
+
+    @precondition(lambda self: any(self.held.values()))
+    @rule(data=st.data(), returned=st.booleans())
+    def worker_answers(self, data: st.DataObject, returned: bool) -> None:
+        key = data.draw(st.sampled_from(sorted(key for key, held in self.held.items() if held)))
+        lease = data.draw(st.sampled_from(sorted(self.held[key])))
+        number = self.held[key].pop(lease)
+        verdict, actions = self.queue.result(
+            self.seats[key], number, lease, returned=returned, now=self.now
+        )
+        if (key, lease) in self.cancelled:
+            assert verdict is Verdict.DROPPED
+        elif returned:
+            assert verdict is Verdict.RETURNED
+        else:
+            assert verdict is Verdict.DELIVER
+            self.finish(self.unanswered[number])
+        self.carry_out(actions)
+
+    @precondition(lambda self: self.seats)
+    @rule(data=st.data(), lease=st.integers(0, 40), number=st.integers(0, 20))
+    def worker_answers_what_it_does_not_hold(
+        self, data: st.DataObject, lease: int, number: int
+    ) -> None:
+        seat = self.pick(data)
+        if self.held[seat.key].get(lease) is not None:
+            return
+        verdict, actions = self.queue.result(seat, number, lease, returned=False, now=self.now)
+        assert verdict is Verdict.STALE
+        assert not actions
+
+    @precondition(lambda self: self.seats)
+    @rule(data=st.data())
+    def worker_drains(self, data: st.DataObject) -> None:
+        seat = self.pick(data)
+        self.carry_out(self.queue.set_state(seat, ready=False, draining=True, now=self.now))
+
+    # --- callers
+
+    @rule(size=st.integers(0, 25))
+    def headers_come(self, size: int) -> None:
+        try:
+            request = self.queue.admit(size, self.now)
+        except Refused as refused:
+            waiting = len(self.receiving) + self.waiting()
+            held = sum(one.body_bytes for one in self.alive())
+            serving = any(seat.serving for seat in self.seats.values())
+            assert {
+                Refusal.QUEUE_FULL: waiting >= LIMITS.count,
+                Refusal.BYTES_FULL: held + size > LIMITS.total_bytes,
+                Refusal.NO_WORKER: not serving,
+            }[refused.reason]
+            return
+        self.receiving.append(request)
+
+    def waiting(self) -> int:
+        return sum(one.phase is Phase.WAITING for one in self.unanswered.values())
+
+    def alive(self) -> list[Request]:
+        return [*self.receiving, *self.unanswered.values()]
+
+    @precondition(lambda self: self.receiving)
+    @rule(data=st.data())
+    def body_completes(self, data: st.DataObject) -> None:
+        request = self.receiving.pop(data.draw(st.integers(0, len(self.receiving) - 1)))
+        self.unanswered[request.number] = request
+        self.carry_out(self.queue.enqueue(request, self.now))
+        self.carry_out(self.queue.expire(self.now))  # its deadline may have passed meanwhile
+
+    @precondition(lambda self: self.receiving)
+    @rule(data=st.data())
+    def body_breaks_off(self, data: st.DataObject) -> None:
+        request = self.receiving.pop(data.draw(st.integers(0, len(self.receiving) - 1)))
+        self.carry_out(self.queue.cancel(request, self.now))
+
+    @precondition(lambda self: self.unanswered)
+    @rule(data=st.data())
+    def caller_leaves(self, data: st.DataObject) -> None:
+        request = self.unanswered.pop(data.draw(st.sampled_from(sorted(self.unanswered))))
+        self.carry_out(self.queue.cancel(request, self.now))
+        assert self.queue.cancel(request, self.now) == []
+
+    # --- time
+
+    @rule(seconds=st.sampled_from([0.5, 3.0, 11.0, 25.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+        self.carry_out(self.queue.expire(self.now))
+        upcoming = self.queue.next_timer()
+        assert upcoming is None or upcoming > self.now
+
+    # --- what always holds
+
+    @invariant()
+    def nobody_is_lost(self) -> None:
+        running = {
+            number
+            for key, held in self.held.items()
+            for lease, number in held.items()
+            if (key, lease) not in self.cancelled
+        }
+        for number, request in self.unanswered.items():
+            assert request.phase is (Phase.RUNNING if number in running else Phase.WAITING)
+            assert request.deadline > self.now
+        assert running <= self.unanswered.keys()
+
+    @invariant()
+    def nobody_is_answered_twice(self) -> None:
+        assert all(count == 1 for count in self.answers.values())
+
+    @invariant()
+    def the_books_are_right(self) -> None:
+        assert self.queue.held_bytes == sum(one.body_bytes for one in self.alive())
+        assert self.queue.depth == len(self.receiving) + self.waiting()
+        assert set(self.queue.requests) == {one.number for one in self.alive()}
+        for key, seat in self.seats.items():
+            assert seat.outstanding == len(self.held[key])
+            assert seat.credit + seat.outstanding == self.granted[key]
+
+    @invariant()
+    def no_worker_idles_while_somebody_waits(self) -> None:
+        if self.waiting():
+            assert not any(seat.open and not seat.batches for seat in self.seats.values())
+
+    def teardown(self) -> None:
+        """With healthy workers everybody who still waits gets an answer."""
+        for request in self.receiving:
+            self.unanswered[request.number] = request
+            self.carry_out(self.queue.enqueue(request, self.now))
+        self.receiving = []
+        self.connect(4, False, 0)
+        for _ in range(10_000):
+            key = next((one for one, held in self.held.items() if held), None)
+            if key is None:
+                break
+            lease, number = next(iter(self.held[key].items()))
+            del self.held[key][lease]
+            verdict, actions = self.queue.result(
+                self.seats[key], number, lease, returned=False, now=self.now
+            )
+            if verdict is Verdict.DELIVER:
+                self.finish(self.unanswered[number])
+            self.carry_out(actions)
+        assert not self.unanswered
+        assert self.queue.held_bytes == 0
+
+
+TestQueue = Node.TestCase
+TestQueue.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
+
+
+def serving_seat(queue: RequestQueue, key: int, *, max_batch: int = 4, slots: bool = False) -> Seat:
+    seat = Seat(key, key, max_batch, slots)
+    queue.attach(seat)
+    queue.set_state(seat, ready=True, draining=False, now=0.0)
+    queue.grant(seat, 2 * max_batch, 0.0)
+    return seat
+
+
+def waiting_request(queue: RequestQueue) -> tuple[Request, list[Action]]:
+    request = queue.admit(1, 0.0)
+    return request, queue.enqueue(request, 0.0)
+
+
+def test_what_a_dead_worker_held_goes_back_to_its_old_place_oldest_first() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    first_seat = serving_seat(queue, 1, max_batch=1)
+    held = [waiting_request(queue)[0] for _ in range(2)]
+    later = waiting_request(queue)[0]
+    queue.detach(first_seat, 0.0)
+    second_seat = serving_seat(queue, 2)
+    order: list[int] = []
+    for _ in range(3):
+        (batch,) = list(second_seat.batches.values())[:1]
+        for lease, request in list(batch.leases.items()):
+            assert request is not None
+            order.append(request.number)
+            queue.result(second_seat, request.number, lease, returned=False, now=0.0)
+    assert order == [held[0].number, held[1].number, later.number]
+
+
+def test_a_worker_with_slots_gets_each_request_at_once() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1, max_batch=3, slots=True)
+    for expected in range(1, 6):
+        waiting_request(queue)
+        assert len(seat.batches) == expected
+
+
+def test_a_stuck_worker_gives_back_what_it_has_not_begun() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1, max_batch=1)
+    running = waiting_request(queue)[0]
+    behind = waiting_request(queue)[0]
+    actions = queue.expire(20.0)
+    assert End(running, Ending.EXECUTION_TIMEOUT) in actions
+    assert behind.phase is Phase.WAITING
+    assert not seat.serving
+    serving_seat(queue, 2)
+    assert behind.seat == 2
+    assert not behind.suspect
+
+
+def test_others_go_on_while_a_suspect_waits_for_an_idle_worker() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    doomed = serving_seat(queue, 1, max_batch=1)
+    suspect = waiting_request(queue)[0]
+    first, second = serving_seat(queue, 2, max_batch=1), serving_seat(queue, 3, max_batch=1)
+    others = [waiting_request(queue)[0] for _ in range(2)]
+    assert {one.seat for one in others} == {2, 3}
+    queue.detach(doomed, 0.0)
+    assert suspect.phase is Phase.WAITING
+    ordinary = waiting_request(queue)[0]
+    assert ordinary.phase is Phase.RUNNING
+    reserved = first if ordinary.seat == 3 else second
+    (batch,) = reserved.batches.values()
+    ((lease, request),) = batch.leases.items()
+    assert request is not None
+    queue.result(reserved, request.number, lease, returned=False, now=0.0)
+    assert suspect.seat == reserved.key
+    assert not reserved.open

@@ -1,0 +1,121 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuwarden.guard.facts import unit_facts
+from gpuwarden.guard.kernel import allowed_cpus, process_count
+from gpuwarden.guard.lifecycle import (
+    RETRY_SECONDS,
+    GatewayView,
+    Intent,
+    UnitFacts,
+    last_error,
+    next_intent,
+    should_start,
+    worker_state,
+)
+from gpuwarden.systemd.units import UnitProperties, unit_path
+from gpuwarden.values import WorkerState
+
+states = st.sampled_from(WorkerState)
+
+
+@pytest.mark.parametrize(
+    ("active_state", "gateway", "expected"),
+    [
+        ("inactive", None, WorkerState.STOPPED),
+        ("failed", None, WorkerState.FAILED),
+        ("activating", None, WorkerState.STARTING),
+        ("activating", "loading", WorkerState.LOADING),
+        ("active", None, WorkerState.READY),
+        ("active", "loading", WorkerState.READY),
+        ("active", "ready", WorkerState.READY),
+        ("active", "busy", WorkerState.BUSY),
+        ("active", "draining", WorkerState.DRAINING),
+        ("deactivating", "busy", WorkerState.DRAINING),
+    ],
+)
+def test_unit_and_gateway_together_name_the_state(
+    active_state: str, gateway: GatewayView | None, expected: WorkerState
+) -> None:
+    assert worker_state(UnitFacts(active_state=active_state), gateway) is expected
+
+
+@pytest.mark.parametrize(
+    ("facts", "words"),
+    [
+        (UnitFacts(), ""),
+        (UnitFacts(result="oom-kill"), "killed by the kernel at its memory limit"),
+        (
+            UnitFacts(result="exit-code", exit_status=78, status_text="no such file: /opt/python"),
+            "exit status 78: no such file: /opt/python",
+        ),
+        (UnitFacts(result="something-new"), "something-new"),
+    ],
+)
+def test_the_last_error_is_in_words(facts: UnitFacts, words: str) -> None:
+    assert last_error(facts) == words
+
+
+def test_tries_back_off_to_ten_minutes_and_a_success_forgets_them() -> None:
+    now, intent, waits = 0.0, Intent(), []
+    for _ in range(8):
+        intent = next_intent(intent, WorkerState.FAILED, now)
+        assert intent.retry_at_seconds is not None
+        waits.append(intent.retry_at_seconds - now)
+        assert not should_start(intent, WorkerState.FAILED, now)
+        now = intent.retry_at_seconds
+        assert should_start(intent, WorkerState.FAILED, now)
+        intent = Intent(True, intent.failures)
+    assert waits == [*RETRY_SECONDS, 600, 600]
+    assert next_intent(intent, WorkerState.READY, now) == Intent()
+
+
+@given(st.lists(st.tuples(states, st.floats(0, 1e6)), max_size=50))
+def test_a_worker_stopped_by_an_operator_is_never_started(
+    seen: list[tuple[WorkerState, float]],
+) -> None:
+    intent = Intent(wanted=False)
+    for state, now in seen:
+        if state in (WorkerState.READY, WorkerState.BUSY):
+            continue  # somebody started it: it is wanted again
+        intent = next_intent(intent, state, now)
+        assert not should_start(intent, state, now)
+
+
+@given(states, st.floats(0, 1e6))
+def test_a_look_twice_at_the_same_failure_sets_one_time(state: WorkerState, now: float) -> None:
+    once = next_intent(Intent(), state, now)
+    assert next_intent(once, state, now + 1) == once
+
+
+def test_facts_come_from_systemds_own_properties() -> None:
+    facts = unit_facts(
+        UnitProperties(
+            unit={"ActiveState": "failed", "SubState": "failed", "InactiveEnterTimestamp": 7},
+            own={"Result": "oom-kill", "MainPID": 0, "NRestarts": 3, "StatusText": "x"},
+        )
+    )
+    assert facts.since_unix_microseconds == 7
+    assert (facts.result, facts.restarts, facts.status_text) == ("oom-kill", 3, "x")
+    assert unit_facts(UnitProperties({}, {})) == UnitFacts()
+
+
+def test_a_unit_name_becomes_its_bus_path() -> None:
+    assert unit_path("medgemma-worker@0.service") == (
+        "/org/freedesktop/systemd1/unit/medgemma_2dworker_400_2eservice"
+    )
+
+
+def test_the_kernel_is_asked_for_processes_and_cpus(tmp_path: Path) -> None:
+    (tmp_path / "a.slice/w.service/sub").mkdir(parents=True)
+    (tmp_path / "a.slice/w.service/cgroup.procs").write_text("1\n2\n")
+    (tmp_path / "a.slice/w.service/sub/cgroup.procs").write_text("3\n")
+    assert process_count("/a.slice/w.service", tmp_path) == 3
+    assert process_count("/gone", tmp_path) == process_count("", tmp_path) == 0
+    (tmp_path / "42").mkdir()
+    (tmp_path / "42/status").write_text("Name:\tx\nCpus_allowed_list:\t2-3\n")
+    assert allowed_cpus(42, tmp_path) == "2-3"
+    assert allowed_cpus(43, tmp_path) == allowed_cpus(0, tmp_path) == ""

@@ -1,0 +1,129 @@
+from gpuwarden.control.states import (
+    Card,
+    GatewayData,
+    GatewayWorker,
+    PlanData,
+    PlannedWorker,
+    ThermalData,
+)
+from gpuwarden.guard.lifecycle import UnitFacts
+from gpuwarden.guard.status import Seen, status_line, summarise
+from gpuwarden.values import ServiceState, ThermalState, WorkerState
+
+CARD = Card(
+    index=0,
+    uuid="GPU-0",
+    name="A100",
+    pci_address="0000:41:00.0",
+    minor=0,
+    numa_node=0,
+    present=True,
+)
+PLAN = PlanData(
+    driver_version="1",
+    simulated=True,
+    cards=[CARD],
+    workers=[
+        PlannedWorker(
+            number=0, gpu_index=0, gpu_uuid="GPU-0", numa_node=0, cpus="1", memory_max_bytes=1
+        )
+    ],
+    housekeeping_cpus="0",
+)
+COOL = ThermalData(
+    index=0,
+    uuid="GPU-0",
+    name="A100",
+    pci_address="0000:41:00.0",
+    numa_node=0,
+    state=ThermalState.NORMAL,
+    since=1,
+)
+UP = UnitFacts(active_state="active", sub_state="running", main_pid=10)
+
+
+def gateway(*workers: GatewayWorker) -> GatewayData:
+    return GatewayData(
+        queue_depth=0,
+        queue_limit=100,
+        workers_active=len(workers),
+        accepted=0,
+        completed=0,
+        failed=0,
+        rejected=0,
+        retried=0,
+        mean_response_seconds=None,
+        p95_response_seconds=None,
+        workers=list(workers),
+    )
+
+
+def told(pid: int, state: str = "busy") -> GatewayWorker:
+    return GatewayWorker.model_validate(
+        {"number": 0, "pid": pid, "state": state, "outstanding": 1, "requests": 5, "failures": 1}
+    )
+
+
+def seen(**changes: object) -> Seen:
+    good: dict[str, object] = {
+        "version": "1",
+        "plan": PLAN,
+        "units": {0: UP},
+        "thermal": {0: COOL},
+        "gateway": gateway(told(10)),
+        "was_ready": frozenset({0}),
+    }
+    return Seen(**{**good, **changes})  # type: ignore[arg-type]
+
+
+def test_a_healthy_node_is_running_without_reasons() -> None:
+    data = summarise(seen())
+    assert (data.state, data.reasons, data.workers_ready) == (ServiceState.RUNNING, [], 1)
+    assert data.workers[0].state is WorkerState.BUSY
+    assert status_line(data) == "running: SIMULATED cards, 1 of 1 workers ready, 1 cards"
+
+
+def test_it_is_starting_until_each_worker_was_ready_once() -> None:
+    down = {"units": {0: UnitFacts("activating")}, "gateway": gateway()}
+    assert summarise(seen(**down, was_ready=frozenset())).state is ServiceState.STARTING
+    later = summarise(seen(**down))
+    assert later.state is ServiceState.DEGRADED
+    assert later.reasons == ["worker 0 is starting"]
+
+
+def test_a_failed_worker_degrades_the_service_with_its_reason() -> None:
+    failed = UnitFacts("failed", "failed", result="oom-kill")
+    data = summarise(seen(units={0: failed}, gateway=gateway(), was_ready=frozenset()))
+    assert data.state is ServiceState.DEGRADED
+    assert data.reasons == ["worker 0 failed: killed by the kernel at its memory limit"]
+
+
+def test_a_worker_that_systemd_refuses_to_start_counts_as_failed() -> None:
+    data = summarise(
+        seen(units={0: UnitFacts()}, gateway=gateway(), job_errors={0: "StartUnit: assert"})
+    )
+    assert data.workers[0].state is WorkerState.FAILED
+    assert "assert" in data.reasons[0]
+
+
+def test_a_silent_thermal_guard_makes_its_card_blind() -> None:
+    data = summarise(seen(thermal={}))
+    assert data.gpus[0].state is ThermalState.BLIND
+    assert data.reasons == ["GPU 0 is blind: its thermal guard says nothing"]
+
+
+def test_no_plan_no_gateway_and_no_workers_are_said() -> None:
+    data = summarise(seen(plan=None, gateway=None, units={}))
+    assert data.state is ServiceState.DEGRADED
+    assert "medgemma-numa" in data.reasons[0]
+    assert "medgemma-gateway" in data.reasons[1]
+
+
+def test_what_the_gateway_says_of_a_former_life_is_not_believed() -> None:
+    data = summarise(seen(gateway=gateway(told(pid=9))))
+    assert data.workers[0].state is WorkerState.READY
+    assert data.workers[0].requests == 0
+
+
+def test_stopping_wins_over_everything() -> None:
+    assert summarise(seen(stopping=True)).state is ServiceState.STOPPING

@@ -1,0 +1,1 @@
+"""Tools that build what is shipped; nothing here is installed."""
