@@ -28,7 +28,9 @@ class Answer:
         return str(self.body["error"]["message"])
 
 
-def predict(node: Node, path: str, media_type: str = "application/dicom", extra: str = "") -> Answer:
+def predict(
+    node: Node, path: str, media_type: str = "application/dicom", extra: str = ""
+) -> Answer:
     """POST the file at ``path`` in the node as a multipart /predict request."""
     return curl(node, f"-F 'image=@{path};type={media_type}' -F question=stats {extra}", "/predict")
 
@@ -50,9 +52,11 @@ def main_pid(node: Node, unit: str) -> int:
 
 def state(node: Node) -> str:
     """Manager.State on the bus."""
-    return node.run(
-        "busctl get-property org.gpuwarden1 /org/gpuwarden1 org.gpuwarden1.Manager State"
-    ).text.split()[1].strip('"')
+    return (
+        node.run("busctl get-property org.gpuwarden1 /org/gpuwarden1 org.gpuwarden1.Manager State")
+        .text.split()[1]
+        .strip('"')
+    )
 
 
 def status(node: Node) -> dict[str, Any]:
@@ -66,9 +70,7 @@ def status(node: Node) -> dict[str, Any]:
 
 def wait_for(node: Node, condition: str, timeout_seconds: float = 60) -> None:
     """Wait until a shell condition holds in the node; tried again each 0.2 s there."""
-    node.run(
-        f"until {condition}; do sleep 0.2; done", timeout_seconds=timeout_seconds
-    )
+    node.run(f"until {condition}; do sleep 0.2; done", timeout_seconds=timeout_seconds)
 
 
 def wait_for_state(node: Node, wanted: str, timeout_seconds: float = 90) -> None:

@@ -54,8 +54,9 @@ def test_workers_run_where_the_plan_says_by_the_kernels_own_word(node: Node) -> 
         )
         allowed = node.run(f"awk '/^Cpus_allowed_list/ {{print $2}}' /proc/{pid}/status").text
         assert allowed == worker["cpus"]
-        node_cpus = node.run(f"cat /sys/bus/pci/devices/{plan['cards'][gpu]['pci_address']}"
-                             "/local_cpulist").text
+        node_cpus = node.run(
+            f"cat /sys/bus/pci/devices/{plan['cards'][gpu]['pci_address']}/local_cpulist"
+        ).text
         assert allowed in (node_cpus, *node_cpus.split("-"))
         files = f"/sys/fs/cgroup{group}"
         assert int(node.run(f"cat {files}/memory.max").text) == worker["memory_max_bytes"]

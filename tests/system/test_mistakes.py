@@ -142,7 +142,9 @@ def test_an_upload_of_300_mb_is_refused_before_it_is_read(node: Node) -> None:
 
 def test_a_node_without_a_card_says_so_and_stays_inspectable(node: Node) -> None:
     node.run("systemctl stop medgemma-guard medgemma-thermal.target", timeout_seconds=120)
-    node.run("dpkg -r gpuwarden-simulator; rm -f /var/lib/gpuwarden/cards.json", timeout_seconds=120)
+    node.run(
+        "dpkg -r gpuwarden-simulator; rm -f /var/lib/gpuwarden/cards.json", timeout_seconds=120
+    )
     node.run("systemctl restart medgemma-numa; systemctl start medgemma-guard")
     wait_for_state(node, "degraded")
     assert "driver" in node.run("systemctl show -P StatusText medgemma-guard").text
