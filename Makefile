@@ -55,3 +55,20 @@ test: $(VENV)/ready deb ## everything: lint, types, unit, integration (private b
 .PHONY: run
 run: $(VENV)/ready deb ## the main job: a node with two simulated cards answers about a DICOM image
 	$(PYTHON) -m tests.node.demo
+
+# The test node: a Debian 12 with systemd, 2 NUMA nodes and 2 simulated cards, under QEMU.
+.PHONY: node-image
+node-image: $(VENV)/ready ## build the test nodes' images (Debian 12 and 13) and boot them once
+	$(PYTHON) -m tests.node build --bare
+
+# As it was typed: make would take the dollars of CMD='echo $HOME' for its own.
+override export CMD := $(value CMD)
+
+.PHONY: vm
+vm: $(VENV)/ready deb ## run CMD='...' as root in a fresh node with the service running
+	@if [ -z "$$CMD" ]; then echo "usage: make vm CMD='systemctl status medgemma-guard'" >&2; exit 2; fi
+	$(PYTHON) -m tests.node run "$$CMD"
+
+.PHONY: shell
+shell: $(VENV)/ready deb ## a root shell in a fresh node with the service running
+	@$(PYTHON) -m tests.node shell

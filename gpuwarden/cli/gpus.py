@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
+from gpuwarden import names
 from gpuwarden.cli.exits import Exit
 from gpuwarden.cli.options import add_json
 from gpuwarden.cli.output import (
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the cards; 1 when one is critical, blind or lost."""
-    known = get_status_or_last()
+    known = get_status_or_last(names.GUARD_STATE_FILE)
     warn(known.caveat)
     gpus = known.data.gpus
     if arguments.json:

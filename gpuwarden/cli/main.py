@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Protocol, cast
 
 from gpuwarden.cli.exits import CommandError, Exit
+from gpuwarden.cli.output import warn
 
 COMMANDS = {
     "status": "the whole service on one screen",
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = command.run(arguments)
         sys.stdout.flush()
     except CommandError as error:
-        print(f"gpuwarden: {error}", file=sys.stderr)
+        warn(str(error))
         return error.code
     except BrokenPipeError:  # the reader, say head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 
-from gpuwarden.config.problems import one_line
+from gpuwarden.text import one_line
 
 UNKNOWN = "-"
 _COLOURS = {"good": "32", "warn": "33", "bad": "31", "strong": "1"}
@@ -32,7 +32,8 @@ def _is_number(cell: str) -> bool:
 
 
 def fitted(line: str) -> str:
-    """The line, cut to the terminal's width; whole when it goes into a file or pipe."""
+    """The line without anything that repaints a terminal; cut to its width where there is one."""
+    line = one_line(line)
     if not sys.stdout.isatty():
         return line
     columns = shutil.get_terminal_size().columns
@@ -52,7 +53,7 @@ def coloured(text: str, kind: str) -> str:
 def warn(text: str) -> None:
     """Say something beside the answer proper: on stderr, so that JSON stays JSON."""
     if text:
-        print(f"gpuwarden: {text}", file=sys.stderr)
+        print(f"gpuwarden: {one_line(text)}", file=sys.stderr)
 
 
 def unix_now() -> float:

@@ -6,9 +6,9 @@ from pathlib import Path
 from gpuwarden import names
 from gpuwarden.cli.exits import CommandError, Exit
 from gpuwarden.cli.options import add_json
-from gpuwarden.config.problems import one_line
 from gpuwarden.control.requests import RELOAD, ReloadAnswer
 from gpuwarden.control.socket import ControlError, ControlUnreachableError, ask
+from gpuwarden.text import one_line
 
 TIMEOUT_SECONDS = 60.0  # a dozen components with 5 s each at worst
 

@@ -56,7 +56,7 @@ def get_status() -> GuardData:
         raise CommandError(message, Exit.WRONG) from error
 
 
-def get_status_or_last(state_file: Path = names.GUARD_STATE_FILE) -> Known:
+def get_status_or_last(state_file: Path) -> Known:
     """The live status; while the service is off the bus, the last one that it published.
 
     :raises CommandError: as :func:`get_status`, and when there is no last status either.

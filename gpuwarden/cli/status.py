@@ -2,6 +2,7 @@
 
 import argparse
 
+from gpuwarden import names
 from gpuwarden.cli.advice import advice
 from gpuwarden.cli.exits import Exit
 from gpuwarden.cli.gpus import gpu_lines
@@ -9,8 +10,8 @@ from gpuwarden.cli.options import add_json
 from gpuwarden.cli.output import coloured, fitted, table, unix_now, warn
 from gpuwarden.cli.service import Known, get_status_or_last
 from gpuwarden.cli.workers import worker_lines
-from gpuwarden.config.problems import one_line
 from gpuwarden.control.states import GatewayData
+from gpuwarden.text import one_line
 from gpuwarden.values import ServiceState
 
 _STATE_COLOURS = {ServiceState.RUNNING: "good", ServiceState.DEGRADED: "bad"}
@@ -26,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     The JSON is the answer of the bus method GetStatus.
     """
-    known = get_status_or_last()
+    known = get_status_or_last(names.GUARD_STATE_FILE)
     warn(known.caveat)
     if arguments.json:
         print(known.data.model_dump_json(indent=2))
@@ -42,13 +43,14 @@ def screen(known: Known, now_unix_seconds: float) -> list[str]:
     data = known.data
     simulated = " with SIMULATED cards" if data.simulated else ""
     state = coloured(data.state.upper(), _STATE_COLOURS.get(data.state, "warn"))
-    lines = [f"gpuwarden {data.version} is {state}{simulated}"]
-    lines += [fitted(f"  because: {one_line(reason)}") for reason in data.reasons]
+    lines = [f"gpuwarden {one_line(data.version)} is {state}{simulated}"]
+    lines += [fitted(f"  because: {reason}") for reason in data.reasons]
     ready = f"{data.workers_ready} of {data.workers_total} ready"
     lines += ["", f"{coloured('Workers', 'strong')}: {ready}"]
     lines += worker_lines(data.workers, now_unix_seconds)
     lines += ["", coloured("Cards", "strong"), *gpu_lines(data.gpus, now_unix_seconds)]
-    lines += ["", f"{coloured('Requests', 'strong')}: {fitted(_queue_line(data.gateway))}"]
+    now, so_far = _request_lines(data.gateway)
+    lines += ["", f"{coloured('Requests', 'strong')}: {now}", f"  {so_far}"]
     helpful = advice(data, live=known.is_live)
     if helpful:
         rows = [(command, f"# {what}") for command, what in helpful]
@@ -57,14 +59,14 @@ def screen(known: Known, now_unix_seconds: float) -> list[str]:
     return lines
 
 
-def _queue_line(gateway: GatewayData | None) -> str:
+def _request_lines(gateway: GatewayData | None) -> tuple[str, str]:
     if gateway is None:
-        return "the gateway has not published its state"
+        return "unknown", "the gateway has not published its state"
     paused = "PAUSED, " if gateway.paused else ""
     mean = gateway.mean_response_seconds
     timing = "" if mean is None else f", {mean:.2f} s on average"
     return (
-        f"{paused}{gateway.queue_depth} of {gateway.queue_limit} waiting, "
+        f"{paused}{gateway.queue_depth} of {gateway.queue_limit} waiting",
         f"{gateway.completed} answered{timing}, {gateway.failed} failed, "
-        f"{gateway.rejected} refused, {gateway.retried} retried"
+        f"{gateway.rejected} refused, {gateway.retried} retried",
     )

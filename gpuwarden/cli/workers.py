@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Sequence
 
+from gpuwarden import names
 from gpuwarden.cli.exits import Exit
 from gpuwarden.cli.options import add_json
 from gpuwarden.cli.output import UNKNOWN, coloured, duration, fitted, table, unix_now, warn
@@ -23,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the workers; 1 when one has failed, is stuck or a ghost."""
-    known = get_status_or_last()
+    known = get_status_or_last(names.GUARD_STATE_FILE)
     warn(known.caveat)
     workers = known.data.workers
     if arguments.json:

@@ -1,6 +1,6 @@
 """The TOML configuration: models, loading, generated reference. Its only reader."""
 
-from gpuwarden.config.accepted import accepted_configuration, effective_configuration
+from gpuwarden.config.accepted import accepted_configuration, digest, effective_configuration
 from gpuwarden.config.loader import load_configuration
 from gpuwarden.config.models import Configuration
 from gpuwarden.config.problems import ConfigurationError, Problem
@@ -10,6 +10,7 @@ __all__ = [
     "ConfigurationError",
     "Problem",
     "accepted_configuration",
+    "digest",
     "effective_configuration",
     "load_configuration",
 ]

@@ -3,6 +3,7 @@
 A file that breaks later changes nothing for a component that starts meanwhile.
 """
 
+import hashlib
 import logging
 from pathlib import Path
 
@@ -33,3 +34,8 @@ def effective_configuration() -> Configuration:
     :raises ConfigurationError: nothing was accepted yet and the files are wrong.
     """
     return accepted_configuration() or load_configuration()
+
+
+def digest(configuration: Configuration) -> str:
+    """The same for equal configurations, so that a plan can say which one it was made for."""
+    return hashlib.sha256(configuration.model_dump_json().encode()).hexdigest()[:16]

@@ -9,6 +9,8 @@ import re
 import tomllib
 from typing import NamedTuple
 
+NESTING_LIMIT = 100  # ours needs 4; far below what Python's own stack allows
+
 KeyPath = tuple[str | int, ...]
 
 _BLANK = re.compile(r"(?:[ \t\n]|\r\n|#[^\n]*)*")
@@ -31,7 +33,8 @@ def key_lines(text: str) -> dict[KeyPath, int]:
 
     A table written in several places has the line of its own header, else of its first mention.
 
-    :raises RecursionError: nested deeper than the interpreter allows, as in ``tomllib`` itself.
+    :raises RecursionError: nested deeper than NESTING_LIMIT. ``tomllib`` raises it too, for lists
+        and inline tables, but takes dotted keys of any depth, which other code then chokes on.
     """
     scanner = _Scanner(text)
     scanner.document()
@@ -123,12 +126,16 @@ class _Scanner:
             match = self._expect(_KEY_PART)
             quoted = match["quoted"]
             parts.append(match["bare"] if quoted is None else tomllib.loads(f"k={quoted}")["k"])
+            if len(parts) > NESTING_LIMIT:
+                raise RecursionError("a key of too many parts")
             dot = _KEY_DOT.match(self.text, self.position)
             if dot is None:
                 return parts
             self.position = dot.end()
 
     def _value(self, path: KeyPath) -> None:
+        if len(path) > NESTING_LIMIT:
+            raise RecursionError("values nested too deeply")
         self._skip_blank()
         start = self.text[self.position]
         if start == "[":

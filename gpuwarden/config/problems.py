@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from pathlib import Path
 
+from gpuwarden.text import one_line
+
 SHOWN_CHARACTERS = 60  # of a value; the operator recognises it by its beginning
 
 
@@ -40,11 +42,6 @@ class ConfigurationError(Exception):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(str(problem) for problem in self.problems))
-
-
-def one_line(text: str) -> str:
-    """The text with everything that would break or repaint a terminal line escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def shown_key(path: Sequence[str | int]) -> str:

@@ -56,7 +56,7 @@ def read_source(file: Path) -> Source:
         try:
             return Source(file, tomllib.loads(text), key_lines(text), tuple(problems))
         except RecursionError:
-            found, allowed = "lists or tables nested too deeply", "the settings of the manual"
+            found, allowed = "lists or tables nested too deeply", "a few levels, as in the manual"
             return Source(file, problems=(*problems, Problem(file, None, "", found, allowed)))
         except ValueError as error:  # TOMLDecodeError, or Python's own limit on a number's digits
             problem, text = explain_syntax(file, text, error)

@@ -19,7 +19,7 @@ from typing import Any
 
 PROTOCOL_VERSION = 1
 RECORD_LIMIT_BYTES = 64 * 1024  # far under net.core.wmem_default (208 KiB), so a record always goes
-CLIENTS_LIMIT = 16  # at once; the clients are our own few daemons and the operator's commands
+CLIENTS_LIMIT = 16  # answered at once: our own few daemons and the operator's commands
 REQUEST_TIMEOUT_SECONDS = 5.0  # for a client to say what it wants, and to take its answer
 ACCEPT_RETRY_SECONDS = 0.2  # after a failed accept (no descriptors left), instead of spinning
 
@@ -121,6 +121,7 @@ class ControlServer:
         self._handlers = handlers
         self._allowed_uids = uids
         self._clients: set[asyncio.Task[None]] = set()
+        self._being_answered = 0
         self._accepting = asyncio.create_task(self._accept(), name="control-accept")
 
     async def close(self) -> None:
@@ -174,7 +175,7 @@ class ControlServer:
         uid = peer_uid(connection)
         if uid not in self._allowed_uids:
             raise ControlError("AccessDenied", f"user {uid} may not ask here")
-        if len(self._clients) > CLIENTS_LIMIT:
+        if self._being_answered >= CLIENTS_LIMIT:
             raise ControlError("Busy", f"{CLIENTS_LIMIT} requests are being answered")
 
     async def _handle(self, request: Document) -> Document:
@@ -183,6 +184,7 @@ class ControlServer:
         if handler is None:
             known = ", ".join(sorted(self._handlers))
             raise ControlError("InvalidArgument", f"unknown request {name!r}; known: {known}")
+        self._being_answered += 1
         try:
             result = handler(request)
             return await result if inspect.isawaitable(result) else result
@@ -191,6 +193,8 @@ class ControlServer:
         except Exception as error:  # one faulty handler must not end the daemon
             _log.exception("control request %s failed", name)
             raise ControlError("Failed", f"{type(error).__name__}: {error}") from error
+        finally:
+            self._being_answered -= 1
 
 
 def peer_uid(connection: socket.socket) -> int:

@@ -74,13 +74,17 @@ class PlannedWorker(State):
 
 
 class PlanData(State):
-    """The placement plan: cards of the node and where each worker goes."""
+    """The placement plan: cards of the node and where each worker goes.
+
+    ``configuration_digest`` tells which configuration it was made for.
+    """
 
     driver_version: str | None
     simulated: bool
     cards: list[Card]
     workers: list[PlannedWorker]
     housekeeping_cpus: str
+    configuration_digest: str = ""
     warnings: list[str] = []
     reason: str = ""
 

@@ -5,6 +5,7 @@ from 1 MiB on the socket is read straight into it. Nothing is ever decoded here.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
@@ -27,6 +28,8 @@ from gpuwarden.gateway.buffers import Buffer, BufferPool, class_bytes
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.multipart import Part, broken, split
 from gpuwarden.worker.frames import INLINE_LIMIT_BYTES
+
+log = logging.getLogger(__name__)
 
 TAKE_OVER_BYTES = 1 << 20  # below, the parser's copies cost less than a new connection
 
@@ -83,7 +86,13 @@ class Room:
             self.buffer = None
 
     def _acquire(self, length: int) -> Buffer:
-        buffer = self.pool.acquire(length)
+        try:
+            buffer = self.pool.acquire(length)
+        except OSError as error:
+            log.error("a buffer of %d bytes can't be had: %s", class_bytes(length), error)
+            raise ApiError(
+                "unavailable", "no memory for the body", retry_after_seconds=5
+            ) from error
         if buffer is None:
             raise ApiError(
                 "queue_full", "no room for another body of this size now", retry_after_seconds=1

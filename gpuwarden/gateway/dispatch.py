@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpuwarden.control.snapshot import boottime_nanoseconds
-from gpuwarden.gateway.body import Body
+from gpuwarden.gateway.body import Body, Room
 from gpuwarden.gateway.buffers import Buffer, BufferPool
 from gpuwarden.gateway.errors import ApiError, worker_error
-from gpuwarden.gateway.link import WorkerLink
+from gpuwarden.gateway.link import Tally, WorkerLink
 from gpuwarden.gateway.messages import Hello, Result
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.settings import GatewaySettings
@@ -57,6 +57,7 @@ class Job:
 
     request: Request
     accepted_at: float
+    room: Room
     body: Body | None = None
     outcome: asyncio.Future[Answer] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -80,6 +81,7 @@ class Dispatcher:
         self.statistics = Statistics()
         self.pool = pool
         self.links: dict[int, WorkerLink] = {}
+        self._tallies: dict[int, Tally] = {}
         self.queue = RequestQueue(limits_of(settings), self._loop.time())
         self._jobs: dict[int, Job] = {}
         self._on_change = on_change
@@ -101,18 +103,21 @@ class Dispatcher:
             request = self.queue.admit(length, now)
         except Refused as refused:
             raise self._refusal(refused.reason) from None
-        job = Job(request, now)
+        room = Room(
+            self.pool,
+            self.settings.upload_limit_bytes,
+            lambda larger: self._resize(request, larger),
+        )
+        try:
+            room.reserve(length)
+        except ApiError:
+            self.queue.cancel(request, now)
+            raise
+        job = Job(request, now, room)
         self._jobs[request.number] = job
         self.statistics.accepted += 1
         self._on_change()
         return job
-
-    def resize(self, job: Job, length: int) -> None:
-        """The body turns out to be larger. Raises ApiError 429."""
-        try:
-            self.queue.resize(job.request, length)
-        except Refused as refused:
-            raise self._refusal(refused.reason) from None
 
     async def execute(self, job: Job, body: Body) -> Answer:
         """Have a worker answer it. Raises ApiError if that can't be had."""
@@ -120,19 +125,17 @@ class Dispatcher:
         self._carry_out(self.queue.enqueue(job.request, self._loop.time()))
         return await job.outcome
 
-    def leave(self, job: Job) -> None:
-        """The caller has its answer, or doesn't wait any longer."""
-        self._jobs.pop(job.request.number, None)
-        self._carry_out(self.queue.cancel(job.request, self._loop.time()))
-
-    def count_rejection(self) -> None:
+    def reject(self) -> None:
         """A request was refused by its headers."""
         self.statistics.rejected += 1
         self._on_change()
 
-    def settle(self, job: Job, error: BaseException | None) -> None:
-        """Count how an accepted request ended."""
+    def leave(self, job: Job, error: BaseException | None) -> None:
+        """The caller has its answer or its error, or doesn't wait any longer."""
         now = self._loop.time()
+        self._jobs.pop(job.request.number, None)
+        self._carry_out(self.queue.cancel(job.request, now))
+        job.room.free()
         if error is None:
             started = job.request.dispatched_at or now
             self.statistics.complete(now - job.accepted_at, now - started)
@@ -141,6 +144,12 @@ class Dispatcher:
         else:
             self.statistics.failed += 1
         self._on_change()
+
+    def _resize(self, request: Request, length: int) -> None:
+        try:
+            self.queue.resize(request, length)
+        except Refused as refused:
+            raise self._refusal(refused.reason) from None
 
     def _refusal(self, reason: Refusal) -> ApiError:
         wait = self.statistics.retry_after_seconds(
@@ -163,6 +172,7 @@ class Dispatcher:
     def connected(self, link: WorkerLink, hello: Hello) -> None:
         """A recognised worker has introduced itself."""
         self.links[link.key] = link
+        link.tally = self._tallies.setdefault(link.number, link.tally)
         self.queue.attach(link.seat)
         self.state_changed(link, hello.state)
 
@@ -201,6 +211,9 @@ class Dispatcher:
         if self.links.pop(link.key, None) is None:
             return
         unanswered = link.seat.outstanding
+        if unanswered:
+            link.tally.failures += 1
+            link.tally.last_error = f"died with {unanswered} requests unanswered"
         level = logging.WARNING if unanswered else logging.INFO
         log.log(
             level,
@@ -230,13 +243,13 @@ class Dispatcher:
     # --- the inside
 
     def _deliver(self, link: WorkerLink, job: Job | None, result: Result) -> None:
-        link.requests += 1
+        link.tally.requests += 1
         error = None
         if not result.ok and result.error is not None:
             error = worker_error(result.error.type, result.error.message)
             if error.status >= 500:
-                link.failures += 1
-                link.last_error = error.type
+                link.tally.failures += 1
+                link.tally.last_error = error.type
         if job is None or job.outcome.done():
             return
         if error is not None:

@@ -6,7 +6,7 @@ import time
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from gpuwarden.gateway.admission import Upload, examine
-from gpuwarden.gateway.body import Body, Room, receive
+from gpuwarden.gateway.body import Body, receive
 from gpuwarden.gateway.dispatch import Dispatcher, Job
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.http import Routes, json_response
@@ -37,21 +37,17 @@ class Endpoints:
             upload = examine(request, dispatcher.settings)
             job = dispatcher.admit(upload.length or 0)
         except ApiError:
-            dispatcher.count_rejection()
+            dispatcher.reject()
             raise
-        limit = dispatcher.settings.upload_limit_bytes
-        room = Room(dispatcher.pool, limit, lambda length: dispatcher.resize(job, length))
         failure: BaseException | None = None
         try:
-            body = await self._receive(request, upload, job, room)
+            body = await self._receive(request, upload, job)
             answer = await dispatcher.execute(job, body)
         except BaseException as error:
             failure = error
             raise
         finally:
-            dispatcher.leave(job)
-            room.free()
-            dispatcher.settle(job, failure)
+            dispatcher.leave(job, failure)
         seconds = asyncio.get_running_loop().time() - job.accepted_at
         return json_response(
             {
@@ -62,13 +58,12 @@ class Endpoints:
             }
         )
 
-    async def _receive(self, request: BaseRequest, upload: Upload, job: Job, room: Room) -> Body:
-        room.reserve(upload.length or 0)
+    async def _receive(self, request: BaseRequest, upload: Upload, job: Job) -> Body:
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
             request.transport.write(CONTINUE)
         try:
             async with asyncio.timeout_at(job.request.deadline):
-                return await receive(request, upload, room)
+                return await receive(request, upload, job.room)
         except TimeoutError:
             raise ApiError(
                 "request_timeout", "the body did not come within the time limit", param="body"
@@ -86,7 +81,7 @@ class Endpoints:
             return json_response({"ready": True, "workers_ready": ready})
         reasons = [
             f"worker {link.number} is {'stuck' if link.seat.stalled else link.state}"
-            + (f": {link.last_error}" if link.last_error else "")
+            + (f": {link.tally.last_error}" if link.tally.last_error else "")
             for link in links
         ]
         if self._dispatcher.queue.draining:

@@ -27,8 +27,12 @@ STATUS = {
 WORKER_ERRORS = {
     "bad_image": "bad_image",
     "bad_request": "invalid_request",
-    "invalid_request": "invalid_request",
     "engine_error": "engine_error",
+    "result_too_large": "engine_error",
+    "worker_crashed": "worker_crashed",  # its decoding process, not the worker
+    "execution_timeout": "execution_timeout",
+    "deadline_exceeded": "execution_timeout",
+    "unknown_buffer": "internal_error",
 }
 
 

@@ -38,6 +38,8 @@ class JsonRequestHandler(web.RequestHandler):
         """Answer what is not HTTP, or what a handler failed on; quotes nothing of the request."""
         if request.writer.output_size > 0:
             raise ConnectionError("the answer has begun already")
+        if isinstance(exc, ConnectionError):
+            raise exc  # the client left: there is nobody to answer
         if status < 500:
             error = ApiError("invalid_request", "the request is not well-formed HTTP")
         else:

@@ -1,6 +1,7 @@
 """One worker's connection: its frames in both directions, and what it holds of ours."""
 
 import logging
+from dataclasses import dataclass
 from typing import Protocol
 
 from gpuwarden import __version__
@@ -52,6 +53,15 @@ class LinkOwner(Protocol):
         """Something to publish has changed."""
 
 
+@dataclass
+class Tally:
+    """What a worker has done, over all its connections to this gateway."""
+
+    requests: int = 0
+    failures: int = 0
+    last_error: str = ""
+
+
 class WorkerLink:
     """A worker as the gateway knows it; ``channel`` is set by whoever accepted the connection."""
 
@@ -63,9 +73,7 @@ class WorkerLink:
         self.number = peer.number if peer.number is not None else -1
         self.model = ""
         self.state = "loading"
-        self.requests = 0
-        self.failures = 0
-        self.last_error = ""
+        self.tally = Tally()
         self.memory: Memory | None = None
         self.seat = Seat(key, card=0, max_batch=1)
         self.leases: dict[int, Body] = {}
@@ -195,5 +203,5 @@ class WorkerLink:
     def _on_state(self, change: StateChange) -> None:
         self.state = change.state
         if change.error:
-            self.last_error = change.error
+            self.tally.last_error = change.error
         self._owner.state_changed(self, change.state)

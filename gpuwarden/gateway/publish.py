@@ -102,16 +102,17 @@ def gateway_data(dispatcher: Dispatcher) -> GatewayData:
 
 def worker_data(link: WorkerLink) -> GatewayWorker:
     """One connected worker as it is published."""
-    memory = link.memory
+    memory, tally = link.memory, link.tally
+    stuck = "an execution passed its time limit and has not ended"
     state = cast(Literal["loading", "ready", "busy", "draining"], link.published_state)
     return GatewayWorker(
         number=link.number,
         pid=link.peer.pid,
         state=state,
         outstanding=link.seat.outstanding,
-        requests=link.requests,
-        failures=link.failures,
-        last_error=link.last_error,
+        requests=tally.requests,
+        failures=tally.failures,
+        last_error=stuck if link.seat.stalled else tally.last_error,
         vram_reserved_bytes=memory.vram_reserved_bytes if memory else None,
         vram_allocated_bytes=memory.vram_allocated_bytes if memory else None,
     )

@@ -6,13 +6,17 @@ import ctypes
 import logging
 import signal
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from aiohttp import web
 
 from gpuwarden.config import ConfigurationError, effective_configuration
+from gpuwarden.control.requests import RELOAD, ReloadAnswer
 from gpuwarden.control.snapshot import SnapshotWriter
+from gpuwarden.control.socket import ControlError, ControlServer
+from gpuwarden.control.socket import serve as serve_control
 from gpuwarden.gateway.buffers import BufferPool
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.endpoints import Endpoints
@@ -30,7 +34,7 @@ log = logging.getLogger(__name__)
 
 EXIT_CONFIGURATION = 78  # EX_CONFIG of sysexits.h
 BACKLOG = 1024
-DRAIN_SECONDS = 30.0  # the unit's TimeoutStopSec is 40
+DRAIN_SECONDS = 17.0  # aiohttp may wait for it twice; the unit's TimeoutStopSec is 40
 PR_SET_DUMPABLE = 4  # prctl(2)
 
 
@@ -45,6 +49,7 @@ class Sockets:
     http: list[socket.socket]
     dispatch: socket.socket
     identify: PeerIdentity
+    control: list[socket.socket] = field(default_factory=list)
 
 
 def main(argv: list[str]) -> int:
@@ -99,7 +104,7 @@ def open_sockets(arguments: argparse.Namespace) -> Sockets:
     dispatch = handed["dispatch"][0]
     if dispatch.family != socket.AF_UNIX or dispatch.type != socket.SOCK_SEQPACKET:
         raise StartError("medgemma-dispatch.socket needs ListenSequentialPacket= with a path")
-    return Sockets(handed["http"], dispatch, worker_of_unit)
+    return Sockets(handed["http"], dispatch, worker_of_unit, handed.get("control", []))
 
 
 def bind_http(address: str) -> socket.socket:
@@ -144,20 +149,36 @@ class Service:
     ) -> None:
         loop = asyncio.get_running_loop()
         self._notifier = notifier
-        self._http = sockets.http
+        self._sockets = sockets
         self._publisher = Publisher(writer, notifier)
         self.pool = BufferPool(settings.pool_bytes, loop.call_soon)
         self.dispatcher = Dispatcher(settings, self.pool, self._publisher.changed)
         self._listener = WorkerListener(sockets.dispatch, self.dispatcher, sockets.identify)
-        server = make_server(Endpoints(self.dispatcher).routes())
-        self._runner = web.ServerRunner(server, shutdown_timeout=DRAIN_SECONDS)
+        self._routes = Endpoints(self.dispatcher).routes()
+        self._runner = web.ServerRunner(make_server(self._routes), shutdown_timeout=DRAIN_SECONDS)
+        self._control: list[ControlServer] = []
 
     async def start(self) -> None:
         """Serve clients and workers."""
         await self._runner.setup()
-        for http in self._http:
+        for http in self._sockets.http:
             await web.SockSite(self._runner, http, backlog=BACKLOG).start()
+        for control in self._sockets.control:
+            self._control.append(await serve_control(control, {RELOAD: self.reload}))
         self._notifier.ready()
+
+    def reload(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Take a changed configuration into use. Raises ControlError if there is none to be had."""
+        try:
+            configuration = effective_configuration()
+        except ConfigurationError as error:
+            raise ControlError("Failed", f"the former configuration stays: {error}") from error
+        settings = gateway_settings(configuration)
+        logging.getLogger().setLevel(configuration.log.level.upper())
+        self.dispatcher.apply(settings)
+        self._routes.header_limit_bytes = settings.header_limit_bytes
+        self._publisher.changed()
+        return ReloadAnswer(applied=["gateway"]).model_dump()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Publish and prove to be alive until ``stop`` is set; a failure of either ends this."""
@@ -174,6 +195,8 @@ class Service:
     async def close(self) -> None:
         """Finish what was accepted, then hang up on everybody."""
         self.dispatcher.queue.draining = True
+        for control in self._control:
+            await control.close()
         watchdog = asyncio.create_task(feed_watchdog(self._notifier))
         await self._runner.cleanup()  # closes the listening sockets, waits for what runs
         watchdog.cancel()

@@ -36,8 +36,7 @@ class Receiver(asyncio.BufferedProtocol):
             self._settle(None)
 
     def eof_received(self) -> bool | None:
-        """The client sends no more: to aiohttp that is a lost connection."""
-        self._settle(ConnectionResetError("the client closed the connection"))
+        """The client sends no more: to aiohttp that is a lost connection, which follows."""
         return self._http.eof_received()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -13,6 +13,7 @@ from gpuwarden.config import (
     Configuration,
     ConfigurationError,
     accepted_configuration,
+    digest,
     load_configuration,
 )
 from gpuwarden.control.requests import RELOAD
@@ -27,6 +28,7 @@ from gpuwarden.names import (
     BUS_NAME,
     GUARD_STATE_FILE,
     SHUTDOWN_UNIT,
+    THERMAL_TARGET,
 )
 from gpuwarden.systemd.activation import take_sockets
 from gpuwarden.systemd.events import Event, tell
@@ -49,7 +51,7 @@ def main(argv: list[str]) -> int:
     if configuration is None:
         return EXIT_CONFIGURATION
     logging.getLogger().setLevel(configuration.log.level.upper())
-    asyncio.run(Service(notifier, faults).run())
+    asyncio.run(Service(notifier, configuration, faults).run())
     return 0
 
 
@@ -69,8 +71,11 @@ def _configuration(notifier: Notifier) -> tuple[Configuration | None, tuple[str,
 class Service:
     """Wires bus, supervisor, control socket, snapshot and systemd together."""
 
-    def __init__(self, notifier: Notifier, faults: tuple[str, ...]) -> None:
+    def __init__(
+        self, notifier: Notifier, configuration: Configuration, faults: tuple[str, ...]
+    ) -> None:
         self._notifier = notifier
+        self._configuration = configuration
         self._writer = SnapshotWriter(GUARD_STATE_FILE, "guard")
         self._bus = Bus()
         self._systemd = Systemd(self._bus)
@@ -114,13 +119,20 @@ class Service:
             await self._bus.close()
 
     async def _begin_work(self) -> None:
-        """Start the workers, once the helper that will stop them with us is up."""
+        """Start thermal guards and workers, once the helper that will stop the workers is up.
+
+        Our own Wants= can't start the thermal guards: the target got its list from the planner
+        after systemd had made up its mind.
+        """
         try:
             await self._systemd.start(SHUTDOWN_UNIT, timeout_seconds=30)
-            self._supervisor.start_workers()
-        except (JobError, BusError) as error:
-            log.error("could not start %s: %s", SHUTDOWN_UNIT, error)
-            raise
+            if self._supervisor.is_planned_for(digest(self._configuration)):
+                await self._systemd.start(THERMAL_TARGET, timeout_seconds=30)
+            else:
+                await self._supervisor.replan()
+        except JobError as error:
+            log.error("not everything could be started: %s", error)
+        self._supervisor.start_workers()
 
     async def _turn(self) -> None:
         turn = asyncio.create_task(self._supervisor.turn())

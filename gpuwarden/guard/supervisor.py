@@ -119,6 +119,10 @@ class Supervisor:
         """Have the next turn begin now."""
         self._wake.set()
 
+    def is_planned_for(self, configuration_digest: str) -> bool:
+        """Whether the plan was made for that configuration."""
+        return self._plan is not None and self._plan.configuration_digest == configuration_digest
+
     async def replan(self) -> None:
         """Have the placement planned again; new workers start, running ones are left alone.
 

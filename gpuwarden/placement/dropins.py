@@ -64,7 +64,7 @@ def worker_text(
 ) -> str:
     """The drop-in of one worker."""
     lines = [
-        f"# {card.name} at {card.pci_address}",
+        f"# {' '.join(card.name.split())} at {card.pci_address}",
         "[Service]",
         f"Slice={names.gpu_slice(worker.gpu_index)}",
         *_cpu_lines(worker, topology),

@@ -9,12 +9,12 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpuwarden import names
-from gpuwarden.config import Configuration, ConfigurationError, load_configuration
+from gpuwarden.config import Configuration, ConfigurationError, effective_configuration
 from gpuwarden.control.snapshot import SnapshotError, boot_id, read_snapshot
 from gpuwarden.control.states import PlanData, PlannedWorker
 from gpuwarden.systemd.notify import Notifier
@@ -35,8 +35,7 @@ class LaunchError(Exception):
 class Places:
     """Where everything lies; the defaults are the contract's."""
 
-    config_file: Path = names.CONFIG_FILE
-    config_directory: Path = names.CONFIG_DIRECTORY
+    load: Callable[[], Configuration] = effective_configuration
     plan_file: Path = names.PLAN_FILE
     worker_host: Path = WORKER_HOST
 
@@ -121,7 +120,7 @@ def _worker_number(argv: list[str]) -> int:
 
 def _configuration(places: Places) -> Configuration:
     try:
-        return load_configuration(places.config_file, places.config_directory)
+        return places.load()
     except ConfigurationError as error:
         problems = "; ".join(str(error).splitlines())
         raise LaunchError(f"the configuration is refused: {problems}") from error

@@ -6,7 +6,7 @@ Never fails: where it can't do what was asked it does the next best and says so 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gpuwarden.config import Configuration
+from gpuwarden.config import Configuration, digest
 from gpuwarden.control.states import Card, PlanData, PlannedWorker
 from gpuwarden.topology.cpulist import format_cpu_list, parse_cpu_list
 from gpuwarden.topology.model import NO_NODE, Topology
@@ -65,6 +65,7 @@ def make_plan(
         cards=ordered,
         workers=workers,
         housekeeping_cpus=format_cpu_list(housekeeping),
+        configuration_digest=digest(configuration),
         warnings=said,
         reason=_reason(driver, ordered, workers),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpuwarden import names
-from gpuwarden.config import Configuration, ConfigurationError, load_configuration
+from gpuwarden.config import Configuration, ConfigurationError, effective_configuration
 from gpuwarden.control.snapshot import SnapshotError, SnapshotWriter, boot_id, read_snapshot
 from gpuwarden.control.states import Card, PlanData
 from gpuwarden.nvml.card import CardIdentity
@@ -35,8 +35,7 @@ CONFIGURATION_REFUSED = "the configuration was refused: "
 class Places:
     """Where everything lies; the defaults are the contract's."""
 
-    config_file: Path = names.CONFIG_FILE
-    config_directory: Path = names.CONFIG_DIRECTORY
+    load: Callable[[], Configuration] = effective_configuration
     unit_directory: Path = Path("/run/systemd/system")
     plan_file: Path = names.PLAN_FILE
     cards_file: Path = names.CARDS_FILE
@@ -74,7 +73,7 @@ def run(
     """The whole service, once."""
     try:
         configuration, warnings = (
-            load_configuration(places.config_file, places.config_directory),
+            places.load(),
             list[str](),
         )
     except ConfigurationError as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpuwarden.bus.bus import Bus
+from gpuwarden.bus.errors import RemoteError
 from gpuwarden.bus.signals import Signal
 
 log = logging.getLogger(__name__)
@@ -17,6 +18,7 @@ log = logging.getLogger(__name__)
 SYSTEMD = "org.freedesktop.systemd1"
 MANAGER_PATH = "/org/freedesktop/systemd1"
 MANAGER = f"{SYSTEMD}.Manager"
+NO_SUCH_UNIT = f"{SYSTEMD}.NoSuchUnit"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 READ_TIMEOUT_SECONDS = 5.0  # the guard's loop waits for it; its watchdog allows 20 s
 ACT_TIMEOUT_SECONDS = 30.0  # while systemd reloads its units, it answers nobody
@@ -92,8 +94,11 @@ class Systemd:
 
     async def reset_failed(self, unit: str) -> None:
         """Forget a unit's failure and its count of starts; no error if it isn't loaded."""
-        await self._manager("LoadUnit", "s", [unit])
-        await self._manager("ResetFailedUnit", "s", [unit])
+        try:
+            await self._manager("ResetFailedUnit", "s", [unit])
+        except RemoteError as error:
+            if error.name != NO_SUCH_UNIT:
+                raise
 
     async def _job(self, method: str, unit: str, timeout_seconds: float) -> None:
         self._asking += 1

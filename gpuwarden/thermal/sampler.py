@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 # Limit, memory and health change slowly; the limit's call costs 84 us on an H200, a sample 8 us.
 CONDITION_EVERY_SECONDS = 1.0
+# A card that fails for that long is opened anew: after a reload of the driver old handles are dead.
+OPEN_ANEW_AFTER_SECONDS = 10.0
 
 
 class Sampler:
@@ -49,6 +51,7 @@ class Sampler:
         self._limits = CardLimits()
         self._condition: Condition | None = None
         self._condition_read_at = 0.0
+        self._answered_at = 0.0
 
     def attempt(self) -> Observation:
         """Look at the card once. Never raises for what a driver may do."""
@@ -69,6 +72,8 @@ class Sampler:
             if self._reader is None:
                 self.close()
                 return NotSeen(self._card, Trouble.NO_DRIVER, str(error))
+            if self._clock() - self._answered_at >= OPEN_ANEW_AFTER_SECONDS:
+                self.close()
             return NotSeen(self._card, Trouble.SENSOR, str(error))
 
     def close(self) -> None:
@@ -97,15 +102,13 @@ class Sampler:
         for note in self._limits.notes:
             log.warning("GPU %d: %s", self._gpu_index, note)
         self._reader = reader
+        self._answered_at = self._clock()
 
     def _look(self) -> Observation:
         assert self._reader is not None, "opened before"
         sample = self._reader.sample()
-        now = self._clock()
-        if (
-            self._condition is None
-            or now - self._condition_read_at >= CONDITION_EVERY_SECONDS - 0.01
-        ):
+        now = self._answered_at = self._clock()
+        if self._condition is None or now - self._condition_read_at >= CONDITION_EVERY_SECONDS:
             self._condition = self._reader.condition()
             self._condition_read_at = now
         doubt = implausible(sample.temperature_celsius)

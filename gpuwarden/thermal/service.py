@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpuwarden import names
-from gpuwarden.config import Configuration, ConfigurationError, load_configuration
+from gpuwarden.config import Configuration, ConfigurationError, effective_configuration
 from gpuwarden.control.snapshot import SnapshotWriter
 from gpuwarden.nvml.library import choose_library
 from gpuwarden.systemd.journal import set_up_logging
@@ -43,8 +43,7 @@ LOOK_FOR_PLAN_SECONDS = 1.0  # reading a file costs nothing
 class Places:
     """Where everything lies; the defaults are the contract's."""
 
-    config_file: Path = names.CONFIG_FILE
-    config_directory: Path = names.CONFIG_DIRECTORY
+    load: Callable[[], Configuration] = effective_configuration
     plan_file: Path = names.PLAN_FILE
     snapshot_file: Callable[[int], Path] = names.thermal_snapshot_file
 
@@ -130,14 +129,13 @@ class ThermalGuard:
         """Publish each second, whatever the driver does; first when there is something to say."""
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._looked.wait(), BLIND_AFTER_SECONDS)
-        due = time.monotonic()
         while True:
-            self._take(age(self._view, time.monotonic(), _unix_microseconds()))
+            now = time.monotonic()
+            self._take(age(self._view, now, _unix_microseconds()))
             self._publish()
             if not self._outstanding or self._is_fresh():
                 self._notifier.watchdog()
-            due = max(due + PUBLISH_EVERY_SECONDS, time.monotonic())
-            await asyncio.sleep(due - time.monotonic())
+            await asyncio.sleep(self._until_next_tick(now))
 
     def _take(self, view: View) -> None:
         before, self._view = self._view, view
@@ -172,6 +170,13 @@ class ThermalGuard:
             self._ready = True
             self._notifier.ready()
 
+    def _until_next_tick(self, now: float) -> float:
+        """A second, or less if sight is lost sooner."""
+        if self._view.seen is None:
+            return PUBLISH_EVERY_SECONDS
+        left = self._view.seen_at + BLIND_AFTER_SECONDS - now
+        return max(min(PUBLISH_EVERY_SECONDS, left), 0.0)
+
     def _is_fresh(self) -> bool:
         """Whether a sample came in lately, so that one outstanding call is nothing to worry at."""
         return time.monotonic() - self._view.seen_at < BLIND_AFTER_SECONDS
@@ -197,7 +202,7 @@ async def _until_terminated(guard: ThermalGuard, notifier: Notifier) -> None:
 def _configuration(places: Places) -> tuple[Configuration, str]:
     """The configuration, or the defaults and the reason: a bad file never stops the cooling."""
     try:
-        return load_configuration(places.config_file, places.config_directory), ""
+        return places.load(), ""
     except ConfigurationError as error:
         problems = "; ".join(str(error).splitlines())
         log.error("the configuration was refused, the defaults hold: %s", problems)

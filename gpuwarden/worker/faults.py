@@ -1,5 +1,6 @@
 """What went wrong, told twice: to the caller with its text, to the log without."""
 
+import importlib
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from gpuwarden.worker.engine import RequestError
 MESSAGE_LIMIT_CHARACTERS = 500  # an error's text is for a human: a screen's worth
 LOCATION_FRAMES = 3
 _RUNTIME = Path(__file__).parent
+_REGISTRY = _RUNTIME / "engines" / "registry.py"
 
 
 @dataclass(frozen=True)
@@ -76,7 +78,12 @@ def engine_traceback(error: BaseException) -> List[str]:
 
 def _skip_runtime(trace: Optional[TracebackType]) -> Optional[TracebackType]:
     while trace is not None and trace.tb_next is not None:
-        if Path(trace.tb_frame.f_code.co_filename).parent != _RUNTIME:
+        if not _is_runtime(trace.tb_frame.f_code.co_filename):
             break
         trace = trace.tb_next
     return trace
+
+
+def _is_runtime(file: str) -> bool:
+    importing = file.startswith("<frozen importlib") or file == importlib.__file__
+    return importing or Path(file).parent == _RUNTIME or Path(file) == _REGISTRY

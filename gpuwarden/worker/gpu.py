@@ -69,6 +69,7 @@ class GpuThread:
             if call is None:
                 return
             call()
+            del call  # it holds the batch: patients' images
 
 
 def run_batch(engine: Engine, items: List[Any], mark: Callable[[], None]) -> List[Answer]:

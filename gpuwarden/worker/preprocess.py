@@ -27,7 +27,14 @@ def main(descriptor: int) -> int:
     """Serve the worker at the other end of a socket until it closes; the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the worker's to handle
     faulthandler.enable()  # code locations only
-    connection = socket.socket(fileno=descriptor)
+    with socket.socket(fileno=descriptor) as connection:
+        try:
+            return _serve(connection)
+        except (BrokenPipeError, ConnectionResetError):
+            return 0  # the worker has gone
+
+
+def _serve(connection: socket.socket) -> int:
     first = receive_frame(connection)
     if first is None:
         return 0

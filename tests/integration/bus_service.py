@@ -39,6 +39,9 @@ def exported(probe: Probe) -> Exported[None]:
     async def wait() -> Sequence[object]:
         return (await probe.wait(),)
 
+    async def cancel() -> Sequence[object]:
+        return (await probe.cancel(),)
+
     async def who(delay_seconds: float) -> Sequence[object]:
         await asyncio.sleep(delay_seconds)
         return (current_caller().sender,)
@@ -49,7 +52,7 @@ def exported(probe: Probe) -> Exported[None]:
         {
             "Fail": fail,
             "Wait": wait,
-            "Cancel": lambda: (probe.cancel(),),
+            "Cancel": cancel,
             "TakeLag": lambda: (probe.take_lag(),),
             "Echo": lambda text: (text,),
             "Who": who,

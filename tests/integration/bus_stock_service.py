@@ -30,8 +30,8 @@ class StockProbe(ServiceInterface):
         return await self.probe.wait()
 
     @method()
-    def Cancel(self) -> "u":
-        return self.probe.cancel()
+    async def Cancel(self) -> "u":
+        return await self.probe.cancel()
 
     @method()
     def TakeLag(self) -> "d":

@@ -145,13 +145,15 @@ async def read_reply(reader: asyncio.StreamReader) -> Reply:
 
 @contextlib.asynccontextmanager
 async def gateway_node(
-    identify: PeerIdentity = same_user, **settings: Any
+    identify: PeerIdentity = same_user,
+    control: list[socket.socket] | None = None,
+    **settings: Any,
 ) -> AsyncIterator[GatewayNode]:
     with tempfile.TemporaryDirectory(prefix="gateway-") as name:
         folder = Path(name)
         http = socket.create_server(("127.0.0.1", 0))
         port = http.getsockname()[1]
-        sockets = Sockets([http], bind_dispatch(folder / "dispatch.sock"), identify)
+        sockets = Sockets([http], bind_dispatch(folder / "dispatch.sock"), identify, control or [])
         notifier = RecordingNotifier()
         writer = SnapshotWriter(folder / "state.json", "gateway")
         service = Service(GatewaySettings(**settings), sockets, writer, notifier)

@@ -105,6 +105,16 @@ class PrivateBus:
         assert line.startswith(b"unix:"), "dbus-daemon did not start"
         self.socket.chmod(0o666)
 
+    async def reload(self, policies: Sequence[str]) -> None:
+        """Put other policies in force, as after the install of a package."""
+        self._policies = list(policies)
+        self._configuration.write_text(self._configured(), encoding="utf-8")
+        daemon = "org.freedesktop.DBus"
+        status, output = await self.busctl(
+            ROOT, "call", daemon, "/org/freedesktop/DBus", daemon, "ReloadConfig"
+        )
+        assert status == 0, output
+
     async def stop(self, number: int = signal.SIGKILL) -> None:
         """End the daemon, as a crash by default."""
         if self._process is not None:

@@ -18,6 +18,7 @@ class Probe:
 
     def __init__(self) -> None:
         self.waiting: list[asyncio.Task[object]] = []
+        self.somebody_waits = asyncio.Event()
         self.worst_lag_seconds = 0.0
 
     async def watch_lag(self) -> None:
@@ -36,10 +37,14 @@ class Probe:
         task = asyncio.current_task()
         assert task is not None
         self.waiting.append(task)
+        self.somebody_waits.set()
         await asyncio.Event().wait()
         return "never"
 
-    def cancel(self) -> int:
+    async def cancel(self) -> int:
+        """Cancel all that wait, once somebody does."""
+        await self.somebody_waits.wait()
+        self.somebody_waits.clear()
         count = len(self.waiting)
         for task in self.waiting:
             task.cancel()

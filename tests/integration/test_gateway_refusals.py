@@ -5,7 +5,7 @@ import os
 import pytest
 
 from tests.integration.gateway_node import gateway_node, read_reply
-from tests.integration.gateway_peer import GatewayPeer
+from tests.integration.gateway_peer import GatewayPeer, ReceivedJob
 
 MIB = 1 << 20
 
@@ -166,10 +166,12 @@ async def test_a_full_queue_refuses_with_a_time_to_come_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "limits", [{"queue_limit_bytes": 5 * MIB}, {"pool_bytes": 4 * MIB, "body_limit_bytes": 4 * MIB}]
+    ("queue_limit_bytes", "pool_bytes"), [(5 * MIB, 512 * MIB), (512 * MIB, 4 * MIB)]
 )
-async def test_bodies_that_fill_the_memory_refuse_the_next(limits: dict[str, int]) -> None:
-    async with gateway_node(**limits) as node:
+async def test_bodies_that_fill_the_memory_refuse_the_next(
+    queue_limit_bytes: int, pool_bytes: int
+) -> None:
+    async with gateway_node(queue_limit_bytes=queue_limit_bytes, pool_bytes=pool_bytes) as node:
         worker = await node.worker(auto=False)
         posted = asyncio.create_task(node.post(bytes(3 * MIB)))
         job = await worker.next_job()
@@ -177,12 +179,13 @@ async def test_bodies_that_fill_the_memory_refuse_the_next(limits: dict[str, int
         assert (reply.status, reply.error) == (429, "queue_full")
         assert (await asyncio.gather(node.post(b"x"), release(worker, job)))[0].status == 200
         assert (await posted).status == 200
+        assert node.service.dispatcher.statistics.rejected == 1
+        assert node.service.dispatcher.statistics.accepted == 2
 
 
-async def release(worker: GatewayPeer, job: object) -> None:
-    small = await worker.next_job()
-    worker.answer(small)
-    worker.answer(job)  # type: ignore[arg-type]  # handed over as it came
+async def release(worker: GatewayPeer, job: ReceivedJob) -> None:
+    worker.answer(await worker.next_job())
+    worker.answer(job)
 
 
 @pytest.mark.parametrize("length", [100, 3 * MIB])

@@ -122,15 +122,15 @@ async def test_one_poisonous_request_does_not_take_its_neighbours_along() -> Non
                     deaths += 1
                 else:
                     worker.answer(job)
-                    await node.until(lambda request=job: answered(node, request.frame.request))
+                    await until_answered(node, job.frame.request)
                 await asyncio.sleep(0)
         replies = [one.result() for one in posted]
         assert [reply.status for reply in replies] == [500, 200, 200, 200]
         assert deaths == 3
 
 
-def answered(node: GatewayNode, request: int) -> bool:
-    return request not in node.service.dispatcher.queue.requests
+async def until_answered(node: GatewayNode, request: int) -> None:
+    await node.until(lambda: request not in node.service.dispatcher.queue.requests)
 
 
 async def test_a_caller_that_hangs_up_cancels_its_request() -> None:

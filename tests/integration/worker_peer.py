@@ -164,6 +164,10 @@ class Node:
             if message.startswith(start):
                 return message
 
+    def gate(self, name: str) -> "Gate":
+        """A new gate of that name."""
+        return Gate(self.folder, name)
+
     def told_so_far(self) -> list[str]:
         """All notify messages until now."""
         while True:
@@ -173,6 +177,16 @@ class Node:
                 return self.messages
 
     @asynccontextmanager
+    async def scripted(
+        self, *, welcome: dict[str, Any] | None = None, **settings: Any
+    ) -> AsyncIterator[tuple["Worker", Connection]]:
+        """A worker with the Scripted model class, connected and ready."""
+        async with self.worker(engine="model_classes:Scripted", **settings) as worker:
+            connection = await self.accept(**(welcome or {}))
+            await connection.next_of(FrameType.CREDIT)
+            yield worker, connection
+
+    @asynccontextmanager
     async def worker(
         self, *, environment: dict[str, str] | None = None, **settings: Any
     ) -> AsyncIterator["Worker"]:
@@ -180,7 +194,7 @@ class Node:
         whole = {
             "number": 0,
             "engine": "echo",
-            "engine_path": [],
+            "engine_path": [str(Path(__file__).parent)],
             "model": "test-model",
             "options": {},
             "gpu_uuid": None,
@@ -241,6 +255,30 @@ class Worker:
 
     async def ended(self) -> int:
         return await asyncio.wait_for(self.process.wait(), DEADLINE_SECONDS)
+
+
+class Gate:
+    """A FIFO between the test and a model class: an event, not a time."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.path = str(folder / name)
+        os.mkfifo(self.path)
+        self._descriptor = os.open(self.path, os.O_RDWR | os.O_NONBLOCK)
+
+    def open(self) -> None:
+        """Let one who waits go on."""
+        os.write(self._descriptor, b".")
+
+    async def reached(self) -> None:
+        """Wait until the model class says so."""
+        loop = asyncio.get_running_loop()
+        event = asyncio.Event()
+        loop.add_reader(self._descriptor, event.set)
+        try:
+            await asyncio.wait_for(event.wait(), DEADLINE_SECONDS)
+        finally:
+            loop.remove_reader(self._descriptor)
+        os.read(self._descriptor, 1)
 
 
 def children_of(pid: int) -> list[int]:

@@ -45,29 +45,31 @@ def locked(name: str) -> Iterator[None]:
         yield
 
 
-def entry(kind: str, name: str, key: str, build: Callable[[Path], None]) -> Path:
-    """The folder ``build`` fills for ``key``, built once; older keys of ``name`` are removed.
+def entry(kind: str, group: str, key: str, variant: str, build: Callable[[Path], None]) -> Path:
+    """The folder that ``build`` fills, made once for each ``variant`` (may be empty) of ``key``.
 
-    A folder whose build was cut short is built again.
+    What ``group`` has under other keys is out of date and removed.  A folder whose build was cut
+    short is built again.
     """
-    folder = CACHE / kind / f"{name}-{key}"
+    folder = CACHE / kind / group / key / variant
     if (folder / COMPLETE).exists():
         return folder
-    with locked(f"{kind}-{name}"):
+    with locked(f"{kind}-{group}"):
         if (folder / COMPLETE).exists():
             return folder
-        remove_stale(folder.parent, name, folder.name)
+        remove_stale(CACHE / kind / group, key)
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         build(folder)
         (folder / COMPLETE).touch()
     return folder
 
 
-def remove_stale(parent: Path, name: str, keep: str) -> None:
-    """Removes ``keep`` itself where unfinished, and what else was built under ``name``."""
-    if parent.is_dir():
-        for folder in parent.iterdir():
-            if folder.name == keep or folder.name.rpartition("-")[0] == name:
+def remove_stale(group: Path, key: str) -> None:
+    """Removes what ``group`` holds under other keys."""
+    if group.is_dir():
+        for folder in group.iterdir():
+            if folder.name != key:
                 shutil.rmtree(folder)
 
 

@@ -38,7 +38,8 @@ for unit in $(systemctl list-units --plain --no-legend 'medgemma-worker@*' | awk
     group=$(sed 's/^0:://' /proc/$pid/cgroup)
     printf '%s\n  cgroup      %s\n  CPUs        %s\n  memory node %s\n  memory.max  %s\n' \
         $unit $group "$(awk '/^Cpus_allowed_list/ {print $2}' /proc/$pid/status)" \
-        "$(head -1 /proc/$pid/numa_maps | awk '{print $2}')" "$(cat /sys/fs/cgroup$group/memory.max)"
+        "$(head -1 /proc/$pid/numa_maps | awk '{print $2}')" \
+        "$(cat /sys/fs/cgroup$group/memory.max)"
 done"""
     ).text
 
@@ -47,8 +48,10 @@ def main() -> int:
     """Boot the node, ask about a DICOM image, show answer, state, kernel's view and bus."""
     began = time.monotonic()
     with installed_node() as node:
-        show("a node with the packages installed and medgemma-guard started",
-             node.run("cat /etc/debian_version; systemctl is-active medgemma-guard").text)
+        show(
+            "a node with the packages installed and medgemma-guard started",
+            node.run("cat /etc/debian_version; systemctl is-active medgemma-guard").text,
+        )
         node.put(ct_small(), "/tmp/ct.dcm")
         answer = json.loads(node.run(ASK).text)
         show("the answer to CT_small.dcm", json.dumps(answer, indent=2))

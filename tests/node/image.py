@@ -92,7 +92,7 @@ def image(suite: str = "bookworm") -> Image:
     if suite not in RECIPES:
         raise NodeError(f"no recipe for {suite!r}; there are: {', '.join(RECIPES)}")
     recipe = RECIPES[suite]
-    folder = cache.entry("images", suite, recipe.key, lambda target: build(recipe, target))
+    folder = cache.entry("images", suite, recipe.key, "", lambda target: build(recipe, target))
     return Image(folder, suite)
 
 

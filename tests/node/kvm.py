@@ -32,7 +32,7 @@ def usable(image: Image) -> bool:
             str(image.folder),
         )
     )
-    folder = cache.entry("kvm", image.suite, key, lambda target: probe(image, target))
+    folder = cache.entry("kvm", image.suite, key, "", lambda target: probe(image, target))
     return (folder / "usable").exists()
 
 

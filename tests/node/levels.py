@@ -14,13 +14,15 @@ from pathlib import Path
 from tests.node import cache, kvm
 from tests.node.channel import NodeError
 from tests.node.hardware import Hardware, Memory
-from tests.node.image import KERNEL_LINE, image
+from tests.node.image import image
 from tests.node.vm import Machine, Node, make_overlay
 
 DIST = cache.PROJECT / "dist"
 PACKAGES = ("gpuwarden", "gpuwarden-simulator")
 CONFIG_PATH = "/etc/gpuwarden/conf.d/50-node.toml"
 DEFAULT_HARDWARE = Hardware()
+# The defaults are those of a server; the node has 1.5 GiB.
+DEFAULT_CONFIG = '[workers]\nmemory_max_bytes = "400M"\n'
 INSTALL_SECONDS = 300.0
 RUNNING_SECONDS = 180.0
 STATE_COMMAND = "busctl get-property org.gpuwarden1 /org/gpuwarden1 org.gpuwarden1.Manager State"
@@ -42,7 +44,7 @@ def booted_node(suite: str = "bookworm", hardware: Hardware = DEFAULT_HARDWARE) 
 
 @contextlib.contextmanager
 def installed_node(
-    suite: str = "bookworm", hardware: Hardware = DEFAULT_HARDWARE, config: str | None = None
+    suite: str = "bookworm", hardware: Hardware = DEFAULT_HARDWARE, config: str = DEFAULT_CONFIG
 ) -> Iterator[Node]:
     """A node with both packages installed and ``medgemma-guard`` running.
 
@@ -98,10 +100,10 @@ def booted_level(chosen: Machine) -> Path:
         with Node(chosen, folder, folder / "disk.qcow2") as node:
             node.power_on(Memory(folder, shared=True))
             node.save(folder)
-        cache.say(f"booted {name} once in {time.monotonic() - started:.1f} s")
+        cache.say(f"{suite}: booted and saved in {time.monotonic() - started:.1f} s")
 
-    name = f"booted-{chosen.image.suite}-{variant(chosen)}"
-    return cache.entry("levels", name, machine_key(chosen), build)
+    suite = chosen.image.suite
+    return cache.entry("booted", suite, machine_key(chosen), variant(chosen), build)
 
 
 def installed_level(chosen: Machine, packages: list[Path], config: str | None) -> Path:
@@ -118,11 +120,11 @@ def installed_level(chosen: Machine, packages: list[Path], config: str | None) -
             install(node, packages)
             start_service(node, config)
             node.save(folder)
-        cache.say(f"installed {name} once in {time.monotonic() - started:.1f} s")
+        cache.say(f"{suite}: installed, started and saved in {time.monotonic() - started:.1f} s")
 
-    name = f"installed-{chosen.image.suite}-{variant(chosen, config)}"
-    key = cache.digest([below.name, *(path.read_bytes() for path in packages)])
-    return cache.entry("levels", name, key, build)
+    suite = chosen.image.suite
+    key = cache.digest([machine_key(chosen), *(path.read_bytes() for path in packages)])
+    return cache.entry("installed", suite, key, variant(chosen, config), build)
 
 
 def install(node: Node, packages: list[Path]) -> None:
@@ -150,19 +152,19 @@ def start_service(node: Node, config: str | None = None) -> None:
 
 
 def variant(chosen: Machine, config: str | None = None) -> str:
-    """A name for what may differ between nodes that are in use at the same time."""
-    return cache.digest([json.dumps(asdict(chosen.hardware)), str(config)])[:8]
+    """A name for what may differ between snapshots that are in use at the same time."""
+    return cache.digest([json.dumps(asdict(chosen.hardware)), str(config)])
 
 
 def machine_key(chosen: Machine) -> str:
-    """Changes with everything that a snapshot of the booted machine depends on."""
-    arguments = chosen.hardware.arguments(chosen.kvm, Memory())
+    """Changes with everything that a snapshot depends on, the hardware asked for apart."""
+    here = Path(__file__).parent
+    code = [here / name for name in ("vm.py", "levels.py", "hardware.py", "image.py")]
     return cache.digest(
         [
             chosen.image.folder.as_posix(),
-            KERNEL_LINE,
-            *arguments,
+            f"kvm: {chosen.kvm}",
             cache.qemu_version(),
-            *(Path(__file__).with_name(name).read_bytes() for name in ("vm.py", "levels.py")),
+            *(path.read_bytes() for path in code),
         ]
     )

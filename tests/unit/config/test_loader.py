@@ -277,6 +277,9 @@ def test_settings_that_are_wrong_in_themselves_are_not_held_against_others(files
         (b"\x7fELF\x02\x01\x01", 1, "Invalid"),
         (b"#" * (2**20 + 1), None, "more than 1 MiB"),
         (b"a = " + b"[" * 20000, None, "nested too deeply"),
+        (b"a = " + b"[" * 150 + b"]" * 150, None, "nested too deeply"),
+        (b"a" + b".a" * 2000 + b" = 1", None, "nested too deeply"),
+        (b"[a" + b".a" * 2000 + b"]", None, "nested too deeply"),
     ],
 )
 def test_what_is_no_configuration_file_is_said_to_be_none(

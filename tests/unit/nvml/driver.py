@@ -8,6 +8,11 @@ import ctypes
 from collections.abc import Callable
 from typing import Any, Final
 
+import pynvml
+import pytest
+
+from gpuwarden.nvml import calls
+
 OK: Final = 0
 NOT_SUPPORTED: Final = 3
 LOST: Final = 15
@@ -54,6 +59,14 @@ class StandInDriver:
             else:
                 entry.nvmlReturn, entry.valueType, entry.value.uiVal = OK, 1, found
         return OK
+
+
+def attach(driver: StandInDriver, monkeypatch: pytest.MonkeyPatch) -> StandInDriver:
+    """Have pynvml talk to ``driver``, whatever library is asked for."""
+    monkeypatch.setattr(calls, "load", lambda path: None)
+    monkeypatch.setattr(pynvml, "nvmlLib", driver)
+    monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+    return driver
 
 
 def _fill(answer: Any, arguments: tuple[Any, ...]) -> int:

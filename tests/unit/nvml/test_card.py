@@ -7,6 +7,7 @@ from gpuwarden.nvml.card import CardReader, identify
 from gpuwarden.nvml.errors import CardLostError, DriverError, NvmlError
 from gpuwarden.nvml.vocabulary import PowerKind
 from tests.unit.nvml.driver import LOST, NOT_SUPPORTED, UNKNOWN, Fails, StandInDriver
+from tests.unit.nvml.driver import attach as attach_driver
 
 
 def threshold(handle: object, kind: Any, output: object) -> Any:
@@ -36,8 +37,7 @@ H200_FIELDS: dict[int, Any] = {82: 36, 186: 129035, 193: -8, 194: -2, 195: 0, 19
 @pytest.fixture
 def attach(monkeypatch: pytest.MonkeyPatch) -> Any:
     def with_driver(driver: StandInDriver) -> CardReader:
-        monkeypatch.setattr(pynvml, "nvmlLib", driver)
-        monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+        attach_driver(driver, monkeypatch)
         return CardReader("card GPU-1", pynvml.c_nvmlDevice_t())
 
     return with_driver

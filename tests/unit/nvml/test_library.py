@@ -1,13 +1,12 @@
 from pathlib import Path
 from typing import Any
 
-import pynvml
 import pytest
 
 from gpuwarden.nvml import calls
 from gpuwarden.nvml.errors import CardLostError, DriverMissingError
 from gpuwarden.nvml.library import DRIVER_LIBRARY, Library, Session, choose_library
-from tests.unit.nvml.driver import LOST, UNKNOWN, Fails, StandInDriver
+from tests.unit.nvml.driver import LOST, UNKNOWN, Fails, StandInDriver, attach
 
 NAMED = {"GPUWARDEN_NVML_LIBRARY": "/usr/lib/gpuwarden-simulator/libnvidia-ml.so.1"}
 
@@ -38,11 +37,7 @@ def test_a_library_that_is_not_there_means_no_driver(tmp_path: Path) -> None:
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> Any:
     def with_driver(**answers: Any) -> Session:
-        driver = StandInDriver({"nvmlShutdown": None, **answers})
-        monkeypatch.setattr(calls, "load", lambda path: None)
-        monkeypatch.setattr(pynvml, "nvmlLib", driver)
-        monkeypatch.setattr(pynvml, "_LoadNvmlLibrary", lambda: None)
-        monkeypatch.setattr(pynvml, "_nvmlGetFunctionPointer_cache", {})
+        attach(StandInDriver({"nvmlShutdown": None, **answers}), monkeypatch)
         return Session(Library("stand-in", simulated=False))
 
     return with_driver

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from gpuwarden.config import load_configuration
 from gpuwarden.control.snapshot import boottime_nanoseconds, read_snapshot
 from gpuwarden.control.states import PlanData
 from gpuwarden.nvml.card import CardIdentity
@@ -21,9 +22,9 @@ class Node:
     """A node in a folder: its kernel, its driver, its systemd."""
 
     def __init__(self, root: Path) -> None:
+        self.config_file = root / "etc/gpuwarden.toml"
         self.places = Places(
-            config_file=root / "etc/gpuwarden.toml",
-            config_directory=root / "etc/conf.d",
+            load=lambda: load_configuration(self.config_file, None),
             unit_directory=root / "run/systemd/system",
             plan_file=root / "run/gpuwarden/plan.json",
             cards_file=root / "var/cards.json",
@@ -50,7 +51,7 @@ class Node:
         return {str(p.relative_to(root)): p.read_text() for p in root.rglob("*") if p.is_file()}
 
     def configure(self, text: str) -> None:
-        self.places.config_file.write_text(text)
+        self.config_file.write_text(text)
 
     def fail(self, text: str, *, hung: bool = False) -> None:
         def driver() -> Listing:

@@ -1,0 +1,120 @@
+"""Services and clients for bus tests."""
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gpuwarden.bus.bus import Bus
+from gpuwarden.bus.objects.publisher import Publisher
+from gpuwarden.bus.wire import plain
+from gpuwarden.control.states import GuardData
+from gpuwarden.names import BUS_NAME
+from tests.integration.bus_states import FixedSource, state
+from tests.integration.private_bus import REPOSITORY, PrivateBus
+from tests.integration.probe import INTERFACE, NAME, ROOT
+
+OURS = "tests.integration.bus_service"
+STOCK = "tests.integration.bus_stock_service"
+START_SECONDS = 15.0
+
+
+@asynccontextmanager
+async def service(
+    module: str, bus: PrivateBus, *arguments: str
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """The probe service in its own process, owning its name."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        module,
+        bus.address,
+        *arguments,
+        stdout=asyncio.subprocess.PIPE,
+        cwd=REPOSITORY,
+    )
+    assert process.stdout is not None
+    try:
+        async with asyncio.timeout(START_SECONDS):
+            assert await process.stdout.readline() == b"ready\n"
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()
+
+
+@asynccontextmanager
+async def client(bus: PrivateBus) -> AsyncIterator[Bus]:
+    """A connected client."""
+    connection = Bus(bus.address)
+    await connection.connect()
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def probe(
+    connection: Bus,
+    member: str,
+    signature: str = "",
+    body: list[object] | None = None,
+    timeout_seconds: float = 10.0,
+) -> object:
+    """Call the probe service; its one output."""
+    outputs = await connection.call(
+        NAME, ROOT, INTERFACE, member, signature, body, timeout_seconds=timeout_seconds
+    )
+    return plain(outputs[0]) if outputs else None
+
+
+async def lag_seconds(connection: Bus) -> float:
+    """The longest that the service's loop stood still since last asked."""
+    # The answer to this comes after any stall, and the service's clock has seen it by the next.
+    await probe(connection, "Echo", "s", [""], timeout_seconds=30.0)
+    lag = await probe(connection, "TakeLag", timeout_seconds=30.0)
+    assert isinstance(lag, float)
+    return lag
+
+
+async def abuse(bus: PrivateBus, kind: str, count: int) -> None:
+    """Let the abusive client run to its end."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "tests.integration.bus_abuse",
+        bus.address,
+        kind,
+        str(count),
+        cwd=REPOSITORY,
+    )
+    async with asyncio.timeout(30):
+        assert await process.wait() == 0
+
+
+class Guarded:
+    """What stands for the guard: the real objects over a state that the test sets."""
+
+    def __init__(self, bus: Bus, data: GuardData) -> None:
+        self.bus = bus
+        self.source = FixedSource(data)
+        self.publisher = Publisher(bus, self.source)
+
+    def publish(self, data: GuardData) -> None:
+        self.source.data = data
+        self.publisher.publish(data)
+
+
+@asynccontextmanager
+async def guarded(bus: PrivateBus, data: GuardData | None = None) -> AsyncIterator[Guarded]:
+    """The exported service with its name owned."""
+    connection = Bus(bus.address)
+    served = Guarded(connection, data or state())
+    await connection.connect()
+    await connection.own_name(BUS_NAME)
+    try:
+        yield served
+    finally:
+        served.publisher.close()
+        await connection.close()

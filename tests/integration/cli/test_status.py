@@ -1,0 +1,167 @@
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+from dbus_next.message import Message
+
+from gpuwarden import names
+from gpuwarden.cli import service
+from gpuwarden.cli.main import main
+from gpuwarden.control.snapshot import SnapshotWriter
+from gpuwarden.control.states import GuardData
+from gpuwarden.values import ServiceState, ThermalState, WorkerState
+from tests.integration.cli.conftest import Answer, service_answering
+from tests.unit.cli.samples import gpu, guard, worker
+
+
+def answering(text: str) -> Answer:
+    def answer(message: Message) -> Message | None:
+        assert (message.path, message.interface, message.member, message.body) == (
+            "/org/gpuwarden1",
+            "org.gpuwarden1.Manager",
+            "GetStatus",
+            [],
+        )
+        return Message.new_method_return(message, "s", [text])
+
+    return answer
+
+
+async def run(*words: str) -> int:
+    return await asyncio.to_thread(main, words)
+
+
+@pytest.fixture(autouse=True)
+def state_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the guard would leave its last state; nothing is there yet."""
+    file = tmp_path / "state.json"
+    monkeypatch.setattr(names, "GUARD_STATE_FILE", file)
+    return file
+
+
+@pytest.mark.usefixtures("bus")
+@pytest.mark.parametrize(
+    ("command", "data", "code"),
+    [
+        ("status", guard(), 0),
+        ("status", guard(state=ServiceState.STARTING), 1),
+        ("status", guard(state=ServiceState.DEGRADED), 1),
+        ("gpus", guard(), 0),
+        ("gpus", guard(gpus=[gpu(0), gpu(1, state=ThermalState.LOST)]), 1),
+        ("workers", guard(workers=[worker(0, state=WorkerState.STOPPED)]), 0),
+        ("workers", guard(workers=[worker(0), worker(1, state=WorkerState.GHOST)]), 1),
+    ],
+)
+async def test_the_exit_code_tells_how_the_service_is(
+    command: str, data: GuardData, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with service_answering(answering(data.model_dump_json())):
+        assert await run(command) == code
+        text = capsys.readouterr()
+        assert text.err == ""
+        assert text.out.isascii()
+        assert await run(command, "--json") == code
+    document = json.loads(capsys.readouterr().out)
+    whole = data.model_dump(mode="json")
+    assert document == (whole if command == "status" else whole[command])
+
+
+@pytest.mark.usefixtures("bus")
+async def test_without_the_service_its_last_state_is_shown_and_said_to_be_old(
+    state_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = guard(state=ServiceState.DEGRADED, reasons=["no cards"])
+    SnapshotWriter(state_file, "guard", valid_milliseconds=0).publish(data)
+    assert await run("status") == 3
+    text = capsys.readouterr()
+    assert "medgemma-guard.service is not running (systemctl start" in text.err
+    assert "LAST KNOWN state, written 0 s ago" in text.err
+    assert "because: no cards" in text.out
+    assert "systemctl status medgemma-guard.service" in text.out
+    assert await run("status", "--json") == 3
+    assert GuardData.model_validate_json(capsys.readouterr().out) == data
+
+
+@pytest.mark.usefixtures("bus")
+@pytest.mark.parametrize("content", [None, "torn {"])
+@pytest.mark.parametrize("command", ["status", "gpus", "workers"])
+def test_without_the_service_and_a_last_state_both_are_said_to_be_missing(
+    command: str, content: str | None, state_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if content is not None:
+        state_file.write_text(content)
+    assert main([command]) == 3
+    text = capsys.readouterr()
+    assert text.out == ""
+    assert "medgemma-guard.service is not running" in text.err
+    assert f"nor is there a last state: {state_file}" in text.err
+
+
+async def test_without_a_bus_the_last_state_is_shown(
+    state_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DBUS_SYSTEM_BUS_ADDRESS", f"unix:path={tmp_path}/none")
+    SnapshotWriter(state_file, "guard").publish(guard())
+    assert await run("status") == 3
+    text = capsys.readouterr()
+    assert "no system bus (No such file or directory)" in text.err
+    assert "gpuwarden 0.1.0 is RUNNING" in text.out
+
+
+@pytest.mark.parametrize("bus", ["deny"], indirect=True)
+async def test_who_may_not_ask_learns_which_group_may(
+    bus: str, state_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("USER", "alice")
+    SnapshotWriter(state_file, "guard").publish(guard())
+    async with service_answering(answering(guard().model_dump_json())):
+        assert await run("status") == 3
+    text = capsys.readouterr()
+    assert text.out == ""
+    assert "root and members of the group gpuwarden may ask" in text.err
+    assert "adduser alice gpuwarden" in text.err
+
+
+@pytest.mark.usefixtures("bus")
+async def test_a_service_that_does_not_answer_in_time_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(service, "BUS_TIMEOUT_SECONDS", 1)
+    async with service_answering(lambda message: None):
+        assert await run("status") == 3
+    assert "no answer from medgemma-guard.service within 1 s" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("bus")
+@pytest.mark.parametrize("text", ["{}", "not JSON", '{"version": "9", "colour": "red"}'])
+async def test_an_answer_of_another_version_is_said_to_be_one(
+    text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with service_answering(answering(text)):
+        assert await run("status") == 1
+    error = capsys.readouterr().err
+    assert "not this command's version of a status" in error
+    assert "systemctl restart medgemma-guard.service" in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.usefixtures("bus")
+async def test_an_error_of_the_service_is_passed_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail(message: Message) -> Message:
+        return Message.new_error(message, "org.gpuwarden1.Error.Failed", "the plan is gone")
+
+    async with service_answering(fail):
+        assert await run("status") == 1
+    assert "the service could not answer: Call failed: the plan is gone" in capsys.readouterr().err
+
+
+async def test_a_host_without_busctl_is_told_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert await run("status") == 3
+    assert "apt install systemd" in capsys.readouterr().err

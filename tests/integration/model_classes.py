@@ -1,0 +1,66 @@
+"""Model classes that the worker's tests run: each request says what to do with it.
+
+``say_*`` and ``wait_*`` name a FIFO that a byte is written to or awaited from.
+"""
+
+import hashlib
+import logging
+import os
+import signal
+import warnings
+from pathlib import Path
+from typing import Any
+
+from gpuwarden.worker.engine import Context, Engine, Request
+
+
+def perform(stage: str, parameters: dict[str, Any]) -> None:
+    """What the request wants in this stage."""
+    if f"say_in_{stage}" in parameters:
+        with Path(parameters[f"say_in_{stage}"]).open("wb", buffering=0) as gate:
+            gate.write(b".")
+    if f"wait_in_{stage}" in parameters:
+        with Path(parameters[f"wait_in_{stage}"]).open("rb", buffering=0) as gate:
+            gate.read(1)
+    if f"raise_in_{stage}" in parameters:
+        text = parameters[f"raise_in_{stage}"]
+        logging.getLogger("some.library").error("it holds %s", text)
+        warnings.warn(f"it holds {text}", stacklevel=2)
+        raise ValueError(text)
+    if f"die_in_{stage}" in parameters:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Scripted(Engine):
+    """Does in each stage what the request's parameters say."""
+
+    simulated_vram_bytes = 1000
+
+    def load(self, context: Context) -> None:
+        perform("load", context.options)
+
+    def prepare(self) -> None:
+        perform("prepare", self.context.options)
+
+    def preprocess(self, request: Request) -> dict[str, Any]:
+        perform("preprocess", request.parameters)
+        digest = hashlib.sha256(request.body).hexdigest()
+        return {"parameters": request.parameters, "sha256": digest, "prepared_by": os.getpid()}
+
+    def predict(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for item in batch:
+            perform("predict", item["parameters"])
+        return [{**item, "batch": len(batch)} for item in batch]
+
+    def postprocess(self, result: dict[str, Any]) -> dict[str, Any]:
+        return {**result, "filling": "x" * result["parameters"].get("answer_bytes", 0)}
+
+
+class Whole(Engine):
+    """Hands the request itself over, with its body."""
+
+    def load(self, context: Context) -> None:
+        pass
+
+    def predict(self, batch: list[Request]) -> list[dict[str, Any]]:
+        return [{"sha256": hashlib.sha256(request.body).hexdigest()} for request in batch]

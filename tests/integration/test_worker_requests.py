@@ -1,0 +1,290 @@
+import fcntl
+import io
+import mmap
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import numpy
+import pydicom
+import pytest
+from PIL import Image
+from pydicom.data import get_testdata_file
+
+from gpuwarden.worker.frames import Frame, FrameType
+from tests.integration.worker_peer import (
+    SEALS,
+    LentBuffer,
+    Node,
+    children_of,
+    sha256,
+    until,
+)
+
+
+def cancel(request: int) -> Frame:
+    return Frame(FrameType.CANCEL, request, request + 500)
+
+
+def error_of(frame: Frame) -> str:
+    assert frame.meta["ok"] is False
+    kind: str = frame.meta["error"]["type"]
+    return kind
+
+
+async def test_the_next_batch_is_prepared_while_the_gpu_runs(node: Node) -> None:
+    prepared = node.gate("prepared")
+    async with node.scripted() as (_, connection):
+        # The first batch stays on the GPU until the second one's preprocess() lets it go.
+        connection.job(1, parameters={"wait_in_predict": prepared.path})
+        connection.job(2, parameters={"say_in_preprocess": prepared.path})
+        results = await connection.results(2)
+        assert results[1].meta["ok"]
+        assert results[2].meta["ok"]
+
+
+async def test_the_members_of_a_batch_run_together(node: Node) -> None:
+    async with node.scripted(preprocess_processes=2) as (_, connection):
+        connection.job(1, batch=9, count=2)
+        connection.job(2, batch=9, count=2)
+        results = await connection.results(2)
+        assert [results[n].meta["answer"]["batch"] for n in (1, 2)] == [2, 2]
+
+
+async def test_a_request_that_fails_leaves_its_batch(node: Node) -> None:
+    async with node.scripted() as (worker, connection):
+        connection.job(1, batch=9, count=2, parameters={"raise_in_preprocess": "Jane Roe"})
+        connection.job(2, batch=9, count=2)
+        results = await connection.results(2)
+        assert error_of(results[1]) == "engine_error"
+        assert "Jane Roe" in results[1].meta["error"]["message"]
+        assert results[2].meta["answer"]["batch"] == 1
+        assert "Roe" not in worker.log()
+        assert "ValueError at model_classes.py:" in worker.log()
+
+
+async def test_a_poisonous_request_fails_alone_and_nothing_of_it_is_logged(node: Node) -> None:
+    async with node.scripted() as (worker, connection):
+        connection.job(1, batch=9, count=2, parameters={"raise_in_predict": "Jane Roe"})
+        connection.job(2, batch=9, count=2)
+        results = await connection.results(2)
+        assert error_of(results[1]) == "engine_error"
+        assert results[2].meta["answer"]["batch"] == 1
+        assert "Roe" not in worker.log()
+        assert "ValueError at model_classes.py:" in worker.log()
+        assert "some.library: text withheld, from model_classes.py:" in worker.log()
+
+
+async def test_a_killed_cpu_process_costs_no_request(node: Node) -> None:
+    here, go = node.gate("here"), node.gate("go")
+    async with node.scripted() as (worker, connection):
+        said_and_waiting = {"say_in_preprocess": here.path, "wait_in_preprocess": go.path}
+        connection.job(1, parameters=said_and_waiting)
+        connection.job(2)
+        await here.reached()
+        (victim,) = children_of(worker.pid)
+        os.kill(victim, signal.SIGKILL)
+        await here.reached()  # by the process that took its place
+        go.open()
+        results = await connection.results(2)
+        assert results[1].meta["answer"]["prepared_by"] != victim
+        assert results[2].meta["ok"]
+        assert len(children_of(worker.pid)) == 1  # no zombie
+
+
+async def test_a_request_that_kills_its_processes_fails_alone(node: Node) -> None:
+    async with node.scripted() as (_, connection):
+        connection.job(1, parameters={"die_in_preprocess": True})
+        connection.job(2)
+        results = await connection.results(2)
+        assert error_of(results[1]) == "worker_crashed"
+        assert results[2].meta["ok"]
+
+
+async def test_a_preparation_that_never_ends_is_ended(node: Node) -> None:
+    never = node.gate("never")
+    async with node.scripted(execution_timeout_seconds=0.5) as (_, connection):
+        connection.job(1, parameters={"wait_in_preprocess": never.path})
+        connection.job(2)
+        results = await connection.results(2)
+        assert error_of(results[1]) == "execution_timeout"
+        assert results[2].meta["ok"]
+
+
+async def test_cancelled_requests_leave_wherever_they_are(node: Node) -> None:
+    running, busy, on_gpu = node.gate("running"), node.gate("busy"), node.gate("on_gpu")
+    async with node.scripted() as (_, connection):
+        gpu = {"say_in_predict": on_gpu.path, "wait_in_predict": running.path}
+        connection.job(1, parameters=gpu)
+        await on_gpu.reached()
+        connection.job(2, batch=2, count=2)  # prepared
+        being = {"say_in_preprocess": busy.path, "wait_in_preprocess": running.path}
+        connection.job(3, batch=2, count=2, parameters=being)  # being prepared
+        connection.job(4, batch=2, count=1)  # waits for a process
+        await busy.reached()
+        for request in (2, 4):
+            connection.send(cancel(request))
+            assert error_of((await connection.results(1))[request]) == "cancelled"
+        connection.send(cancel(3))
+        connection.send(cancel(1))  # too late: it is on the GPU
+        running.open()
+        running.open()
+        results = await connection.results(2)
+        assert error_of(results[3]) == "cancelled"
+        assert results[1].meta["ok"]
+
+
+async def test_a_request_past_its_deadline_is_not_run(node: Node) -> None:
+    async with node.scripted() as (_, connection):
+        connection.job(1, deadline_boottime_ns=1)
+        assert error_of((await connection.results(1))[1]) == "deadline_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        ({"buffer": 4, "size": 10, "offset": 0, "length": 10}, "unknown_buffer"),
+        ({"buffer": 4, "length": "10"}, "unknown_buffer"),
+        ({"buffer": 4, "size": 10, "offset": 0, "length": 10, "fd": True}, "unknown_buffer"),
+        (None, "bad_request"),
+    ],
+)
+async def test_a_job_that_cannot_be_understood_is_answered(
+    node: Node, body: Any, kind: str
+) -> None:
+    async with node.scripted() as (_, connection):
+        connection.job(1, batch=9, count=2, body=body)
+        connection.job(2, batch=9, count=2)
+        results = await connection.results(2)
+        assert error_of(results[1]) == kind
+        assert results[2].meta["ok"]
+
+
+async def test_a_buffer_that_could_shrink_is_refused(node: Node) -> None:
+    buffer = LentBuffer(4, bytes(100))
+    unsealed = os.memfd_create("unsealed", os.MFD_ALLOW_SEALING)
+    os.write(unsealed, bytes(100))
+    buffer.descriptor, sealed = unsealed, buffer.descriptor
+    async with node.scripted() as (_, connection):
+        connection.job(1, buffer)
+        result = (await connection.results(1))[1]
+        assert result.meta["error"]["message"] == "buffer is not sealed against shrinking"
+    os.close(unsealed)
+    os.close(sealed)
+
+
+def example() -> bytes:
+    path = get_testdata_file("CT_small.dcm")
+    assert isinstance(path, str)
+    return Path(path).read_bytes()
+
+
+def mapped_bodies(pid: int) -> int:
+    return Path(f"/proc/{pid}/maps").read_text().count("memfd:body")
+
+
+def open_bodies(pid: int) -> int:
+    return sum("memfd:body" in str(entry.readlink()) for entry in open_files(pid))
+
+
+def open_files(pid: int) -> list[Path]:
+    return list(Path(f"/proc/{pid}/fd").iterdir())
+
+
+def rights_of_bodies(pid: int) -> list[str]:
+    maps = Path(f"/proc/{pid}/maps").read_text().splitlines()
+    return [line.split()[1] for line in maps if "memfd:body" in line]
+
+
+async def test_a_buffer_is_mapped_once_and_until_it_is_retired(node: Node) -> None:
+    descriptor = os.memfd_create("body", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    os.ftruncate(descriptor, 200_000)
+    ours = mmap.mmap(descriptor, 200_000)
+    buffer = LentBuffer(4, b"-")
+    os.close(buffer.descriptor)
+    buffer.descriptor, buffer.size = descriptor, 200_000
+    fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, SEALS)
+    async with node.scripted() as (worker, connection):
+        (child,) = children_of(worker.pid)
+        for request in (1, 2, 3):
+            content = os.urandom(200_000)
+            ours[:] = content  # the gateway uses its buffer again
+            connection.job(request, buffer, first_time=request == 1)
+            answer = (await connection.results(1))[request].meta["answer"]
+            assert answer["sha256"] == sha256(content)
+            assert (mapped_bodies(child), open_bodies(worker.pid)) == (1, 1)
+            assert open_bodies(child) == 1  # Python's mapping keeps its own
+        connection.send(Frame(FrameType.RETIRE, meta={"buffer": 4}))
+        await until(lambda: mapped_bodies(child) == 0, "the CPU process unmapped the buffer")
+        assert (open_bodies(worker.pid), open_bodies(child)) == (0, 0)
+        connection.job(4, buffer, first_time=False)
+        assert error_of((await connection.results(1))[4]) == "unknown_buffer"
+    ours.close()
+    buffer.close()
+
+
+async def test_the_worker_cannot_write_into_the_buffer(node: Node) -> None:
+    buffer = LentBuffer(4, bytes(100_000))
+    async with node.scripted() as (worker, connection):
+        connection.job(1, buffer)
+        await connection.results(1)
+        assert rights_of_bodies(children_of(worker.pid)[0]) == ["r--s"]
+    buffer.close()
+
+
+async def test_a_whole_request_can_go_to_the_gpu(node: Node) -> None:
+    content = os.urandom(1_000_000)
+    buffer = LentBuffer(4, content)
+    async with node.worker(engine="model_classes:Whole"):
+        connection = await node.accept()
+        connection.job(1, buffer)
+        result = (await connection.results(1))[1]
+        assert result.meta["answer"]["sha256"] == sha256(content)
+    buffer.close()
+
+
+async def test_an_answer_over_a_record_is_an_error(node: Node) -> None:
+    async with node.scripted() as (_, connection):
+        connection.job(1, parameters={"answer_bytes": 200_000})
+        assert error_of((await connection.results(1))[1]) == "result_too_large"
+
+
+async def test_real_images_are_answered_and_bad_ones_told(node: Node) -> None:
+    stored = pydicom.dcmread(io.BytesIO(example())).pixel_array
+    large = numpy.random.default_rng(1).integers(0, 65536, (1500, 1500)).astype("u2")
+    png = io.BytesIO()
+    Image.fromarray(large).save(png, "PNG", compress_level=0)
+    buffer = LentBuffer(4, png.getvalue())
+    async with node.worker(engine="imagestats") as worker:
+        connection = await node.accept()
+        connection.job(1, example(), batch=9, count=2)
+        connection.job(2, buffer, batch=9, count=2)
+        connection.job(3, b"")
+        results = await connection.results(3)
+        ct = results[1].meta["answer"]
+        assert (ct["min"], ct["max"]) == (stored.min(), stored.max())
+        assert results[2].meta["answer"]["mean"] == pytest.approx(large.mean())
+        assert results[2].meta["answer"]["bit_depth"] == 16
+        assert error_of(results[3]) == "bad_image"
+        before = len(open_files(worker.pid))
+        for request in range(10, 20):
+            connection.job(request, buffer, first_time=False)
+            await connection.results(1)
+        await until(lambda: len(open_files(worker.pid)) <= before, "all files are closed")
+    buffer.close()
+
+
+async def test_many_requests_at_once_are_all_answered(node: Node) -> None:
+    async with node.worker(preprocess_processes=2, max_batch=4):
+        connection = await node.accept()
+        credits = (await connection.next_of(FrameType.CREDIT)).count
+        bodies = [os.urandom(1000) for _ in range(200)]
+        answered: dict[int, Frame] = {}
+        for request, body in enumerate(bodies):
+            connection.job(request, body, batch=request // 4, count=4)
+            if request - len(answered) >= credits - 1:
+                answered.update(await connection.results(4))
+        answered.update(await connection.results(200 - len(answered)))
+        digests = [answered[n].meta["answer"]["body_sha256"] for n in range(200)]
+        assert digests == [sha256(body) for body in bodies]
