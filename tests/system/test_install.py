@@ -1,0 +1,200 @@
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.node import cache, levels
+from tests.node.hardware import Memory
+from tests.node.vm import Machine, Node, make_overlay
+
+SUITES = ("bookworm", "trixie")
+RUNNING_UNITS = (
+    "medgemma-guard",
+    "medgemma-gateway",
+    "medgemma-thermal@0",
+    "medgemma-thermal@1",
+    "medgemma-worker@0",
+    "medgemma-worker@1",
+)
+DPKG_SECONDS = 300.0
+FILES = (
+    r"find / -xdev \( -path /proc -o -path /sys -o -path /tmp -o -path /var/tmp \) -prune -o -print"
+)
+# What Debian's own tools write about any package that comes and goes.
+DEBIANS_OWN = re.compile(
+    r"/var/log/|/var/cache/(man|ldconfig|debconf)|/var/lib/dpkg/[^/]*-old$|/var/lib/systemd/catalog"
+    r"|/etc/(passwd|group|shadow|gshadow)-$|/var/lib/systemd/(timers|coredump|linger)"
+)
+
+
+@pytest.fixture(scope="module", params=SUITES)
+def installed(request: pytest.FixtureRequest) -> Iterator[tuple[Machine, Path]]:
+    """A snapshot of a node on which both packages were installed, and nothing else done."""
+    machine = levels.machine(request.param)
+    below = levels.booted_level(machine)
+    with cache.workspace() as folder:
+        for memory in below.glob("memory*"):
+            cache.copy_sparse(memory, folder / memory.name)
+        make_overlay(below / "disk.qcow2", "qcow2", folder / "disk.qcow2")
+        with Node(machine, folder, folder / "disk.qcow2") as node:
+            node.restore(below, Memory(folder, shared=True))
+            node.run(f"{FILES} > /var/tmp/before")
+            levels.install(node, levels.debs())
+            node.save(folder)
+        yield machine, folder
+
+
+@pytest.fixture
+def node(installed: tuple[Machine, Path]) -> Iterator[Node]:
+    with levels.continued(*installed) as node:
+        yield node
+
+
+def added_files(node: Node) -> set[str]:
+    """Paths that are on the node's disk now and were not before the installation."""
+    before = set(node.get("/var/tmp/before").decode().splitlines())
+    now = set(node.run(FILES).text.splitlines())
+    return {path for path in now - before if not DEBIANS_OWN.search(path)}
+
+
+def units(node: Node, *states: str) -> list[str]:
+    """Our units that are loaded, in one of ``states`` if any is named."""
+    chosen = f"--state={','.join(states)}" if states else "--all"
+    listed = node.run(f"systemctl list-units --plain --no-legend {chosen} 'medgemma*' 'gpuwarden*'")
+    return [line.split()[0] for line in listed.text.splitlines()]
+
+
+def our_processes(node: Node) -> str:
+    return node.run("pgrep --list-full --full '/usr/lib/gpuwarden/'", check=False).text
+
+
+def main_pids(node: Node) -> dict[str, str]:
+    return {u: node.run(f"systemctl show -P MainPID {u}").text for u in RUNNING_UNITS}
+
+
+def newer(package: Path, folder: Path) -> Path:
+    """The package as a later version of itself."""
+    tree, target = folder / package.stem, folder / f"newer-{package.name}"
+    subprocess.run(["dpkg-deb", "-R", package, tree], check=True)
+    control = tree / "DEBIAN" / "control"
+    control.write_text(re.sub(r"0\.1\.0", "0.1.1~test", control.read_text()))
+    build = ["dpkg-deb", "--root-owner-group", "-Znone", "-b", str(tree), str(target)]
+    subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    return target
+
+
+def test_nothing_runs_after_installation(node: Node) -> None:
+    assert units(node, "active", "activating", "failed") == []
+    assert our_processes(node) == ""
+    assert node.run("systemctl is-enabled medgemma-guard", check=False).text == "disabled"
+    assert node.run("ss -Hltn 'sport = :7860'").text == ""
+    assert node.run("systemctl --failed --plain --no-legend").text == ""
+
+
+def test_installation_makes_users_and_folders(node: Node) -> None:
+    folders = "/run/gpuwarden /run/gpuwarden/gateway /var/lib/gpuwarden /var/lib/gpuwarden/jobs"
+    modes = node.run(f"stat --format '%n %U %a' {folders}").text.splitlines()
+
+    assert modes == [
+        "/run/gpuwarden root 755",
+        "/run/gpuwarden/gateway gpuwarden-gateway 755",
+        "/var/lib/gpuwarden root 755",
+        "/var/lib/gpuwarden/jobs gpuwarden-gateway 700",
+    ]
+    for user in ("gpuwarden-worker", "gpuwarden-gateway"):
+        assert node.run(f"id --name --groups {user}").text == user
+    assert node.run("getent group gpuwarden").text.endswith(":")
+
+
+def test_command_works_and_is_compiled_ahead(node: Node) -> None:
+    assert "0.1.0" in node.run("gpuwarden version").text
+    found = node.run("find /usr/lib/gpuwarden/app /usr/lib/gpuwarden/vendor -name '*.py*'").text
+    sources = {Path(path) for path in found.splitlines() if path.endswith(".py")}
+    compiled = {Path(path) for path in found.splitlines() if path.endswith(".pyc")}
+    assert len(sources) > 100
+    assert sources == {path.parents[1] / f"{path.name.split('.')[0]}.py" for path in compiled}
+
+
+def test_upgrade_restarts_all_but_the_workers(node: Node, tmp_path: Path) -> None:
+    levels.start_service(node)
+    node.run("echo '# the operator was here' >> /etc/gpuwarden/gpuwarden.toml")
+    before = main_pids(node)
+    cursor = node.run("journalctl --lines=0 --show-cursor").text.removeprefix("-- cursor: ")
+
+    levels.install(node, [newer(package, tmp_path) for package in levels.debs()])
+
+    after = main_pids(node)
+    unchanged = {unit for unit in RUNNING_UNITS if before[unit] == after[unit] != "0"}
+    assert unchanged == {"medgemma-worker@0", "medgemma-worker@1"}
+    assert units(node, "failed") == []
+    lines = node.run(
+        f"journalctl --after-cursor='{cursor}' --output=cat --unit='medgemma-thermal@*'"
+    ).text
+    events = re.findall(r"^(Stopping|Started) medgemma-thermal@(\d)", lines, re.MULTILINE)
+    assert events == [("Stopping", "0"), ("Started", "0"), ("Stopping", "1"), ("Started", "1")]
+    assert "the operator was here" in node.get("/etc/gpuwarden/gpuwarden.toml").decode()
+    node.wait_until(levels.STATE_COMMAND, r'^s "running"$', levels.RUNNING_SECONDS)
+
+
+def test_removal_stops_everything_and_keeps_what_is_the_operators(node: Node) -> None:
+    levels.start_service(node)
+    node.run("systemctl enable medgemma-guard")
+    node.run("echo > /etc/gpuwarden/conf.d/10-site.toml")
+
+    node.run("dpkg --remove gpuwarden-simulator gpuwarden", timeout_seconds=DPKG_SECONDS)
+
+    assert units(node, "active", "activating", "failed") == []
+    assert our_processes(node) == ""
+    assert (
+        node.run("pgrep --list-full --uid gpuwarden-worker,gpuwarden-gateway", check=False).text
+        == ""
+    )
+    assert node.run("ls -A /run/systemd/system; ls -d /run/gpuwarden*", check=False).text == ""
+    left = {path for path in added_files(node) if not path.startswith("/var/lib/dpkg/info/")}
+    assert {path for path in left if path.startswith("/usr")} == set()
+    assert left >= {"/etc/gpuwarden/gpuwarden.toml", "/etc/gpuwarden/conf.d/10-site.toml"}
+    assert "/var/lib/gpuwarden/cards.json" in left
+
+    node.run("dpkg --purge gpuwarden-simulator gpuwarden", timeout_seconds=DPKG_SECONDS)
+
+    assert added_files(node) == set()
+
+
+def test_purge_of_a_running_service_leaves_nothing(node: Node) -> None:
+    levels.start_service(node)
+
+    node.run("dpkg --purge gpuwarden-simulator gpuwarden", timeout_seconds=DPKG_SECONDS)
+
+    assert added_files(node) == set()
+    assert units(node) == []
+    assert our_processes(node) == ""
+
+
+def test_service_without_a_card_says_so_and_stays_inspectable(node: Node) -> None:
+    node.run("dpkg --purge gpuwarden-simulator", timeout_seconds=DPKG_SECONDS)
+
+    node.run("systemctl start medgemma-guard")
+
+    node.wait_until(levels.STATE_COMMAND, r'^s "degraded"$', levels.RUNNING_SECONDS)
+    status = node.run("systemctl show -P StatusText medgemma-guard").text
+    assert re.search(r"driver|card|GPU", status), status
+    assert "/org/gpuwarden1" in node.run("busctl tree org.gpuwarden1").text
+
+
+def test_simulator_refuses_a_machine_with_nvidias_driver(node: Node) -> None:
+    node.run("dpkg --purge gpuwarden-simulator", timeout_seconds=DPKG_SECONDS)
+    node.run("mkdir -p /tmp/driver/nvidia && echo 570 > /tmp/driver/nvidia/version")
+    node.run("mount --bind /tmp/driver /proc/driver")
+    package = next(path for path in levels.debs() if "simulator" in path.name)
+    node.put(package, "/var/tmp/simulator.deb")
+
+    refused = node.run(
+        "dpkg --install /var/tmp/simulator.deb", check=False, timeout_seconds=DPKG_SECONDS
+    )
+
+    assert refused.status != 0
+    assert "this machine runs NVIDIA's driver" in refused.error_text
+    assert node.run("dpkg-query -W -f '${db:Status-Abbrev}' gpuwarden").text.strip() == "ii"
+    assert "/usr/bin/gpuwarden-sim" not in added_files(node)
