@@ -121,7 +121,7 @@ def test_upgrade_restarts_all_but_the_workers(node: Node, tmp_path: Path) -> Non
     levels.start_service(node)
     node.run("echo '# the operator was here' >> /etc/gpuwarden/gpuwarden.toml")
     before = main_pids(node)
-    cursor = node.run("journalctl --lines=0 --show-cursor").text.removeprefix("-- cursor: ")
+    cursor = node.run("journalctl --lines=0 --show-cursor").text.split("cursor: ")[-1]
 
     levels.install(node, [newer(package, tmp_path) for package in levels.debs()])
 
