@@ -133,7 +133,8 @@ def test_upgrade_restarts_all_but_the_workers(node: Node, tmp_path: Path) -> Non
         f"journalctl --after-cursor='{cursor}' --output=cat --unit='medgemma-thermal@*'"
     ).text
     events = re.findall(r"^(Stopping|Started) medgemma-thermal@(\d)", lines, re.MULTILINE)
-    assert events == [("Stopping", "0"), ("Started", "0"), ("Stopping", "1"), ("Started", "1")]
+    one_by_one = [("Stopping", "0"), ("Started", "0"), ("Stopping", "1"), ("Started", "1")]
+    assert events == one_by_one, lines
     assert "the operator was here" in node.get("/etc/gpuwarden/gpuwarden.toml").decode()
     node.wait_until(levels.STATE_COMMAND, r'^s "running"$', levels.RUNNING_SECONDS)
 
