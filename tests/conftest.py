@@ -3,6 +3,11 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The time that an example takes on a busy machine is no fault of the code.
+settings.register_profile("busy machine", deadline=None)
+settings.load_profile("busy machine")
 
 LAYERS = ("unit", "integration", "system", "gpu")
 ABSENT_GPU = "no NVIDIA GPU"

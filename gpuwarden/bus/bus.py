@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 FIRST_RETRY_SECONDS = 0.05
 LAST_RETRY_SECONDS = 0.5
 
+# Methods under way when we stop get this long to end by themselves.
+DRAIN_SECONDS = 2.0
+
 ConnectHook = Callable[[], Awaitable[None]]
 
 
@@ -128,6 +131,7 @@ class Bus:
                     await task
         self._supervisor = self._claiming = None
         self._up.clear()
+        await self._server.drain(DRAIN_SECONDS)
         if self._connection is not None:
             await self._connection.close()
             self._connection = None

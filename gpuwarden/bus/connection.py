@@ -139,8 +139,7 @@ class HardenedMessageBus(MessageBus):
         self._writer.schedule_write(message)
 
     async def close(self) -> None:
-        """End running methods, send what is left to send, and close."""
-        await self._server.drain(CLOSE_SECONDS)
+        """Send what is left to send, and close."""
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._flush()
@@ -261,7 +260,8 @@ class HardenedMessageBus(MessageBus):
             message.body = parse_body(frame, message)
         except (*_PARSE_ERRORS, LimitsExceeded) as error:
             logger.warning("%s sent what can't be read: %s", message.sender, error)
-            self._answer_with(message, InvalidArgs(f"the answer can't be read: {error}"))
+            unread = InvalidArgs(f"the answer can't be read: {error}")
+            self._answer_with(message, error if isinstance(error, BusError) else unread)
             return
         if message.message_type is MessageType.SIGNAL:
             self._on_signal(message)

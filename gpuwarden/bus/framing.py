@@ -96,6 +96,8 @@ class FrameReader:
         if len(data) - at < _FIXED_HEADER_BYTES:
             return 0
         order, header = _byte_order(data[at])
+        body_bytes: int
+        fields_bytes: int
         body_bytes, _, fields_bytes = header.unpack_from(data, at + 4)
         if data[at + 3] != _PROTOCOL_VERSION:
             raise FramingError(f"protocol version {data[at + 3]}, expected {_PROTOCOL_VERSION}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from gpuwarden.bus.errors import BusError, NameHasNoOwner
 from gpuwarden.bus.library import Message
+from gpuwarden.bus.wire import plain
 
 logger = logging.getLogger(__name__)
 
@@ -17,7 +18,7 @@ _NAME_OWNER_CHANGED = "NameOwnerChanged"
 
 @dataclass(frozen=True, slots=True)
 class Signal:
-    """A signal that arrived."""
+    """A signal that arrived; ``body`` with every variant replaced by its value."""
 
     sender: str
     path: str
@@ -104,7 +105,7 @@ class SignalRouter:
             interface=message.interface,
             member=message.member,
             signature=message.signature,
-            body=message.body,
+            body=[plain(item) for item in message.body],
         )
         self._follow_owner(signal)
         for subscription in (*self._subscriptions, *self._unasked):

@@ -3,6 +3,7 @@
 Everything here happens before the first byte of the body is read, so that a refusal costs nothing.
 """
 
+import functools
 import ipaddress
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ def check_caller(request: BaseRequest, header_limit_bytes: int) -> None:
     address = request.transport and request.transport.get_extra_info("sockname")
     if not isinstance(address, tuple):
         return  # a UNIX socket: its file's mode says who may
-    if not ipaddress.ip_address(address[0].partition("%")[0]).is_loopback:
+    if not is_loopback(address[0]):
         raise ApiError("forbidden", "only loopback is served: no API key is set up on this node")
     if host_name(request.headers.get("Host", "")) not in LOOPBACK_NAMES:
         raise ApiError(
@@ -50,11 +51,18 @@ def check_caller(request: BaseRequest, header_limit_bytes: int) -> None:
         )
 
 
+@functools.cache
+def is_loopback(address: str) -> bool:
+    """Whether one of our own listening addresses is reached from this node alone."""
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+
+
 def host_name(host: str) -> str:
     """The name in a Host header, without the port."""
-    if host.startswith("["):
-        return host.partition("]")[0].lower() + "]"
-    return host.partition(":")[0].lower()
+    name, separator, port = host.rpartition(":")
+    if separator and (port.isdigit() or not port):
+        return name.lower()
+    return host.lower()
 
 
 def examine(request: BaseRequest, settings: GatewaySettings) -> Upload:
@@ -65,14 +73,21 @@ def examine(request: BaseRequest, settings: GatewaySettings) -> Upload:
             "unsupported_media_type", "send the body uncompressed", param="Content-Encoding"
         )
     length = body_length(request, settings.upload_limit_bytes)
-    content_type = parse_header(request.headers.get("Content-Type", "application/octet-stream"))
-    media_type = content_type.get_content_type()
-    boundary = None
-    if media_type == "multipart/form-data":
-        boundary = boundary_of(content_type)
-    elif media_type not in IMAGE_TYPES:
-        raise unsupported(media_type, "Content-Type")
+    media_type, boundary = body_type(request.headers.get("Content-Type", IMAGE_TYPES[-1]))
     return Upload(length, media_type, boundary, question_of(request))
+
+
+def body_type(header: str) -> tuple[str, bytes | None]:
+    """Media type of the body, and the boundary of a multipart one. Raises ApiError."""
+    if header in IMAGE_TYPES:
+        return header, None
+    content_type = parse_header(header)
+    media_type = content_type.get_content_type()
+    if media_type == "multipart/form-data":
+        return media_type, boundary_of(content_type)
+    if media_type not in IMAGE_TYPES:
+        raise unsupported(media_type, "Content-Type")
+    return media_type, None
 
 
 def body_length(request: BaseRequest, limit_bytes: int) -> int | None:

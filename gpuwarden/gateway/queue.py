@@ -14,6 +14,7 @@ answer, its caller, its deadline or its own third death.
 """
 
 import itertools
+from collections import Counter
 
 from gpuwarden.gateway.lazyheap import LazyHeap
 from gpuwarden.gateway.work import (
@@ -51,7 +52,7 @@ class RequestQueue:
         self._waiting = LazyHeap[Request](is_waiting)
         self._suspects = LazyHeap[Request](is_waiting)
         self._timers = LazyHeap[Request | Execution](self._is_running_out)
-        self._population = dict.fromkeys(Phase, 0)
+        self._population = [0] * len(Phase)
         self._serial = itertools.count(1)
 
     # --- callers
@@ -266,14 +267,18 @@ class RequestQueue:
         return actions
 
     def _next_batch(self) -> tuple[Seat, list[Request]] | None:
-        seats = sorted((seat for seat in self.seats.values() if seat.open), key=self._load)
         ordinary = self._waiting.first() is not None
-        if self._suspects.first() is not None and not (ordinary and self._has_quarantine()):
+        suspect = self._suspects.first() is not None
+        if not ordinary and not suspect:
+            return None
+        by_load = self._serving_by_load()
+        seats = [seat for seat in by_load if seat.open]
+        if suspect and not (ordinary and self._has_quarantine()):
             idle = next((seat for seat in seats if not seat.batches), None)
             if idle is not None:
                 return idle, [self._suspects.pop()]
-            reserved = min(self._serving(), key=self._load, default=None)
-            seats = [seat for seat in seats if seat is not reserved]
+            # The least loaded gets nothing more until it is idle.
+            seats = [seat for seat in seats if seat is not by_load[0]]
         if not ordinary or not seats:
             return None
         seat = seats[0]
@@ -290,9 +295,14 @@ class RequestQueue:
     def _serving(self) -> list[Seat]:
         return [seat for seat in self.seats.values() if seat.serving]
 
-    def _load(self, seat: Seat) -> tuple[int, int, int]:
-        card = sum(other.outstanding for other in self.seats.values() if other.card == seat.card)
-        return card, seat.outstanding, seat.last_used
+    def _serving_by_load(self) -> list[Seat]:
+        """Least outstanding work on the card first, then in the worker, then the longest rested."""
+        cards: Counter[int] = Counter()
+        for seat in self.seats.values():
+            cards[seat.card] += seat.outstanding
+        return sorted(
+            self._serving(), key=lambda seat: (cards[seat.card], seat.outstanding, seat.last_used)
+        )
 
     def _dispatch(self, seat: Seat, requests: list[Request], now: float) -> Dispatch:
         batch = Batch(next(self._serial), {})

@@ -1,7 +1,7 @@
 """What the queue is made of: requests, workers' seats, batches, and what is to be done."""
 
 from dataclasses import dataclass, field
-from enum import Enum, auto
+from enum import Enum, IntEnum, auto
 
 BATCHES_PER_WORKER = 2  # one runs, one is being prepared
 
@@ -23,13 +23,13 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
         self.reason = reason
 
 
-class Phase(Enum):
+class Phase(IntEnum):
     """Where a request is."""
 
-    RECEIVING = auto()
-    WAITING = auto()
-    RUNNING = auto()
-    ENDED = auto()
+    RECEIVING = 0
+    WAITING = 1
+    RUNNING = 2
+    ENDED = 3
 
 
 class Ending(Enum):

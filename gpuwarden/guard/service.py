@@ -27,14 +27,12 @@ from gpuwarden.names import (
     ACCEPTED_CONFIGURATION_FILE,
     BUS_NAME,
     GUARD_STATE_FILE,
-    SHUTDOWN_UNIT,
-    THERMAL_TARGET,
 )
 from gpuwarden.systemd.activation import take_sockets
 from gpuwarden.systemd.events import Event, tell
 from gpuwarden.systemd.journal import set_up_logging
 from gpuwarden.systemd.notify import Notifier
-from gpuwarden.systemd.units import JobError, Systemd
+from gpuwarden.systemd.units import Systemd
 from gpuwarden.values import ServiceState
 
 log = logging.getLogger(__name__)
@@ -109,7 +107,7 @@ class Service:
                 control.append(await serve(listener, {RELOAD: self._reload}))
             await self._bus.own_name(BUS_NAME)
             self._notifier.ready()
-            await self._begin_work()
+            self._supervisor.open_up(digest(self._configuration))
             while not self._stop.is_set():
                 await self._turn()
             self._notifier.stopping()
@@ -117,22 +115,6 @@ class Service:
             for server in control:
                 await server.close()
             await self._bus.close()
-
-    async def _begin_work(self) -> None:
-        """Start thermal guards and workers, once the helper that will stop the workers is up.
-
-        Our own Wants= can't start the thermal guards: the target got its list from the planner
-        after systemd had made up its mind.
-        """
-        try:
-            await self._systemd.start(SHUTDOWN_UNIT, timeout_seconds=30)
-            if self._supervisor.is_planned_for(digest(self._configuration)):
-                await self._systemd.start(THERMAL_TARGET, timeout_seconds=30)
-            else:
-                await self._supervisor.replan()
-        except JobError as error:
-            log.error("not everything could be started: %s", error)
-        self._supervisor.start_workers()
 
     async def _turn(self) -> None:
         turn = asyncio.create_task(self._supervisor.turn())

@@ -61,6 +61,9 @@ class Supervisor:
     _job_errors: dict[int, str] = field(default_factory=dict)
     _was_ready: set[int] = field(default_factory=set)
     _was_up: bool = False
+    _opened: bool = False
+    _opening: asyncio.Task[None] | None = None
+    _digest: str = ""
     _next_look_seconds: float = 0.0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
@@ -100,7 +103,25 @@ class Supervisor:
         if not self._stopping():
             self._act(time.monotonic())
 
-    def start_workers(self) -> None:
+    def open_up(self, configuration_digest: str) -> None:
+        """Begin to start what is to run; tried again until it has worked."""
+        self._digest = configuration_digest
+        self._opening = self._spawn(self._open_up(), "start thermal guards and workers")
+
+    async def _open_up(self) -> None:
+        """First the helper that will stop the workers with us, then the cards' guards, then they.
+
+        Our own Wants= can't start the thermal guards: the target got its list from the planner
+        after systemd had made up its mind.
+        """
+        await self.systemd.start(SHUTDOWN_UNIT, timeout_seconds=60)
+        self._spawn(self.systemd.start(THERMAL_TARGET, timeout_seconds=60), "start thermal guards")
+        if self._plan is None or self._plan.configuration_digest != self._digest:
+            await self.replan()
+        self._opened = True
+        self._start_workers()
+
+    def _start_workers(self) -> None:
         """Start every planned worker that is down, but for those an operator had stopped."""
         for number in self._numbers():
             wanted = number not in self._stopped_before()
@@ -119,10 +140,6 @@ class Supervisor:
         """Have the next turn begin now."""
         self._wake.set()
 
-    def is_planned_for(self, configuration_digest: str) -> bool:
-        """Whether the plan was made for that configuration."""
-        return self._plan is not None and self._plan.configuration_digest == configuration_digest
-
     async def replan(self) -> None:
         """Have the placement planned again; new workers start, running ones are left alone.
 
@@ -131,7 +148,8 @@ class Supervisor:
         await self.systemd.reload(NUMA_UNIT, timeout_seconds=60)
         await self._read_plan()
         await self.systemd.start(THERMAL_TARGET, timeout_seconds=60)
-        self.start_workers()
+        if self._opened:
+            self._start_workers()
         self.wake()
 
     # -- reading -----------------------------------------------------------------------------
@@ -242,8 +260,10 @@ class Supervisor:
             self._mend()
 
     def _mend(self) -> None:
-        """What is tried again every 10 s: a node without cards, a socket that would not open."""
-        if self._plan is None or not self._plan.cards:
+        """What is tried again every 10 s: a beginning, a node without cards, a socket."""
+        if not self._opened and self._opening is not None and self._opening.done():
+            self.open_up(self._digest)
+        if self._opened and (self._plan is None or not self._plan.cards):
             self._spawn(self.replan(), "look for cards")
         if self._units[GATEWAY_SOCKET_UNIT].active_state == "failed":
             self._spawn(
@@ -265,10 +285,11 @@ class Supervisor:
 
         self._spawn(start(), f"start worker {number}")
 
-    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=what)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)

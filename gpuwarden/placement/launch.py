@@ -71,6 +71,7 @@ def settings_of(worker: PlannedWorker, configuration: Configuration) -> dict[str
         "preprocess_processes": workers.preprocess_processes,
         "drain_seconds": workers.drain_seconds,
         "execution_timeout_seconds": workers.execution_timeout_seconds,
+        "load_timeout_seconds": workers.load_timeout_seconds,
         "dispatch_socket": str(names.DISPATCH_SOCKET),
         "log_level": configuration.log.level,
     }

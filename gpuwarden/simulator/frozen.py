@@ -35,18 +35,15 @@ class FrozenFile:
         """
         if self.is_mounted():
             return
-        self._mount_point.mkdir(mode=0o755, exist_ok=True)
-        with self._image.open("wb") as image:
-            image.truncate(IMAGE_BYTES)
         try:
+            self._make_room()
             await run("mkfs.ext4", "-q", "-F", "-O", "^has_journal", str(self._image))
             await run("mount", "-o", "loop,nosuid,nodev,noexec", str(self._image), self._point)
-            self.path.touch()
-            self.path.chmod(0o666)  # whoever may read sensors may hang on them
+            self._make_file()
             await run("fsfreeze", "--freeze", self._point)
-        except FreezeError:
+        except (FreezeError, OSError) as error:
             await self.tear_down()
-            raise
+            raise FreezeError(str(error)) from error
 
     async def tear_down(self) -> None:
         """Let the sleepers go and remove everything; safe to call at any time."""
@@ -67,6 +64,15 @@ class FrozenFile:
     def is_mounted(self) -> bool:
         """Whether a file system, ours or one left by a killed daemon, is mounted there."""
         return os.path.ismount(self._mount_point)
+
+    def _make_room(self) -> None:
+        self._mount_point.mkdir(mode=0o755, exist_ok=True)
+        with self._image.open("wb") as image:
+            image.truncate(IMAGE_BYTES)
+
+    def _make_file(self) -> None:
+        self.path.touch()
+        self.path.chmod(0o666)  # whoever may read sensors may hang on them
 
     @property
     def _point(self) -> str:

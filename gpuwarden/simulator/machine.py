@@ -186,34 +186,35 @@ class Machine:
 
     def publish(self) -> None:
         """Write the sensors' values into the state file."""
-        plant, reading = self.plant, self.plant.reading()
-        video = self.entry.model.clocks.video_maximum * reading.sm_mhz
-        fan = min(100, max(30, round(30 + (plant.die_celsius - 45) * 1.75)))
         with self._file.sampling(self.index) as sample:
-            sample.temperature_celsius = reading.temperature_celsius
-            sample.memory_temperature_celsius = reading.memory_temperature_celsius or 0
-            sample.power_average_mw = milli(reading.average_watts)
-            sample.power_instant_mw = milli(reading.instant_watts)
-            sample.sm_mhz = reading.sm_mhz
-            sample.memory_mhz = reading.memory_mhz
-            sample.video_mhz = video // self.entry.model.clocks.sm_maximum
-            sample.performance_state = reading.performance_state
-            sample.reasons = int(reading.reasons)
-            sample.energy_mj = milli(plant.energy_joules)
-            sample.violation_power_ns = nanoseconds(plant.violations.power_seconds)
-            sample.violation_software_thermal_ns = nanoseconds(
-                plant.violations.software_thermal_seconds
-            )
-            sample.violation_hardware_thermal_ns = nanoseconds(
-                plant.violations.hardware_thermal_seconds
-            )
+            self._publish_sensors(sample)
+            self._publish_counters(sample)
+            self._publish_processes(sample)
             sample.utilization = round(self.load * 100)
             sample.memory_utilization = round(self.load * 60)
-            has_fan = Capability.FAN in self.entry.model.capabilities
-            sample.fan_percent = fan if has_fan else 0
             sample.recovery_action = self.recovery_action
             sample.memory_used_bytes = self.vram_used_bytes
-            self._publish_processes(sample)
+
+    def _publish_sensors(self, sample: layout.Sample) -> None:
+        reading, model = self.plant.reading(), self.entry.model
+        sample.temperature_celsius = reading.temperature_celsius
+        sample.memory_temperature_celsius = reading.memory_temperature_celsius or 0
+        sample.power_average_mw = milli(reading.average_watts)
+        sample.power_instant_mw = milli(reading.instant_watts)
+        sample.sm_mhz = reading.sm_mhz
+        sample.memory_mhz = reading.memory_mhz
+        sample.video_mhz = model.clocks.video_maximum * reading.sm_mhz // model.clocks.sm_maximum
+        sample.performance_state = reading.performance_state
+        sample.reasons = int(reading.reasons)
+        if Capability.FAN in model.capabilities:
+            sample.fan_percent = fan_percent(self.plant.die_celsius)
+
+    def _publish_counters(self, sample: layout.Sample) -> None:
+        violations = self.plant.violations
+        sample.energy_mj = milli(self.plant.energy_joules)
+        sample.violation_power_ns = nanoseconds(violations.power_seconds)
+        sample.violation_software_thermal_ns = nanoseconds(violations.software_thermal_seconds)
+        sample.violation_hardware_thermal_ns = nanoseconds(violations.hardware_thermal_seconds)
 
     def _publish_processes(self, sample: layout.Sample) -> None:
         """One entry a process, however many contexts it has."""
@@ -257,6 +258,11 @@ class Machine:
 def unpack_lock(word: int) -> tuple[int, int] | None:
     """A clock lock as (least, most) MHz; None when not locked."""
     return (word >> 32, word & 0xFFFFFFFF) if word else None
+
+
+def fan_percent(die_celsius: float) -> int:
+    """An ordinary fan curve: 30 % up to 45 C, all it has at 85 C. Shown only: cooling is fixed."""
+    return min(100, max(30, round(30 + (die_celsius - 45) * 1.75)))
 
 
 def nanoseconds(seconds: float) -> int:

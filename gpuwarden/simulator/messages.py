@@ -1,6 +1,6 @@
 """What is said on the simulator's two sockets: one JSON object a line, one answer to each."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -10,15 +10,12 @@ Load = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Bytes = Annotated[int, Field(ge=0)]
 GpuIndex = Annotated[int, Field(ge=0)]
 
-SWITCH_FAULTS = (
-    "lost",
-    "sensor-error",
-    "hang",
-    "no-permission",
-    "no-memory-lock",
-    "no-power-limit",
-)
-ONCE_FAULTS = ("external-limit", "xid", "context-lost")
+SwitchFault = Literal[
+    "lost", "sensor-error", "hang", "no-permission", "no-memory-lock", "no-power-limit"
+]
+OnceFault = Literal["external-limit", "xid", "context-lost"]
+SWITCH_FAULTS: tuple[str, ...] = get_args(SwitchFault)  # stay until they are cleared
+ONCE_FAULTS: tuple[str, ...] = get_args(OnceFault)  # happen, and are over
 
 
 class MessageError(Exception):
@@ -74,17 +71,7 @@ class AddFault(Message):
 
     command: Literal["fault"]
     gpu: GpuIndex
-    kind: Literal[
-        "lost",
-        "sensor-error",
-        "hang",
-        "no-permission",
-        "no-memory-lock",
-        "no-power-limit",
-        "external-limit",
-        "xid",
-        "context-lost",
-    ]
+    kind: SwitchFault | OnceFault
     value: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
 
 

@@ -20,7 +20,7 @@ MANAGER_PATH = "/org/freedesktop/systemd1"
 MANAGER = f"{SYSTEMD}.Manager"
 NO_SUCH_UNIT = f"{SYSTEMD}.NoSuchUnit"
 PROPERTIES = "org.freedesktop.DBus.Properties"
-READ_TIMEOUT_SECONDS = 5.0  # the guard's loop waits for it; its watchdog allows 20 s
+READ_TIMEOUT_SECONDS = 5.0  # the guard's loop waits for it; its watchdog allows 30 s
 ACT_TIMEOUT_SECONDS = 30.0  # while systemd reloads its units, it answers nobody
 
 

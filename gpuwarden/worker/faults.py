@@ -1,5 +1,6 @@
 """What went wrong, told twice: to the caller with its text, to the log without."""
 
+import asyncio
 import importlib
 import traceback
 from dataclasses import dataclass
@@ -29,6 +30,12 @@ class Failure:
     def as_meta(self) -> Dict[str, Any]:
         """The RESULT's meta."""
         return {"ok": False, "error": {"type": self.kind, "message": self.message}}
+
+
+def raise_error_of(task: "asyncio.Task[Any]") -> None:
+    """A done-callback: what a task died of reaches the loop's exception handler at once."""
+    if not task.cancelled():
+        task.result()
 
 
 class WorkerError(Exception):

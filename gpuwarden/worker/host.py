@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import sys
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from gpuwarden.worker import logs
 from gpuwarden.worker.engine import Engine
@@ -47,6 +47,7 @@ def main(argv: List[str]) -> int:
         _log.error("settings: %s", error)
         notifier.status(f"failed: settings: {error}")
         return EXIT_SETTINGS
+    os.close(arguments.settings_fd)
     logs.configure(settings.log_level)
     faulthandler.enable()  # code locations only
     host = Host(settings, notifier)
@@ -125,6 +126,7 @@ class Host:
 
     async def _become_ready(self, engine: Engine) -> None:
         logs.withhold_foreign_text()
+        self.work.accepting = True
         self._tell_memory(await self.gpu.run(read_memory, engine))
         self._set_state("ready")
         self.notifier.ready()
@@ -172,18 +174,22 @@ class Host:
         engine, context = self.engine, self.loader.context
         assert engine is not None
         if context:
-            context.set_load(
-                float(self.settings.options.get("simulated_load", engine.simulated_load))
-            )
+            context.set_load(self.loader.load_fraction)
         try:
-            answers = await self.gpu.run(run_batch, engine, items, self.gpu.mark)
+            answers, memory = await self.gpu.run(self._run_batch, engine, items)
         finally:
             if context and not self.work.more_waits():
                 context.set_load(0.0)
-        self._tell_memory(await self.gpu.run(read_memory, engine))
+        self._tell_memory(memory)
         return answers
 
-    def _tell_memory(self, memory: Any) -> None:
+    def _run_batch(
+        self, engine: Engine, items: List[Any]
+    ) -> Tuple[List[Answer], Optional[Tuple[int, int]]]:
+        """On the GPU thread."""
+        return run_batch(engine, items, self.gpu.mark), read_memory(engine)
+
+    def _tell_memory(self, memory: Optional[Tuple[int, int]]) -> None:
         if memory is None and self.loader.context:
             memory = (self.loader.context.vram_bytes, self.loader.context.vram_bytes)
         if memory is not None:
@@ -236,7 +242,7 @@ class Host:
         if self._drained_session is session:
             self._drained_session = None
             if not self._stop.done():
-                self.work.draining = False
+                self.work.accepting = True
                 self._set_state("ready")
 
     def _on_context_lost(self) -> None:

@@ -35,6 +35,7 @@ class Loader:
         self._pool = pool
         self._on_context_lost = on_context_lost
         self.context: Optional[SimulatedContext] = None
+        self.load_fraction = 0.0  # of the simulated card, while a batch runs
 
     async def load(self, notifier: Notifier) -> Engine:
         """The engine, loaded and warm. Raises WorkerError with what to do."""
@@ -68,6 +69,7 @@ class Loader:
             engine = await self._gpu.run(
                 make_engine, settings.engine, settings.engine_path, context
             )
+            stage = "its simulated_* options"
             await self._attach(engine)
             stage = "load()"
             await self._gpu.run(engine.load, context)
@@ -90,6 +92,9 @@ class Loader:
         settings = self._settings
         if is_there(settings.simulator_socket, settings.gpu_uuid):
             vram = settings.options.get("simulated_vram_bytes", engine.simulated_vram_bytes)
+            self.load_fraction = float(
+                settings.options.get("simulated_load", engine.simulated_load)
+            )
             self.context = await SimulatedContext.create(
                 settings.simulator_socket, settings.gpu_uuid, int(vram), self._on_context_lost
             )

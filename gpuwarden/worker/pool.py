@@ -20,7 +20,7 @@ from typing import Any, Callable, Deque, Dict, List, Optional, Union
 
 from gpuwarden.worker.buffers import Extent
 from gpuwarden.worker.channel import Channel, close_all
-from gpuwarden.worker.faults import Failure
+from gpuwarden.worker.faults import Failure, raise_error_of
 from gpuwarden.worker.frames import Frame, FrameType
 from gpuwarden.worker.handover import HandoverError, unpack
 from gpuwarden.worker.settings import Settings
@@ -99,6 +99,8 @@ class Pool:
         loop = asyncio.get_running_loop()
         first = [loop.create_future() for _ in range(self._settings.preprocess_processes)]
         self._keepers = [loop.create_task(self._keep(future)) for future in first]
+        for keeper in self._keepers:
+            keeper.add_done_callback(raise_error_of)
         await asyncio.gather(*first)
 
     def submit(self, task: Task) -> None:
@@ -143,24 +145,33 @@ class Pool:
         """Have one process running for as long as the pool is open."""
         pause = RESPAWN_FIRST_SECONDS
         while not self._closing:
-            process = await self._spawn()
-            self._processes.append(process)
             try:
-                await self._until_started(process)
-                if not first.done():
-                    first.set_result(None)
+                await self._live_once(first)
                 pause = RESPAWN_FIRST_SECONDS
-                self._feed()
             except PreparationError as error:
                 if not first.done():
                     first.set_exception(error)
                 _log.error("a CPU process did not start: %s", error)
-            await process.process.wait()
-            self._processes.remove(process)
-            self._bury(process)
             if not self._closing:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, RESPAWN_LONGEST_SECONDS)
+
+    async def _live_once(self, first: "asyncio.Future[None]") -> None:
+        """One process from its start to its end. Raises PreparationError if it never got ready."""
+        try:
+            process = await self._spawn()
+        except OSError as error:  # no task or memory left in the unit
+            raise PreparationError(f"no process can be started: {error.strerror}") from error
+        self._processes.append(process)
+        try:
+            await self._until_started(process)
+            if not first.done():
+                first.set_result(None)
+            self._feed()
+        finally:
+            await process.process.wait()
+            self._processes.remove(process)
+            self._bury(process)
 
     async def _spawn(self) -> _Process:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -119,7 +119,9 @@ def _answer(
 
 
 def _fail(connection: socket.socket, frame: Frame, failure: Failure, started: float) -> None:
-    _log.warning("a request was not prepared: %s", failure.location)
+    # A bad upload is its sender's business; an engine that fails is the operator's.
+    level = logging.WARNING if failure.kind == "engine_error" else logging.INFO
+    _log.log(level, "a request was not prepared: %s", failure.location)
     meta = {"ok": False, "kind": failure.kind, "message": failure.message}
     meta.update(location=failure.location, seconds=time.monotonic() - started)
     _send(connection, Frame(FrameType.RESULT, request=frame.request, meta=meta))

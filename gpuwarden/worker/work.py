@@ -15,7 +15,7 @@ from typing import Any, Awaitable, Callable, Dict, List, Optional, Tuple
 from gpuwarden.worker.batches import BatchTable
 from gpuwarden.worker.buffers import BufferProblem
 from gpuwarden.worker.channel import close_all
-from gpuwarden.worker.faults import Failure
+from gpuwarden.worker.faults import Failure, raise_error_of
 from gpuwarden.worker.frames import Frame
 from gpuwarden.worker.gpu import Answer
 from gpuwarden.worker.link import Receiver, Session
@@ -23,7 +23,7 @@ from gpuwarden.worker.pool import Outcome, Pool, Prepared, Task
 
 _log = logging.getLogger(__name__)
 
-RETURNED = Failure("returned", "this worker is draining: give the request to another")
+RETURNED = Failure("returned", "this worker takes no requests now: give it to another")
 CANCELLED = Failure("cancelled", "its caller has gone")
 
 Predict = Callable[[List[Any]], Awaitable[List[Answer]]]
@@ -67,7 +67,7 @@ class Work(Receiver):
         self._idle = asyncio.Event()
         self._idle.set()
         self.pool: Optional[Pool] = None
-        self.draining = False
+        self.accepting = False  # until the model is loaded
         self.on_drain_asked: Callable[[Session], None] = lambda session: None
         self.on_session_lost: Callable[[Session], None] = lambda session: None
         self.answered = 0
@@ -78,7 +78,7 @@ class Work(Receiver):
 
     def on_job(self, session: Session, frame: Frame, descriptors: List[int]) -> None:
         """Have it prepared, or answer at once why not."""
-        if self.draining:
+        if not self.accepting:
             close_all(descriptors)
             self._answer(_Job(session, frame), RETURNED)
             return
@@ -148,7 +148,7 @@ class Work(Receiver):
 
     def drain(self) -> None:
         """Take nothing new and return all that is not on the GPU."""
-        self.draining = True
+        self.accepting = False
         for serial in list(self._jobs):
             self._drop(serial, RETURNED)
 
@@ -195,7 +195,7 @@ class Work(Receiver):
         self.running = len(jobs)
         numbers = [serial for serial in members if serial not in late]
         self._run = asyncio.get_running_loop().create_task(self._run_batch(numbers, jobs))
-        self._run.add_done_callback(_raise_its_error)
+        self._run.add_done_callback(raise_error_of)
         self._on_change()
 
     async def _run_batch(self, serials: List[int], jobs: List[_Job]) -> None:
@@ -234,11 +234,6 @@ class Work(Receiver):
         if not self._jobs:
             self._idle.set()
         self._on_change()
-
-
-def _raise_its_error(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled():
-        task.result()  # the loop's exception handler ends the worker
 
 
 def _task(serial: int, session: Session, frame: Frame, descriptors: List[int]) -> Task:

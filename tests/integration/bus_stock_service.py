@@ -9,8 +9,8 @@ import asyncio
 import logging
 import sys
 
-from dbus_next import BusType, PropertyAccess
-from dbus_next.aio import MessageBus
+from dbus_next.aio.message_bus import MessageBus
+from dbus_next.constants import BusType, PropertyAccess
 from dbus_next.service import ServiceInterface, dbus_property, method
 
 from tests.integration.probe import FAULT, INTERFACE, NAME, ROOT, UNCLEAN, Probe

@@ -64,3 +64,15 @@ class Whole(Engine):
 
     def predict(self, batch: list[Request]) -> list[dict[str, Any]]:
         return [{"sha256": hashlib.sha256(request.body).hexdigest()} for request in batch]
+
+
+class Announcing(Whole):
+    """Says by the FIFOs of its options that it predicts, and waits there."""
+
+    def predict(self, batch: list[Request]) -> list[dict[str, Any]]:
+        options = self.context.options
+        perform(
+            "predict",
+            {"say_in_predict": options["announce"], "wait_in_predict": options["hold"]},
+        )
+        return super().predict(batch)

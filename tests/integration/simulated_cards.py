@@ -27,23 +27,21 @@ SIMULATOR = "import sys; from gpuwarden.simulator.service import main; sys.exit(
 PLACEMENT = """\
 import sys
 from pathlib import Path
+from gpuwarden.config import load_configuration
 from gpuwarden.placement.service import Places, run
 root = Path(sys.argv[1])
-places = Places(
-    root / "gpuwarden.toml", root / "conf.d", root / "units", root / "plan.json",
-    root / "cards.json", root / "sys",
-)
+load = lambda: load_configuration(root / "gpuwarden.toml", root / "conf.d")
+places = Places(load, root / "units", root / "plan.json", root / "cards.json", root / "sys")
 sys.exit(run(places, reload_units=lambda: None))
 """
 THERMAL = """\
 import sys
 from pathlib import Path
+from gpuwarden.config import load_configuration
 from gpuwarden.thermal.service import Places, main
 root = Path(sys.argv[1])
-places = Places(
-    root / "gpuwarden.toml", root / "conf.d", root / "plan.json",
-    lambda index: root / f"thermal-{index}.json",
-)
+load = lambda: load_configuration(root / "gpuwarden.toml", root / "conf.d")
+places = Places(load, root / "plan.json", lambda index: root / f"thermal-{index}.json")
 sys.exit(main(sys.argv[2:], places))
 """
 

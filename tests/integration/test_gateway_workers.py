@@ -6,6 +6,7 @@ import os
 import socket
 import sys
 from asyncio.subprocess import Process
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ async def worker_process(node: GatewayNode, number: int, *arguments: str) -> Pro
         cwd=ROOT,
         env={"PYTHONPATH": str(ROOT)},
     )
-    await node.until(lambda: any(link.number == number for link in node.ready_links()))
+    await node.until(lambda: any(link.peer.pid == process.pid for link in node.ready_links()))
     return process
 
 
@@ -41,7 +42,7 @@ async def test_requests_of_a_killed_worker_are_answered_by_the_other() -> None:
     async with gateway_node() as node:
         doomed = await worker_process(node, 0, "--hold")
         posted = [asyncio.create_task(node.post(image)) for image in images]
-        await node.until(lambda: node.service.dispatcher.queue.depth == 0 or doomed_holds(node))
+        await node.until(lambda: doomed_holds(node))
         survivor = await worker_process(node, 1)
         doomed.kill()
         await doomed.wait()
@@ -58,6 +59,38 @@ async def test_requests_of_a_killed_worker_are_answered_by_the_other() -> None:
 
 def doomed_holds(node: GatewayNode) -> bool:
     return any(len(link.leases) >= 2 for link in node.service.dispatcher.links.values())
+
+
+async def test_workers_may_be_killed_all_the_time_and_everybody_gets_their_own_answer() -> None:
+    kills = 8
+    async with gateway_node() as node:
+        workers = [await worker_process(node, number) for number in range(2)]
+        done = asyncio.Event()
+        statuses: Counter[int] = Counter()
+
+        async def caller(size: int) -> None:
+            while not done.is_set():
+                body = os.urandom(size)
+                reply = await node.post(body)
+                statuses[reply.status] += 1
+                if reply.status == 200:
+                    assert reply.json["answer"]["sha256"] == hashlib.sha256(body).hexdigest()
+
+        async with asyncio.TaskGroup() as callers:
+            for size in (1, 100, 30_000, 65_537, 300_000, 1 << 20, 1_500_000, 3 << 20):
+                callers.create_task(caller(size))
+            for kill in range(kills):
+                victim = kill % 2
+                workers[victim].kill()
+                await workers[victim].wait()
+                workers[victim] = await worker_process(node, victim)
+            done.set()
+        assert set(statuses) == {200}
+        assert statuses[200] > kills
+        await node.until(lambda: node.service.pool.in_use_bytes == 0)
+        for worker in workers:
+            worker.kill()
+            await worker.wait()
 
 
 async def test_a_killed_worker_is_noticed_although_a_child_of_it_keeps_the_socket_open() -> None:

@@ -33,9 +33,11 @@ print(json.dumps({
 LAUNCH = """\
 import sys
 from pathlib import Path
+from gpuwarden.config import load_configuration
 from gpuwarden.placement.launch import Places, main
 root = Path(sys.argv[1])
-places = Places(root / "gpuwarden.toml", root / "conf.d", root / "plan.json", root / "worker-host")
+load = lambda: load_configuration(root / "gpuwarden.toml", root / "conf.d")
+places = Places(load, root / "plan.json", root / "worker-host")
 raise SystemExit(main(sys.argv[2:], places))
 """
 
@@ -105,6 +107,7 @@ def test_the_worker_gets_its_settings_and_nothing_else(site: Site) -> None:
         "preprocess_processes": 2,
         "drain_seconds": 30.0,
         "execution_timeout_seconds": 30.0,
+        "load_timeout_seconds": 600.0,
         "dispatch_socket": "/run/gpuwarden/dispatch.sock",
         "log_level": "info",
     }

@@ -237,7 +237,7 @@ async def test_a_whole_request_can_go_to_the_gpu(node: Node) -> None:
     content = os.urandom(1_000_000)
     buffer = LentBuffer(4, content)
     async with node.worker(engine="model_classes:Whole"):
-        connection = await node.accept()
+        connection = await node.accept_ready()
         connection.job(1, buffer)
         result = (await connection.results(1))[1]
         assert result.meta["answer"]["sha256"] == sha256(content)
@@ -257,7 +257,7 @@ async def test_real_images_are_answered_and_bad_ones_told(node: Node) -> None:
     Image.fromarray(large).save(png, "PNG", compress_level=0)
     buffer = LentBuffer(4, png.getvalue())
     async with node.worker(engine="imagestats") as worker:
-        connection = await node.accept()
+        connection = await node.accept_ready()
         connection.job(1, example(), batch=9, count=2)
         connection.job(2, buffer, batch=9, count=2)
         connection.job(3, b"")

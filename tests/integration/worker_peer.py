@@ -146,6 +146,12 @@ class Node:
         connection.welcome(**welcome)
         return connection
 
+    async def accept_ready(self) -> Connection:
+        """The next worker that connects, once it asks for work."""
+        connection = await self.accept()
+        await connection.next_of(FrameType.CREDIT)
+        return connection
+
     async def accept_silently(self) -> Connection:
         loop = asyncio.get_running_loop()
         accepted, _ = await asyncio.wait_for(loop.sock_accept(self.dispatch), DEADLINE_SECONDS)

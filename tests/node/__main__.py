@@ -28,7 +28,7 @@ def dispatch(arguments: argparse.Namespace) -> int:
     """Does what the command line says."""
     if arguments.action == "build":
         return build(arguments.suite or list(RECIPES), arguments.bare)
-    config = arguments.config.read_text() if arguments.config else None
+    config = arguments.config.read_text() if arguments.config else levels.DEFAULT_CONFIG
     suite = arguments.suite[0] if arguments.suite else "bookworm"
     if arguments.bare:
         opened = levels.booted_node(suite)
@@ -51,7 +51,7 @@ def build(suites: list[str], bare: bool) -> int:
             f"{figures['download_seconds']} s, the image built in {figures['total_seconds']} s"
         )
         if not bare:
-            levels.installed_level(machine, levels.debs(), None)
+            levels.installed_level(machine, levels.debs(), levels.DEFAULT_CONFIG)
     return 0
 
 

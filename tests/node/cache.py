@@ -66,11 +66,32 @@ def entry(kind: str, group: str, key: str, variant: str, build: Callable[[Path],
 
 
 def remove_stale(group: Path, key: str) -> None:
-    """Removes what ``group`` holds under other keys."""
+    """Removes what ``group`` holds under other keys, unless a node still runs on it."""
     if group.is_dir():
         for folder in group.iterdir():
-            if folder.name != key:
+            if folder.name != key and not in_use(folder):
                 shutil.rmtree(folder)
+
+
+def in_use(folder: Path) -> bool:
+    """Whether an entry in ``folder`` is held by ``using``."""
+    for complete in folder.rglob(COMPLETE):
+        with complete.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    return False
+
+
+@contextlib.contextmanager
+def using(*folders: Path) -> Iterator[None]:
+    """Keeps entries from being removed while a node runs on them."""
+    with contextlib.ExitStack() as stack:
+        for folder in folders:
+            file = stack.enter_context((folder / COMPLETE).open())
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield
 
 
 def copy_sparse(source: Path, target: Path) -> None:

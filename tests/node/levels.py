@@ -24,7 +24,7 @@ DEFAULT_HARDWARE = Hardware()
 # The defaults are those of a server; the node has 1.5 GiB.
 DEFAULT_CONFIG = '[workers]\nmemory_max_bytes = "400M"\n'
 INSTALL_SECONDS = 300.0
-RUNNING_SECONDS = 180.0
+RUNNING_SECONDS = 240.0
 STATE_COMMAND = "busctl get-property org.gpuwarden1 /org/gpuwarden1 org.gpuwarden1.Manager State"
 
 
@@ -59,7 +59,7 @@ def installed_node(
 def cold_node(suite: str = "bookworm", hardware: Hardware = DEFAULT_HARDWARE) -> Iterator[Node]:
     """A Debian that boots now, kernel and all; takes ten seconds or more where emulated."""
     chosen = machine(suite, hardware)
-    with cache.workspace() as folder:
+    with cache.using(chosen.image.folder), cache.workspace() as folder:
         make_overlay(chosen.image.disk, "raw", folder / "disk.qcow2")
         with Node(chosen, folder, folder / "disk.qcow2") as node:
             node.power_on()
@@ -69,7 +69,8 @@ def cold_node(suite: str = "bookworm", hardware: Hardware = DEFAULT_HARDWARE) ->
 @contextlib.contextmanager
 def continued(chosen: Machine, level: Path) -> Iterator[Node]:
     """A private continuation of the snapshot in ``level``."""
-    with cache.workspace() as folder:
+    below = booted_level(chosen)
+    with cache.using(chosen.image.folder, below, level), cache.workspace() as folder:
         make_overlay(level / "disk.qcow2", "qcow2", folder / "disk.qcow2")
         with Node(chosen, folder, folder / "disk.qcow2") as node:
             node.restore(level, Memory(level))

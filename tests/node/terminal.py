@@ -77,7 +77,7 @@ def raw_terminal() -> Iterator[None]:
     """Every key goes to the node; afterwards the terminal is as before."""
     before = termios.tcgetattr(sys.stdin)
     try:
-        tty.setraw(sys.stdin)
+        tty.setraw(sys.stdin, termios.TCSADRAIN)  # what was typed ahead is kept
         yield
     finally:
         termios.tcsetattr(sys.stdin, termios.TCSADRAIN, before)

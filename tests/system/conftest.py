@@ -49,8 +49,8 @@ def trixie_node(nodes: Callable[..., Node]) -> Node:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     report: pytest.TestReport = yield  # type: ignore[assignment]  # pytest sends the report in
-    opened: list[Node] = item.stash[OPEN_NODES] if OPEN_NODES in item.stash else []
-    if report.when == "call" and report.failed:
+    if report.when == "call" and report.failed and OPEN_NODES in item.stash:
+        opened = item.stash[OPEN_NODES]
         for number, node in enumerate(opened):
             report.sections.append((f"journal of node {number}", journal(node)))
     return report  # type: ignore[return-value]  # pytest takes it back

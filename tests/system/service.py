@@ -83,18 +83,23 @@ def wait_for_state(node: Node, wanted: str, timeout_seconds: float = 90) -> None
 
 
 def our_processes(node: Node) -> list[str]:
-    """``unit command`` of each process of ours, found by user, cgroup and command line."""
-    listing = node.run(
-        r"""
-for folder in /proc/[0-9]*; do
-    group=$(sed 's/^0:://' $folder/cgroup 2>/dev/null) || continue
-    command=$(tr '\0' ' ' < $folder/cmdline 2>/dev/null) || continue
-    case "$group $command" in
-        *medgemma*|*/usr/lib/gpuwarden/*) echo "${group##*/} $command" ;;
-    esac
-done"""
-    ).text
-    return [line for line in listing.splitlines() if line and "gpuwarden-sim" not in line]
+    """``unit command`` of each process of ours, found by cgroup and command line."""
+    listing = node.run(["python3", "-c", LIST_PROCESSES]).text
+    return [line for line in listing.splitlines() if "gpuwarden-sim" not in line]
+
+
+LIST_PROCESSES = """
+import pathlib
+for folder in pathlib.Path("/proc").glob("[0-9]*"):
+    try:
+        group = (folder / "cgroup").read_text().strip().removeprefix("0::")
+        command = (folder / "cmdline").read_bytes().replace(b"\\0", b" ").decode()
+    except (FileNotFoundError, ProcessLookupError):
+        continue
+    if "medgemma" in group or "/usr/lib/gpuwarden/" in command:
+        if "node-agent" not in group:
+            print(group.rsplit("/", 1)[-1], command.replace("\\n", " "))
+"""
 
 
 def strangers(node: Node) -> list[str]:

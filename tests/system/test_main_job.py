@@ -30,7 +30,7 @@ def test_the_answer_holds_the_statistics_of_the_image(node: Node) -> None:
     assert abs(told["mean"] - float(pixels.mean())) < 1e-6
     for percent, value in told["percentiles"].items():
         assert abs(value - float(np.percentile(pixels, float(percent)))) < 1e-6
-    assert told["sha256"] == hashlib.sha256(pixels.tobytes()).hexdigest()
+    assert told["pixels_sha256"] == hashlib.sha256(pixels.tobytes()).hexdigest()
 
 
 def test_every_unit_is_active_and_every_process_in_one(node: Node) -> None:
@@ -87,8 +87,8 @@ def test_the_bus_tells_cards_and_workers(node: Node) -> None:
 
 def test_workers_hold_their_cards_memory_and_heat_them(node: Node) -> None:
     shown = json.loads(node.run("gpuwarden-sim show --json").text)
-    for gpu, card in enumerate(shown["gpus"]):
-        pids = [process["pid"] for process in card["processes"]]
+    for gpu, card in enumerate(shown["cards"]):
+        pids = [process["pid"] for process in card["contexts"]]
         assert pids == [main_pid(node, f"medgemma-worker@{gpu}")]
 
 

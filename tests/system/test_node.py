@@ -197,3 +197,8 @@ def test_every_crash_point_of_a_disk_can_be_looked_at(booted_node: Node) -> None
     assert generations == sorted(generations), "an older state came back"
     assert set(generations) == set(range(13)), "a flushed state is missing"
     assert short > 0, "files without a flush came through every crash: nothing is lost here"
+
+
+def test_debian_13_boots_too(trixie_node: Node) -> None:
+    assert trixie_node.run(". /etc/os-release; echo $VERSION_CODENAME").text == "trixie"
+    assert trixie_node.run("systemctl is-system-running").text == "running"

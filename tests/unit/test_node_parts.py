@@ -19,7 +19,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_an_entry_is_built_once(folder: Path) -> None:
-    built = []
+    built: list[Path] = []
     for _ in range(2):
         cache.entry("kind", "group", "key", "", built.append)
 
@@ -48,6 +48,16 @@ def test_a_new_key_removes_the_old_entries_with_their_variants_and_no_others(fol
 
     assert not any(path.exists() for path in old)
     assert all(path.exists() for path in (other, *new))
+
+
+def test_an_old_entry_stays_while_a_node_runs_on_it(folder: Path) -> None:
+    old = cache.entry("kind", "group", "old", "", lambda target: None)
+
+    with cache.using(old):
+        cache.entry("kind", "group", "new", "", lambda target: None)
+        assert old.exists()
+    cache.entry("kind", "group", "newer", "", lambda target: None)
+    assert not old.exists()
 
 
 def test_a_workspace_is_gone_after_its_use(folder: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy
 import pydicom
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -218,6 +218,7 @@ def test_a_deflated_bomb_is_not_inflated_whole() -> None:
         answer(whole[: 144 + length] + bomb, max_pixels=1_000_000)
 
 
+@settings(deadline=None)  # the first example imports the decoders
 @given(
     st.lists(st.integers(-32768, 32767), min_size=1, max_size=200),
     st.sampled_from(["<i2", "<u2", "u1", ">i2"]),
@@ -233,6 +234,7 @@ def test_figures_are_those_of_numpy(values: list[int], kind: str) -> None:
         assert figures["percentiles"][str(percent)] == pytest.approx(expected)
 
 
+@settings(deadline=None)  # the first example imports the decoders
 @given(st.binary(max_size=300), st.sampled_from(["PNG", "JPEG", "DICOM", "CT", "JP2"]))
 def test_damaged_bytes_are_a_bad_image_or_an_image(noise: bytes, kind: str) -> None:
     start = {

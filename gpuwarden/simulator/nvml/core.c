@@ -17,7 +17,7 @@
 #define DEFAULT_STATE_FILE "/run/gpuwarden-sim/state"
 #define HANDLE_MARK 0x5a00u
 #define COPY_ATTEMPTS 2000
-#define COPY_PAUSE_NS 50000  /* 2000 of them: the daemon died in the middle of a write */
+#define COPY_PAUSE_NS 500000 /* 2000 of them: the daemon died in the middle of a write */
 #define HANG_PAUSE_NS 20000000
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -176,7 +176,7 @@ static bool copy_sample(const struct sim_card *card, struct sim_sample *sample)
 			    sample->process_count <= SIM_MAX_PROCESSES)
 				return true;
 		}
-		if (attempt > 10)
+		if (attempt > 100)
 			pause_ns(COPY_PAUSE_NS);
 	}
 	return false;
