@@ -12,7 +12,7 @@ from tests.node.vm import Node
 
 QUESTION = "What are the pixel statistics of this image?"
 ASK = (
-    "curl --silent --show-error --max-time 60 -F image=@/tmp/ct.dcm;type=application/dicom "
+    "curl --silent --show-error --max-time 60 -F 'image=@/tmp/ct.dcm;type=application/dicom' "
     f"-F 'question={QUESTION}' http://127.0.0.1:7860/predict"
 )
 
