@@ -84,6 +84,7 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
     state = worker_state(unit, told.state if told else None)
     if state is WorkerState.STOPPED and number in seen.job_errors:
         state = WorkerState.FAILED  # systemd refused to start it at all
+    error = last_error(unit) or seen.job_errors.get(number, "") or (told.last_error if told else "")
     reserved = told.vram_reserved_bytes if told else None
     allocated = told.vram_allocated_bytes if told else None
     return WorkerStatus(
@@ -102,9 +103,8 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
         vram_reserved_bytes=reserved,
         vram_allocated_bytes=allocated,
         vram_fragmentation=1 - allocated / reserved if reserved and allocated is not None else None,
-        last_error=last_error(unit)
-        or seen.job_errors.get(number, "")
-        or (told.last_error if told else ""),
+        last_error=error,
+        reason=error,
         since=unit.since_unix_microseconds,
     )
 

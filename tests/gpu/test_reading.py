@@ -1,0 +1,51 @@
+"""The NVML module against a real card: it reads, and never sets."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from gpuwarden.nvml.errors import CardLostError, NvmlError
+from gpuwarden.nvml.library import DRIVER_LIBRARY, DRIVER_VERSION_FILE, Library, Session
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    if not DRIVER_VERSION_FILE.exists():
+        pytest.skip("no NVIDIA GPU")
+    with Session(Library(DRIVER_LIBRARY, simulated=False)) as opened:
+        yield opened
+
+
+def test_every_card_is_listed_and_opens_by_its_uuid(session: Session) -> None:
+    listing = session.cards()
+    assert listing.faults == []
+    assert listing.cards
+    for card in listing.cards:
+        print(card, session.driver_version())
+        assert card.uuid.startswith("GPU-")
+        session.open_card(card.uuid, card.pci_address).sample()
+        session.open_card(card.uuid).sample()
+
+
+def test_a_sample_is_plausible_and_its_limits_are_in_order(session: Session) -> None:
+    for card in session.cards().cards:
+        reader = session.open_card(card.uuid)
+        sample, condition, limits = reader.sample(), reader.condition(), reader.limits()
+        print(sample, condition, limits, sep="\n")
+        assert sample.temperature_celsius is not None
+        assert 10 < sample.temperature_celsius < 110
+        assert sample.power_watts is not None
+        assert 5 < sample.power_watts < 1500
+        assert condition.vram_used_bytes is not None
+        assert condition.vram_total_bytes is not None
+        assert 0 <= condition.vram_used_bytes <= condition.vram_total_bytes
+        assert condition.recovery_action != ""
+        known = [limits.maximum_operating_celsius, limits.slowdown_celsius, limits.shutdown_celsius]
+        told = [celsius for celsius in known if celsius is not None]
+        assert told == sorted(told)
+
+
+def test_a_card_that_is_not_there_is_lost(session: Session) -> None:
+    with pytest.raises(CardLostError) as caught:
+        session.open_card("GPU-00000000-1111-2222-3333-444444444444")
+    assert isinstance(caught.value, NvmlError)
