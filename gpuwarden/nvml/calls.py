@@ -13,7 +13,10 @@ Handle = Any  # pynvml's pointer to a device: opaque, dies with its session
 
 
 DIE_SENSOR = 0  # NVML_TEMPERATURE_GPU; id 1 is not the memory
-NO_ATTACH = 2  # NVML_INIT_FLAG_NO_ATTACH: a wedged neighbour must not block our start
+# NVML_INIT_FLAG_NO_GPUS: a node without cards is no error. Not NO_ATTACH (2), which would spare us
+# a wedged neighbour: on an H200 (driver 580.159) no call finds any card then. The unit's device
+# list keeps the neighbours away instead.
+NO_GPUS = 1
 _INVALID_ARGUMENT = 2
 _NOT_SUPPORTED = 3
 _FUNCTION_NOT_FOUND = 13
@@ -40,9 +43,9 @@ def load(path: str) -> None:
 
 
 def initialise() -> None:
-    """Start NVML without attaching every card, or with it on drivers that can't do otherwise."""
+    """Start NVML, with cards or without any."""
     try:
-        pynvml.nvmlInitWithFlags(NO_ATTACH)
+        pynvml.nvmlInitWithFlags(NO_GPUS)
     except pynvml.NVMLError as error:
         if error.value not in (_INVALID_ARGUMENT, _FUNCTION_NOT_FOUND):
             raise translate(error.value, "NVML start") from None

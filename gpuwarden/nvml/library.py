@@ -101,7 +101,7 @@ class Session:
         return Enumeration(found, faults)
 
     def open_card(self, uuid: str, pci_address: str = "") -> CardReader:
-        """The card ``uuid``, looked for at ``pci_address`` first: that attaches no other card.
+        """The card ``uuid``, looked for at ``pci_address`` first, where it should be.
 
         :raises CardLostError: no such card, or it doesn't answer.
         :raises NvmlError: the driver fails in another way.

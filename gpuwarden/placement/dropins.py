@@ -18,6 +18,7 @@ DROP_IN_NAME = "50-placement.conf"
 OWNED_PATTERNS = (
     f"medgemma-worker@*.service.d/{DROP_IN_NAME}",
     "medgemma-workers-gpu*.slice",
+    f"medgemma-thermal@*.service.d/{DROP_IN_NAME}",
     f"{names.THERMAL_TARGET}.d/{DROP_IN_NAME}",
 )
 
@@ -49,6 +50,9 @@ def unit_files(
     files = {
         PurePosixPath(f"{names.THERMAL_TARGET}.d", DROP_IN_NAME): thermal_target_text(plan.cards)
     }
+    for card in plan.cards:
+        path = PurePosixPath(f"{names.thermal_unit(card.index)}.d", DROP_IN_NAME)
+        files[path] = thermal_guard_text(card)
     for worker in plan.workers:
         path = PurePosixPath(f"{names.worker_unit(worker.number)}.d", DROP_IN_NAME)
         files[path] = worker_text(worker, cards[worker.gpu_index], configuration, topology)
@@ -104,6 +108,11 @@ def thermal_target_text(cards: Iterable[Card]) -> str:
     """The wants of the thermal target: one guard a card, a missing one's too (it says `lost`)."""
     wants = "".join(f"Wants={names.thermal_unit(card.index)}\n" for card in cards)
     return f"{_HEAD}[Unit]\n{wants}"
+
+
+def thermal_guard_text(card: Card) -> str:
+    """The drop-in of a card's guard: its card's devices alone, so that no neighbour can hang it."""
+    return _HEAD + "\n".join(["[Service]", "DeviceAllow=", *_device_lines(card)]) + "\n"
 
 
 def stop_timeout_seconds(drain_seconds: float) -> int:

@@ -35,13 +35,13 @@ class AttachServer:
         try:
             line = await asyncio.wait_for(reader.readline(), FIRST_LINE_SECONDS)
             context = await self._attach(pid, line, writer)
-            while context is not None and (line := await reader.readline()):
+            while context in self._open and (line := await reader.readline()):
                 await self._change(context, line, writer)
         except (OSError, ValueError, TimeoutError) as error:
             # A client that goes away, says nothing, or sends an endless line: its context ends.
             log.info("context of process %d ended: %s", pid, error)
         finally:
-            if context is not None:
+            if context in self._open:
                 machine, _ = self._open.pop(context)
                 machine.detach(context)
                 self._changed()
@@ -52,6 +52,12 @@ class AttachServer:
         for context, (machine, writer) in self._open.items():
             if context not in machine.contexts:
                 writer.close()
+
+    def close(self) -> None:
+        """Hang up on everybody: with the driver all contexts are gone, there is nothing to undo."""
+        for _, writer in self._open.values():
+            writer.close()
+        self._open.clear()
 
     async def _attach(self, pid: int, line: bytes, writer: asyncio.StreamWriter) -> Context | None:
         try:

@@ -106,6 +106,8 @@ class Daemon:
             self._timer.cancel()
         for server in servers:
             server.close()
+        if self._attach is not None:
+            self._attach.close()
         self._file.state.driver_loaded = 0
         for machine in self._machines:
             machine.card.control.faults = 0

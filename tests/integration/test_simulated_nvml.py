@@ -11,6 +11,7 @@ from tests.integration.simulation import (
     Node,
     error,
     running_node,
+    uuid_of,
 )
 from tests.waiting import wait_until
 
@@ -270,6 +271,17 @@ def test_nothing_answers_before_init_and_after_the_last_shutdown(node: Node) -> 
     assert caller("nvmlDeviceGetCount") == 3
     assert caller("nvmlShutdown") is None
     assert caller("nvmlDeviceGetCount") == error("Uninitialized")
+
+
+def test_started_without_attaching_it_finds_no_card_as_an_h200s_driver_does(node: Node) -> None:
+    caller = node.caller(initialised=False)
+    caller("nvmlInitWithFlags", 2)
+    assert caller("nvmlDeviceGetCount") == 0
+    assert caller("nvmlDeviceGetHandleByIndex", 0) == error("InvalidArgument")
+    assert caller("nvmlDeviceGetHandleByUUID", uuid_of(node, 0)) == error("NotFound")
+    caller("nvmlShutdown")
+    caller("nvmlInitWithFlags", 1)
+    assert caller("nvmlDeviceGetCount") == 3
 
 
 def test_without_a_simulator_the_driver_is_not_loaded(library: Path, tmp_path: Path) -> None:

@@ -22,6 +22,7 @@
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static unsigned int users;
+static bool unattached;
 /* Never unmapped: a thread may hang inside a call when another one shuts the library down. */
 static const struct sim_state *mapped;
 static struct sim_state *mapped_for_writing;
@@ -85,15 +86,22 @@ static nvmlReturn_t map_state(void)
 
 API nvmlReturn_t nvmlInitWithFlags(unsigned int flags)
 {
-	(void)flags; /* cards are attached one by one in any case */
 	nvmlReturn_t result = NVML_SUCCESS;
 	pthread_mutex_lock(&lock);
-	if (users == 0)
+	if (users == 0) {
 		result = map_state();
+		unattached = flags & NVML_INIT_FLAG_NO_ATTACH;
+	}
 	if (result == NVML_SUCCESS)
 		__atomic_store_n(&users, users + 1, __ATOMIC_RELEASE);
 	pthread_mutex_unlock(&lock);
 	return result;
+}
+
+/* As an H200's driver (580.159) does: started with NO_ATTACH, it counts no card and finds none. */
+unsigned int sim_card_count(const struct sim_state *state)
+{
+	return unattached ? 0 : state->card_count;
 }
 
 API nvmlReturn_t nvmlInit_v2(void)

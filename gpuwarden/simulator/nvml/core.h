@@ -12,6 +12,9 @@
 /* The mapped state, or NULL before nvmlInit and after the last nvmlShutdown. */
 const struct sim_state *sim_state(void);
 
+/* Cards that this process has attached: all of them, or none if it started with NO_ATTACH. */
+unsigned int sim_card_count(const struct sim_state *state);
+
 /* The card behind a handle. Answers as the driver does: uninitialised, not a handle, lost; does
  * not return while the card hangs. */
 nvmlReturn_t sim_card_of(nvmlDevice_t device, const struct sim_card **card);

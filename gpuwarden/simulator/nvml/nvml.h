@@ -5,6 +5,8 @@
 
 #define API __attribute__((visibility("default")))
 
+#define NVML_INIT_FLAG_NO_ATTACH 2u
+
 typedef void *nvmlDevice_t;
 typedef struct sim_event_set *nvmlEventSet_t;
 

@@ -89,7 +89,7 @@ API nvmlReturn_t nvmlDeviceGetCount_v2(unsigned int *count)
 		return NVML_ERROR_UNINITIALIZED;
 	if (!count)
 		return NVML_ERROR_INVALID_ARGUMENT;
-	*count = state->card_count;
+	*count = sim_card_count(state);
 	return NVML_SUCCESS;
 }
 
@@ -98,7 +98,7 @@ API nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t 
 	const struct sim_state *state = sim_state();
 	if (!state)
 		return NVML_ERROR_UNINITIALIZED;
-	if (!device || index >= state->card_count)
+	if (!device || index >= sim_card_count(state))
 		return NVML_ERROR_INVALID_ARGUMENT;
 	return sim_handle_of(index, device);
 }
@@ -110,7 +110,7 @@ API nvmlReturn_t nvmlDeviceGetHandleByUUID(const char *uuid, nvmlDevice_t *devic
 		return NVML_ERROR_UNINITIALIZED;
 	if (!device || !uuid)
 		return NVML_ERROR_INVALID_ARGUMENT;
-	for (unsigned int i = 0; i < state->card_count; i++)
+	for (unsigned int i = 0; i < sim_card_count(state); i++)
 		if (!strcmp(state->cards[i].identity.uuid, uuid))
 			return sim_handle_of(i, device);
 	return NVML_ERROR_NOT_FOUND;
@@ -129,7 +129,7 @@ API nvmlReturn_t nvmlDeviceGetHandleByPciBusId_v2(const char *address, nvmlDevic
 		if (sscanf(address, "%x:%x.%x", &bus, &slot, &function) != 3)
 			return NVML_ERROR_INVALID_ARGUMENT;
 	}
-	for (unsigned int i = 0; i < state->card_count; i++) {
+	for (unsigned int i = 0; i < sim_card_count(state); i++) {
 		const struct sim_identity *card = &state->cards[i].identity;
 		if (card->pci_domain == domain && card->pci_bus == bus && card->pci_device == slot)
 			return sim_handle_of(i, device);

@@ -43,10 +43,10 @@ def session(monkeypatch: pytest.MonkeyPatch) -> Any:
     return with_driver
 
 
-def test_no_card_is_attached_at_the_start(session: Any) -> None:
+def test_a_node_without_cards_is_no_error_at_the_start(session: Any) -> None:
     flags: list[int] = []
     session(nvmlInitWithFlags=flags.append)
-    assert flags == [calls.NO_ATTACH]
+    assert flags == [calls.NO_GPUS]
 
 
 def test_a_driver_that_knows_no_flags_starts_without(session: Any) -> None:
@@ -57,7 +57,7 @@ def test_a_driver_that_knows_no_flags_starts_without(session: Any) -> None:
         return Fails(2) if value else None
 
     session(nvmlInitWithFlags=start)
-    assert flags == [calls.NO_ATTACH, 0]
+    assert flags == [calls.NO_GPUS, 0]
 
 
 def test_a_driver_that_is_not_loaded_is_missing(session: Any) -> None:

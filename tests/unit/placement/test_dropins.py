@@ -50,6 +50,17 @@ Wants=medgemma-thermal@1.service
 """
 
 
+GUARD = """\
+# Written by medgemma-numa.service from /etc/gpuwarden: changes here are lost.
+[Service]
+DeviceAllow=
+DevicePolicy=closed
+DeviceAllow=/dev/char/195:{minor} rw
+DeviceAllow=/dev/char/195:255 rw
+DeviceAllow=char-nvidia-uvm rw
+"""
+
+
 def files(
     configuration: Configuration | None = None, topology: Topology | None = None, node: int = 1
 ) -> dict[str, str]:
@@ -69,6 +80,8 @@ def test_the_files_of_a_node_are_these() -> None:
         "medgemma-worker@1.service.d/50-placement.conf": WORKER,
         "medgemma-workers-gpu1.slice": SLICE,
         "medgemma-thermal.target.d/50-placement.conf": TARGET,
+        "medgemma-thermal@0.service.d/50-placement.conf": GUARD.format(minor=0),
+        "medgemma-thermal@1.service.d/50-placement.conf": GUARD.format(minor=1),
     }
 
 

@@ -77,6 +77,8 @@ def test_a_node_is_planned_written_down_and_reloaded_once(node: Node) -> None:
         "medgemma-workers-gpu0.slice",
         "medgemma-workers-gpu1.slice",
         "medgemma-thermal.target.d/50-placement.conf",
+        "medgemma-thermal@0.service.d/50-placement.conf",
+        "medgemma-thermal@1.service.d/50-placement.conf",
     }
     assert node.reloads == 1
 
@@ -111,6 +113,8 @@ def test_what_is_no_longer_planned_is_taken_away(node: Node) -> None:
         "medgemma-worker@1.service.d/60-admin.conf",
         "medgemma-workers-gpu0.slice",
         "medgemma-thermal.target.d/50-placement.conf",
+        "medgemma-thermal@0.service.d/50-placement.conf",
+        "medgemma-thermal@1.service.d/50-placement.conf",
     }
     assert not (node.places.unit_directory / "medgemma-worker@3.service.d").exists()
     assert node.reloads == 2
