@@ -7,7 +7,7 @@ continuation of it, there in about half a second.
 import contextlib
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,6 +24,11 @@ DEFAULT_HARDWARE = Hardware()
 # The defaults are those of a server; the node has 1.5 GiB.
 DEFAULT_CONFIG = '[workers]\nmemory_max_bytes = "400M"\n'
 INSTALL_SECONDS = 300.0
+# What was on the disk before our packages, to tell what they leave behind.
+FILES_BEFORE = "/var/tmp/files-before"
+LIST_FILES = (
+    r"find / -xdev \( -path /proc -o -path /sys -o -path /tmp -o -path /var/tmp \) -prune -o -print"
+)
 RUNNING_SECONDS = 240.0
 STATE_COMMAND = "busctl get-property org.gpuwarden1 /org/gpuwarden1 org.gpuwarden1.Manager State"
 
@@ -107,9 +112,31 @@ def booted_level(chosen: Machine) -> Path:
     return cache.entry("booted", suite, machine_key(chosen), variant(chosen), build)
 
 
+def unstarted_level(chosen: Machine, packages: list[Path]) -> Path:
+    """The snapshot of the node with ``packages`` installed, and nothing else done."""
+
+    def do(node: Node) -> None:
+        node.run(f"{LIST_FILES} > {FILES_BEFORE}")
+        install(node, packages)
+
+    key = cache.digest([machine_key(chosen), *(path.read_bytes() for path in packages)])
+    return level_above(booted_level(chosen), "unstarted", chosen, key, variant(chosen), do)
+
+
 def installed_level(chosen: Machine, packages: list[Path], config: str | None) -> Path:
     """The snapshot of the node with ``packages`` installed and the service running."""
-    below = booted_level(chosen)
+    below = unstarted_level(chosen, packages)
+    key = cache.digest([machine_key(chosen), below.name, *(each.read_bytes() for each in packages)])
+    name = variant(chosen, config)
+    return level_above(
+        below, "installed", chosen, key, name, lambda node: start_service(node, config)
+    )
+
+
+def level_above(
+    below: Path, kind: str, chosen: Machine, key: str, name: str, do: Callable[[Node], None]
+) -> Path:
+    """The snapshot that ``do`` makes of the node in ``below``, made now if need be."""
 
     def build(folder: Path) -> None:
         started = time.monotonic()
@@ -118,14 +145,12 @@ def installed_level(chosen: Machine, packages: list[Path], config: str | None) -
         make_overlay(below / "disk.qcow2", "qcow2", folder / "disk.qcow2")
         with Node(chosen, folder, folder / "disk.qcow2") as node:
             node.restore(below, Memory(folder, shared=True))
-            install(node, packages)
-            start_service(node, config)
+            do(node)
             node.save(folder)
-        cache.say(f"{suite}: installed, started and saved in {time.monotonic() - started:.1f} s")
+        cache.say(f"{suite}: {kind} and saved in {time.monotonic() - started:.1f} s")
 
     suite = chosen.image.suite
-    key = cache.digest([machine_key(chosen), *(path.read_bytes() for path in packages)])
-    return cache.entry("installed", suite, key, variant(chosen, config), build)
+    return cache.entry(kind, suite, key, name, build)
 
 
 def install(node: Node, packages: list[Path]) -> None:

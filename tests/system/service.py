@@ -68,12 +68,12 @@ def status(node: Node) -> dict[str, Any]:
     return document
 
 
-def wait_for(node: Node, condition: str, timeout_seconds: float = 60) -> None:
+def wait_for(node: Node, condition: str, timeout_seconds: float = 120) -> None:
     """Wait until a shell condition holds in the node; tried again each 0.2 s there."""
     node.run(f"until {condition}; do sleep 0.2; done", timeout_seconds=timeout_seconds)
 
 
-def wait_for_state(node: Node, wanted: str, timeout_seconds: float = 90) -> None:
+def wait_for_state(node: Node, wanted: str, timeout_seconds: float = 150) -> None:
     wait_for(
         node,
         "busctl get-property org.gpuwarden1 /org/gpuwarden1 org.gpuwarden1.Manager State "

@@ -8,7 +8,6 @@ from tests.system.service import (
     main_pid,
     our_processes,
     predict,
-    state,
     strangers,
     wait_for,
     wait_for_state,
@@ -49,7 +48,8 @@ def test_a_worker_over_its_memory_limit_is_killed_alone_and_comes_back(
     # Charged to the worker's own group, as its own allocation would be.
     group = node.run(f"sed 's/^0:://' /proc/{first}/cgroup").text
     node.run(
-        f'echo $$ > /sys/fs/cgroup{group}/cgroup.procs; exec python3 -c "b = bytes(1) * (600 << 20)"',
+        f"echo $$ > /sys/fs/cgroup{group}/cgroup.procs; "
+        'exec python3 -c "b = bytes(1) * (600 << 20)"',
         check=False,
     )
     wait_for(node, f"[ $(systemctl show -P MainPID {WORKERS[0]}) != {first} ]")
@@ -107,7 +107,7 @@ def test_a_start_by_hand_cannot_bypass_the_plan(node: Node) -> None:
     refused = node.run("systemctl start medgemma-worker@7", check=False)
     assert refused.status != 0
     assert main_pid(node, "medgemma-worker@7") == 0
-    assert state(node) == "running"
+    wait_for_state(node, "running")
 
 
 def test_guard_and_gateway_are_small(node: Node) -> None:

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.node import cache, levels
-from tests.node.hardware import Memory
-from tests.node.vm import Machine, Node, make_overlay
+from tests.node import levels
+from tests.node.vm import Node
 
 SUITES = ("bookworm", "trixie")
 RUNNING_UNITS = (
@@ -19,9 +18,6 @@ RUNNING_UNITS = (
     "medgemma-worker@1",
 )
 DPKG_SECONDS = 300.0
-FILES = (
-    r"find / -xdev \( -path /proc -o -path /sys -o -path /tmp -o -path /var/tmp \) -prune -o -print"
-)
 # What Debian's own tools write about any package that comes and goes.
 DEBIANS_OWN = re.compile(
     r"/var/log/|/var/cache/(man|ldconfig|debconf)|/var/lib/dpkg/[^/]*-old$|/var/lib/systemd/catalog"
@@ -29,37 +25,17 @@ DEBIANS_OWN = re.compile(
 )
 
 
-def unstarted_level(machine: Machine) -> Path:
-    """A snapshot of a node on which both packages were installed, and nothing else done."""
-    below, packages = levels.booted_level(machine), levels.debs()
-
-    def build(folder: Path) -> None:
-        for memory in below.glob("memory*"):
-            cache.copy_sparse(memory, folder / memory.name)
-        make_overlay(below / "disk.qcow2", "qcow2", folder / "disk.qcow2")
-        with Node(machine, folder, folder / "disk.qcow2") as node:
-            node.restore(below, Memory(folder, shared=True))
-            node.run(f"{FILES} > /var/tmp/before")
-            levels.install(node, packages)
-            node.save(folder)
-
-    contents = [path.read_bytes() for path in packages]
-    key = cache.digest([levels.machine_key(machine), FILES, *contents])
-    variant = levels.variant(machine)
-    return cache.entry("unstarted", machine.image.suite, key, variant, build)
-
-
 @pytest.fixture(params=SUITES)
 def node(request: pytest.FixtureRequest, nodes: Callable[..., Node]) -> Node:
     """Both packages are installed, the service was never started."""
     machine = levels.machine(request.param)
-    return nodes(levels.continued, machine, unstarted_level(machine))
+    return nodes(levels.continued, machine, levels.unstarted_level(machine, levels.debs()))
 
 
 def added_files(node: Node) -> set[str]:
     """Paths that are on the node's disk now and were not before the installation."""
-    before = set(node.get("/var/tmp/before").decode().splitlines())
-    now = set(node.run(FILES).text.splitlines())
+    before = set(node.get(levels.FILES_BEFORE).decode().splitlines())
+    now = set(node.run(levels.LIST_FILES).text.splitlines())
     return {path for path in now - before if not DEBIANS_OWN.search(path)}
 
 

@@ -12,7 +12,6 @@ from tests.system.service import (
     curl,
     main_pid,
     predict,
-    state,
     status,
     wait_for,
     wait_for_state,
@@ -67,7 +66,7 @@ def test_a_taken_port_is_reported_with_its_holder_and_opened_when_free(node: Nod
     holder = main_pid(node, "gradio")
     assert f"PID {holder}" in node.run("systemctl status --no-pager medgemma-guard").text
     wait_for(node, "systemctl is-active -q medgemma-worker@1")
-    assert state(node) == "degraded"
+    wait_for_state(node, "degraded")
     node.run("systemctl stop gradio")
     wait_for_state(node, "running")
 
@@ -128,7 +127,7 @@ def test_a_bad_upload_is_answered_in_words(
     assert words in answer.message
     node.put(ct_small(), "/tmp/ct.dcm")
     assert predict(node, "/tmp/ct.dcm").status == 200
-    assert state(node) == "running"
+    wait_for_state(node, "running")
 
 
 def test_an_upload_of_300_mb_is_refused_before_it_is_read(node: Node) -> None:
