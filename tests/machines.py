@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from gpuwarden.control.states import Card
-from gpuwarden.topology.cpulist import format_cpu_list
+from gpuwarden.cpulist import format_cpu_list
 from gpuwarden.topology.model import Topology
 
 

@@ -8,13 +8,11 @@ from fractions import Fraction
 
 SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 BUILT_IN_ENGINES = ("echo", "imagestats")
-CPU_LIMIT = 8192  # CONFIG_NR_CPUS_RANGE_END of the kernel on x86-64
 
 _SIZE = re.compile(r"(?P<number>[0-9]{1,18}(?:\.[0-9]{1,9})?) ?(?P<unit>[KMGT]?)(?P<iec>iB|B)?")
 _LOOSE_SIZE = re.compile(r"\s*[0-9.]+\s*(?P<unit>[kmgtKMGT])[iI]?[bB]?\s*")
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
 _ENGINE = re.compile(rf"{_IDENTIFIER}(?:\.{_IDENTIFIER})*:{_IDENTIFIER}")
-_CPU_RANGE = re.compile(r"(?P<first>[0-9]{1,9})(?:-(?P<last>[0-9]{1,9}))?")
 
 
 def parse_size(text: str) -> int:
@@ -47,26 +45,6 @@ def format_size(size_bytes: int) -> str:
         if unit and size_bytes and size_bytes % factor == 0:
             return f"{size_bytes // factor}{unit}"
     return str(size_bytes)
-
-
-def parse_cpu_list(text: str) -> tuple[int, ...]:
-    """The CPUs of a kernel CPU list like ``0-3,8,10-11``, ascending; none for an empty text.
-
-    :raises ValueError: with the part that is malformed.
-    """
-    cpus: set[int] = set()
-    for part in text.split(",") if text else ():
-        match = _CPU_RANGE.fullmatch(part)
-        if match is None:
-            raise ValueError(f'"{part}" is neither a CPU number nor a range like 0-3')
-        first = int(match["first"])
-        last = int(match["last"] or first)
-        if last < first:
-            raise ValueError(f'the range "{part}" runs backwards')
-        if last >= CPU_LIMIT:
-            raise ValueError(f"CPU {last} is beyond the kernel's {CPU_LIMIT} CPUs")
-        cpus.update(range(first, last + 1))
-    return tuple(sorted(cpus))
 
 
 def check_engine(text: str) -> str:

@@ -9,8 +9,9 @@ from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, BeforeValidator, PlainValidator
 
-from gpuwarden.config.formats import check_engine, parse_cpu_list, parse_size
+from gpuwarden.config.formats import check_engine, parse_size
 from gpuwarden.config.settings import Section, setting
+from gpuwarden.cpulist import parse_cpu_list
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 
@@ -242,7 +243,7 @@ class PlacementSettings(Section):
         "",
         description="CPUs kept free of workers, for the system, the PACS and our own daemons. "
         "Empty lets us choose.",
-        why="CPU 0 and its siblings where the node has more than 2 CPUs: interrupts land there",
+        why="the first CPU and its siblings where there is a second core: interrupts land there",
         allowed='a kernel CPU list as a string, like "0-3,8"',
     )
     memory_policy: Literal["preferred", "bind", "none"] = setting(

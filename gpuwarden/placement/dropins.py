@@ -10,7 +10,7 @@ from gpuwarden import names
 from gpuwarden.config import Configuration
 from gpuwarden.config.models import WorkersSettings
 from gpuwarden.control.states import Card, PlanData, PlannedWorker
-from gpuwarden.topology.cpulist import format_cpu_list, parse_cpu_list
+from gpuwarden.cpulist import format_cpu_list, parse_cpu_list
 from gpuwarden.topology.model import NO_NODE, Topology
 
 DROP_IN_NAME = "50-placement.conf"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from gpuwarden.config import Configuration, digest
 from gpuwarden.control.states import Card, PlanData, PlannedWorker
-from gpuwarden.topology.cpulist import format_cpu_list, parse_cpu_list
+from gpuwarden.cpulist import format_cpu_list, parse_cpu_list
 from gpuwarden.topology.model import NO_NODE, Topology
 
 Cpus = frozenset[int]

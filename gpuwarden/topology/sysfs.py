@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gpuwarden.topology.cpulist import format_cpu_list, parse_cpu_list
+from gpuwarden.cpulist import format_cpu_list, parse_cpu_list
 from gpuwarden.topology.model import NO_NODE, Topology
 
 SYSFS = Path("/sys")

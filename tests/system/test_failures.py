@@ -49,7 +49,7 @@ def test_a_worker_over_its_memory_limit_is_killed_alone_and_comes_back(
     # Charged to the worker's own group, as its own allocation would be.
     group = node.run(f"sed 's/^0:://' /proc/{first}/cgroup").text
     node.run(
-        f'echo $$ > /sys/fs/cgroup{group}/cgroup.procs; exec python3 -c "b = bytearray(2 << 30)"',
+        f'echo $$ > /sys/fs/cgroup{group}/cgroup.procs; exec python3 -c "b = bytes(1) * (2 << 30)"',
         check=False,
     )
     wait_for(node, f"[ $(systemctl show -P MainPID {WORKERS[0]}) != {first} ]")

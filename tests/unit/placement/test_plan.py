@@ -3,8 +3,8 @@ from hypothesis import strategies as st
 
 from gpuwarden.config import Configuration
 from gpuwarden.control.states import Card, PlanData
+from gpuwarden.cpulist import parse_cpu_list
 from gpuwarden.placement.plan import Driver, make_plan
-from gpuwarden.topology.cpulist import parse_cpu_list
 from gpuwarden.topology.model import Topology
 from tests.machines import card, machine
 

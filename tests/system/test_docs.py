@@ -1,0 +1,56 @@
+"""Every ``sh`` block of the documentation runs as it is written, in order, as root."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.node import levels
+from tests.node.demo import ct_small
+from tests.node.vm import Node
+from tests.system.service import wait_for_state
+
+DOCS = Path(__file__).parents[2] / "docs"
+BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# The status command's own answer while the service is still starting.
+STARTING = 1
+
+
+def blocks(name: str) -> list[str]:
+    return BLOCK.findall((DOCS / name).read_text())
+
+
+def run_block(node: Node, block: str) -> None:
+    result = node.run(["bash", "-euo", "pipefail", "-c", block], check=False, timeout_seconds=180)
+    allowed = {0, STARTING} if block.rstrip().endswith("gpuwarden status") else {0}
+    assert result.status in allowed, f"{block}\n{result.text}\n{result.error_text}"
+
+
+def test_install_as_documented(nodes: Callable[..., Node]) -> None:
+    node = nodes(levels.booted_node)
+    for deb in levels.debs():
+        node.put(deb, f"/root/{deb.name}")
+    install, *rest = blocks("install.md")
+    run_block(node, install)
+    assert node.run("systemctl list-units --plain --no-legend 'medgemma-*.service'").text == ""
+    node.run("dpkg --install /root/gpuwarden-simulator_*_amd64.deb", timeout_seconds=180)
+    assert len(rest) == 3
+    for block in rest:
+        run_block(node, block)
+    wait_for_state(node, "running", timeout_seconds=180)
+    node.run("gpuwarden status", user="oscar")
+
+
+def test_operate_as_documented(node: Node) -> None:
+    node.put(ct_small(), "/tmp/ct.dcm")
+    documented = blocks("operate.md")
+    assert len(documented) >= 7
+    for block in documented:
+        run_block(node, block)
+
+
+@pytest.mark.parametrize("file", sorted(DOCS.glob("*.md")), ids=lambda file: str(file.name))
+def test_links_between_the_documents_hold(file: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text()):
+        assert (file.parent / target).exists(), f"{file.name}: {target}"
