@@ -50,7 +50,7 @@ lock: ## resolve requirements/*.txt again (pins and hashes for Python 3.11 to 3.
 .PHONY: test
 test: $(VENV)/ready deb ## everything: lint, types, unit, integration (private bus), system (VM)
 	$(MAKE) --no-print-directory lint
-	$(PYTHON) -m pytest tests/unit tests/integration tests/gpu tests/system
+	$(PYTHON) -m pytest -n 2 --dist worksteal --durations 15 tests/unit tests/integration tests/gpu tests/system
 
 .PHONY: run
 run: $(VENV)/ready deb ## the main job: a node with two simulated cards answers about a DICOM image
