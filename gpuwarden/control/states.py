@@ -131,11 +131,15 @@ class PortHolder(State):
 
 
 class WorkerStatus(State):
-    """One worker as the guard knows it (the Worker properties of the bus)."""
+    """One worker as the guard knows it (the Worker properties of the bus).
+
+    ``wanted`` is False while a worker is down because somebody stopped it.
+    """
 
     number: int
     unit: str
     state: WorkerState
+    wanted: bool = True
     main_pid: int
     gpu: int
     gpu_uuid: str

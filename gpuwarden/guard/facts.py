@@ -28,8 +28,15 @@ def unit_facts(properties: UnitProperties) -> UnitFacts:
         restarts=_number(own, "NRestarts"),
         status_text=_text(own, "StatusText"),
         control_group=_text(own, "ControlGroup"),
+        has_job=_has_job(unit),
         since_unix_microseconds=_number(unit, BECAME.get(active_state, "StateChangeTimestamp")),
     )
+
+
+def _has_job(properties: dict[str, Any]) -> bool:
+    """Job is (number, path); the number is 0 where there is none."""
+    job = properties.get("Job")
+    return isinstance(job, list | tuple) and len(job) == 2 and job[0] != 0
 
 
 def _text(properties: dict[str, Any], name: str, default: str = "") -> str:

@@ -1,6 +1,6 @@
 """What state a worker is in and what to do about it: pure functions over what was seen."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from gpuwarden.values import WorkerState
@@ -19,7 +19,8 @@ GatewayView = Literal["loading", "ready", "busy", "draining"]
 class UnitFacts:
     """What systemd says of one unit.
 
-    ``since_unix_microseconds`` is when its active state last changed.
+    ``since_unix_microseconds`` is when its active state last changed; ``has_job`` says that systemd
+    has yet to start, stop or restart it.
     """
 
     active_state: str = "inactive"
@@ -31,14 +32,19 @@ class UnitFacts:
     status_text: str = ""
     control_group: str = ""
     since_unix_microseconds: int = 0
-    loaded: bool = True
+    has_job: bool = False
 
 
 @dataclass(frozen=True)
 class Intent:
-    """What the guard wants of one worker, and how often it has tried in vain."""
+    """What the guard wants of one worker, and how often it has tried in vain.
+
+    A worker that was up and is down without having failed was stopped by somebody: it is not
+    wanted until somebody starts it.
+    """
 
     wanted: bool = True
+    was_up: bool = False
     failures: int = 0
     retry_at_seconds: float | None = None
 
@@ -56,7 +62,8 @@ def worker_state(unit: UnitFacts, gateway: GatewayView | None) -> WorkerState:
         case "failed":
             return WorkerState.FAILED
         case _:
-            return WorkerState.STOPPED
+            # Between the two halves of a restart a unit is inactive for a moment.
+            return WorkerState.STARTING if unit.has_job else WorkerState.STOPPED
 
 
 def last_error(unit: UnitFacts) -> str:
@@ -84,10 +91,12 @@ WHAT_RESULTS_MEAN = {
 def next_intent(intent: Intent, state: WorkerState, now_seconds: float) -> Intent:
     """The intent after a look at the worker: a failed one gets a time for its next try."""
     if state in (WorkerState.READY, WorkerState.BUSY):
-        return replace(intent, wanted=True, failures=0, retry_at_seconds=None)
+        return Intent(wanted=True, was_up=True)
+    if state is WorkerState.STOPPED and intent.was_up:
+        return Intent(wanted=False)
     if state is WorkerState.FAILED and intent.wanted and intent.retry_at_seconds is None:
         wait_seconds = RETRY_SECONDS[min(intent.failures, len(RETRY_SECONDS) - 1)]
-        return Intent(True, intent.failures + 1, now_seconds + wait_seconds)
+        return Intent(True, False, intent.failures + 1, now_seconds + wait_seconds)
     return intent
 
 

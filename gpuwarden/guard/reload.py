@@ -4,6 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from gpuwarden.bus.errors import BusError
 from gpuwarden.config import Configuration, ConfigurationError, load_configuration
 from gpuwarden.control.requests import RELOAD, ReloadAnswer
 from gpuwarden.control.snapshot import write_atomically
@@ -48,7 +49,7 @@ async def reload(replan: Callable[[], Awaitable[None]]) -> ReloadAnswer:
         try:
             await work()
             applied.append(name)
-        except (JobError, ControlError) as error:
+        except (JobError, BusError, ControlError) as error:
             kept[name] = str(error)
     return ReloadAnswer(applied=applied, kept=kept, notes=[WORKERS_NOTE])
 

@@ -37,6 +37,7 @@ class Seen:
     thermal: Mapping[int, ThermalData] = field(default_factory=dict)
     gateway: GatewayData | None = None
     was_ready: frozenset[int] = frozenset()
+    unwanted: frozenset[int] = frozenset()
     stopping: bool = False
     faults: tuple[str, ...] = ()
 
@@ -91,6 +92,7 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
         number=number,
         unit=worker_unit(number),
         state=state,
+        wanted=number not in seen.unwanted,
         main_pid=unit.main_pid,
         gpu=planned.gpu_index,
         gpu_uuid=planned.gpu_uuid,

@@ -66,6 +66,7 @@ class Supervisor:
     _digest: str = ""
     _next_look_seconds: float = 0.0
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
+    _told: dict[str, str] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def begin(self) -> None:
@@ -134,7 +135,7 @@ class Supervisor:
         """Workers that were down by an operator's will when a former guard of this boot died."""
         if self.former is None or self.former.state is ServiceState.STOPPING:
             return set()
-        return {w.number for w in self.former.workers if w.state is WorkerState.STOPPED}
+        return {worker.number for worker in self.former.workers if not worker.wanted}
 
     def wake(self) -> None:
         """Have the next turn begin now."""
@@ -162,9 +163,9 @@ class Supervisor:
                 log.warning("keeping the former plan: %s", error)
             return
         if plan.data != self._plan:
+            for worker in plan.data.workers:
+                await self._follow(worker_unit(worker.number))
             self._plan = plan.data
-            for number in self._numbers():
-                await self._follow(worker_unit(number))
 
     async def _follow(self, unit: str) -> None:
         if unit not in self._units:
@@ -203,6 +204,7 @@ class Supervisor:
             thermal=thermal,
             gateway=gateway.data if gateway else None,
             was_ready=frozenset(self._was_ready),
+            unwanted=frozenset(n for n, intent in self._intents.items() if not intent.wanted),
             stopping=self._stopping(),
             faults=(*self.faults, *self._socket_fault()),
         )
@@ -253,7 +255,7 @@ class Supervisor:
                     REASON=worker.last_error,
                 )
             if should_start(intent, worker.state, now_seconds):
-                self._intents[worker.number] = Intent(True, intent.failures)
+                self._intents[worker.number] = replace(intent, retry_at_seconds=None)
                 self._start_worker(worker.number)
         if now_seconds >= self._next_look_seconds:
             self._next_look_seconds = now_seconds + NO_CARDS_RETRY_SECONDS
@@ -286,6 +288,11 @@ class Supervisor:
         self._spawn(start(), f"start worker {number}")
 
     def _spawn(self, work: Coroutine[Any, Any, None], what: str) -> asyncio.Task[None]:
+        """Do ``work`` beside the loop, unless the same is already being done."""
+        for running in self._tasks:
+            if running.get_name() == what:
+                work.close()
+                return running
         task = asyncio.create_task(work, name=what)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -294,8 +301,13 @@ class Supervisor:
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         self._wake.set()
-        if not task.cancelled() and (error := task.exception()):
-            log.warning("could not %s: %s", task.get_name(), error)
+        if task.cancelled():
+            return
+        name, error = task.get_name(), task.exception()
+        text = str(error) if error else ""
+        if text and self._told.get(name) != text:
+            log.warning("could not %s: %s", name, text)
+        self._told[name] = text
 
     # -- telling -----------------------------------------------------------------------------
 

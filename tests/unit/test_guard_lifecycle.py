@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -68,9 +69,9 @@ def test_tries_back_off_to_ten_minutes_and_a_success_forgets_them() -> None:
         assert not should_start(intent, WorkerState.FAILED, now)
         now = intent.retry_at_seconds
         assert should_start(intent, WorkerState.FAILED, now)
-        intent = Intent(True, intent.failures)
+        intent = replace(intent, retry_at_seconds=None)
     assert waits == [*RETRY_SECONDS, 600, 600]
-    assert next_intent(intent, WorkerState.READY, now) == Intent()
+    assert next_intent(intent, WorkerState.READY, now) == Intent(was_up=True)
 
 
 @given(st.lists(st.tuples(states, st.floats(0, 1e6)), max_size=50))
@@ -85,10 +86,27 @@ def test_a_worker_stopped_by_an_operator_is_never_started(
         assert not should_start(intent, state, now)
 
 
+def test_a_worker_that_goes_down_unfailed_was_stopped_by_somebody() -> None:
+    up = next_intent(Intent(), WorkerState.READY, 0)
+    assert next_intent(up, WorkerState.STOPPED, 1) == Intent(wanted=False)
+    assert next_intent(Intent(wanted=False), WorkerState.BUSY, 2) == Intent(was_up=True)
+
+
+def test_a_worker_that_was_never_up_is_still_wanted() -> None:
+    assert next_intent(Intent(), WorkerState.STOPPED, 0).wanted
+
+
 @given(states, st.floats(0, 1e6))
 def test_a_look_twice_at_the_same_failure_sets_one_time(state: WorkerState, now: float) -> None:
     once = next_intent(Intent(), state, now)
     assert next_intent(once, state, now + 1) == once
+
+
+def test_the_gap_of_a_restart_is_no_stop() -> None:
+    gap = unit_facts(UnitProperties({"ActiveState": "inactive", "Job": [77, "/job/77"]}, {}))
+    assert worker_state(gap, None) is WorkerState.STARTING
+    down = unit_facts(UnitProperties({"ActiveState": "inactive", "Job": [0, "/"]}, {}))
+    assert worker_state(down, None) is WorkerState.STOPPED
 
 
 def test_facts_come_from_systemds_own_properties() -> None:
