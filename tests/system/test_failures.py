@@ -132,3 +132,13 @@ echo $(( (b - a) / 3 )) $(( c - b ))""",
     bare, ready = map(int, figures.split())
     print(f"python3 -c pass {bare / 1e6:.0f} ms, guard ready {ready / 1e6:.0f} ms")
     assert ready <= 25 * bare
+
+
+def test_a_guard_killed_at_its_first_start_still_gets_everything_running(node: Node) -> None:
+    node.run("systemctl stop medgemma-guard", timeout_seconds=120)
+    node.run(
+        "systemctl start medgemma-guard; systemctl kill --signal=KILL medgemma-guard",
+        timeout_seconds=120,
+    )
+    wait_for_state(node, "running")
+    assert all(pids(node))
