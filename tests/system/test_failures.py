@@ -81,7 +81,7 @@ def test_a_stop_leaves_only_the_thermal_guards(node: Node) -> None:
     wait_for_state(node, "running", timeout_seconds=120)
 
 
-@pytest.mark.parametrize("delay_seconds", ["0", "0.1", "0.5"])
+@pytest.mark.parametrize("delay_seconds", ["0", "0.3", "0.6", "1.5"])
 def test_a_stop_right_after_a_crash_leaves_only_the_thermal_guards(
     node: Node, delay_seconds: str
 ) -> None:
@@ -142,3 +142,12 @@ def test_a_guard_killed_at_its_first_start_still_gets_everything_running(node: N
     )
     wait_for_state(node, "running")
     assert all(pids(node))
+
+
+def test_what_a_stop_left_behind_is_stopped_and_a_running_service_is_not(node: Node) -> None:
+    before = pids(node)
+    node.run("systemctl start medgemma-left-behind")
+    assert pids(node) == before
+    node.run("systemctl stop medgemma-guard; systemctl start medgemma-gateway", timeout_seconds=120)
+    node.run("systemctl start medgemma-left-behind", timeout_seconds=60)
+    assert only_thermal_guards(node), our_processes(node)

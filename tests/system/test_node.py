@@ -76,7 +76,7 @@ def test_a_user_has_their_own_identity_home_and_no_more_memory_protection_than_o
 
 
 def test_commands_run_side_by_side_and_events_are_waited_for(booted_node: Node) -> None:
-    follower = booted_node.start("journalctl --follow --lines=0 --output=cat --identifier=tester")
+    follower = booted_node.start("journalctl --follow --lines=all --output=cat --identifier=tester")
     booted_node.wait_until("pgrep -x journalctl", r"\d")
     booted_node.run("logger --tag tester 'number 17'")
 
