@@ -9,7 +9,7 @@ import pytest
 from tests.node import levels
 from tests.node.demo import ct_small
 from tests.node.vm import Node
-from tests.system.service import wait_for_state
+from tests.system.service import wait_for, wait_for_state
 
 DOCS = Path(__file__).parents[2] / "docs"
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -22,9 +22,19 @@ def blocks(name: str) -> list[str]:
 
 
 def run_block(node: Node, block: str) -> None:
-    result = node.run(["bash", "-euo", "pipefail", "-c", block], check=False, timeout_seconds=180)
+    """Run a block; again if the service was not well then.
+
+    An emulated node on a busy machine stalls for seconds, and states go stale meanwhile.
+    """
     allowed = {0, STARTING} if block.rstrip().endswith("gpuwarden status") else {0}
-    assert result.status in allowed, f"{block}\n{result.text}\n{result.error_text}"
+    for _ in range(3):
+        result = node.run(
+            ["bash", "-euo", "pipefail", "-c", block], check=False, timeout_seconds=180
+        )
+        if result.status in allowed:
+            return
+        wait_for_state(node, "running")
+    raise AssertionError(f"{block}\n{result.text}\n{result.error_text}")
 
 
 def test_install_as_documented(nodes: Callable[..., Node]) -> None:
@@ -39,7 +49,7 @@ def test_install_as_documented(nodes: Callable[..., Node]) -> None:
     for block in rest:
         run_block(node, block)
     wait_for_state(node, "running", timeout_seconds=180)
-    node.run("gpuwarden status", user="oscar")
+    wait_for(node, "runuser -u oscar -- gpuwarden status")
 
 
 def test_operate_as_documented(node: Node) -> None:
