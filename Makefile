@@ -39,7 +39,7 @@ quick: $(VENV)/ready ## the dev loop: lint and unit tests
 
 .PHONY: deb
 deb: $(VENV)/ready ## the packages, in dist: gpuwarden_*.deb and gpuwarden-simulator_*.deb
-	$(PYTHON) -m tools.build_packages
+	@$(PYTHON) -m tools.build_packages >&2
 
 .PHONY: lock
 lock: ## resolve requirements/*.txt again (pins and hashes for Python 3.11 to 3.13)
@@ -54,7 +54,7 @@ test: $(VENV)/ready deb ## everything: lint, types, unit, integration (private b
 
 .PHONY: run
 run: $(VENV)/ready deb ## the main job: a node with two simulated cards answers about a DICOM image
-	$(PYTHON) -m tests.node.demo
+	@$(PYTHON) -m tests.node.demo
 
 # The test node: a Debian 12 with systemd, 2 NUMA nodes and 2 simulated cards, under QEMU.
 .PHONY: node-image
