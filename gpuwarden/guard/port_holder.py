@@ -2,7 +2,6 @@
 
 import logging
 import re
-import subprocess
 from pathlib import Path
 
 import psutil
@@ -10,6 +9,7 @@ import psutil
 from gpuwarden.control.snapshot import SnapshotWriter
 from gpuwarden.control.states import PortHolder
 from gpuwarden.names import GATEWAY_SOCKET_UNIT, PORT_HOLDER_FILE
+from gpuwarden.systemd.command import unit_property
 from gpuwarden.systemd.events import Event, tell
 from gpuwarden.systemd.journal import set_up_logging
 
@@ -37,14 +37,11 @@ def main(argv: list[str]) -> int:
 
 
 def wanted_ports() -> list[int]:
-    """The TCP ports that the socket unit names, an administrator's drop-ins included."""
-    shown = subprocess.run(
-        ["systemctl", "show", "--property=Listen", "--value", GATEWAY_SOCKET_UNIT],
-        check=True,
-        capture_output=True,
-        text=True,
-        timeout=10,
-    ).stdout
+    """The TCP ports that the socket unit names, an administrator's drop-ins included.
+
+    :raises SystemctlError: systemd doesn't say.
+    """
+    shown = unit_property(GATEWAY_SOCKET_UNIT, "Listen")
     return [int(port) for port in re.findall(r":(\d+) \(Stream\)", shown)]
 
 

@@ -18,7 +18,8 @@ from gpuwarden.placement.cards import CardRecord, fix_indices, read_record, writ
 from gpuwarden.placement.dropins import unit_files
 from gpuwarden.placement.enumerate import EnumerationError, Listing, list_cards_in_child
 from gpuwarden.placement.plan import Driver, make_plan
-from gpuwarden.placement.units import UnitError, install, reload_systemd
+from gpuwarden.placement.units import UnitError, install
+from gpuwarden.systemd.command import SystemctlError, reload_manager
 from gpuwarden.systemd.journal import set_up_logging
 from gpuwarden.topology.model import Topology
 from gpuwarden.topology.sysfs import SYSFS, pci_numa_node, read_topology
@@ -68,7 +69,7 @@ def main(argv: list[str]) -> int:
 def run(
     places: Places,
     ask: Callable[[], Listing] = list_cards_in_child,
-    reload_units: Callable[[], None] = reload_systemd,
+    reload_units: Callable[[], None] = reload_manager,
 ) -> int:
     """The whole service, once."""
     try:
@@ -88,7 +89,7 @@ def run(
         warnings += findings.warnings
         plan = make_plan(findings.cards, topology, configuration, findings.driver, warnings)
         write_down(plan, configuration, topology, places, reload_units)
-    except (OSError, ValueError, UnitError) as error:
+    except (OSError, ValueError, UnitError, SystemctlError) as error:
         log.error("the placement plan can't be made or written: %s", error)
         return 1
     tell(plan)
@@ -131,7 +132,8 @@ def write_down(
 ) -> None:
     """Units first, then the plan, so that whoever reads the plan finds its units in force.
 
-    :raises UnitError: systemd's files can't be written, or it doesn't read them.
+    :raises UnitError: systemd's files can't be written.
+    :raises SystemctlError: systemd doesn't read them.
     :raises OSError: the plan can't be published.
     """
     pending = places.reload_pending

@@ -1,17 +1,14 @@
 """Puts the plan's files in systemd's unit directory, and takes those away that it no longer has."""
 
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from gpuwarden.control.snapshot import write_atomically
 from gpuwarden.placement.dropins import OWNED_PATTERNS
 
-RELOAD_TIMEOUT_SECONDS = 30.0
-
 
 class UnitError(Exception):
-    """systemd's files or systemd itself refused; the text says which and why."""
+    """systemd's files can't be written; the text says which and why."""
 
 
 def install(directory: Path, files: Mapping[PurePosixPath, str]) -> list[str]:
@@ -39,25 +36,6 @@ def stale(directory: Path, files: Mapping[PurePosixPath, str]) -> list[Path]:
     """The files of ours in ``directory`` that are not in ``files``."""
     owned = {path for pattern in OWNED_PATTERNS for path in directory.glob(pattern)}
     return sorted(owned - {directory / relative for relative in files})
-
-
-def reload_systemd() -> None:
-    """Have systemd read its units again.
-
-    :raises UnitError: it refuses or doesn't answer.
-    """
-    try:
-        subprocess.run(
-            ["systemctl", "daemon-reload"],
-            check=True,
-            capture_output=True,
-            text=True,
-            timeout=RELOAD_TIMEOUT_SECONDS,
-        )
-    except subprocess.CalledProcessError as error:
-        raise UnitError(f"systemctl daemon-reload: {error.stderr.strip()}") from error
-    except (OSError, subprocess.TimeoutExpired) as error:
-        raise UnitError(f"systemctl daemon-reload: {error}") from error
 
 
 def _write_if_different(path: Path, content: bytes) -> bool:

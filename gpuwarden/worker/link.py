@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 from collections import deque
-from typing import Any, Deque, Dict, List, Optional, Tuple
+from typing import Any, Deque, Dict, List, Optional, Protocol, Tuple
 
 from gpuwarden.worker.buffers import LentBuffers
 from gpuwarden.worker.channel import Channel, close_all
@@ -44,28 +44,23 @@ class Session:
         return self.channel is not None and not self.channel.closed
 
 
-class Receiver:
+class Receiver(Protocol):
     """What the link tells the worker. Descriptors are the receiver's to close."""
 
     def on_job(self, session: Session, frame: Frame, descriptors: List[int]) -> None:
         """A request has come."""
-        raise NotImplementedError
 
     def on_cancel(self, session: Session, frame: Frame) -> None:
         """A request's caller has gone."""
-        raise NotImplementedError
 
     def on_retire(self, session: Session, buffer_number: int) -> None:
         """The gateway takes a buffer back."""
-        raise NotImplementedError
 
     def on_drain(self, session: Session) -> None:
         """The gateway wants no more from this worker on this connection."""
-        raise NotImplementedError
 
     def on_lost(self, session: Session) -> None:
         """The connection has ended."""
-        raise NotImplementedError
 
 
 class GatewayLink:

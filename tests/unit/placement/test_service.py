@@ -9,7 +9,7 @@ from gpuwarden.control.states import PlanData
 from gpuwarden.nvml.card import CardIdentity
 from gpuwarden.placement.enumerate import EnumerationError, Listing
 from gpuwarden.placement.service import Places, run
-from gpuwarden.placement.units import UnitError
+from gpuwarden.systemd.command import SystemctlError
 from tests.machines import machine, write_sysfs
 
 TWO_CARDS = [
@@ -206,7 +206,7 @@ def test_a_systemd_that_refuses_is_asked_again_next_time(
     node: Node, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse() -> None:
-        raise UnitError("systemctl daemon-reload: Access denied")
+        raise SystemctlError("systemctl daemon-reload: Access denied")
 
     assert run(node.places, node.driver, refuse) == 1
     assert "Access denied" in caplog.text

@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+
+from gpuwarden.systemd import command
+from gpuwarden.systemd.command import SystemctlError, reload_manager, unit_property
+
+
+@pytest.fixture
+def systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    return tmp_path / "systemctl"
+
+
+def program(path: Path, text: str) -> None:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+
+
+def test_a_property_is_what_systemctl_prints(systemctl: Path) -> None:
+    program(systemctl, 'echo "$@"')
+    assert unit_property("a.socket", "Listen") == "show --property=Listen --value a.socket\n"
+
+
+def test_a_refusal_is_told_in_systemctls_words(systemctl: Path) -> None:
+    program(systemctl, "echo Access denied >&2; exit 1")
+    with pytest.raises(SystemctlError, match="daemon-reload: Access denied"):
+        reload_manager()
+
+
+def test_a_silent_systemctl_is_given_up(systemctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program(systemctl, "exec sleep 1000")
+    monkeypatch.setattr(command, "TIMEOUT_SECONDS", 0.2)
+    with pytest.raises(SystemctlError, match="timed out"):
+        reload_manager()
