@@ -30,6 +30,7 @@ GATEWAY_STATE_FILE = RUN_DIRECTORY / "gateway" / "state.json"
 DISPATCH_SOCKET = RUN_DIRECTORY / "dispatch.sock"
 GUARD_CONTROL_SOCKET = RUN_DIRECTORY / "guard.sock"
 GATEWAY_CONTROL_SOCKET = RUN_DIRECTORY / "gateway.sock"
+THERMAL_ORIGINALS_DIRECTORY = STATE_DIRECTORY / "thermal"
 CARDS_FILE = STATE_DIRECTORY / "cards.json"
 
 
@@ -51,6 +52,16 @@ def gpu_slice(gpu_index: int) -> str:
 def thermal_snapshot_file(gpu_index: int) -> Path:
     """The snapshot that the thermal guard of card ``gpu_index`` publishes."""
     return RUN_DIRECTORY / "thermal" / f"{gpu_index}.json"
+
+
+def thermal_control_socket(gpu_index: int) -> Path:
+    """Where the thermal guard of card ``gpu_index`` is asked."""
+    return RUN_DIRECTORY / f"thermal-{gpu_index}.sock"
+
+
+def thermal_lease_file(gpu_index: int) -> Path:
+    """The running override or release of card ``gpu_index``: it outlives its thermal guard."""
+    return RUN_DIRECTORY / "thermal" / f"{gpu_index}.lease.json"
 
 
 def gpu_object(gpu_index: int) -> str:

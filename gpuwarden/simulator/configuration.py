@@ -7,7 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from gpuwarden.simulator.cards import PRESETS, CardModel
+from gpuwarden.plant.cards import PRESETS, CardModel
+from gpuwarden.plant.problems import describe
 from gpuwarden.simulator.layout import MAX_CARDS
 
 # A fixed name space, so that a card at the same address has the same UUID after every boot.
@@ -102,14 +103,3 @@ def load_cards(path: Path) -> CardsFile:
         raise CardsError(f"{path}: line {error.lineno}: not JSON: {error.msg}") from error
     except ValidationError as error:
         raise CardsError("\n".join(f"{path}: {line}" for line in describe(error))) from error
-
-
-def describe(error: ValidationError) -> list[str]:
-    """One line a problem: the field's path, what is wrong, what was found."""
-    lines = []
-    for problem in error.errors():
-        where = ".".join(str(part) for part in problem["loc"]) or "file"
-        found = problem["input"] if isinstance(problem["input"], (str, int, float)) else None
-        suffix = f" (found {found!r})" if found is not None else ""
-        lines.append(f"{where}: {problem['msg']}{suffix}")
-    return lines

@@ -3,10 +3,10 @@
 from dataclasses import dataclass, replace
 from enum import IntFlag
 
+from gpuwarden.plant.cards import Capability
+from gpuwarden.plant.physics import Environment, Plant, Settings
 from gpuwarden.simulator import layout
-from gpuwarden.simulator.cards import Capability
 from gpuwarden.simulator.configuration import CardEntry
-from gpuwarden.simulator.plant import Environment, Plant, Settings
 from gpuwarden.simulator.state_file import StateFile, milli, reset_settings, unix_microseconds
 
 XID_EVENT = 0x8  # nvmlEventTypeXidCriticalError

@@ -3,8 +3,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from gpuwarden.plant.cards import Capability
 from gpuwarden.simulator import layout
-from gpuwarden.simulator.cards import Capability
 from gpuwarden.simulator.machine import Fault
 from tests.integration.simulation import REPOSITORY, SOURCES, Caller
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from gpuwarden.plant.physics import Environment
 from gpuwarden.simulator.configuration import CardsFile
 from gpuwarden.simulator.machine import Fault, Machine, RefusedError
-from gpuwarden.simulator.plant import Environment
 from gpuwarden.simulator.state_file import StateFile
 from tests.integration.simulation import Caller
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntFlag
 from itertools import pairwise
 
-from gpuwarden.simulator.cards import CardModel, MemoryNode
+from gpuwarden.plant.cards import CardModel, MemoryNode
 
 DEFAULT_AMBIENT_CELSIUS = 24.0
 LEAKAGE_PER_CELSIUS = 0.003  # silicon leaks more when hot: +0.3 % of the watts per degree ...

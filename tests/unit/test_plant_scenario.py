@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from gpuwarden.plant.scenario import ScenarioError, load_scenario, parse_scenario
 from gpuwarden.simulator.configuration import CardsError, load_cards
-from gpuwarden.simulator.scenario import ScenarioError, load_scenario, parse_scenario
 
 STEP = {"at_s": 0, "ambient_c": 24, "load": 0.9}
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuwarden.simulator.cards import A100, H200, PRESETS, RTX_3090, T4, CardModel
-from gpuwarden.simulator.plant import (
+from gpuwarden.plant.cards import A100, H200, PRESETS, RTX_3090, T4, CardModel
+from gpuwarden.plant.physics import (
     ClockReason,
     Environment,
     Plant,

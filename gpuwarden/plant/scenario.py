@@ -11,8 +11,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from gpuwarden.simulator.configuration import describe
-from gpuwarden.simulator.plant import Environment
+from gpuwarden.plant.physics import Environment
+from gpuwarden.plant.problems import describe
 
 Celsius = Annotated[float, Field(ge=-40, le=120, allow_inf_nan=False)]
 Seconds = Annotated[float, Field(ge=0, le=30 * 86400, allow_inf_nan=False)]

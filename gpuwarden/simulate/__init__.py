@@ -1,0 +1,1 @@
+"""`gpuwarden simulate`: the guard's policies against the simulated card, on a virtual clock."""
