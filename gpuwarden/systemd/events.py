@@ -16,6 +16,37 @@ class Event(Enum):
     CONFIGURATION_ACCEPTED = ("configuration-accepted", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e05")
     PORT_TAKEN = ("port-taken", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e06")
     CARDS = ("cards", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e07")
+    THERMAL_STATE = ("thermal-state", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e08")
+    THERMAL_THRESHOLDS = ("thermal-thresholds", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e09")
+    THERMAL_THRESHOLDS_REFUSED = (
+        "thermal-thresholds-refused",
+        "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e0a",
+    )
+    THERMAL_WRITE = ("thermal-write", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e0b")
+    THERMAL_REFUSED = ("thermal-refused", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e0c")
+    THERMAL_OUTSIDE_CHANGE = ("thermal-outside-change", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e0d")
+    THERMAL_OUTSIDE_FIGHT = ("thermal-outside-fight", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e0e")
+    THERMAL_RESTORED = ("thermal-restored", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e0f")
+    THERMAL_ORIGINALS = ("thermal-originals", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e10")
+    THERMAL_ORIGINALS_SET_ASIDE = (
+        "thermal-originals-set-aside",
+        "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e11",
+    )
+    SENSOR_LOST = ("sensor-lost", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e12")
+    SENSOR_REGAINED = ("sensor-regained", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e13")
+    SENSOR_IMPLAUSIBLE = ("sensor-implausible", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e14")
+    XID = ("xid", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e15")
+    OVERRIDE_STARTED = ("override-started", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e16")
+    OVERRIDE_ENDED = ("override-ended", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e17")
+    CARD_RELEASED = ("card-released", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e18")
+    CARD_TAKEN_BACK = ("card-taken-back", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e19")
+    STOP_REQUESTED = ("stop-requested", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1a")
+    WORKERS_STOPPED_FOR_HEAT = ("workers-stopped-for-heat", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1b")
+    WORKERS_STARTED_AFTER_HEAT = ("workers-started-after-heat", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1c")
+    HOOK_FAILED = ("hook-failed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1d")
+    CHANGE_GRANTED = ("change-granted", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1e")
+    CHANGE_DENIED = ("change-denied", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1f")
+    GATEWAY_HEAT = ("gateway-heat", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e20")
 
     def __init__(self, label: str, message_id: str) -> None:
         self.label = label
