@@ -18,6 +18,7 @@ class Reading:
 
     :ivar at_seconds: on a clock that only goes forward.
     :ivar power_averaged: the watts are a mean over the last second, not of this moment.
+    :ivar sm_clock_mhz: what the SMs run at.
     :ivar slowed_by_hardware: the card halves its clocks because it is too hot.
     """
 
@@ -26,6 +27,7 @@ class Reading:
     memory_celsius: float | None = None
     power_watts: float | None = None
     power_averaged: bool = False
+    sm_clock_mhz: float | None = None
     slowed_by_hardware: bool = False
 
 
