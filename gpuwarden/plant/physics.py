@@ -6,6 +6,7 @@ a sensor for it. The driver lowers clocks from the maximum operating temperature
 the slowdown threshold, and drops the card off the bus at the shutdown threshold.
 """
 
+import copy
 import math
 from collections import deque
 from dataclasses import dataclass
@@ -131,6 +132,7 @@ class Plant:
         "instant_watts",
         "memory_celsius",
         "memory_mhz",
+        "memory_sink_celsius",
         "reasons",
         "shut_down",
         "sink_celsius",
@@ -144,6 +146,13 @@ class Plant:
         self.energy_joules = 0.0
         self.violations = Violations()
         self.reattach(environment or Environment())
+
+    def copy(self) -> "Plant":
+        """The same card at the same moment, to go on elsewhere."""
+        twin = copy.copy(self)
+        twin.violations = copy.copy(self.violations)
+        twin._power_window = self._power_window.copy()
+        return twin
 
     def reattach(self, environment: Environment) -> None:
         """Start as a card that has long stood in ``environment`` with nothing to do."""
@@ -167,6 +176,9 @@ class Plant:
             die = sink + nodes.die_resistance * watts
             watts = self.card.power.idle_watts * leakage(die)
         self.settle_at(watts, sink, die, air)
+        if sink_celsius is not None and nodes.memory is not None:
+            # A sink that was heated by something else is as hot under the memory.
+            self._settle_memory(nodes.memory, air, max(sink_celsius, air))
 
     def settle_at(self, watts: float, sink: float, die: float, air: float) -> None:
         """Set all nodes and both power readings to a steady state."""
@@ -175,11 +187,17 @@ class Plant:
         self.watts = self.instant_watts = watts
         memory = self.card.thermal.memory
         self.memory_celsius: float | None = None
+        self.memory_sink_celsius = air
         if memory is not None:
-            self.memory_celsius = memory_target(memory, air, sink, die, watts)
+            self._settle_memory(memory, air, air + memory.sink_ratio * (sink - air))
         self._power_window = deque([(AVERAGE_WINDOW_SECONDS, watts)])
         self._average_seconds = AVERAGE_WINDOW_SECONDS
         self._average_joules = AVERAGE_WINDOW_SECONDS * watts
+
+    def _settle_memory(self, node: MemoryNode, air: float, sink: float) -> None:
+        self.memory_sink_celsius = sink
+        die_rise = self.die_celsius - self.sink_celsius
+        self.memory_celsius = memory_target(node, sink, die_rise, self.watts)
 
     def step(self, seconds: float, environment: Environment, settings: Settings) -> None:
         """Let ``seconds`` pass with the driver in charge."""
@@ -212,7 +230,10 @@ class Plant:
             1.0 - math.exp(-seconds / nodes.die_seconds)
         )
         if nodes.memory is not None and self.memory_celsius is not None:
-            target = memory_target(nodes.memory, air, self.sink_celsius, self.die_celsius, watts)
+            rise = nodes.memory.sink_ratio * nodes.sink_resistance * factor * watts
+            self.memory_sink_celsius += (air + rise - self.memory_sink_celsius) * sink_share
+            die_rise = self.die_celsius - self.sink_celsius
+            target = memory_target(nodes.memory, self.memory_sink_celsius, die_rise, watts)
             self.memory_celsius += (target - self.memory_celsius) * (
                 1.0 - math.exp(-seconds / nodes.memory.seconds)
             )
@@ -345,15 +366,9 @@ class Plant:
             self._average_joules -= old_seconds * old_watts
 
 
-def memory_target(node: MemoryNode, air: float, sink: float, die: float, watts: float) -> float:
-    """Where the HBM's temperature is heading."""
-    return (
-        air
-        + node.offset_celsius
-        + node.sink_ratio * (sink - air)
-        + node.die_coupling * (die - sink)
-        + node.resistance * watts
-    )
+def memory_target(node: MemoryNode, sink: float, die_rise: float, watts: float) -> float:
+    """Where the HBM's temperature is heading, on its part of the sink and beside a warm die."""
+    return sink + node.offset_celsius + node.die_coupling * die_rise + node.resistance * watts
 
 
 def leakage(die_celsius: float) -> float:

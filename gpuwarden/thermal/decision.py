@@ -4,12 +4,14 @@ A policy sees readings and never the card: the guard and ``gpuwarden simulate`` 
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from gpuwarden.thermal.thresholds import Thresholds
 from gpuwarden.values import ThermalState
 
 FULL_DUTY = 1.0
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Authority:
 
     :ivar original_watts: the administrator's power limit: the ceiling, and what comes back; None
         where the limit can't be set.
+    :ivar rated_watts: what the card is built to draw; for scale only.
     :ivar sm_clocks_mhz: lowest and highest clock that the SMs can be locked to; None: they can't.
     :ivar memory_clock_mhz: what the memory is locked to while hot; None: it is left alone.
     :ivar max_batch: requests computed together on a cool card.
@@ -45,6 +48,7 @@ class Authority:
 
     original_watts: float | None = None
     minimum_watts: float = 0.0
+    rated_watts: float | None = None
     sm_clocks_mhz: tuple[int, int] | None = None
     memory_clock_mhz: int | None = None
     max_batch: int = 1
@@ -95,3 +99,22 @@ class Policy(Protocol):
 
     def adopt(self, authority: Authority, thresholds: Thresholds) -> None:
         """The card's means or thresholds have changed: go on with these."""
+
+
+def cooler(one: Settings, other: Settings) -> Settings:
+    """The cooler of two settings in each of their parts."""
+    return Settings(
+        power_limit_watts=_lower(one.power_limit_watts, other.power_limit_watts),
+        sm_clock_mhz=_lower(one.sm_clock_mhz, other.sm_clock_mhz),
+        memory_clock_mhz=_lower(one.memory_clock_mhz, other.memory_clock_mhz),
+        batch_limit=_lower(one.batch_limit, other.batch_limit),
+        dispatch_duty=min(one.dispatch_duty, other.dispatch_duty),
+        paused=one.paused or other.paused,
+        stop_requested=one.stop_requested or other.stop_requested,
+    )
+
+
+def _lower(one: Number | None, other: Number | None) -> Number | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
