@@ -23,7 +23,8 @@ LEAP_CELSIUS = 2.0  # from here on the sink's estimate says how far to rise at o
 LEAP_SHARE = 0.6  # ... and so much of that is taken
 TREND_BELOW_CELSIUS = 3.0  # further below the set point a warming sink is no concern
 RISE_SHARE = 0.05  # of the card's power above what is written
-HOT_CELSIUS = 1.25  # above the set point
+HOT_CELSIUS = 0.75  # above the set point
+WAITING_SHARE = 0.03  # a little more than a coarse change
 BINDING_SHARE = 0.04  # of the card's power: closer to its limit than that, the limit binds
 CLOCK_BINDING_MHZ = 30.0  # two steps of the clock
 CLOCK_BINDING_SHARE = 0.4  # of the limit: an idle card with a context keeps its clocks up, too
@@ -207,6 +208,12 @@ class PowerLoop:
             batch_limit=rungs.batch,
             dispatch_duty=rungs.duty,
         )
+        if not hot and seen.ceiling_watts > (self._limit_written or 0.0):
+            # What waits for its write waits here, or the loop would wind up behind it.
+            top = (self._authority.sm_clocks_mhz or (0, 0))[1]
+            rungs.keep_near(
+                self._limit_written, WAITING_SHARE * self._rated, clock, WAITING_SHARE * top
+            )
         if rungs.is_untouched:
             self.sink_hot = False
 

@@ -42,7 +42,7 @@ class Pen:
         step = abs(new - old)
         if step == 0 or (new > old and now - self.raised_at < RISE_EVERY_SECONDS):
             return False
-        if not (edge or self._is_coarse(now, step / scale, hot and new < old)):
+        if not edge and step < self.coarse_share(now, hot=hot and new < old) * scale:
             last = max(self.lowered_at, self.raised_at)
             if step < FINE_SHARE * scale or now - last < FINE_EVERY_SECONDS:
                 return False
@@ -57,8 +57,9 @@ class Pen:
             self.raised_at = now
         self._writes.append(now)
 
-    def _is_coarse(self, now: float, share: float, hot: bool) -> bool:
+    def coarse_share(self, now: float, *, hot: bool) -> float:
+        """How large a change must be now to be written at once, as a share of the full scale."""
         while self._writes and self._writes[0] < now - REMEMBERED_SECONDS:
             self._writes.popleft()
         patience = HOT_PATIENCE_WRITES if hot else PATIENCE_WRITES
-        return share >= COARSE_SHARE * (1.0 + (len(self._writes) / patience) ** 2)
+        return COARSE_SHARE * (1.0 + (len(self._writes) / patience) ** 2)

@@ -53,6 +53,15 @@ class Rungs:
         if self.limit_watts is not None and ceiling_watts < self.limit_watts:
             self.take(ceiling_watts)
 
+    def keep_near(
+        self, limit_watts: float | None, watts: float, clock_mhz: int | None, mhz: float
+    ) -> None:
+        """Don't run further ahead of what is written than one change that is worth a write."""
+        if self.limit_watts is not None and limit_watts is not None and self.limits_power:
+            self.limit_watts = within(self.limit_watts, limit_watts, watts)
+        if self.clock_mhz is not None and clock_mhz is not None:
+            self.clock_mhz = within(self.clock_mhz, clock_mhz, mhz)
+
     @property
     def clock_to_lock(self) -> int | None:
         """The clock in whole steps, rounded down."""
@@ -143,3 +152,8 @@ class Rungs:
             return
         doubled, self.batch_moved_at = self.batch * 2, now
         self.batch = None if doubled >= self.authority.max_batch else doubled
+
+
+def within(value: float, middle: float, span: float) -> float:
+    """``value``, or the end of ``middle`` +- ``span`` that is nearest to it."""
+    return min(middle + span, max(middle - span, value))
