@@ -81,7 +81,8 @@ def test_a_malformed_uuid_is_told_what_it_looks_like(file: Path, uuid: str, what
 
 
 def test_a_cards_table_is_checked_like_any_other(file: Path) -> None:
-    text = f"[thermal.cards.{UUID}]\nalert_celsius = 20\nalert_celcius = 1\n[thermal.cards]\n{OTHER} = 3\n"
+    text = f"[thermal.cards.{UUID}]\nalert_celsius = 20\nalert_celcius = 1\n"
+    text += f"[thermal.cards]\n{OTHER} = 3\n"
     bad_value, unknown, no_table = problems(file, text)
     assert (bad_value.line, bad_value.key) == (2, f"thermal.cards.{UUID}.alert_celsius")
     assert "from 30 to 120" in bad_value.allowed
