@@ -1,24 +1,13 @@
-"""Written forms of values: sizes, engines, cards, URLs. Each refusal says what is wrong.
+"""Written forms of values: sizes, engines, cards' UUIDs. Each refusal says what is wrong.
 
 The functions raise ValueError with a short reason; who wrote the value and where is added above.
 """
 
 import re
-import socket
-from collections.abc import Collection
 from fractions import Fraction
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from urllib.parse import urlsplit
 
 SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 BUILT_IN_ENGINES = ("echo", "imagestats")
-
-FRONT_DOOR_PORT = 7860  # as medgemma-gateway.socket is shipped
-FRONT_DOOR_REFUSAL = (
-    "this is our own front door, which follows the cards' states already: a hook there would only "
-    "have one program of ours overrule the other"
-)
-DEFAULT_PORTS = {"http": 80, "https": 443}
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SIZE = re.compile(r"(?P<number>[0-9]{1,18}(?:\.[0-9]{1,9})?) ?(?P<unit>[KMGT]?)(?P<iec>iB|B)?")
@@ -91,61 +80,3 @@ def check_card_uuid(text: str) -> str:
     if lower.startswith("gpu-"):
         raise ValueError("this looks like a card's UUID that was cut short or mistyped")
     raise ValueError("this looks like no card's UUID")
-
-
-def check_post_url(text: str) -> str:
-    """The URL itself, if a hook can POST to it and it isn't our own front door as it is shipped.
-
-    :raises ValueError: it can't, or it is.
-    """
-    _check_url(text)
-    if leads_here(text, (FRONT_DOOR_PORT,)):
-        raise ValueError(FRONT_DOOR_REFUSAL)
-    return text
-
-
-def leads_here(url: str, ports: Collection[int]) -> bool:
-    """Whether a checked URL leads to one of these TCP ports of this node."""
-    parts = urlsplit(url)
-    port = parts.port or DEFAULT_PORTS[parts.scheme]
-    return port in ports and _is_this_node(parts.hostname or "")
-
-
-def _is_this_node(host: str) -> bool:
-    """Whether a URL's host is the node itself by any spelling of loopback or of "any address"."""
-    name = host.rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    address = _address(name)
-    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
-        address = address.ipv4_mapped
-    return address is not None and (address.is_loopback or address.is_unspecified)
-
-
-def _address(name: str) -> IPv4Address | IPv6Address | None:
-    try:
-        return ip_address(name.split("%", 1)[0])
-    except ValueError:
-        pass
-    try:
-        return IPv4Address(socket.inet_aton(name))  # the old short forms: 127.1, 0x7f000001
-    except OSError:
-        return None
-
-
-def _check_url(text: str) -> None:
-    if not (text.isascii() and text.isprintable()) or " " in text:
-        raise ValueError("a URL is printable ASCII without spaces (write them as %20)")
-    try:
-        url = urlsplit(text)
-        port = url.port
-    except ValueError as error:
-        raise ValueError(f"not a URL: {error}") from None
-    if url.scheme not in DEFAULT_PORTS:
-        raise ValueError("not a URL that begins with http:// or https://")
-    if not url.hostname or port == 0:
-        raise ValueError("it names no host" if not url.hostname else "no program has port 0")
-    if url.username is not None or url.password is not None:
-        raise ValueError("a name and a password have no place in a file that everybody can read")
-    if url.fragment:
-        raise ValueError('what stands after "#" is never sent')

@@ -8,9 +8,9 @@ from pydantic import AfterValidator, BeforeValidator, PlainValidator
 from gpuwarden.config.formats import (
     check_card_uuid,
     check_engine,
-    check_post_url,
     parse_size,
 )
+from gpuwarden.config.urls import check_post_url
 from gpuwarden.cpulist import parse_cpu_list
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40

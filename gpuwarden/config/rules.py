@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 
-from gpuwarden.config.formats import FRONT_DOOR_REFUSAL, format_size, leads_here
+from gpuwarden.config.formats import format_size
 from gpuwarden.config.models import Configuration
 from gpuwarden.config.positions import KeyPath
 from gpuwarden.config.problems import quoted
+from gpuwarden.config.urls import FRONT_DOOR_REFUSAL, Door, leads_to
 
 THRESHOLDS = ("safe_celsius", "alert_celsius", "critical_celsius")  # in this order, each the lower
 
@@ -90,13 +91,13 @@ def cards_are(cards: Mapping[int, str]) -> Rule:
     return conflicts
 
 
-def front_door_is_at(ports: Iterable[int]) -> Rule:
-    """The rule that no hook posts to these TCP ports of this node: our own front door's."""
-    own = frozenset(ports)
+def front_door_is_at(doors: Iterable[Door]) -> Rule:
+    """The rule that no hook posts to one of these addresses: our own front door's."""
+    own = tuple(doors)
 
     def conflicts(configuration: Configuration) -> Iterator[Conflict]:
         for number, hook in enumerate(configuration.thermal.hooks):
-            if hook.post and leads_here(hook.post, own):
+            if hook.post and any(leads_to(hook.post, door) for door in own):
                 yield Conflict(
                     (("thermal", "hooks", number, "post"),),
                     f"{quoted(hook.post)}; {FRONT_DOOR_REFUSAL}",

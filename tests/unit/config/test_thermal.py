@@ -10,6 +10,7 @@ from gpuwarden.config import Configuration, ConfigurationError, Problem, load_co
 from gpuwarden.config.kinds import StateName
 from gpuwarden.config.rules import Rule, cards_are, front_door_is_at
 from gpuwarden.config.thermal import CardSettings, CardWishes
+from gpuwarden.config.urls import Door
 from gpuwarden.values import ThermalState
 
 UUID = "GPU-8f3a2b1c-0d4e-4f5a-9b6c-7d8e9f0a1b2c"
@@ -252,7 +253,7 @@ def test_a_hook_to_our_own_front_door_is_refused_with_the_reason(file: Path, hos
 
     assert "our own front door" in problem(file, post(7860)).hint
     assert load(file, post(7861))
-    moved = problem(file, post(7861), front_door_is_at([7861]))
+    moved = problem(file, post(7861), front_door_is_at([Door("0.0.0.0", 7861)]))
     assert (moved.line, moved.key) == (3, "thermal.hooks[0].post")
     assert "our own front door" in moved.found
 
@@ -260,6 +261,19 @@ def test_a_hook_to_our_own_front_door_is_refused_with_the_reason(file: Path, hos
 def test_another_node_may_listen_where_we_do(file: Path) -> None:
     for host in ("pacs.example", "10.0.0.7", "[fd00::7]"):
         text = hook(f"on = ['alert']\npost = 'http://{host}:7860/'")
-        assert load(file, text, front_door_is_at([7860])).thermal.hooks
-    https = hook("on = ['alert']\npost = 'https://localhost/'")
-    assert "front door" in problem(file, https, front_door_is_at([443])).found
+        assert load(file, text, front_door_is_at([Door("10.0.0.8", 7860)])).thermal.hooks
+    here = front_door_is_at([Door("10.0.0.7", 7860), Door("fd00::7", 443)])
+    assert (
+        "front door"
+        in problem(file, hook("on = ['alert']\npost = 'http://10.0.0.7:7860/'"), here).found
+    )
+    assert (
+        "front door"
+        in problem(file, hook("on = ['alert']\npost = 'https://[fd00:0::7]/'"), here).found
+    )
+
+
+def test_another_program_may_have_loopback_where_our_front_door_is_elsewhere(file: Path) -> None:
+    text = hook("on = ['alert']\npost = 'http://localhost:80/'")
+    assert load(file, text, front_door_is_at([Door("10.0.0.7", 80)])).thermal.hooks
+    assert "front door" in problem(file, text, front_door_is_at([Door("::", 80)])).found
