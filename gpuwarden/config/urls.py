@@ -78,6 +78,8 @@ def _check_url(text: str) -> None:
         raise ValueError("not a URL that begins with http:// or https://")
     if not url.hostname or port == 0:
         raise ValueError("it names no host" if not url.hostname else "no program has port 0")
+    if "%" in url.hostname:
+        raise ValueError("a host's name has no % in it")
     if url.username is not None or url.password is not None:
         raise ValueError("a name and a password have no place in a file that everybody can read")
     if url.fragment:

@@ -225,6 +225,7 @@ def test_one_bad_hook_does_not_hide_what_else_is_wrong(file: Path) -> None:
         ("http:///x", "names no host"),
         ("http://a:99999/", "Port out of range"),
         ("http://a:0/", "port 0"),
+        ("http://127%2e0.0.1:7860/", "no % in it"),
         ("http://a:http/", "not a URL"),
         ("http://[::1/", "not a URL"),
         ("http://a/b c", "without spaces"),
