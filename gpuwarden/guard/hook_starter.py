@@ -10,6 +10,7 @@ from gpuwarden.config.thermal import HookSettings
 from gpuwarden.control.states import GuardData, ThermalData
 from gpuwarden.guard.facts import unit_facts
 from gpuwarden.guard.hooks import TOLD_EXIT_STATUS, entered, hook_name, hooks_on, states_now
+from gpuwarden.guard.lifecycle import last_error
 from gpuwarden.names import hook_unit
 from gpuwarden.systemd.events import Event, tell
 from gpuwarden.systemd.units import JobError, Systemd
@@ -71,24 +72,24 @@ class HookStarter:
         unit = hook_unit(number, gpu)
         try:
             await self._systemd.start(unit, JOB_TIMEOUT_SECONDS)
-        except (JobError, BusError) as error:
-            if isinstance(error, JobError) and await self._has_told(unit):
-                return
-            tell(
-                Event.HOOK_FAILED,
-                f"{hook_name(number)} for GPU {gpu} failed: {error}",
-                logging.ERROR,
-                GPU=gpu,
-                REASON=error,
-            )
+            return
+        except BusError as error:
+            why = str(error)
+        except JobError as error:
+            why = await self._untold(unit, error)
+        if why:
+            message = f"{hook_name(number)} for GPU {gpu} failed: {why}"
+            tell(Event.HOOK_FAILED, message, logging.ERROR, GPU=gpu, REASON=why)
 
-    async def _has_told(self, unit: str) -> bool:
-        """Whether the hook itself has said why it failed; killed or timed out, it could not."""
+    async def _untold(self, unit: str, error: JobError) -> str:
+        """Why the hook failed; empty where it has said so itself. One that was killed couldn't."""
         try:
             facts = unit_facts(await self._systemd.properties(unit))
         except BusError:
-            return False
-        return facts.result == "exit-code" and facts.exit_status == TOLD_EXIT_STATUS
+            return str(error)
+        if facts.result == "exit-code" and facts.exit_status == TOLD_EXIT_STATUS:
+            return ""
+        return last_error(facts) or str(error)
 
 
 def _say_fault(task: asyncio.Task[None]) -> None:
