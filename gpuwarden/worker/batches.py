@@ -1,8 +1,8 @@
 """Which requests run together: a batch is complete when nobody in it is awaited any more.
 
 The gateway forms the batches and says with each JOB how many belong to it. A member that fails
-or is cancelled leaves; the rest goes on. A card that runs hot has a limit of its own: a batch that was
-formed before it came is run in parts. Pure: no clock, no I/O.
+or is cancelled leaves; the rest goes on. A card that runs hot has a limit of its own: a batch that
+was formed before it came is run in parts. Pure: no clock, no I/O.
 """
 
 from collections import deque
