@@ -113,7 +113,7 @@ def is_news(told: CardHeat, heat: CardHeat) -> bool:
     ):
         return True
     ends = after.duty == 1 and before.duty != 1
-    return ends or abs(after.duty - before.duty) >= DUTY_NEWS
+    return ends or round(abs(after.duty - before.duty), 6) >= DUTY_NEWS
 
 
 def is_cooler(told: CardHeat, heat: CardHeat) -> bool:

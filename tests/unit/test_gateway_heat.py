@@ -119,12 +119,13 @@ def test_without_a_guard_the_cooler_of_its_last_words_and_eco_holds(
         "admission": "paused" if said.paused else "open",
     }
     before = seen(published(**words))
-    lost: Snapshot[ThermalData] | str = {
+    states: dict[str, Snapshot[ThermalData] | str] = {
         "": "not there",
         "stale": published(age_seconds=60.0, **words),
         "another boot": published(boot="another"),
         "nonsense": published(index=7),
-    }[gone]
+    }
+    lost = states[gone]
     heat = seen(lost, before)
     assert heat.limits == CardLimits(1, said.duty, said.paused)
     assert seen(lost, heat).limits == heat.limits  # however long it stays away
