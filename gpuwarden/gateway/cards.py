@@ -1,6 +1,6 @@
 """What each card may be given now: by its heat, and by how much it has worked. Pure."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 
 from gpuwarden.gateway.duty import DutyMeter
 from gpuwarden.gateway.work import ECO, CardLimits, Seat
@@ -60,10 +60,10 @@ class Cards:
 
     def __init__(self, seats: dict[int, Seat]) -> None:
         self._seats = seats
-        self._cards: dict[int, Card] = {}
+        self._cards: defaultdict[int, Card] = defaultdict(Card)
 
     def __getitem__(self, number: int) -> Card:
-        return self._cards.setdefault(number, Card())
+        return self._cards[number]
 
     def count(self, number: int, now: float) -> None:
         """Note how many batches run on a card."""
