@@ -17,6 +17,7 @@ from gpuwarden.gateway.settings import GatewaySettings
 from gpuwarden.gateway.statistics import Statistics
 from gpuwarden.gateway.work import (
     Action,
+    CardLimits,
     Dispatch,
     End,
     Ending,
@@ -40,6 +41,8 @@ ENDINGS = {
         "the worker died each time it worked on this request: it is not tried again",
     ),
 }
+TOO_HOT = "the cards are too hot and get no new work until they have cooled down"
+TOO_HOT_RETRY_SECONDS = 30  # a card is safe again after so long below its safe temperature
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,7 @@ class Dispatcher:
     """The accepted requests and the connected workers.
 
     :param on_change: called whenever something that is published may have changed.
+    :ivar on_card: called before the first request goes to a card, so that its heat is looked at.
     """
 
     def __init__(
@@ -85,6 +89,7 @@ class Dispatcher:
         self.queue = RequestQueue(limits_of(settings), self._loop.time())
         self._jobs: dict[int, Job] = {}
         self._on_change = on_change
+        self.on_card: Callable[[int], None] = lambda card: None
         self._timer: asyncio.TimerHandle | None = None
         pool.on_retired = self._retire
 
@@ -154,11 +159,13 @@ class Dispatcher:
     def _refusal(self, reason: Refusal) -> ApiError:
         wait = self.statistics.retry_after_seconds(
             self.queue.depth,
-            sum(link.seat.max_batch for link in self.links.values() if link.seat.serving),
+            self.queue.cards.capacity,
             self.settings.request_timeout_seconds,
         )
         if reason is Refusal.NO_WORKER:
             return ApiError("unavailable", "no worker is ready", retry_after_seconds=max(wait, 5))
+        if reason is Refusal.TOO_HOT:
+            return ApiError("too_hot", TOO_HOT, retry_after_seconds=TOO_HOT_RETRY_SECONDS)
         if reason is Refusal.DRAINING:
             return ApiError("unavailable", "the service is stopping", retry_after_seconds=5)
         if reason is Refusal.BYTES_FULL:
@@ -171,9 +178,11 @@ class Dispatcher:
 
     def connected(self, link: WorkerLink, hello: Hello) -> None:
         """A recognised worker has introduced itself."""
+        self.on_card(link.seat.card)
         self.links[link.key] = link
         link.tally = self._tallies.setdefault(link.number, link.tally)
         self.queue.attach(link.seat)
+        link.limit(self.batch_size(link))
         self.state_changed(link, hello.state)
 
     def state_changed(self, link: WorkerLink, state: str) -> None:
@@ -187,6 +196,18 @@ class Dispatcher:
             )
         )
 
+    def limit(self, card: int, limits: CardLimits) -> None:
+        """A card has grown hotter or cooler."""
+        actions = self.queue.limit(card, limits, self._loop.time())
+        for link in self.links.values():
+            if link.seat.card == card:
+                link.limit(self.batch_size(link))
+        self._carry_out(actions)
+
+    def batch_size(self, link: WorkerLink) -> int:
+        """Requests that a worker may run together now."""
+        return self.queue.cards[link.seat.card].batch_size(link.seat)
+
     def granted(self, link: WorkerLink, credit: int) -> None:
         """A worker takes that many more requests."""
         self._carry_out(self.queue.grant(link.seat, credit, self._loop.time()))
@@ -195,7 +216,12 @@ class Dispatcher:
         """A worker has sent a RESULT."""
         returned = result.error is not None and result.error.type == "returned"
         verdict, actions = self.queue.result(
-            link.seat, frame.request, frame.lease, returned=returned, now=self._loop.time()
+            link.seat,
+            frame.request,
+            frame.lease,
+            returned=returned,
+            now=self._loop.time(),
+            gpu_seconds=result.timing.predict_seconds or None,
         )
         if verdict is Verdict.STALE:
             self.statistics.stale_results += 1
@@ -274,7 +300,9 @@ class Dispatcher:
     def _ending(self, ending: Ending) -> ApiError:
         kind, message = ENDINGS[ending]
         wait = None
-        if ending is Ending.QUEUE_TIMEOUT:
+        if ending is Ending.QUEUE_TIMEOUT and self.queue.cards.too_hot:
+            message, wait = f"{message}: {TOO_HOT}", TOO_HOT_RETRY_SECONDS
+        elif ending is Ending.QUEUE_TIMEOUT:
             wait = self._refusal(Refusal.QUEUE_FULL).retry_after_seconds
         return ApiError(kind, message, retry_after_seconds=wait)
 

@@ -7,9 +7,11 @@ from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from gpuwarden.gateway.admission import Upload, examine
 from gpuwarden.gateway.body import Body, receive
+from gpuwarden.gateway.cards import Cards
 from gpuwarden.gateway.dispatch import Dispatcher, Job
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.http import Routes, json_response
+from gpuwarden.gateway.link import WorkerLink
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
@@ -76,11 +78,12 @@ class Endpoints:
     async def readyz(self, request: BaseRequest) -> Response:
         """Whether a worker can answer now, and if not, why."""
         links = self._dispatcher.links.values()
-        ready = sum(link.seat.serving for link in links)
+        cards = self._dispatcher.queue.cards
+        ready = sum(cards.is_usable(link.seat) for link in links)
         if ready and not self._dispatcher.queue.draining:
             return json_response({"ready": True, "workers_ready": ready})
         reasons = [
-            f"worker {link.number} is {'stuck' if link.seat.stalled else link.state}"
+            f"worker {link.number} is {condition(link, cards)}"
             + (f": {link.tally.last_error}" if link.tally.last_error else "")
             for link in links
         ]
@@ -111,3 +114,12 @@ class Endpoints:
                 ],
             }
         )
+
+
+def condition(link: WorkerLink, cards: Cards) -> str:
+    """Why a worker answers nothing now."""
+    if link.seat.stalled:
+        return "stuck"
+    if link.seat.serving and not cards.is_usable(link.seat):
+        return f"{link.state}, but GPU {link.seat.card} is too hot"
+    return link.state

@@ -19,6 +19,7 @@ STATUS = {
     "engine_error": 500,
     "worker_crashed": 500,
     "unavailable": 503,
+    "too_hot": 503,
     "queue_timeout": 503,
     "execution_timeout": 504,
 }

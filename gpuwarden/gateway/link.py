@@ -80,6 +80,7 @@ class WorkerLink:
         self.mapped: set[int] = set()  # buffers whose descriptor it was given
         self._owner = owner
         self._introduced = False
+        self._batch_limit = self.seat.max_batch  # as the worker knows it
 
     # --- to the worker
 
@@ -120,6 +121,12 @@ class WorkerLink:
         if buffer in self.mapped:
             self.mapped.discard(buffer)
             self.send(Frame(FrameType.RETIRE, meta={"buffer": buffer}))
+
+    def limit(self, batch_limit: int) -> None:
+        """Have the worker run no more requests together, also of what it has already."""
+        if batch_limit != self._batch_limit:
+            self._batch_limit = batch_limit
+            self.send(Frame(FrameType.LIMIT, meta={"batch_limit": batch_limit}))
 
     def drain(self) -> None:
         """Have the worker finish what it has and take no more."""
@@ -188,7 +195,7 @@ class WorkerLink:
         self.model = hello.model
         self.state = hello.state
         self.seat.card = hello.gpu_index or 0
-        self.seat.max_batch = hello.max_batch
+        self.seat.max_batch = self._batch_limit = hello.max_batch
         self.seat.slots = hello.scheduling == "slots"
         log.info(
             "worker %d (pid %d) connected, %s",

@@ -25,7 +25,7 @@ class Hello(Message):
     model: str = Field(max_length=200)
     engine: str = Field(max_length=200)
     gpu_uuid: str | None = Field(default=None, max_length=100)
-    gpu_index: int | None = Field(default=None, ge=0)
+    gpu_index: int | None = Field(default=None, ge=0, le=1023)
 
 
 class StateChange(Message):
@@ -45,8 +45,8 @@ class ResultError(Message):
 class Timing(Message):
     """Where a request's time went, in the worker."""
 
-    preprocess_seconds: float = 0.0
-    predict_seconds: float = 0.0
+    preprocess_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    predict_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
 class Result(Message):

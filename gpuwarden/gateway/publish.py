@@ -95,9 +95,18 @@ def gateway_data(dispatcher: Dispatcher) -> GatewayData:
         retried=queue.retried,
         mean_response_seconds=statistics.mean_response_seconds,
         p95_response_seconds=statistics.p95_response_seconds,
-        batch_limits={link.seat.card: link.seat.max_batch for link in links},
+        batch_limits=batch_limits(dispatcher, links),
         workers=[worker_data(link) for link in links],
     )
+
+
+def batch_limits(dispatcher: Dispatcher, links: list[WorkerLink]) -> dict[int, int]:
+    """How many requests may run together, by card: what its workers take and its heat allows."""
+    limits: dict[int, int] = {}
+    for link in links:
+        card = link.seat.card
+        limits[card] = max(limits.get(card, 0), dispatcher.batch_size(link))
+    return limits
 
 
 def worker_data(link: WorkerLink) -> GatewayWorker:

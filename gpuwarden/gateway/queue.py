@@ -7,19 +7,22 @@ answer, its caller, its deadline or its own third death.
 - **Order**: by acceptance. What a worker gives back returns to its old place, that is the head.
 - **Batches**: greedy. A worker holds one batch that runs and one that is being prepared; while it
   does, requests gather, so batches grow with the load and nobody waits for company.
-- **Cards**: the card with least outstanding work first, then the worker with least, then the one
-  that has rested longest.
+- **Cards**: the card with least outstanding work first, then the worker with least, then the
+  cooler card, then the worker that has rested longest.
+- **Heat**: a card's limits bound the size of a batch and the share of the time in which it works;
+  while it is paused its workers are given nothing, and what they have not begun is taken back.
 - **Suspects**: whoever was in a worker that died is retried alone in a worker, so that one
   poisonous image doesn't use up its neighbours' attempts. Only deaths while alone count.
 """
 
 import itertools
-from collections import Counter
 
+from gpuwarden.gateway.cards import Cards
 from gpuwarden.gateway.lazyheap import LazyHeap
 from gpuwarden.gateway.work import (
     Action,
     Batch,
+    CardLimits,
     Dispatch,
     End,
     Ending,
@@ -46,6 +49,7 @@ class RequestQueue:
         self.draining = False
         self.requests: dict[int, Request] = {}
         self.seats: dict[int, Seat] = {}
+        self.cards = Cards(self.seats)
         self.retried = 0
         self.held_bytes = 0
         self._grace_until = now + limits.grace_seconds
@@ -62,7 +66,7 @@ class RequestQueue:
         if self.draining:
             raise Refused(Refusal.DRAINING)
         if not self.can_serve(now):
-            raise Refused(Refusal.NO_WORKER)
+            raise Refused(Refusal.TOO_HOT if self.cards.too_hot else Refusal.NO_WORKER)
         if self.depth >= self.limits.count:
             raise Refused(Refusal.QUEUE_FULL)
         if self.held_bytes + body_bytes > self.limits.total_bytes:
@@ -101,7 +105,25 @@ class RequestQueue:
 
     def can_serve(self, now: float) -> bool:
         """Whether a worker is there, or may be back in a moment."""
-        return now < self._grace_until or bool(self._serving())
+        return now < self._grace_until or bool(self.cards.usable())
+
+    # --- cards
+
+    def limit(self, number: int, limits: CardLimits, now: float) -> list[Action]:
+        """A card has grown hotter or cooler."""
+        card = self.cards[number]
+        begins = limits.paused and not card.limits.paused
+        card.limit(limits, now)
+        return (self._take_back(number) if begins else []) + self._assign(now)
+
+    def _take_back(self, number: int) -> list[Action]:
+        """Withdraw what the card's workers have not begun, for another card or a cooler time."""
+        actions: list[Action] = []
+        for seat in self.seats.values():
+            if seat.card == number and not seat.slots:
+                for batch in list(seat.batches.values())[1:]:
+                    actions += self._recall(batch)
+        return actions
 
     # --- workers
 
@@ -116,16 +138,26 @@ class RequestQueue:
 
     def set_state(self, seat: Seat, *, ready: bool, draining: bool, now: float) -> list[Action]:
         """The worker has changed state."""
-        served = seat.serving
+        served = self.cards.is_usable(seat)
         seat.ready = ready
         seat.draining = draining
         self._note_loss(served, now)
         return self._assign(now)
 
     def result(
-        self, seat: Seat, number: int, lease: int, *, returned: bool, now: float
+        self,
+        seat: Seat,
+        number: int,
+        lease: int,
+        *,
+        returned: bool,
+        now: float,
+        gpu_seconds: float | None = None,
     ) -> tuple[Verdict, list[Action]]:
-        """The worker has answered a lease (or gives it back unexecuted)."""
+        """The worker has answered a lease (or gives it back unexecuted).
+
+        :param gpu_seconds: how long the batch, or the part of it that is answered, ran.
+        """
         batch = next((one for one in seat.batches.values() if lease in one.leases), None)
         if batch is None:
             return Verdict.STALE, []
@@ -134,6 +166,7 @@ class RequestQueue:
             return Verdict.STALE, []
         del batch.leases[lease]
         seat.credit += 1
+        self._account(seat, batch, gpu_seconds, now)
         self._close_batch(seat, batch, now)
         verdict = Verdict.DROPPED
         if request is not None and returned:
@@ -146,8 +179,10 @@ class RequestQueue:
 
     def detach(self, seat: Seat, now: float) -> list[Action]:
         """The worker's connection is gone: it died, or has left after draining."""
+        served = self.cards.is_usable(seat)
         del self.seats[seat.key]
-        self._note_loss(seat.serving, now)
+        self.cards.count(seat.card, now)
+        self._note_loss(served, now)
         alone = seat.outstanding == 1
         actions: list[Action] = []
         for batch in seat.batches.values():
@@ -169,12 +204,15 @@ class RequestQueue:
     def next_timer(self) -> float | None:
         """When ``expire`` has to be called next."""
         first = self._timers.first()
-        return first[0] if first else None
+        somebody_waits = self._waiting.first() is not None or self._suspects.first() is not None
+        rested = self.cards.next_rested() if somebody_waits else None
+        times = [first[0] if first else None, rested]
+        return min((when for when in times if when is not None), default=None)
 
     def expire(self, now: float) -> list[Action]:
         """End whatever has run out of time."""
         actions: list[Action] = []
-        while (when := self.next_timer()) is not None and when <= now:
+        while (first := self._timers.first()) is not None and first[0] <= now:
             subject = self._timers.pop()
             if isinstance(subject, Execution):
                 actions += self._stall(subject.seat, subject.batch, now)
@@ -189,23 +227,32 @@ class RequestQueue:
         """An execution has passed its limit: take everything away from that worker."""
         actions: list[Action] = []
         for batch in seat.batches.values():
+            if batch is not late:
+                actions += self._recall(batch)
+                continue
             for request in [one for one in batch.leases.values() if one is not None]:
                 actions += self._withdraw(request)
-                if batch is late:
-                    self._end(request)
-                    actions.append(End(request, Ending.EXECUTION_TIMEOUT))
-                else:
-                    self._requeue(request)
-        served = seat.serving
+                self._end(request)
+                actions.append(End(request, Ending.EXECUTION_TIMEOUT))
+        served = self.cards.is_usable(seat)
         seat.stalled = True
         self._note_loss(served, now)
+        return actions
+
+    def _recall(self, batch: Batch) -> list[Action]:
+        """Give a batch that its worker has not begun back to the queue."""
+        actions: list[Action] = []
+        for request in [one for one in batch.leases.values() if one is not None]:
+            actions += self._withdraw(request)
+            self._requeue(request)
         return actions
 
     def _is_running_out(self, subject: "Request | Execution") -> bool:
         if isinstance(subject, Request):
             return subject.phase is not Phase.ENDED
-        seat = subject.seat
-        return seat.key in self.seats and subject.batch.number in seat.batches and not seat.stalled
+        seat, batch = subject.seat, subject.batch
+        here = seat.key in self.seats and batch.number in seat.batches and not seat.stalled
+        return here and batch.started == subject.started
 
     # --- the inside
 
@@ -237,9 +284,18 @@ class RequestQueue:
                 batch.leases[request.lease] = None
         return [Withdraw(request.seat, request.number, request.lease)]
 
+    def _account(self, seat: Seat, batch: Batch, gpu_seconds: float | None, now: float) -> None:
+        """Charge the card for what is answered; what is left of the batch begins now."""
+        if batch.started is None:
+            return
+        self.cards[seat.card].batch_ended(batch.started, gpu_seconds, now)
+        if gpu_seconds is not None and batch.leases:
+            self._start(seat, batch, now)
+
     def _close_batch(self, seat: Seat, batch: Batch, now: float) -> None:
         if not batch.leases:
             del seat.batches[batch.number]
+            self.cards.count(seat.card, now)
         if not seat.batches:
             seat.exclusive = False
             seat.stalled = False
@@ -251,28 +307,31 @@ class RequestQueue:
         running = list(seat.batches.values()) if seat.slots else [next(iter(seat.batches.values()))]
         for batch in running:
             if batch.started is None:
-                batch.started = now
-                limit = now + self.limits.execution_seconds
-                self._timers.push(limit, Execution(seat, batch))
+                self._start(seat, batch, now)
+
+    def _start(self, seat: Seat, batch: Batch, now: float) -> None:
+        batch.started = now
+        limit = now + self.limits.execution_seconds
+        self._timers.push(limit, Execution(seat, batch, now))
 
     def _note_loss(self, served: bool, now: float) -> None:
-        if served and not self._serving():
+        if served and not self.cards.usable():
             self._grace_until = now + self.limits.grace_seconds
 
     def _assign(self, now: float) -> list[Action]:
         """Give waiting requests to workers for as long as both are there."""
         actions: list[Action] = []
-        while (batch := self._next_batch()) is not None:
+        while (batch := self._next_batch(now)) is not None:
             actions.append(self._dispatch(*batch, now))
         return actions
 
-    def _next_batch(self) -> tuple[Seat, list[Request]] | None:
+    def _next_batch(self, now: float) -> tuple[Seat, list[Request]] | None:
         ordinary = self._waiting.first() is not None
         suspect = self._suspects.first() is not None
         if not ordinary and not suspect:
             return None
-        by_load = self._serving_by_load()
-        seats = [seat for seat in by_load if seat.open]
+        by_load = self.cards.by_load()
+        seats = [one for one in by_load if one.open and self.cards[one.card].takes(one, now)]
         if suspect and not (ordinary and self._has_quarantine()):
             idle = next((seat for seat in seats if not seat.batches), None)
             if idle is not None:
@@ -282,7 +341,7 @@ class RequestQueue:
         if not ordinary or not seats:
             return None
         seat = seats[0]
-        size = 1 if seat.slots else min(seat.max_batch, seat.credit)
+        size = 1 if seat.slots else min(self.cards[seat.card].batch_size(seat), seat.credit)
         requests: list[Request] = []
         while len(requests) < size and self._waiting.first() is not None:
             requests.append(self._waiting.pop())
@@ -291,18 +350,6 @@ class RequestQueue:
     def _has_quarantine(self) -> bool:
         """One worker at a time is enough for suspects while others wait for the rest."""
         return any(seat.exclusive for seat in self.seats.values())
-
-    def _serving(self) -> list[Seat]:
-        return [seat for seat in self.seats.values() if seat.serving]
-
-    def _serving_by_load(self) -> list[Seat]:
-        """Least outstanding work on the card first, then in the worker, then the longest rested."""
-        cards: Counter[int] = Counter()
-        for seat in self.seats.values():
-            cards[seat.card] += seat.outstanding
-        return sorted(
-            self._serving(), key=lambda seat: (cards[seat.card], seat.outstanding, seat.last_used)
-        )
 
     def _dispatch(self, seat: Seat, requests: list[Request], now: float) -> Dispatch:
         batch = Batch(next(self._serial), {})
@@ -315,6 +362,7 @@ class RequestQueue:
         seat.exclusive = seat.exclusive or requests[0].suspect
         seat.last_used = batch.number
         seat.batches[batch.number] = batch
+        self.cards.count(seat.card, now)
         self._start_first(seat, now)
         jobs = tuple((request, request.lease) for request in requests)
         return Dispatch(seat.key, batch.number, jobs)

@@ -20,12 +20,13 @@ from gpuwarden.control.socket import serve as serve_control
 from gpuwarden.gateway.buffers import BufferPool
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.endpoints import Endpoints
+from gpuwarden.gateway.heatwatch import FileOfCard, HeatWatch
 from gpuwarden.gateway.http import make_server
 from gpuwarden.gateway.listener import WorkerListener
 from gpuwarden.gateway.peers import PeerIdentity, same_user, worker_of_unit
 from gpuwarden.gateway.publish import Publisher, ServiceNotifier, feed_watchdog
 from gpuwarden.gateway.settings import GatewaySettings, gateway_settings
-from gpuwarden.names import GATEWAY_STATE_FILE
+from gpuwarden.names import GATEWAY_STATE_FILE, thermal_snapshot_file
 from gpuwarden.systemd.activation import take_sockets
 from gpuwarden.systemd.journal import set_up_logging
 from gpuwarden.systemd.notify import Notifier
@@ -71,7 +72,8 @@ def main(argv: list[str]) -> int:
         notifier.status(str(error))
         return 1
     writer = SnapshotWriter(arguments.state, "gateway")
-    asyncio.run(serve(gateway_settings(configuration), sockets, writer, notifier))
+    thermal = thermal_files(arguments.thermal)
+    asyncio.run(serve(gateway_settings(configuration), sockets, writer, notifier, thermal))
     return 0
 
 
@@ -81,10 +83,16 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--http", metavar="HOST:PORT", help="listen here, not on systemd's socket")
     parser.add_argument("--dispatch", metavar="PATH", type=Path, help="workers' socket, likewise")
     parser.add_argument("--state", metavar="FILE", type=Path, default=GATEWAY_STATE_FILE)
+    parser.add_argument("--thermal", metavar="FOLDER", type=Path, help="the guards' states")
     arguments = parser.parse_args(argv)
     if bool(arguments.http) != bool(arguments.dispatch):
         parser.error("--http and --dispatch go together")
     return arguments
+
+
+def thermal_files(folder: Path | None) -> FileOfCard:
+    """Where the thermal guards publish: in that folder if one is given, or where they always do."""
+    return thermal_snapshot_file if folder is None else lambda card: folder / f"{card}.json"
 
 
 def open_sockets(arguments: argparse.Namespace) -> Sockets:
@@ -146,6 +154,7 @@ class Service:
         sockets: Sockets,
         writer: SnapshotWriter,
         notifier: ServiceNotifier,
+        thermal: FileOfCard = thermal_snapshot_file,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._notifier = notifier
@@ -153,6 +162,8 @@ class Service:
         self._publisher = Publisher(writer, notifier)
         self.pool = BufferPool(settings.pool_bytes, loop.call_soon)
         self.dispatcher = Dispatcher(settings, self.pool, self._publisher.changed)
+        self._heat = HeatWatch(self.dispatcher.limit, thermal)
+        self.dispatcher.on_card = self._heat.watch
         self._listener = WorkerListener(sockets.dispatch, self.dispatcher, sockets.identify)
         self._routes = Endpoints(self.dispatcher).routes()
         self._runner = web.ServerRunner(make_server(self._routes), shutdown_timeout=DRAIN_SECONDS)
@@ -181,11 +192,15 @@ class Service:
         return ReloadAnswer(applied=["gateway"]).model_dump()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Publish and prove to be alive until ``stop`` is set; a failure of either ends this."""
+        """Publish, watch the heat and prove to be alive until ``stop`` is set.
+
+        A failure of any ends this.
+        """
         publishing = self._publisher.run(self.dispatcher)
         async with asyncio.TaskGroup() as group:
             tasks = [
                 group.create_task(publishing),
+                group.create_task(self._heat.run()),
                 group.create_task(feed_watchdog(self._notifier)),
             ]
             await stop.wait()
@@ -197,9 +212,13 @@ class Service:
         self.dispatcher.queue.draining = True
         for control in self._control:
             await control.close()
-        watchdog = asyncio.create_task(feed_watchdog(self._notifier))
+        meanwhile = [
+            asyncio.create_task(feed_watchdog(self._notifier)),
+            asyncio.create_task(self._heat.run()),
+        ]
         await self._runner.cleanup()  # closes the listening sockets, waits for what runs
-        watchdog.cancel()
+        for task in meanwhile:
+            task.cancel()
         self._publisher.publish(self.dispatcher)
         self._listener.close()
         self.dispatcher.close()
@@ -211,6 +230,7 @@ async def serve(
     sockets: Sockets,
     writer: SnapshotWriter,
     notifier: ServiceNotifier,
+    thermal: FileOfCard = thermal_snapshot_file,
 ) -> None:
     """Serve on ``sockets`` until SIGTERM, then finish what was accepted."""
     stop = asyncio.Event()
@@ -218,7 +238,7 @@ async def serve(
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if settings.upload_limit_bytes < settings.body_limit_bytes:
         log.warning("pool_bytes limits bodies to %d bytes", settings.upload_limit_bytes)
-    service = Service(settings, sockets, writer, notifier)
+    service = Service(settings, sockets, writer, notifier, thermal)
     await service.start()
     try:
         await service.run(stop)

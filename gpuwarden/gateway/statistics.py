@@ -44,7 +44,7 @@ class Statistics:
             return None
         return sorted(self._responses)[math.ceil(0.95 * len(self._responses)) - 1]
 
-    def retry_after_seconds(self, depth: int, places: int, longest: float) -> int:
+    def retry_after_seconds(self, depth: int, places: float, longest: float) -> int:
         """When a refused caller may find room: the time the queue takes, by measured service times.
 
         :param places: requests that the workers take at once.

@@ -10,6 +10,7 @@ class Refusal(Enum):
     """Why a request is not accepted."""
 
     NO_WORKER = auto()
+    TOO_HOT = auto()
     QUEUE_FULL = auto()
     BYTES_FULL = auto()
     DRAINING = auto()
@@ -112,10 +113,28 @@ class Seat:
 
 @dataclass(frozen=True)
 class Execution:
-    """A batch that runs in a worker, for its time limit."""
+    """A batch, or what is left of it, that runs in a worker since ``started``: for its limit."""
 
     seat: Seat
     batch: Batch
+    started: float
+
+
+@dataclass(frozen=True)
+class CardLimits:
+    """What the workers of a card may be given.
+
+    :param batch_limit: requests that may run together; None: as many as the worker takes.
+    :param duty: share of the time in which the card may work, over 0, at most 1.
+    :param paused: nothing new at all; what runs finishes.
+    """
+
+    batch_limit: int | None = None
+    duty: float = 1.0
+    paused: bool = False
+
+
+ECO = CardLimits(batch_limit=1)  # what is right for any card that nobody is known to watch
 
 
 def is_waiting(request: Request) -> bool:

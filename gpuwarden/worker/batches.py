@@ -1,7 +1,8 @@
 """Which requests run together: a batch is complete when nobody in it is awaited any more.
 
 The gateway forms the batches and says with each JOB how many belong to it. A member that fails
-or is cancelled leaves; the rest goes on. Pure: no clock, no I/O.
+or is cancelled leaves; the rest goes on. A card that runs hot has a limit of its own: a batch that
+was formed before it came is run in parts. Pure: no clock, no I/O.
 """
 
 from collections import deque
@@ -23,9 +24,13 @@ class _Forming:
 
 
 class BatchTable:
-    """Batches on their way to the GPU; requests are known by their serial."""
+    """Batches on their way to the GPU; requests are known by their serial.
+
+    :ivar limit: requests that may run together; None: as many as the gateway put together.
+    """
 
     def __init__(self) -> None:
+        self.limit: Optional[int] = None
         self._forming: Dict[BatchKey, _Forming] = {}
         self._complete: Deque[List[int]] = deque()
 
@@ -61,11 +66,14 @@ class BatchTable:
             del self._forming[key]
 
     def take(self) -> Optional[List[int]]:
-        """The next complete batch, or None."""
+        """The next complete batch, or as much of it as may run together; None if there is none."""
         while self._complete:
             members = self._complete.popleft()
+            size = len(members) if self.limit is None else self.limit
+            if members[size:]:
+                self._complete.appendleft(members[size:])
             if members:
-                return members
+                return members[:size]
         return None
 
     def waiting(self) -> bool:

@@ -37,6 +37,7 @@ class FrameType(IntEnum):
     CANCEL = 34  # request, lease: the caller is gone
     DRAIN = 35  # finish what runs, then BYE
     RETIRE = 36  # {"buffer": number}: unmap it
+    LIMIT = 37  # {"batch_limit": number}: run no more requests together; until the next LIMIT
 
 
 @dataclass(frozen=True)

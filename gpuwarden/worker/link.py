@@ -56,6 +56,9 @@ class Receiver(Protocol):
     def on_retire(self, session: Session, buffer_number: int) -> None:
         """The gateway takes a buffer back."""
 
+    def on_limit(self, batch_limit: Optional[int]) -> None:
+        """So many requests may run together from now on; None: as many as come together."""
+
     def on_drain(self, session: Session) -> None:
         """The gateway wants no more from this worker on this connection."""
 
@@ -186,6 +189,10 @@ class GatewayLink:
             self._receiver.on_cancel(session, frame)
         elif frame.type == FrameType.RETIRE and isinstance(frame.meta.get("buffer"), int):
             self._receiver.on_retire(session, frame.meta["buffer"])
+        elif frame.type == FrameType.LIMIT:
+            limit = frame.meta.get("batch_limit")
+            if isinstance(limit, int) and limit >= 1:
+                self._receiver.on_limit(limit)
         elif frame.type == FrameType.DRAIN:
             self._receiver.on_drain(session)
 
@@ -193,6 +200,7 @@ class GatewayLink:
         instance = frame.meta.get("instance")
         session.welcomed = True
         session.instance = instance if isinstance(instance, str) else None
+        self._receiver.on_limit(None)  # if there is one, this gateway says so next
         _log.info("connected to gateway %s", frame.meta.get("gateway", "of unknown version"))
         unsent, kept = list(self._unsent), 0
         self._unsent.clear()

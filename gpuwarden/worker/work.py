@@ -113,6 +113,10 @@ class Work(Receiver):
         if own is not None and self.pool:
             self.pool.retire([own])
 
+    def on_limit(self, batch_limit: Optional[int]) -> None:
+        """Run no more than so many together; what is on the GPU finishes as it is."""
+        self._batches.limit = batch_limit
+
     def on_drain(self, session: Session) -> None:
         """Pass it on to whoever keeps the worker's state."""
         self.on_drain_asked(session)

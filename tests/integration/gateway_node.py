@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from gpuwarden.control.snapshot import SnapshotWriter, read_snapshot
-from gpuwarden.control.states import GatewayData
+from gpuwarden.control.states import GatewayData, ThermalData
 from gpuwarden.gateway.peers import PeerIdentity, same_user
 from gpuwarden.gateway.service import Service, Sockets, bind_dispatch
 from gpuwarden.gateway.settings import GatewaySettings
+from gpuwarden.values import ThermalState
 from tests.integration.gateway_peer import GatewayPeer
 
 DEADLINE_SECONDS = 10.0
+CARDS = 10
+LONG_MILLISECONDS = 3_600_000  # of a guard that has spoken once, for tests about other things
 
 
 @dataclass
@@ -58,11 +61,12 @@ class Reply:
 
 
 class GatewayNode:
-    def __init__(self, service: Service, port: int, folder: Path) -> None:
+    def __init__(self, service: Service, port: int, folder: Path, guards: "ThermalGuards") -> None:
         self.service = service
         self.port = port
         self.dispatch_path = folder / "dispatch.sock"
         self.state_path = folder / "state.json"
+        self.guards = guards
         self.notifier = RecordingNotifier()
         self._peers: list[GatewayPeer] = []
         self._closing: asyncio.Task[None] | None = None
@@ -130,6 +134,40 @@ class GatewayNode:
             peer.close()
 
 
+class ThermalGuards:
+    """The states that thermal guards publish, without guards; all cards are cool at first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+        self._writers: dict[int, SnapshotWriter] = {}
+        for card in range(CARDS):
+            self.publish(card)
+
+    def file_of(self, card: int) -> Path:
+        return self.folder / f"{card}.json"
+
+    def publish(
+        self, card: int, *, valid_milliseconds: int = LONG_MILLISECONDS, **changes: Any
+    ) -> None:
+        fallback = SnapshotWriter(self.file_of(card), "thermal")
+        writer = self._writers.setdefault(card, fallback)
+        writer.valid_milliseconds = valid_milliseconds
+        cool: dict[str, Any] = {"state": ThermalState.NORMAL, "since": 0}
+        data = ThermalData(
+            index=card,
+            uuid=f"GPU-{card}",
+            name="Simulated",
+            pci_address="",
+            numa_node=0,
+            **(cool | changes),
+        )
+        writer.publish(data)
+
+    def vanish(self, card: int) -> None:
+        self.file_of(card).unlink()
+
+
 async def read_reply(reader: asyncio.StreamReader) -> Reply:
     async with asyncio.timeout(DEADLINE_SECONDS):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -156,8 +194,9 @@ async def gateway_node(
         sockets = Sockets([http], bind_dispatch(folder / "dispatch.sock"), identify, control or [])
         notifier = RecordingNotifier()
         writer = SnapshotWriter(folder / "state.json", "gateway")
-        service = Service(GatewaySettings(**settings), sockets, writer, notifier)
-        node = GatewayNode(service, port, folder)
+        guards = ThermalGuards(folder / "thermal")
+        service = Service(GatewaySettings(**settings), sockets, writer, notifier, guards.file_of)
+        node = GatewayNode(service, port, folder, guards)
         node.notifier = notifier
         await service.start()
         stop = asyncio.Event()

@@ -16,9 +16,8 @@ from gpuwarden.control.states import GatewayData
 from gpuwarden.gateway import service
 from tests.integration.gateway_node import gateway_node, read_reply
 from tests.integration.gateway_peer import GatewayPeer
+from tests.integration.gateway_process import ROOT, RUN, predict, ready
 
-ROOT = Path(__file__).parents[2]
-RUN = "import sys; from gpuwarden.gateway.service import main; sys.exit(main(sys.argv[1:]))"
 # What systemd does: descriptors 3 and up, named, for this very process.
 ACTIVATE = """
 import os, sys
@@ -34,37 +33,6 @@ for number in range(int(os.environ["LISTEN_FDS"])):
 def folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="gw") as name:
         yield Path(name)
-
-
-async def ready(
-    folder: Path, *arguments: str, pass_fds: tuple[int, ...] = ()
-) -> asyncio.subprocess.Process:
-    """A front door process that has told a notify socket that it is ready."""
-    notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    notify.bind(str(folder / "notify.sock"))
-    notify.setblocking(False)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        *arguments,
-        pass_fds=pass_fds,
-        stderr=(folder / "log").open("wb"),
-        cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": str(folder / "notify.sock")},
-    )
-    async with asyncio.timeout(20):
-        while await asyncio.get_running_loop().sock_recv(notify, 4096) != b"READY=1":
-            assert process.returncode is None, (folder / "log").read_text()
-    notify.close()
-    return process
-
-
-async def predict(port: int) -> int:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc")
-    reply = await read_reply(reader)
-    writer.close()
-    return reply.status
 
 
 async def test_it_serves_on_the_sockets_that_systemd_hands_over(folder: Path) -> None:

@@ -31,3 +31,12 @@ def test_no_service_dumps_core_or_inherits_a_loaders_environment(name: str) -> N
     text = (UNITS / name).read_text()
     assert "\nLimitCORE=0\n" in text
     assert "\nUnsetEnvironment=LD_LIBRARY_PATH LD_PRELOAD PYTHONPATH PYTHONHOME\n" in text
+
+
+def test_the_front_door_may_read_what_the_thermal_guards_publish() -> None:
+    folders = (UNITS.parent / "tmpfiles" / "gpuwarden.conf").read_text().splitlines()
+    modes = {line.split()[1]: line.split()[2] for line in folders if line.startswith("d ")}
+    assert {modes["/run/gpuwarden"], modes["/run/gpuwarden/thermal"]} == {"0755"}
+    text = (UNITS / "medgemma-gateway.service").read_text()
+    assert "InaccessiblePaths=" not in text
+    assert "TemporaryFileSystem=" not in text

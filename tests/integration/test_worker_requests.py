@@ -52,6 +52,27 @@ async def test_the_members_of_a_batch_run_together(node: Node) -> None:
         assert [results[n].meta["answer"]["batch"] for n in (1, 2)] == [2, 2]
 
 
+async def test_a_limit_holds_for_the_batch_that_is_here_already_and_until_it_is_raised(
+    node: Node,
+) -> None:
+    on_gpu, go_on = node.gate("on_gpu"), node.gate("go_on")
+    async with node.scripted(preprocess_processes=2) as (_, connection):
+        holding = {"say_in_predict": on_gpu.path, "wait_in_predict": go_on.path}
+        connection.job(1, parameters=holding)
+        await on_gpu.reached()
+        for request in (2, 3):
+            connection.job(request, batch=9, count=2)
+        connection.send(Frame(FrameType.LIMIT, meta={"batch_limit": 1}))
+        go_on.open()
+        results = await connection.results(3)
+        assert [results[n].meta["answer"]["batch"] for n in (2, 3)] == [1, 1]
+        connection.send(Frame(FrameType.LIMIT, meta={"batch_limit": 2}))
+        for request in (4, 5):
+            connection.job(request, batch=10, count=2)
+        results = await connection.results(2)
+        assert [results[n].meta["answer"]["batch"] for n in (4, 5)] == [2, 2]
+
+
 async def test_a_request_that_fails_leaves_its_batch(node: Node) -> None:
     async with node.scripted() as (worker, connection):
         connection.job(1, batch=9, count=2, parameters={"raise_in_preprocess": "Jane Roe"})

@@ -10,10 +10,10 @@ from gpuwarden.gateway.queue import SOLO_DEATH_LIMIT, RequestQueue
 from gpuwarden.gateway.work import (
     BATCHES_PER_WORKER,
     Action,
+    CardLimits,
     Dispatch,
     End,
     Ending,
-    Limits,
     Phase,
     Refusal,
     Refused,
@@ -22,10 +22,7 @@ from gpuwarden.gateway.work import (
     Verdict,
     Withdraw,
 )
-
-LIMITS = Limits(
-    count=6, total_bytes=60, request_seconds=30.0, execution_seconds=20.0, grace_seconds=5.0
-)
+from tests.unit.queue_parts import LIMITS, serving_seat, waiting_request
 
 
 class Node(RuleBasedStateMachine):
@@ -61,6 +58,11 @@ class Node(RuleBasedStateMachine):
                         assert request.solo_deaths == SOLO_DEATH_LIMIT
 
     def check_dispatch(self, seat: Seat, requests: list[Request]) -> None:
+        limits = self.queue.cards[seat.card].limits
+        assert not limits.paused
+        if limits.batch_limit is not None:
+            together = len(self.held[seat.key]) * seat.slots + len(requests)
+            assert together <= limits.batch_limit
         assert seat.ready
         assert not seat.draining
         assert not seat.stalled
@@ -81,7 +83,18 @@ class Node(RuleBasedStateMachine):
 
     @initialize()
     def first_worker(self) -> None:
+        for card in range(3):
+            self.carry_out(self.queue.limit(card, CardLimits(), self.now))
         self.connect(2, False, 0)
+
+    @rule(
+        card=st.integers(0, 2),
+        batch_limit=st.none() | st.integers(1, 3),
+        duty=st.sampled_from([1.0, 1.0, 0.75, 0.5, 0.1]),
+        paused=st.booleans(),
+    )
+    def heat_changes(self, card: int, batch_limit: int | None, duty: float, paused: bool) -> None:
+        self.carry_out(self.queue.limit(card, CardLimits(batch_limit, duty, paused), self.now))
 
     @rule(max_batch=st.integers(1, 4), slots=st.booleans(), card=st.integers(0, 2))
     def connect(self, max_batch: int, slots: bool, card: int) -> None:
@@ -159,13 +172,21 @@ class Node(RuleBasedStateMachine):
             waiting = len(self.receiving) + self.waiting()
             held = sum(one.body_bytes for one in self.alive())
             serving = any(seat.serving for seat in self.seats.values())
+            usable = any(self.is_usable(seat) for seat in self.seats.values())
             assert {
                 Refusal.QUEUE_FULL: waiting >= LIMITS.count,
                 Refusal.BYTES_FULL: held + size > LIMITS.total_bytes,
                 Refusal.NO_WORKER: not serving,
+                Refusal.TOO_HOT: not usable and any(self.is_paused(card) for card in range(3)),
             }[refused.reason]
             return
         self.receiving.append(request)
+
+    def is_paused(self, card: int) -> bool:
+        return self.queue.cards[card].limits.paused
+
+    def is_usable(self, seat: Seat) -> bool:
+        return seat.serving and not self.is_paused(seat.card)
 
     def waiting(self) -> int:
         return sum(one.phase is Phase.WAITING for one in self.unanswered.values())
@@ -233,8 +254,29 @@ class Node(RuleBasedStateMachine):
 
     @invariant()
     def no_worker_idles_while_somebody_waits(self) -> None:
-        if self.waiting():
-            assert not any(seat.open and not seat.batches for seat in self.seats.values())
+        if not self.waiting():
+            return
+        idle = [seat for seat in self.seats.values() if seat.open and not seat.batches]
+        for seat in idle:
+            if self.is_paused(seat.card):
+                continue
+            assert self.queue.cards[seat.card].limits.duty < 1
+            if not self.works(seat.card):
+                rested_at = self.queue.cards[seat.card].rested_at()
+                upcoming = self.queue.next_timer()
+                assert rested_at is not None
+                assert upcoming is not None
+                assert self.now < upcoming <= rested_at
+
+    def works(self, card: int) -> bool:
+        return any(seat.batches for seat in self.seats.values() if seat.card == card)
+
+    @invariant()
+    def what_a_paused_card_has_not_begun_is_taken_back(self) -> None:
+        for seat in self.seats.values():
+            if self.is_paused(seat.card) and not seat.slots:
+                for batch in list(seat.batches.values())[1:]:
+                    assert not any(batch.leases.values())
 
     def teardown(self) -> None:
         """With healthy workers everybody who still waits gets an answer."""
@@ -242,6 +284,8 @@ class Node(RuleBasedStateMachine):
             self.unanswered[request.number] = request
             self.carry_out(self.queue.enqueue(request, self.now))
         self.receiving = []
+        for card in range(3):
+            self.carry_out(self.queue.limit(card, CardLimits(), self.now))
         self.connect(4, False, 0)
         for _ in range(10_000):
             key = next((one for one, held in self.held.items() if held), None)
@@ -261,19 +305,6 @@ class Node(RuleBasedStateMachine):
 
 TestQueue = Node.TestCase
 TestQueue.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
-
-
-def serving_seat(queue: RequestQueue, key: int, *, max_batch: int = 4, slots: bool = False) -> Seat:
-    seat = Seat(key, key, max_batch, slots)
-    queue.attach(seat)
-    queue.set_state(seat, ready=True, draining=False, now=0.0)
-    queue.grant(seat, 2 * max_batch, 0.0)
-    return seat
-
-
-def waiting_request(queue: RequestQueue) -> tuple[Request, list[Action]]:
-    request = queue.admit(1, 0.0)
-    return request, queue.enqueue(request, 0.0)
 
 
 def test_what_a_dead_worker_held_goes_back_to_its_old_place_oldest_first() -> None:

@@ -77,3 +77,34 @@ def test_every_prepared_request_runs_once_in_its_own_batch(
     while (members_taken := table.take()) is not None:
         taken.add(tuple(members_taken))
     assert taken == expected
+
+
+def test_a_batch_from_before_the_card_grew_hot_runs_in_parts() -> None:
+    table = BatchTable()
+    for serial in (1, 2, 3):
+        table.add(KEY, serial, 3)
+        table.prepared(KEY, serial)
+    table.limit = 2
+    assert table.take() == [1, 2]
+    assert table.waiting()
+    table.leave(KEY, 3)
+    assert table.take() is None
+
+
+@given(st.lists(st.integers(1, 5), max_size=5), st.lists(st.none() | st.integers(1, 4), max_size=9))
+def test_however_the_limit_changes_everything_runs_once_and_in_order(
+    sizes: list[int], limits: list[int | None]
+) -> None:
+    table, serials = BatchTable(), iter(range(1000))
+    for number, size in enumerate(sizes):
+        for serial in [next(serials) for _ in range(size)]:
+            table.add((1, number), serial, size)
+            table.prepared((1, number), serial)
+    taken: list[int] = []
+    while table.waiting():
+        table.limit = limits.pop() if limits else None
+        members = table.take()
+        assert members is not None
+        assert table.limit is None or len(members) <= table.limit
+        taken += members
+    assert taken == list(range(sum(sizes)))

@@ -1,0 +1,113 @@
+"""What each card may be given now: by its heat, and by how much it has worked. Pure."""
+
+from collections import Counter, defaultdict
+
+from gpuwarden.gateway.duty import DutyMeter
+from gpuwarden.gateway.work import ECO, CardLimits, Seat
+
+
+class Card:
+    """One card: its limits, and its account of work and rest.
+
+    A card of which nothing is known is in eco.
+    """
+
+    def __init__(self) -> None:
+        self.limits = ECO
+        self._meter = DutyMeter()
+
+    def limit(self, limits: CardLimits, now: float) -> None:
+        """Go by other limits from now on."""
+        self.limits = limits
+        self._meter.set_duty(limits.duty, now)
+
+    def set_running(self, batches: int, now: float) -> None:
+        """So many batches run on it from now on."""
+        self._meter.set_running(batches, now)
+
+    def batch_ended(self, started: float, gpu_seconds: float | None, now: float) -> None:
+        """A batch, or a part of one, was answered (see DutyMeter)."""
+        self._meter.batch_ended(started, gpu_seconds, now)
+
+    def takes(self, seat: Seat, now: float) -> bool:
+        """Whether this worker on it may be given something, as far as the card is concerned."""
+        limit = self.limits.batch_limit
+        if self.limits.paused or (seat.slots and limit is not None and seat.outstanding >= limit):
+            return False
+        return self._meter.permits(0 if seat.slots else len(seat.batches), now)
+
+    def batch_size(self, seat: Seat) -> int:
+        """Requests that this worker may run together."""
+        limit = self.limits.batch_limit
+        return seat.max_batch if limit is None else min(seat.max_batch, limit)
+
+    def rested_at(self) -> float | None:
+        """When it may be given work again; None if that doesn't hang on its rest."""
+        return None if self.limits.paused else self._meter.rested_at()
+
+    @property
+    def warmth(self) -> tuple[float, float]:
+        """The larger, the less it should be given, of cards that are equally busy."""
+        limit = self.limits.batch_limit
+        return -self.limits.duty, 0.0 if limit is None else 1 / limit
+
+
+class Cards:
+    """All cards that workers were seen on, over all connected workers.
+
+    :param seats: the connected workers; looked at, never changed.
+    """
+
+    def __init__(self, seats: dict[int, Seat]) -> None:
+        self._seats = seats
+        self._cards: defaultdict[int, Card] = defaultdict(Card)
+
+    def __getitem__(self, number: int) -> Card:
+        return self._cards[number]
+
+    def count(self, number: int, now: float) -> None:
+        """Note how many batches run on a card."""
+        on_it = [seat for seat in self._seats.values() if seat.card == number]
+        running = sum(len(one.batches) if one.slots else min(1, len(one.batches)) for one in on_it)
+        self[number].set_running(running, now)
+
+    def is_usable(self, seat: Seat) -> bool:
+        """Whether a worker serves and its card is not paused."""
+        return seat.serving and not self[seat.card].limits.paused
+
+    def usable(self) -> list[Seat]:
+        """The workers that can be given requests, now or after a rest."""
+        return [seat for seat in self._seats.values() if self.is_usable(seat)]
+
+    def by_load(self) -> list[Seat]:
+        """They in the order in which they are given some: the queue's "Cards"."""
+        load: Counter[int] = Counter()
+        for seat in self._seats.values():
+            load[seat.card] += seat.outstanding
+        return sorted(
+            self.usable(),
+            key=lambda seat: (
+                load[seat.card],
+                seat.outstanding,
+                self[seat.card].warmth,
+                seat.last_used,
+            ),
+        )
+
+    def next_rested(self) -> float | None:
+        """When the first card has rested that has a worker with room."""
+        rested = [self[seat.card].rested_at() for seat in self.usable() if seat.open]
+        return min((when for when in rested if when is not None), default=None)
+
+    @property
+    def too_hot(self) -> bool:
+        """Whether it is for the heat alone that no worker can be given anything."""
+        if any(seat.serving for seat in self._seats.values()):
+            return not self.usable()
+        return bool(self._cards) and all(card.limits.paused for card in self._cards.values())
+
+    @property
+    def capacity(self) -> float:
+        """Requests that the workers take at once, on average over time."""
+        cards = [(seat, self[seat.card]) for seat in self.usable()]
+        return sum(card.batch_size(seat) * card.limits.duty for seat, card in cards)

@@ -1,0 +1,29 @@
+"""What the queue's tests begin with."""
+
+from gpuwarden.gateway.queue import RequestQueue
+from gpuwarden.gateway.work import Action, CardLimits, Limits, Request, Seat
+
+LIMITS = Limits(
+    count=6, total_bytes=60, request_seconds=30.0, execution_seconds=20.0, grace_seconds=5.0
+)
+
+
+def serving_seat(
+    queue: RequestQueue,
+    key: int,
+    *,
+    max_batch: int = 4,
+    slots: bool = False,
+    heat: CardLimits | None = None,
+) -> Seat:
+    seat = Seat(key, key, max_batch, slots)
+    queue.limit(key, heat or CardLimits(), 0.0)
+    queue.attach(seat)
+    queue.set_state(seat, ready=True, draining=False, now=0.0)
+    queue.grant(seat, 2 * max_batch, 0.0)
+    return seat
+
+
+def waiting_request(queue: RequestQueue) -> tuple[Request, list[Action]]:
+    request = queue.admit(1, 0.0)
+    return request, queue.enqueue(request, 0.0)
