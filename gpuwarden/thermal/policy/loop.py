@@ -30,7 +30,6 @@ CLOCK_BINDING_MHZ = 30.0  # two steps of the clock
 CLOCK_BINDING_SHARE = 0.4  # of the limit: an idle card with a context keeps its clocks up, too
 WORKING_SHARE = 0.5  # of the card's power
 PROBE_SHARE = 0.10  # of the card's power: a step of a release that no load asks for
-OVERSHOOT_SHARE = 0.3  # of what is drawn above a ceiling that the limit can't reach
 DRAWN_SECONDS = 0.4
 
 
@@ -170,7 +169,9 @@ class PowerLoop:
     def _rise(self, seen: Situation, change: float) -> None:
         rungs, limit = self._rungs, self._limit_written
         rested = seen.now - self.pen.raised_at >= RISE_EVERY_SECONDS
-        if seen.error_celsius > LEAP_CELSIUS and rested and not seen.frozen:
+        if seen.error_celsius > LEAP_CELSIUS:
+            if seen.frozen or not rested:
+                return  # the estimate first, then one step
             room = seen.set_watts - seen.drawn_watts
             original = self._authority.original_watts
             if original is not None and seen.set_watts > original:
@@ -188,7 +189,7 @@ class PowerLoop:
         rungs.cap(ceiling)
         beyond = seen.drawn_watts - ceiling
         if seen.binding and ceiling < self._authority.minimum_watts and beyond > 0:
-            rungs.lower(OVERSHOOT_SHARE * beyond, seen.drawn_watts, seen.clock_mhz, seen.now)
+            rungs.cap_clock(max(0.0, ceiling) / seen.drawn_watts, seen.clock_mhz)
 
     def _probe(self, seen: Situation) -> None:
         if seen.now - self.pen.raised_at < RISE_EVERY_SECONDS or not seen.may_rise:

@@ -53,6 +53,15 @@ class Rungs:
         if self.limit_watts is not None and ceiling_watts < self.limit_watts:
             self.take(ceiling_watts)
 
+    def cap_clock(self, power_share: float, clock_mhz: float | None) -> None:
+        """Lower the clock so that the card draws that share of what it draws now, if it can."""
+        clocks = self.authority.sm_clocks_mhz
+        if clocks is None:
+            return
+        target = (clock_mhz or float(clocks[1])) * power_share**CLOCK_PER_WATT
+        held = float(clocks[1]) if self.clock_mhz is None else self.clock_mhz
+        self.clock_mhz = max(float(clocks[0]), min(held, target))
+
     def keep_near(
         self, limit_watts: float | None, watts: float, clock_mhz: int | None, mhz: float
     ) -> None:
