@@ -1,7 +1,7 @@
 """A polkit that thinks for ever; prints ``ready``, then each question and each one taken back.
 
-Run as root as ``python -m tests.integration.slow_polkit ADDRESS``: it takes the identity of polkit's
-user, who alone may own the name, but after it read its own files.
+Run as root as ``python -m tests.integration.slow_polkit ADDRESS``: it takes the identity of
+polkit's user, who alone may own the name, but after it read its own files.
 """
 
 import asyncio

@@ -15,6 +15,7 @@ from gpuwarden.bus.errors import BusError
 from gpuwarden.bus.polkit import Polkit
 from gpuwarden.control.requests import HISTORY_ROWS_LIMIT
 from gpuwarden.control.socket import ControlError
+from gpuwarden.guard.permission import QUESTIONS_AT_ONCE
 from gpuwarden.names import BUS_NAME, THERMAL_OVERRIDE_ACTION, gpu_object
 from gpuwarden.values import ThermalState
 from tests.integration.authority import polkit, polkit_bus_policy, slow_polkit
@@ -219,6 +220,28 @@ async def test_a_polkit_that_never_answers_denies_members_and_holds_nobody_up(
         assert (await bus.busctl(ROOT, *call))[0] == 0
         assert (await questions.readline()).decode().split()[2] == "0"
     assert cards[0].done == [DONE["ClearOverride"]]
+
+
+async def test_members_in_a_loop_do_not_keep_root_out(
+    bus: PrivateBus, service: Guarded, cards: dict[int, ThermalPeer]
+) -> None:
+    flood = f"for i in $(seq 80); do {member_call(bus)} & done; wait"
+    async with slow_polkit(bus) as questions:
+        members = asyncio.create_task(bus.run(MEMBER, "sh", "-c", flood))
+        for _ in range(QUESTIONS_AT_ONCE):
+            assert (await questions.readline()).startswith(b"asked")
+        assert await act(bus, ROOT, "ClearOverride") == ""
+        _, output = await members
+    assert "method return" not in output
+    assert "callers are waiting for polkit already" in output
+    assert cards[0].done == [DONE["ClearOverride"]]
+
+
+def member_call(bus: PrivateBus) -> str:
+    return (
+        f"dbus-send --bus={bus.address} --print-reply --dest={BUS_NAME} {gpu_object(0)} "
+        f"{THERMAL}.Override string:alert uint32:600"
+    )
 
 
 async def test_an_action_that_polkit_does_not_know_is_denied(
