@@ -4,7 +4,6 @@
 import asyncio
 import logging
 import re
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,11 +12,9 @@ import pytest
 from gpuwarden.bus.bus import Bus
 from gpuwarden.bus.errors import BusError
 from gpuwarden.bus.polkit import Polkit
-from gpuwarden.control.requests import HISTORY_ROWS_LIMIT
 from gpuwarden.control.socket import ControlError
 from gpuwarden.guard.permission import QUESTIONS_AT_ONCE
 from gpuwarden.names import BUS_NAME, THERMAL_OVERRIDE_ACTION, gpu_object
-from gpuwarden.values import ThermalState
 from tests.integration.authority import polkit, polkit_bus_policy, slow_polkit
 from tests.integration.bus_peers import Guarded, client, guarded
 from tests.integration.private_bus import (
@@ -30,7 +27,7 @@ from tests.integration.private_bus import (
     private_bus,
     shipped_policy,
 )
-from tests.integration.thermal_peer import ThermalPeer, row, thermal_peers
+from tests.integration.thermal_peer import ThermalPeer, thermal_peers
 
 THERMAL = f"{BUS_NAME}.Thermal"
 ACTS = {
@@ -374,39 +371,3 @@ async def test_a_dead_thermal_guard_is_unavailable_and_its_neighbour_is_not(
             assert caught.value.name == f"{BUS_NAME}.Error.Unavailable"
         await call(caller, "Override", "su", "critical", 60, gpu=1)
         assert cards[1].done == [{"request": "override", "state": "critical", "seconds": 60}]
-
-
-# History
-
-
-async def test_a_history_holds_the_seconds_asked_for_and_no_more(
-    cards: dict[int, ThermalPeer], caller: Bus
-) -> None:
-    now = time.time_ns() // 1000
-    hot = row(now - 2_000_000, celsius=83.5, limit_watts=249.6, state=ThermalState.ALERT)
-    unknown = row(now - 1_000_000, watts=None, limit_watts=None, state=ThermalState.BLIND)
-    cards[0].rows = [row(now - 30_000_000), hot, unknown]
-    (rows,) = await call(caller, "GetHistory", "u", 10)
-    assert isinstance(rows, list)
-    assert rows[0] == [hot.unix_microseconds, 83.5, 410.25, 250, "alert"]
-    assert (rows[1][1], rows[1][2] != rows[1][2], rows[1][3:]) == (61.5, True, [0, "blind"])
-    assert len(rows) == 2
-
-
-async def test_an_hour_comes_in_pages_and_whole(
-    bus: PrivateBus, cards: dict[int, ThermalPeer], caller: Bus
-) -> None:
-    first = time.time_ns() // 1000 - 3590 * 1_000_000
-    cards[0].rows = [row(first + second * 1_000_000) for second in range(3590)]
-    (rows,) = await call(caller, "GetHistory", "u", 3600)
-    assert isinstance(rows, list)
-    assert [one[0] for one in rows] == [one.unix_microseconds for one in cards[0].rows]
-    assert cards[0].pages == -(-3590 // HISTORY_ROWS_LIMIT)
-    status, output = await bus.busctl(
-        ROOT, "call", BUS_NAME, gpu_object(0), THERMAL, "GetHistory", "u", "3600"
-    )
-    assert (status, output.split()[:2]) == (0, ["a(tddus)", "3590"])
-
-
-async def test_an_empty_history_is_no_error(cards: dict[int, ThermalPeer], caller: Bus) -> None:
-    assert await call(caller, "GetHistory", "u", 60) == [[]]

@@ -184,8 +184,9 @@ async def test_a_worker_that_was_still_loading_is_stopped_and_that_is_no_failure
     await node.until(lambda data: data.workers[0].state is WorkerState.STARTING)
     assert node.supervisor.occupants(0) == [0]
     node.say(0, ThermalState.CRITICAL, stop=True)
-    await node.until(lambda _: "stop" in node.asked_of(0))
-    data = await node.turns(5)
+    await node.until(lambda data: data.workers[0].state is WorkerState.STOPPED)
+    assert node.asked_of(0) == ["start", "stop"]
+    data = await node.turns(3)
     assert (data.workers[0].state, data.workers[0].last_error) == (WorkerState.STOPPED, "")
     node.systemd.slow.clear()
     node.say(0, ThermalState.NORMAL)
@@ -247,7 +248,8 @@ async def test_a_new_guard_leaves_a_worker_down_that_an_operator_had_stopped(nod
     await node.until(lambda data: not data.workers[0].wanted)
     node.new_supervisor()
     await node.open_up()
-    data = await node.turns(5)
+    await node.until(lambda _: node.systemd.asked.count(f"start {names.THERMAL_TARGET}") == 2)
+    data = await node.turns(3)
     assert not data.workers[0].wanted
     assert node.asked_of(0) == ["start"]
 
