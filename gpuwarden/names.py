@@ -5,6 +5,7 @@ from pathlib import Path
 BUS_NAME = "org.gpuwarden1"
 ROOT_OBJECT = "/org/gpuwarden1"
 OPERATORS_GROUP = "gpuwarden"  # may read the bus; holds people only, no service
+THERMAL_OVERRIDE_ACTION = f"{BUS_NAME}.thermal-override"  # polkit's; see packaging/polkit
 
 GUARD_UNIT = "medgemma-guard.service"
 SHUTDOWN_UNIT = "medgemma-shutdown.service"

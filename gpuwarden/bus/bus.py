@@ -15,7 +15,7 @@ from gpuwarden.bus.errors import BusError, Disconnected
 from gpuwarden.bus.interface import Signal as SignalEntry
 from gpuwarden.bus.library import Message, MessageFlag
 from gpuwarden.bus.naming import NameClaim
-from gpuwarden.bus.serving import Authorize, CallServer, refuse_all
+from gpuwarden.bus.serving import Authorize, CallServer
 from gpuwarden.bus.signals import DAEMON, DAEMON_PATH, Handler, SignalRouter, Subscription
 from gpuwarden.bus.tree import ObjectTree
 from gpuwarden.bus.wire import plain
@@ -38,18 +38,12 @@ class Bus:
 
     :param address: of the bus; None for the system bus.
     :param objects: what we export.
-    :param authorize: asked before any method that changes something; refuses all by default.
     """
 
-    def __init__(
-        self,
-        address: str | None = None,
-        objects: ObjectTree | None = None,
-        authorize: Authorize = refuse_all,
-    ) -> None:
+    def __init__(self, address: str | None = None, objects: ObjectTree | None = None) -> None:
         self.objects = objects or ObjectTree(ROOT_OBJECT)
         self._address = address
-        self._server = CallServer(self.objects, authorize)
+        self._server = CallServer(self.objects)
         self._router = SignalRouter(self._call_daemon)
         self._connection: HardenedMessageBus | None = None
         self._claim: NameClaim | None = None
@@ -82,6 +76,13 @@ class Bus:
         if self._claim is not None and self._claim.problem is not None:
             return str(self._claim.problem)
         return ""
+
+    def authorize_by(self, authorize: Authorize) -> None:
+        """Have ``authorize`` asked before any method that changes something.
+
+        Until then nobody may. It may ask over this very bus.
+        """
+        self._server.authorize = authorize
 
     def on_connect(self, hook: ConnectHook) -> None:
         """Await ``hook`` on each connection, before it counts as connected.

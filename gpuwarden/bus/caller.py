@@ -1,4 +1,4 @@
-"""Who is calling, known to a method however deep it runs."""
+"""Who is calling and what for, known to a method however deep it runs."""
 
 from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
@@ -10,6 +10,20 @@ class Caller:
 
     sender: str
     interactive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A call that would change something: what permission is asked for.
+
+    :ivar action: the polkit action.
+    :ivar method: such as ``Thermal.Override``.
+    """
+
+    action: str
+    path: str
+    method: str
+    arguments: tuple[object, ...] = ()
 
 
 # A context variable, not an attribute: methods that run at the same time each see their own.

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Protocol
 
-from gpuwarden.bus.caller import Caller, context_of
+from gpuwarden.bus.caller import Caller, Change, context_of
 from gpuwarden.bus.errors import AccessDenied, BusError, Failed, LimitsExceeded, Unavailable
 from gpuwarden.bus.framing import Frame
 from gpuwarden.bus.library import Message, MessageFlag
@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 # keyboard needs one; the limit keeps a script in a loop from filling memory.
 MAX_PENDING_CALLS = 64
 
-Authorize = Callable[[Caller, str], Awaitable[None]]
+Authorize = Callable[[Caller, Change], Awaitable[None]]
 
 
 class Replies(Protocol):
@@ -28,21 +28,21 @@ class Replies(Protocol):
         """Send, or drop if the connection is gone."""
 
 
-async def refuse_all(_caller: Caller, action: str) -> None:
+async def refuse_all(_caller: Caller, change: Change) -> None:
     """The authoriser where there is no other: nobody may change anything."""
-    raise AccessDenied(f"nobody may do {action}: no authority to ask is set up")
+    raise AccessDenied(f"nobody may do {change.action}: no authority to ask is set up")
 
 
 class CallServer:
     """Answers calls to one object tree.
 
-    :param authorize: asked before any method that has an action; raises AccessDenied or
-        InteractiveAuthorizationRequired if the caller may not.
+    :param authorize: asked before any method that has an action; raises AccessDenied if the caller
+        may not.
     """
 
     def __init__(self, objects: ObjectTree, authorize: Authorize = refuse_all) -> None:
         self._objects = objects
-        self._authorize = authorize
+        self.authorize = authorize
         self._pending: set[asyncio.Task[None]] = set()
 
     def serve(self, call: Message, frame: Frame, replies: Replies) -> None:
@@ -78,7 +78,10 @@ class CallServer:
                 _answer(call, route, result, replies)
                 return
         else:
-            result = self._authorized(caller, action, route, arguments)
+            interface = (call.interface or "").rpartition(".")[2]
+            method = f"{interface}.{call.member}".lstrip(".")
+            change = Change(action, call.path, method, tuple(arguments))
+            result = self._authorized(caller, change, route, arguments)
         if len(self._pending) >= MAX_PENDING_CALLS:
             if asyncio.iscoroutine(result):
                 result.close()
@@ -90,9 +93,9 @@ class CallServer:
         task.add_done_callback(self._pending.discard)
 
     async def _authorized(
-        self, caller: Caller, action: str, route: Route, arguments: list[Any]
+        self, caller: Caller, change: Change, route: Route, arguments: list[Any]
     ) -> Sequence[object]:
-        await self._authorize(caller, action)
+        await self.authorize(caller, change)
         result = route.handler(*arguments)
         return await result if isinstance(result, Awaitable) else result
 

@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict
 
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 
+Held = Literal["", "heat", "released"]
+
 
 class State(BaseModel):
     """Base of the published models: nothing unknown in, nothing changed after."""
@@ -133,13 +135,15 @@ class PortHolder(State):
 class WorkerStatus(State):
     """One worker as the guard knows it (the Worker properties of the bus).
 
-    ``wanted`` is False while a worker is down because somebody stopped it.
+    ``wanted`` is False while a worker is down because somebody stopped it. ``held`` says why the
+    guard doesn't start one that is wanted: its card is too hot, or released for maintenance.
     """
 
     number: int
     unit: str
     state: WorkerState
     wanted: bool = True
+    held: Held = ""
     main_pid: int
     gpu: int
     gpu_uuid: str

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 from gpuwarden.bus.errors import BusError
 from gpuwarden.config import Configuration, ConfigurationError, load_configuration
@@ -30,10 +30,17 @@ def refusal(error: ConfigurationError) -> str:
     return f"{error.problems[0]}" + (f" (and {more} more)" if more else "")
 
 
-async def reload(replan: Callable[[], Awaitable[None]]) -> ReloadAnswer:
-    """Take changed files into use: validate, then ask each component in turn.
+async def reload(
+    replan: Callable[[], Awaitable[None]],
+    cards: Callable[[], Iterable[int]],
+    reload_card: Callable[[int], Awaitable[None]],
+) -> ReloadAnswer:
+    """Take changed files into use: validate, then ask each component.
 
     :param replan: has the placement planned again; raises JobError.
+    :param cards: the cards that are there, asked for after that.
+    :param reload_card: has a card's thermal guard take it; raises ControlError with the reason why
+        it keeps the old.
     """
     try:
         configuration = await asyncio.to_thread(load_configuration, rules=node_rules())
@@ -45,14 +52,26 @@ async def reload(replan: Callable[[], Awaitable[None]]) -> ReloadAnswer:
     accept(configuration)
     logging.getLogger().setLevel(configuration.log.level.upper())
     tell(Event.CONFIGURATION_ACCEPTED, "configuration accepted")
-    applied, kept = ["guard"], {}
-    for name, work in (("placement", replan), ("gateway", _gateway)):
-        try:
-            await work()
-            applied.append(name)
-        except (JobError, BusError, ControlError) as error:
-            kept[name] = str(error)
-    return ReloadAnswer(applied=applied, kept=kept, notes=[WORKERS_NOTE])
+    outcomes = {"guard": ""}
+    outcomes["placement"] = await _outcome(replan())
+    # All at once: one that doesn't answer costs its time once.
+    asked = {"gateway": _gateway()} | {f"thermal@{card}": reload_card(card) for card in cards()}
+    answers = await asyncio.gather(*(_outcome(work) for work in asked.values()))
+    outcomes |= dict(zip(asked, answers, strict=True))
+    return ReloadAnswer(
+        applied=[name for name, why in outcomes.items() if not why],
+        kept={name: why for name, why in outcomes.items() if why},
+        notes=[WORKERS_NOTE],
+    )
+
+
+async def _outcome(work: Awaitable[None]) -> str:
+    """Why a component keeps its old settings; empty if it took the new ones."""
+    try:
+        await work
+    except (JobError, BusError, ControlError) as error:
+        return str(error) or type(error).__name__
+    return ""
 
 
 async def _gateway() -> None:

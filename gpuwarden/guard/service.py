@@ -20,9 +20,11 @@ from gpuwarden.control.requests import RELOAD
 from gpuwarden.control.snapshot import SnapshotError, SnapshotWriter, boot_id, read_snapshot
 from gpuwarden.control.socket import ControlServer, serve
 from gpuwarden.control.states import GuardData
+from gpuwarden.guard.permission import Permission
 from gpuwarden.guard.reload import accept, refusal, reload
 from gpuwarden.guard.status import status_line
 from gpuwarden.guard.supervisor import Supervisor
+from gpuwarden.guard.thermal import ThermalGuards
 from gpuwarden.names import (
     ACCEPTED_CONFIGURATION_FILE,
     BUS_NAME,
@@ -76,8 +78,10 @@ class Service:
         self._configuration = configuration
         self._writer = SnapshotWriter(GUARD_STATE_FILE, "guard")
         self._bus = Bus()
+        self._bus.authorize_by(Permission(self._bus).authorize)
         self._systemd = Systemd(self._bus)
         self._supervisor = Supervisor(self._systemd, self._publish, former_state(), faults)
+        self._thermal = ThermalGuards(self._supervisor)
         self._publisher: Publisher | None = None
         self._stop = asyncio.Event()
 
@@ -102,7 +106,7 @@ class Service:
         try:
             await self._bus.connect()
             await self._supervisor.begin()
-            self._publisher = Publisher(self._bus, self)
+            self._publisher = Publisher(self._bus, self, self._thermal)
             for listener in take_sockets().get("control", []):
                 control.append(await serve(listener, {RELOAD: self._reload}))
             await self._bus.own_name(BUS_NAME)
@@ -135,7 +139,9 @@ class Service:
         self._notifier.watchdog()
 
     async def _reload(self, request: dict[str, Any]) -> dict[str, Any]:
-        answer = await reload(self._supervisor.replan)
+        answer = await reload(
+            self._supervisor.replan, self._supervisor.present_cards, self._thermal.reload
+        )
         self._supervisor.faults = _former_in_use(*answer.problems[:1])
         self._supervisor.wake()
         return answer.model_dump()

@@ -7,25 +7,33 @@ from gpuwarden.control.states import (
     Card,
     GatewayData,
     GuardData,
+    Held,
     PlanData,
     PlannedWorker,
     ThermalData,
     WorkerStatus,
 )
 from gpuwarden.guard.lifecycle import UnitFacts, last_error, worker_state
-from gpuwarden.names import worker_unit
+from gpuwarden.names import thermal_unit, worker_unit
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 
 SERVING = frozenset({WorkerState.READY, WorkerState.BUSY})
 UNDER_WAY = frozenset({WorkerState.STOPPED, WorkerState.STARTING, WorkerState.LOADING})
+WHY_HELD: dict[Held, str] = {
+    "": "",
+    "heat": "GPU {} is too hot",
+    "released": "GPU {} is released",
+}
+UNWATCHED = frozenset({ThermalState.BLIND, ThermalState.LOST, ThermalState.RELEASED})
 
 
 @dataclass(frozen=True)
 class Seen:
     """Everything the guard knows at one moment.
 
-    ``thermal`` and ``gateway`` hold only states fresh enough to be believed; ``faults`` are
-    sentences of what else is wrong (a socket that could not be opened, a bad configuration).
+    ``thermal`` and ``gateway`` hold only states fresh enough to be believed; ``held`` says by card
+    why its workers are held back; ``faults`` are sentences of what else is wrong (a socket that
+    could not be opened, a bad configuration).
     """
 
     version: str
@@ -38,6 +46,7 @@ class Seen:
     gateway: GatewayData | None = None
     was_ready: frozenset[int] = frozenset()
     unwanted: frozenset[int] = frozenset()
+    held: Mapping[int, Held] = field(default_factory=dict)
     stopping: bool = False
     faults: tuple[str, ...] = ()
 
@@ -86,6 +95,7 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
     if state is WorkerState.STOPPED and number in seen.job_errors:
         state = WorkerState.FAILED  # systemd refused to start it at all
     error = last_error(unit) or seen.job_errors.get(number, "") or (told.last_error if told else "")
+    held = seen.held.get(planned.gpu_index, "")
     reserved = told.vram_reserved_bytes if told else None
     allocated = told.vram_allocated_bytes if told else None
     return WorkerStatus(
@@ -93,6 +103,7 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
         unit=worker_unit(number),
         state=state,
         wanted=number not in seen.unwanted,
+        held=held,
         main_pid=unit.main_pid,
         gpu=planned.gpu_index,
         gpu_uuid=planned.gpu_uuid,
@@ -106,7 +117,7 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
         vram_allocated_bytes=allocated,
         vram_fragmentation=1 - allocated / reserved if reserved and allocated is not None else None,
         last_error=error,
-        reason=error,
+        reason=WHY_HELD[held].format(planned.gpu_index) or error,
         since=unit.since_unix_microseconds,
     )
 
@@ -125,8 +136,14 @@ def _gpu(card: Card, seen: Seen) -> ThermalData:
         numa_node=card.numa_node,
         state=state,
         since=0,
-        reason="its thermal guard says nothing" if card.present else "the card is gone",
+        reason=_silence(card),
     )
+
+
+def _silence(card: Card) -> str:
+    if not card.present:
+        return "the card is gone"
+    return f"its thermal guard says nothing (systemctl status {thermal_unit(card.index)})"
 
 
 def _reasons(seen: Seen, workers: Iterable[WorkerStatus], gpus: Iterable[ThermalData]) -> list[str]:
@@ -136,28 +153,40 @@ def _reasons(seen: Seen, workers: Iterable[WorkerStatus], gpus: Iterable[Thermal
     elif seen.plan.reason:
         reasons.append(seen.plan.reason)
     for worker in workers:
-        if worker.state is WorkerState.FAILED:
-            reasons.append(
-                f"worker {worker.number} failed: {worker.last_error or 'no reason known'}"
-            )
-        elif worker.state in UNDER_WAY and worker.number in seen.was_ready:
-            told = f" ({worker.last_error})" if worker.last_error else ""
-            reasons.append(f"worker {worker.number} is {worker.state}{told}")
-        elif worker.state is WorkerState.DRAINING:
-            reasons.append(f"worker {worker.number} is draining")
+        reasons += _worker_reason(worker, was_ready=worker.number in seen.was_ready)
     for gpu in gpus:
-        if gpu.state in (ThermalState.BLIND, ThermalState.LOST):
-            reasons.append(f"GPU {gpu.index} is {gpu.state}: {gpu.reason}")
+        told = f": {gpu.reason}" if gpu.reason else ""
+        if seen.held.get(gpu.index) == "heat":
+            reasons.append(f"GPU {gpu.index} is too hot, its workers are stopped{told}")
+        elif gpu.state in UNWATCHED:
+            reasons.append(f"GPU {gpu.index} is {gpu.state}{told}")
     if seen.gateway is None:
         reasons.append("the gateway says nothing (systemctl status medgemma-gateway)")
     return reasons
 
 
+def _worker_reason(worker: WorkerStatus, *, was_ready: bool) -> list[str]:
+    if worker.state is WorkerState.FAILED:
+        return [f"worker {worker.number} failed: {worker.last_error or 'no reason known'}"]
+    if worker.held == "heat":
+        return []  # its card says it for all its workers
+    if worker.state in UNDER_WAY and was_ready:
+        told = f" ({worker.last_error})" if worker.last_error else ""
+        return [f"worker {worker.number} is {worker.state}{told}"]
+    if worker.state is WorkerState.DRAINING:
+        return [f"worker {worker.number} is draining"]
+    return []
+
+
 def _service_state(seen: Seen, workers: list[WorkerStatus], reasons: list[str]) -> ServiceState:
-    """``starting`` until each worker was ready once or has failed."""
+    """``starting`` until each worker was ready once, has failed, or is held back."""
     if seen.stopping:
         return ServiceState.STOPPING
-    pending = [w for w in workers if w.state in UNDER_WAY and w.number not in seen.was_ready]
+    pending = [
+        worker
+        for worker in workers
+        if worker.state in UNDER_WAY and worker.number not in seen.was_ready and not worker.held
+    ]
     if pending and not any(w.state is WorkerState.FAILED for w in workers):
         return ServiceState.STARTING
     return ServiceState.DEGRADED if reasons or not workers else ServiceState.RUNNING

@@ -88,6 +88,10 @@ class Systemd:
         await self.reset_failed(unit)
         await self._job("StartUnit", unit, timeout_seconds)
 
+    async def stop(self, unit: str, timeout_seconds: float) -> None:
+        """Stop a unit, its restart too, and wait for the job's end. Raises JobError."""
+        await self._job("StopUnit", unit, timeout_seconds)
+
     async def reload(self, unit: str, timeout_seconds: float) -> None:
         """Reload a unit, or start it if it is down, and wait for the end. Raises JobError."""
         await self._job("ReloadOrRestartUnit", unit, timeout_seconds)

@@ -2,17 +2,23 @@
 
 import asyncio
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
 
 from gpuwarden.bus.bus import Bus
 from gpuwarden.bus.objects.publisher import Publisher
+from gpuwarden.bus.polkit import Polkit
 from gpuwarden.bus.wire import plain
 from gpuwarden.control.states import GuardData
+from gpuwarden.guard.permission import Permission
+from gpuwarden.guard.thermal import ThermalGuards
 from gpuwarden.names import BUS_NAME
 from tests.integration.bus_states import FixedSource, state
 from tests.integration.private_bus import REPOSITORY, PrivateBus
 from tests.integration.probe import INTERFACE, NAME, ROOT
+from tests.integration.thermal_peer import NodeOfCards, socket_of
 
 OURS = "tests.integration.bus_service"
 STOCK = "tests.integration.bus_stock_service"
@@ -94,12 +100,17 @@ async def abuse(bus: PrivateBus, kind: str, count: int) -> None:
 
 
 class Guarded:
-    """What stands for the guard: the real objects over a state that the test sets."""
+    """What stands for the guard: the real objects over a state that the test sets.
 
-    def __init__(self, bus: Bus, data: GuardData) -> None:
+    Its cards' thermal guards are asked below ``folder``.
+    """
+
+    def __init__(self, bus: Bus, data: GuardData, folder: Path) -> None:
         self.bus = bus
         self.source = FixedSource(data)
-        self.publisher = Publisher(bus, self.source)
+        self.node = NodeOfCards()
+        thermal = ThermalGuards(self.node, partial(socket_of, folder))
+        self.publisher = Publisher(bus, self.source, thermal)
 
     def publish(self, data: GuardData) -> None:
         self.source.data = data
@@ -107,10 +118,15 @@ class Guarded:
 
 
 @asynccontextmanager
-async def guarded(bus: PrivateBus, data: GuardData | None = None) -> AsyncIterator[Guarded]:
+async def guarded(
+    bus: PrivateBus,
+    data: GuardData | None = None,
+    polkit: Callable[[Bus], Polkit] | None = None,
+) -> AsyncIterator[Guarded]:
     """The exported service with its name owned."""
     connection = Bus(bus.address)
-    served = Guarded(connection, data or state())
+    connection.authorize_by(Permission(connection, polkit and polkit(connection)).authorize)
+    served = Guarded(connection, data or state(), bus.folder)
     await connection.connect()
     await connection.own_name(BUS_NAME)
     try:

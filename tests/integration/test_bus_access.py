@@ -29,6 +29,7 @@ from tests.integration.private_bus import (
     private_bus,
     shipped_policy,
 )
+from tests.integration.thermal_peer import thermal_peers
 
 OBJECTS = {
     f"{BUS_NAME}.Manager": ROOT_OBJECT,
@@ -37,25 +38,34 @@ OBJECTS = {
     f"{BUS_NAME}.Worker": worker_object(0),
     f"{BUS_NAME}.Gateway": GATEWAY_OBJECT,
 }
+ARGUMENTS = {"GetHistory": ("u", "60")}
 MAY = {ROOT: True, MEMBER: True, OTHER: False}
 USERS = pytest.mark.parametrize("user", [ROOT, MEMBER, OTHER], ids=lambda user: user.label)
 
 
 @pytest.fixture
 async def bus() -> AsyncIterator[PrivateBus]:
-    async with private_bus() as running, guarded(running):
+    async with (
+        private_bus() as running,
+        guarded(running),
+        thermal_peers(running.folder, 0),
+    ):
         yield running
 
 
 def calls() -> list[tuple[str, ...]]:
-    """Every member as busctl's arguments."""
+    """Every member that changes nothing, as busctl's arguments."""
     each: list[tuple[str, ...]] = []
     for interface in INTERFACES:
         path = OBJECTS[interface.name]
         names = [one.name for one in interface.properties]
         # One run of busctl asks for each in turn, and fails at the first that is refused.
         each.append(("get-property", BUS_NAME, path, interface.name, *names))
-        each += [("call", BUS_NAME, path, interface.name, one.name) for one in interface.methods]
+        each += [
+            ("call", BUS_NAME, path, interface.name, one.name, *ARGUMENTS.get(one.name, ()))
+            for one in interface.methods
+            if one.action is None
+        ]
     for interface in (PEER, INTROSPECTABLE, OBJECT_MANAGER):
         for method in interface.methods:
             each.append(("call", BUS_NAME, ROOT_OBJECT, interface.name, method.name))

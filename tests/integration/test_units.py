@@ -1,9 +1,13 @@
 """Every shipped unit is as shut in as promised."""
 
+import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+
+from gpuwarden import names
 
 UNITS = Path(__file__).parents[2] / "packaging" / "systemd"
 SERVICES = sorted(file.name for file in UNITS.glob("medgemma-*.service"))
@@ -40,3 +44,37 @@ def test_the_front_door_may_read_what_the_thermal_guards_publish() -> None:
     text = (UNITS / "medgemma-gateway.service").read_text()
     assert "InaccessiblePaths=" not in text
     assert "TemporaryFileSystem=" not in text
+
+
+def test_each_thermal_guard_is_asked_by_root_alone_where_the_others_look_for_it() -> None:
+    socket = (UNITS / "medgemma-thermal@.socket").read_text()
+    path = str(names.thermal_control_socket(7)).replace("-7", "-%i")
+    for line in (
+        f"ListenSequentialPacket={path}",
+        "SocketMode=0600",
+        "FileDescriptorName=control",
+        "RemoveOnStop=yes",
+        f"PartOf={names.THERMAL_TARGET}",
+    ):
+        assert f"\n{line}\n" in socket
+    service = (UNITS / "medgemma-thermal@.service").read_text()
+    for name in ("Wants", "After", "Sockets"):
+        assert f"\n{name}=medgemma-thermal@%i.socket\n" in service
+
+
+@pytest.mark.parametrize("name", ["medgemma-thermal@3.socket", "medgemma-guard.socket"])
+def test_systemd_finds_nothing_to_say_of_a_socket(name: str, tmp_path: Path) -> None:
+    for file in UNITS.iterdir():
+        text = re.sub(r"^(Exec\w+=\W*)/usr/\S+", r"\1/bin/true", file.read_text(), flags=re.M)
+        (tmp_path / file.name).write_text(text)
+    result = subprocess.run(
+        ["systemd-analyze", "verify", f"./{name}"],
+        cwd=tmp_path,
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    # It returns 0 for unknown keys, too.
+    assert (result.returncode, result.stderr) == (0, "")

@@ -109,7 +109,26 @@ def test_a_worker_that_systemd_refuses_to_start_counts_as_failed() -> None:
 def test_a_silent_thermal_guard_makes_its_card_blind() -> None:
     data = summarise(seen(thermal={}))
     assert data.gpus[0].state is ThermalState.BLIND
-    assert data.reasons == ["GPU 0 is blind: its thermal guard says nothing"]
+    (reason,) = data.reasons
+    assert reason.startswith("GPU 0 is blind: its thermal guard says nothing (systemctl status ")
+
+
+def test_a_card_too_hot_is_one_reason_for_all_its_workers() -> None:
+    hot = COOL.model_copy(update={"state": ThermalState.CRITICAL, "reason": "2 C below shutdown"})
+    for was_ready in (frozenset({0}), frozenset[int]()):
+        data = summarise(
+            seen(units={0: UnitFacts()}, thermal={0: hot}, held={0: "heat"}, was_ready=was_ready)
+        )
+        assert data.state is ServiceState.DEGRADED
+        assert data.reasons == ["GPU 0 is too hot, its workers are stopped: 2 C below shutdown"]
+        assert (data.workers[0].held, data.workers[0].reason) == ("heat", "GPU 0 is too hot")
+
+
+def test_a_released_card_is_said_to_be_unwatched() -> None:
+    released = COOL.model_copy(update={"state": ThermalState.RELEASED, "reason": "for 600 s"})
+    data = summarise(seen(thermal={0: released}))
+    assert data.state is ServiceState.DEGRADED
+    assert data.reasons == ["GPU 0 is released: for 600 s"]
 
 
 def test_no_plan_no_gateway_and_no_workers_are_said() -> None:

@@ -1,17 +1,17 @@
 """Keeps the exported objects in step with the service, and tells who listens what changed."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from gpuwarden.bus.bus import Bus
-from gpuwarden.bus.interface import Emits, Exported, Interface
+from gpuwarden.bus.interface import Emits, Exported, Handler, Interface
 from gpuwarden.bus.objects.changes import changed_values, thermal_changes, worker_changes
 from gpuwarden.bus.objects.gateway import GATEWAY
 from gpuwarden.bus.objects.gpu import GPU
 from gpuwarden.bus.objects.manager import MANAGER
-from gpuwarden.bus.objects.thermal import THERMAL
+from gpuwarden.bus.objects.thermal import THERMAL, ThermalCommands, thermal_handlers
 from gpuwarden.bus.objects.worker import WORKER
 from gpuwarden.bus.source import Source
 from gpuwarden.bus.standard import OBJECT_MANAGER, PROPERTIES
@@ -27,6 +27,8 @@ GATEWAY_OBJECT = f"{ROOT_OBJECT}/gateway"
 MIN_INTERVAL_SECONDS = 0.5
 
 Select = Callable[[GuardData], Any]
+# Interface, selector, and what answers those of its methods that its table does not.
+Parts = list[tuple[Interface[Any], Select, Mapping[str, Handler]]]
 
 
 @dataclass
@@ -57,20 +59,23 @@ class Publisher:
     """Exports the service's objects on ``bus`` and publishes each new state.
 
     Reads are answered from ``source`` at the time of the read; signals from what is published.
+
+    :param thermal: answers the methods of the cards.
     """
 
-    def __init__(self, bus: Bus, source: Source) -> None:
+    def __init__(self, bus: Bus, source: Source, thermal: ThermalCommands) -> None:
         self._bus = bus
         self._source = source
+        self._thermal = thermal
         self._published = source.status()
         self._objects: dict[str, _Object] = {}
-        for path, parts in _objects(self._published).items():
+        for path, parts in self._wanted(self._published).items():
             self._export(path, parts)
 
     def publish(self, new: GuardData) -> None:
         """Make ``new`` the published state: objects come and go, listeners are told."""
         old, self._published = self._published, new
-        wanted = _objects(new)
+        wanted = self._wanted(new)
         for path in [path for path in self._objects if path not in wanted]:
             self._withdraw(path)
         for path, parts in wanted.items():
@@ -86,16 +91,36 @@ class Publisher:
         for each in self._objects.values():
             each.cancel()
 
-    def _export(self, path: str, parts: list[tuple[Interface[Any], Select]]) -> None:
+    def _wanted(self, data: GuardData) -> dict[str, Parts]:
+        """Every object that ``data`` calls for: its interfaces, and where each finds its values."""
+        objects: dict[str, Parts] = {
+            ROOT_OBJECT: [(MANAGER, lambda state: state, {})],
+            GATEWAY_OBJECT: [(GATEWAY, lambda state: state.gateway, {})],
+        }
+        for card in data.gpus:
+            select_card = _card_selector(card.index)
+            objects[gpu_object(card.index)] = [
+                (GPU, select_card, {}),
+                (THERMAL, select_card, thermal_handlers(self._thermal, card.index)),
+            ]
+        for worker in data.workers:
+            objects[worker_object(worker.number)] = [(WORKER, _worker_selector(worker.number), {})]
+        return objects
+
+    def _export(self, path: str, parts: Parts) -> None:
         self._objects[path] = _Object(
             path,
             [
                 _Part(interface, select, interface.values(select(self._published)))
-                for interface, select in parts
+                for interface, select, _ in parts
             ],
         )
         self._bus.objects.export(
-            path, [Exported(interface, self._subject(select)) for interface, select in parts]
+            path,
+            [
+                Exported(interface, self._subject(select), handlers)
+                for interface, select, handlers in parts
+            ],
         )
 
     def _subject(self, select: Select) -> Callable[[], Any]:
@@ -169,20 +194,6 @@ class Publisher:
             self._bus.emit(
                 path, THERMAL.name, signal, card.old, card.new, card.celsius, card.reason
             )
-
-
-def _objects(data: GuardData) -> dict[str, list[tuple[Interface[Any], Select]]]:
-    """Every object that ``data`` calls for: its interfaces, and where each finds its values."""
-    objects: dict[str, list[tuple[Interface[Any], Select]]] = {
-        ROOT_OBJECT: [(MANAGER, lambda state: state)],
-        GATEWAY_OBJECT: [(GATEWAY, lambda state: state.gateway)],
-    }
-    for card in data.gpus:
-        select_card = _card_selector(card.index)
-        objects[gpu_object(card.index)] = [(GPU, select_card), (THERMAL, select_card)]
-    for worker in data.workers:
-        objects[worker_object(worker.number)] = [(WORKER, _worker_selector(worker.number))]
-    return objects
 
 
 def _card_selector(index: int) -> Callable[[GuardData], ThermalData]:

@@ -1,0 +1,50 @@
+"""What the other processes published last, where it is fresh enough to be believed."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from gpuwarden import names
+from gpuwarden.control.snapshot import (
+    Snapshot,
+    SnapshotError,
+    boottime_nanoseconds,
+    read_snapshot,
+)
+from gpuwarden.control.states import Card, GatewayData, PortHolder, ThermalData
+
+
+def thermal_states(cards: Iterable[Card]) -> dict[int, ThermalData]:
+    """What each card's thermal guard says; a card whose guard is silent is not in it."""
+    now = boottime_nanoseconds()
+    return {
+        card.index: snapshot.data
+        for card in cards
+        if (snapshot := _fresh(names.thermal_snapshot_file(card.index), ThermalData, now))
+    }
+
+
+def gateway_state() -> GatewayData | None:
+    """What the gateway says; None while it is silent."""
+    snapshot = _fresh(names.GATEWAY_STATE_FILE, GatewayData, boottime_nanoseconds())
+    return snapshot.data if snapshot else None
+
+
+def port_fault() -> str:
+    """Why the HTTP port could not be opened, in words."""
+    try:
+        holder = read_snapshot(names.PORT_HOLDER_FILE, PortHolder).data
+    except SnapshotError:
+        return "the HTTP port can't be opened (systemctl status medgemma-gateway.socket)"
+    return (
+        f"{holder.address} is held by {holder.command} (PID {holder.pid}): stop it, or give "
+        "the front door another port with `systemctl edit medgemma-gateway.socket`"
+    )
+
+
+def _fresh(path: Path, kind: Any, now_nanoseconds: int) -> Snapshot[Any] | None:
+    try:
+        snapshot: Snapshot[Any] = read_snapshot(path, kind)
+    except SnapshotError:
+        return None  # its absence is what the state says: blind, or a silent gateway
+    return snapshot if snapshot.is_fresh(now_nanoseconds) else None

@@ -1,0 +1,150 @@
+"""Starts the wanted workers, tries failed ones again, stops those whose card is too hot."""
+
+import logging
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+
+from gpuwarden.bus.errors import BusError
+from gpuwarden.control.states import GuardData, Held, WorkerStatus
+from gpuwarden.guard.heat import DOWN, occupants
+from gpuwarden.guard.holds import Holds
+from gpuwarden.guard.jobs import Jobs
+from gpuwarden.guard.lifecycle import Intent, UnitFacts, next_intent, should_start
+from gpuwarden.guard.status import SERVING
+from gpuwarden.guard.telling import tell_started_after_heat, tell_stopped_for_heat
+from gpuwarden.names import worker_unit
+from gpuwarden.systemd.events import Event, tell
+from gpuwarden.systemd.units import JobError, Systemd
+from gpuwarden.values import ServiceState
+
+log = logging.getLogger(__name__)
+
+JOB_TIMEOUT_SECONDS = 900.0  # longer than any worker may take to load, or to drain
+BUS_RETRY_SECONDS = 5.0  # a bus or a systemd that did not answer, or could not stop a worker
+
+
+@dataclass
+class Workers:
+    """What the guard wants of each worker, and what it does about it.
+
+    :ivar job_errors: why systemd refused to start a worker at all.
+    :ivar was_ready: workers that have served since this guard runs.
+    """
+
+    systemd: Systemd
+    jobs: Jobs
+    holds: Holds
+    former: GuardData | None = None
+    job_errors: dict[int, str] = field(default_factory=dict)
+    was_ready: set[int] = field(default_factory=set)
+    _intents: dict[int, Intent] = field(default_factory=dict)
+    _stop_again_seconds: dict[int, float] = field(default_factory=dict)
+
+    def intent(self, number: int) -> Intent:
+        """What is wanted of a worker; at first, that it runs if no operator had stopped it."""
+        return self._intents.setdefault(number, Intent(number not in self._stopped_before()))
+
+    def start_all(self, planned: Mapping[int, tuple[int, UnitFacts]]) -> None:
+        """Start every worker that is down, wanted and not held back.
+
+        :param planned: card and unit by worker.
+        """
+        for number, (gpu_index, unit) in planned.items():
+            down = unit.active_state in ("inactive", "failed")
+            if down and self.intent(number).wanted and not self.holds.held(gpu_index):
+                self._start(number, gpu_index)
+
+    def occupants(self, data: GuardData, gpu_index: int) -> list[int]:
+        """The workers that have the card open, or are being started on it."""
+        starting = [
+            worker.number
+            for worker in data.workers
+            if worker.gpu == gpu_index and self.jobs.is_running(_start_of(worker.number))
+        ]
+        return sorted({*occupants(data.workers, gpu_index), *starting})
+
+    def act(self, data: GuardData, now_seconds: float) -> None:
+        """One look at all of them."""
+        for gpu_index, old, new in self.holds.changes():
+            self._take_hold(data, gpu_index, old, new, now_seconds)
+        for worker in data.workers:
+            if worker.state in SERVING:
+                self.was_ready.add(worker.number)
+                self.job_errors.pop(worker.number, None)
+            if self.holds.held(worker.gpu) == "heat":
+                self._keep_down(worker, now_seconds)
+            else:
+                self._keep_up(worker, now_seconds)
+
+    def _take_hold(
+        self, data: GuardData, gpu_index: int, old: Held, new: Held, now_seconds: float
+    ) -> None:
+        workers = [worker for worker in data.workers if worker.gpu == gpu_index]
+        card = next((card for card in data.gpus if card.index == gpu_index), None)
+        wanted = [each.number for each in workers if self.intent(each.number).wanted]
+        if card is not None and new == "heat":
+            tell_stopped_for_heat(card, [w.number for w in workers if w.state not in DOWN])
+        elif card is not None and old == "heat":
+            tell_started_after_heat(card, wanted)
+        if not new:
+            self._try_again_at(wanted, now_seconds)
+
+    def _keep_down(self, worker: WorkerStatus, now_seconds: float) -> None:
+        """Stop a worker whose card is too hot, whoever started it; it stays wanted."""
+        number = worker.number
+        # Not up by our own doing: no operator's stop, and no failure to be tried again.
+        intent = replace(self.intent(number), was_up=False, failures=0, retry_at_seconds=None)
+        self._intents[number] = intent
+        if worker.state in DOWN or now_seconds < self._stop_again_seconds.get(number, 0.0):
+            return
+        self._stop_again_seconds[number] = now_seconds + BUS_RETRY_SECONDS
+        stop = self.systemd.stop(worker_unit(number), JOB_TIMEOUT_SECONDS)
+        self.jobs.spawn(stop, f"stop worker {number}, whose card is too hot")
+
+    def _keep_up(self, worker: WorkerStatus, now_seconds: float) -> None:
+        """Try a failed worker again when its time has come."""
+        before = self.intent(worker.number)
+        intent = self._intents[worker.number] = next_intent(before, worker.state, now_seconds)
+        if intent.retry_at_seconds and intent != before:
+            wait = intent.retry_at_seconds - now_seconds
+            tell(
+                Event.WORKER_RETRY,
+                f"worker {worker.number} failed, next try in {wait:.0f} s: {worker.last_error}",
+                logging.WARNING,
+                WORKER=worker.number,
+                REASON=worker.last_error,
+            )
+        held = self.holds.held(worker.gpu)
+        if not held and should_start(intent, worker.state, now_seconds):
+            self._intents[worker.number] = replace(intent, retry_at_seconds=None)
+            self._start(worker.number, worker.gpu)
+
+    def _start(self, number: int, gpu_index: int) -> None:
+        async def start() -> None:
+            try:
+                await self.systemd.start(worker_unit(number), JOB_TIMEOUT_SECONDS)
+            except JobError as error:
+                if self.holds.held(gpu_index) == "heat":
+                    return  # our own stop has taken its place
+                self.job_errors[number] = str(error)
+                raise
+            except BusError:
+                self._try_again_at([number], time.monotonic() + BUS_RETRY_SECONDS)
+                raise
+
+        self.jobs.spawn(start(), _start_of(number))
+
+    def _try_again_at(self, numbers: Iterable[int], at_seconds: float) -> None:
+        for number in numbers:
+            self._intents[number] = replace(self.intent(number), retry_at_seconds=at_seconds)
+
+    def _stopped_before(self) -> set[int]:
+        """Workers that were down by an operator's will when a former guard of this boot died."""
+        if self.former is None or self.former.state is ServiceState.STOPPING:
+            return set()
+        return {worker.number for worker in self.former.workers if not worker.wanted}
+
+
+def _start_of(number: int) -> str:
+    return f"start worker {number}"

@@ -1,0 +1,153 @@
+"""What stands for systemd on a private bus: units that start and stop at a word, jobs that end."""
+
+import itertools
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from gpuwarden.bus.bus import Bus
+from gpuwarden.bus.errors import BusError
+from gpuwarden.bus.interface import Argument, Emits, Exported, Interface, Method, Property, Signal
+from gpuwarden.bus.standard import PROPERTIES
+from gpuwarden.bus.tree import ObjectTree
+from gpuwarden.systemd.units import MANAGER, MANAGER_PATH, SYSTEMD, unit_path
+from tests.integration.private_bus import PrivateBus
+
+POLICY = (
+    f'<busconfig><policy user="root"><allow own="{SYSTEMD}"/>'
+    f'<allow send_destination="{SYSTEMD}"/></policy></busconfig>'
+)
+JOB = (Argument("name", "s"), Argument("mode", "s"))
+JOB_REMOVED = Signal(
+    "JobRemoved",
+    "",
+    (Argument("id", "u"), Argument("job", "o"), Argument("unit", "s"), Argument("result", "s")),
+)
+
+
+@dataclass
+class Unit:
+    """A unit as systemd would tell it."""
+
+    name: str
+    active_state: str = "inactive"
+    main_pid: int = 0
+
+
+UNIT: Interface[Unit] = Interface(
+    f"{SYSTEMD}.Unit",
+    "",
+    properties=(Property("ActiveState", "s", Emits.TRUE, lambda unit: unit.active_state, ""),),
+)
+SERVICE: Interface[Unit] = Interface(
+    f"{SYSTEMD}.Service",
+    "",
+    properties=(
+        Property("MainPID", "u", Emits.TRUE, lambda unit: unit.main_pid, ""),
+        Property("Result", "s", Emits.TRUE, lambda unit: "success", ""),
+    ),
+)
+SOCKET: Interface[Unit] = Interface(
+    f"{SYSTEMD}.Socket",
+    "",
+    properties=(Property("Result", "s", Emits.TRUE, lambda unit: "success", ""),),
+)
+SYSTEMD_MANAGER: Interface[None] = Interface(
+    MANAGER,
+    "",
+    methods=(
+        Method("Subscribe", ""),
+        Method("ResetFailedUnit", "", inputs=(Argument("name", "s"),)),
+        *(
+            Method(name, "", inputs=JOB, outputs=(Argument("job", "o"),))
+            for name in ("StartUnit", "StopUnit", "ReloadOrRestartUnit")
+        ),
+    ),
+    signals=(JOB_REMOVED,),
+)
+
+
+class NoSuchUnit(BusError):  # noqa: N818  named as its error on the bus is
+    name = f"{SYSTEMD}.NoSuchUnit"
+
+
+@dataclass
+class SystemdPeer:
+    """Units by name, and what was asked, as ``start NAME`` and ``stop NAME``.
+
+    :ivar slow: units whose start doesn't end by itself.
+    """
+
+    bus: Bus
+    units: dict[str, Unit] = field(default_factory=dict)
+    asked: list[str] = field(default_factory=list)
+    slow: set[str] = field(default_factory=set)
+    _starting: dict[str, int] = field(default_factory=dict)
+    _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(100))
+
+    def add(self, *names: str) -> None:
+        """Know these units, all of them down."""
+        for name in names:
+            unit = self.units[name] = Unit(name)
+            kind = SOCKET if name.endswith(".socket") else SERVICE
+            interfaces = [Exported(UNIT, lambda unit=unit: unit)]  # type: ignore[misc]
+            interfaces.append(Exported(kind, lambda unit=unit: unit))  # type: ignore[misc]
+            self.bus.objects.export(unit_path(name), interfaces)
+
+    def change(self, name: str, active_state: str) -> None:
+        """Put a unit into a state and tell."""
+        unit = self.units[name]
+        unit.active_state = active_state
+        unit.main_pid = next(self._numbers) if active_state == "active" else 0
+        signal = PROPERTIES.signal("PropertiesChanged")
+        self.bus.emit(unit_path(name), PROPERTIES.name, signal, UNIT.name, {}, ["ActiveState"])
+
+    def exported(self) -> Exported[None]:
+        """The manager."""
+        return Exported(
+            SYSTEMD_MANAGER,
+            lambda: None,
+            {
+                "Subscribe": lambda: (),
+                "ResetFailedUnit": lambda name: (),
+                "StartUnit": lambda name, mode: self._job("start", name),
+                "ReloadOrRestartUnit": lambda name, mode: self._job("start", name),
+                "StopUnit": lambda name, mode: self._job("stop", name),
+            },
+        )
+
+    def _job(self, verb: str, name: str) -> Sequence[object]:
+        if name not in self.units:
+            raise NoSuchUnit(f"Unit {name} not loaded.")
+        self.asked.append(f"{verb} {name}")
+        number = next(self._numbers)
+        if name in self._starting:
+            self._end(self._starting.pop(name), name, "canceled")
+        if verb == "start" and name in self.slow:
+            self._starting[name] = number
+            self.change(name, "activating")
+        else:
+            self.change(name, "active" if verb == "start" else "inactive")
+            self._end(number, name, "done")  # before the answer that names the job, as systemd may
+        return (_job_path(number),)
+
+    def _end(self, number: int, name: str, result: str) -> None:
+        path = _job_path(number)
+        self.bus.emit(MANAGER_PATH, MANAGER, JOB_REMOVED, number, path, name, result)
+
+
+def _job_path(number: int) -> str:
+    return f"{MANAGER_PATH}/job/{number}"
+
+
+@asynccontextmanager
+async def systemd(bus: PrivateBus) -> AsyncIterator[SystemdPeer]:
+    """Systemd, on ``bus``."""
+    peer = SystemdPeer(Bus(bus.address, ObjectTree(MANAGER_PATH)))
+    peer.bus.objects.export(MANAGER_PATH, [peer.exported()])
+    await peer.bus.connect()
+    await peer.bus.own_name(SYSTEMD)
+    try:
+        yield peer
+    finally:
+        await peer.bus.close()
