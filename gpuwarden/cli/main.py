@@ -17,6 +17,7 @@ from gpuwarden.cli.output import warn
 COMMANDS = {
     "status": "the whole service on one screen",
     "gpus": "the cards: heat, power, memory, state",
+    "thermal": "how each card is kept cool, its last hour, and orders to its guard",
     "workers": "the model processes and their state",
     "config": "check the configuration",
     "reload": "let the running service take the new configuration",

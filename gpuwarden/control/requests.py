@@ -40,7 +40,7 @@ OVERRIDE: Final = "override"
 CLEAR_OVERRIDE = "clear-override"
 RELEASE: Final = "release"
 
-HISTORY_ROWS_LIMIT = 400  # a record holds 64 KiB, a row some 120 bytes
+HISTORY_ROWS_LIMIT = 200  # a record holds 64 KiB, a row with unrounded means some 290 bytes
 
 
 class Request(BaseModel):
