@@ -44,6 +44,11 @@ def thermal_unit(gpu_index: int) -> str:
     return f"medgemma-thermal@{gpu_index}.service"
 
 
+def hook_unit(number: int, gpu_index: int) -> str:
+    """The unit that runs hook ``number`` of [thermal] for card ``gpu_index``."""
+    return f"medgemma-hook@{number}-{gpu_index}.service"
+
+
 def gpu_slice(gpu_index: int) -> str:
     """The slice that holds the workers of card ``gpu_index``."""
     return f"medgemma-workers-gpu{gpu_index}.slice"

@@ -11,6 +11,7 @@ from gpuwarden.cli.options import add_json
 from gpuwarden.config import ConfigurationError, load_configuration
 from gpuwarden.config.loader import configuration_files
 from gpuwarden.config.problems import Problem
+from gpuwarden.guard.node import node_rules
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     files, _ = configuration_files(path, directory)
     problems: tuple[Problem, ...] = ()
     try:
-        load_configuration(path, directory)
+        load_configuration(path, directory, node_rules())
     except ConfigurationError as error:
         problems = error.problems
     print(_as_json(files, problems) if arguments.json else _as_text(files, problems, path))

@@ -9,8 +9,10 @@ from pydantic_core import ErrorDetails
 
 from gpuwarden.config.models import Configuration
 from gpuwarden.config.positions import KeyPath
-from gpuwarden.config.problems import shown_key, shown_value
-from gpuwarden.config.settings import Section, allowed_values
+from gpuwarden.config.problems import quoted, shown_key, shown_value
+from gpuwarden.config.settings import Section, allowed_values, table_of
+
+KEY_IS_MEANT = "[key]"  # how pydantic ends the path of a key that is wrong in itself
 
 
 def sections() -> Iterator[tuple[str, type[Section]]]:
@@ -33,11 +35,19 @@ def explain(document: Mapping[str, Any], path: KeyPath, details: ErrorDetails) -
     """What is to be said of one validation error at ``path`` of a document."""
     if details["type"] == "extra_forbidden":
         return _explain_unknown(document, path)
-    found = shown_value(_value_at(document, path))
-    hint = str(details["ctx"]["error"]) if details["type"] == "value_error" else ""
     field = _field_at(path)
     allowed = f"a table, [{shown_key(path)}]" if field is None else allowed_values(field)
-    return Explanation(found, allowed, hint)
+    if details["type"] == "missing":
+        return Explanation("nothing", allowed)
+    hint = str(details["ctx"]["error"]) if details["type"] == "value_error" else ""
+    if names_key(details):
+        return Explanation(quoted(str(path[-1])), allowed, hint)
+    return Explanation(shown_value(_value_at(document, path)), allowed, hint)
+
+
+def names_key(details: ErrorDetails) -> bool:
+    """Whether the error is about a table's own name, not about what it holds."""
+    return details["loc"][-1] == KEY_IS_MEANT and details["type"] == "value_error"
 
 
 def _explain_unknown(document: Mapping[str, Any], path: KeyPath) -> Explanation:
@@ -51,7 +61,7 @@ def _explain_unknown(document: Mapping[str, Any], path: KeyPath) -> Explanation:
         key = name if name in homes else _nearest(name, homes)
         hint = _did_you_mean(f"{key} in [{homes[key]}]" if key else "")
         return Explanation("a key before the first table", "only tables", hint)
-    own = list(models[str(path[0])].model_fields)
+    own = list((_inner_table(path) or models[str(path[0])]).model_fields)
     nearest = _nearest(name, own)
     if not nearest and name in homes:
         nearest = f"{name} in [{homes[name]}]"
@@ -78,4 +88,14 @@ def _field_at(path: KeyPath) -> FieldInfo | None:
     """The setting at or around a path; None for a table."""
     if len(path) == 1:
         return None
+    inner = _inner_table(path)
+    if inner is not None:
+        return inner.model_fields[str(path[3])]
     return dict(sections())[str(path[0])].model_fields[str(path[1])]
+
+
+def _inner_table(path: KeyPath) -> type[Section] | None:
+    """The table that a setting holds, where the path leads into one: ``thermal.hooks[0].on``."""
+    if len(path) < 4:
+        return None
+    return table_of(dict(sections())[str(path[0])].model_fields[str(path[1])])

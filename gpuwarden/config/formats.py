@@ -1,4 +1,4 @@
-"""Written forms of values: sizes, kernel CPU lists, engine names. Each refusal says what is wrong.
+"""Written forms of values: sizes, engines, cards' UUIDs. Each refusal says what is wrong.
 
 The functions raise ValueError with a short reason; who wrote the value and where is added above.
 """
@@ -9,6 +9,7 @@ from fractions import Fraction
 SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 BUILT_IN_ENGINES = ("echo", "imagestats")
 
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SIZE = re.compile(r"(?P<number>[0-9]{1,18}(?:\.[0-9]{1,9})?) ?(?P<unit>[KMGT]?)(?P<iec>iB|B)?")
 _LOOSE_SIZE = re.compile(r"\s*[0-9.]+\s*(?P<unit>[kmgtKMGT])[iI]?[bB]?\s*")
 _IDENTIFIER = r"[A-Za-z_][A-Za-z0-9_]*"
@@ -57,3 +58,25 @@ def check_engine(text: str) -> str:
     if ":" not in text:
         raise ValueError("no built-in engine has this name, and it has no :ClassName")
     raise ValueError("not of the form package.module:ClassName")
+
+
+def check_card_uuid(text: str) -> str:
+    """The UUID of a card itself, as NVML writes it: ``GPU-8f3a2b1c-…``.
+
+    :raises ValueError: it isn't one; the text says what it looks like.
+    """
+    if text.startswith("GPU-") and _UUID.fullmatch(text[4:]):
+        return text
+    lower = text.lower()
+    bare = lower.removeprefix("gpu-")
+    if _UUID.fullmatch(bare):
+        raise ValueError(f'did you mean "GPU-{bare}"?')
+    if lower.startswith("mig-"):
+        raise ValueError("this looks like a part of a card (MIG); a whole card's begins with GPU-")
+    if text.isascii() and text.isdigit():
+        raise ValueError("this looks like a card's index, which another card may have tomorrow")
+    if re.fullmatch(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]", lower):
+        raise ValueError("this looks like a PCI address")
+    if lower.startswith("gpu-"):
+        raise ValueError("this looks like a card's UUID that was cut short or mistyped")
+    raise ValueError("this looks like no card's UUID")

@@ -1,28 +1,32 @@
 """From files to a Configuration: merge in order, check everything, blame file and line."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from gpuwarden import names
-from gpuwarden.config.explain import explain
+from gpuwarden.config.explain import explain, names_key
 from gpuwarden.config.models import Configuration
 from gpuwarden.config.positions import KeyPath
 from gpuwarden.config.problems import ConfigurationError, Problem, shown_key
-from gpuwarden.config.rules import RULES
+from gpuwarden.config.rules import RULES, Rule
 from gpuwarden.config.source import Source, read_source
 
 
 def load_configuration(
-    path: Path = names.CONFIG_FILE, directory: Path | None = names.CONFIG_DIRECTORY
+    path: Path = names.CONFIG_FILE,
+    directory: Path | None = names.CONFIG_DIRECTORY,
+    rules: Sequence[Rule] = (),
 ) -> Configuration:
     """The configuration of the main file and the ``*.toml`` files of a directory.
 
     Files are merged by file name, the main file first: later keys win, tables are merged. What is
     not there means its defaults; a file that is there must be right, even where a later one wins.
 
+    :param rules: what must hold besides, such as of the cards of this node.
     :raises ConfigurationError: with every problem of every file.
     """
     files, problems = configuration_files(path, directory)
@@ -33,7 +37,7 @@ def load_configuration(
         source_problems, paths = _check_alone(source)
         problems += source_problems
         faulty |= paths
-    problems += _check_together(sources, faulty, path)
+    problems += _check_together(sources, faulty, path, (*RULES, *rules))
     if problems:
         order = {file: position for position, file in enumerate(files)}
         raise ConfigurationError(
@@ -98,7 +102,7 @@ def _check_alone(source: Source) -> tuple[list[Problem], set[KeyPath]]:
         for details in error.errors(include_url=False):
             if details["type"] == "default_factory_not_called":  # follows from another problem
                 continue
-            path: KeyPath = details["loc"]
+            path: KeyPath = details["loc"][:-1] if names_key(details) else details["loc"]
             found, allowed, hint = explain(source.tables, path, details)
             line = source.line_of(path)
             problems.append(Problem(source.file, line, shown_key(path), found, allowed, hint))
@@ -108,7 +112,7 @@ def _check_alone(source: Source) -> tuple[list[Problem], set[KeyPath]]:
 
 
 def _check_together(
-    sources: Sequence[Source], faulty: set[KeyPath], main_file: Path
+    sources: Sequence[Source], faulty: set[KeyPath], main_file: Path, rules: Sequence[Rule]
 ) -> list[Problem]:
     """The problems of settings that don't fit each other, blamed on the last of them written.
 
@@ -117,17 +121,16 @@ def _check_together(
     good = merge(_without(source.tables, faulty) for source in sources)
     configuration = Configuration.model_validate(good)
     problems = []
-    for rule in RULES:
-        conflict = rule.conflict(configuration)
-        if conflict is None or any(key[: len(bad)] == bad for key in rule.keys for bad in faulty):
+    for conflict in (each for rule in rules for each in rule(configuration)):
+        if any(key[: len(bad)] == bad for key in conflict.keys for bad in faulty):
             continue
         places = [
             (source, line, key)
             for source in sources
-            for line, key in sorted((source.lines.get(key, 0), key) for key in rule.keys)
+            for line, key in sorted((source.lines.get(key, 0), key) for key in conflict.keys)
             if line
         ]
-        file, line, key = main_file, None, rule.keys[0]
+        file, line, key = main_file, None, conflict.keys[0]
         if places:
             source, line, key = places[-1]
             file = source.file
@@ -136,8 +139,8 @@ def _check_together(
 
 
 def _without(document: dict[str, Any], paths: set[KeyPath], at: KeyPath = ()) -> dict[str, Any]:
-    """The document less the given keys (for a list element: less the whole list)."""
-    cut = {path[:-1] if isinstance(path[-1], int) else path for path in paths}
+    """The document less the given keys (for what is in a list: less the whole list)."""
+    cut = {tuple(takewhile(lambda part: isinstance(part, str), path)) for path in paths}
     kept = {}
     for key, value in document.items():
         if (*at, key) not in cut:

@@ -4,72 +4,27 @@ Instances come from :func:`gpuwarden.config.loader.load_configuration`; ``Config
 defaults.
 """
 
-from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal, cast
+from typing import Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, PlainValidator
-
-from gpuwarden.config.formats import check_engine, parse_size
+from gpuwarden.config.kinds import (
+    GIB,
+    KIB,
+    MIB,
+    TIB,
+    AbsolutePath,
+    AbsolutePaths,
+    Bytes,
+    CpuList,
+    Engine,
+    ModelName,
+    Option,
+)
 from gpuwarden.config.settings import Section, setting
-from gpuwarden.cpulist import parse_cpu_list
-
-KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
-
-OptionScalar = str | int | float | bool
-OptionValue = OptionScalar | list[OptionScalar]
-
-
-def _size_to_bytes(value: object) -> object:
-    return parse_size(value) if isinstance(value, str) else value
-
-
-def _list_to_tuple(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _check_cpu_list(text: str) -> str:
-    parse_cpu_list(text)
-    return text
-
-
-def _check_absolute_path(text: str) -> str:
-    if "\0" in text:
-        raise ValueError("a path holds no NUL character")
-    if not PurePosixPath(text).is_absolute():
-        raise ValueError('not an absolute path (it must begin with "/")')
-    return text
-
-
-def _check_model_name(text: str) -> str:
-    if not text or len(text) > 128:
-        raise ValueError("a name has 1 to 128 characters")
-    if not all(character.isascii() and character.isprintable() for character in text):
-        raise ValueError("a name is printable ASCII")
-    if text != text.strip():
-        raise ValueError("a name neither begins nor ends with a space")
-    return text
-
-
-def _check_option(value: Any) -> OptionValue:
-    for item in value if isinstance(value, list) else [value]:
-        if not isinstance(item, str | int | float | bool):
-            raise ValueError("options are handed to the engine as JSON")
-        if isinstance(item, float) and not (abs(item) < float("inf")):
-            raise ValueError("JSON has no infinity and no NaN")
-    return cast("OptionValue", value)
+from gpuwarden.config.thermal import ThermalSettings
 
 
 def _model_follows_engine(data: dict[str, Any]) -> str:
     return str(data["engine"])
-
-
-Bytes = Annotated[int, BeforeValidator(_size_to_bytes)]
-CpuList = Annotated[str, AfterValidator(_check_cpu_list)]
-AbsolutePath = Annotated[str, AfterValidator(_check_absolute_path)]
-Engine = Annotated[str, AfterValidator(check_engine)]
-AbsolutePaths = Annotated[tuple[AbsolutePath, ...], BeforeValidator(_list_to_tuple)]
-ModelName = Annotated[str, AfterValidator(_check_model_name)]
-Option = Annotated[OptionValue, PlainValidator(_check_option)]
 
 
 class WorkersSettings(Section):
@@ -252,20 +207,6 @@ class PlacementSettings(Section):
         "bind takes nothing else, none leaves it to the kernel.",
         why="near where possible; bind kills a worker while other nodes have memory left",
         allowed='"preferred", "bind" or "none"',
-    )
-
-
-class ThermalSettings(Section):
-    """The cooling guard of each card."""
-
-    sample_hertz: float = setting(
-        5.0,
-        description="How often each card's sensors are read.",
-        why="most of a card's response to load is over within a second (measured on an H200); "
-        "a sample costs 8 microseconds",
-        unit="hertz",
-        at_least=1,
-        at_most=20,
     )
 
 

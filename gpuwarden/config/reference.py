@@ -15,7 +15,7 @@ from gpuwarden.config.explain import sections
 from gpuwarden.config.formats import format_size
 from gpuwarden.config.models import Configuration
 from gpuwarden.config.problems import toml_value
-from gpuwarden.config.settings import Section, allowed_values, extra_of
+from gpuwarden.config.settings import Section, allowed_values, extra_of, table_of
 
 SHIPPED_FILE = Path("packaging/etc/gpuwarden.toml")
 DOCUMENTATION_FILE = Path("docs/configure.md")
@@ -68,9 +68,42 @@ _PAGE_TAIL = """\
 
 - `gateway.body_limit_bytes` is at most `gateway.queue_limit_bytes` and `gateway.pool_bytes`: a
   larger request would be accepted by one limit and never fit into the other.
+- `thermal.safe_celsius` is below `thermal.alert_celsius`, and that is below
+  `thermal.critical_celsius`, of those that are set; with each card's own values, too.
+- What is set must also fit what each card says of itself, which its thermal guard checks: critical
+  at least 5 C below the card's shutdown, and in order with the thresholds that are not set. A guard
+  that can't take the thresholds goes by its card's own, and says so.
+- A table `[thermal.cards."GPU-..."]` is for a card that this node has. `gpuwarden config check` and
+  `gpuwarden reload` say so if it isn't.
+- No hook posts to our own front door, wherever `systemctl edit medgemma-gateway.socket` has put it.
 """
 
-_OPTIONS_EXAMPLE = ('precision = "bf16"', "max_new_tokens = 512")
+_EXAMPLES = {
+    "options": """\
+[workers.options]
+precision = "bf16"
+max_new_tokens = 512
+""",
+    "cards": """\
+[thermal.cards."GPU-8f3a2b1c-0d4e-4f5a-9b6c-7d8e9f0a1b2c"]
+alert_celsius = 70
+critical_celsius = 80
+""",
+    "hooks": """\
+[[thermal.hooks]]
+on = ["alert", "critical"]
+post = "http://127.0.0.1:7861/api/thermal_mode?mode=eco"
+
+[[thermal.hooks]]
+on = ["normal"]
+post = "http://127.0.0.1:7861/api/thermal_mode?mode=normal"
+
+[[thermal.hooks]]
+on = ["blind", "lost"]
+command = ["/usr/local/bin/page-me", "gpu"]
+timeout_seconds = 20
+""",
+}
 
 
 def shipped_file() -> str:
@@ -81,15 +114,27 @@ def shipped_file() -> str:
         parts.append(f"\n# {_first_line(model)}\n[{name}]\n")
         tables = []
         for key, field in model.model_fields.items():
-            value = getattr(defaults, key)
-            comment = _comment(field)
-            if isinstance(value, dict):
-                example = "".join(f"#   {line}\n" for line in _OPTIONS_EXAMPLE)
-                tables.append(f"\n{comment}# For example:\n{example}#[{name}.{key}]\n")
+            if key in _EXAMPLES:
+                tables.append(f"\n{_comment(field)}{_shipped_tables(key, field)}")
             else:
-                parts.append(f"\n{comment}#{key} = {_written(value, field)}\n")
+                value = _written(getattr(defaults, key), field)
+                parts.append(f"\n{_comment(field)}#{key} = {value}\n")
         parts += tables
     return "".join(parts)
+
+
+def _shipped_tables(key: str, field: FieldInfo) -> str:
+    """What stands in the tables of a setting, and an example to uncomment."""
+    example = textwrap.indent(_EXAMPLES[key], "#   ", lambda _line: True)
+    example = "# For example:\n" + example.replace("#   \n", "#\n")
+    inner = table_of(field)
+    if inner is None:
+        return example
+    keys = "".join(
+        _wrapped(f"{name}: {each.description} Allowed: {allowed_values(each)}.", "#   ", "#     ")
+        for name, each in inner.model_fields.items()
+    )
+    return f"# Keys of each table:\n{keys}{example}"
 
 
 def documentation() -> str:
@@ -100,12 +145,30 @@ def documentation() -> str:
         parts.append(f"\n## [{name}]\n\n{_first_line(model)}\n")
         for key, field in model.model_fields.items():
             default = _written(getattr(defaults, key), field)
-            parts.append(
-                f"\n### {key}\n\n{_wrapped(str(field.description))}\n"
-                f"- default: `{default}` ({_why(field)})\n"
-                f"- allowed: {allowed_values(field)}\n"
-            )
+            parts.append(f"\n### {key}\n\n{_described(field, default)}")
+            inner = table_of(field)
+            if inner is not None:
+                parts.append(f"\n```toml\n{_EXAMPLES[key]}```\n")
+                parts += [
+                    f"\n#### {key}: {inner_key}\n\n{_described(each, _inner_default(each))}"
+                    for inner_key, each in inner.model_fields.items()
+                ]
     return "".join([*parts, "\n", _PAGE_TAIL])
+
+
+def _described(field: FieldInfo, default: str) -> str:
+    return (
+        f"{_wrapped(str(field.description))}\n"
+        f"- default: {f'`{default}`' if default else 'none'} ({_why(field)})\n"
+        f"- allowed: {allowed_values(field)}\n"
+    )
+
+
+def _inner_default(field: FieldInfo) -> str:
+    """As it would be written; empty where it must or need not be."""
+    if field.is_required() or field.default is None:
+        return ""
+    return _written(field.default, field)
 
 
 def _comment(field: FieldInfo) -> str:
@@ -129,9 +192,17 @@ def _written(value: object, field: FieldInfo) -> str:
     return toml_value(value)
 
 
-def _wrapped(text: str, prefix: str = "") -> str:
-    lines = textwrap.wrap(text, 98, break_long_words=False, break_on_hyphens=False)
-    return "".join(f"{line}\n" for line in textwrap.indent("\n".join(lines), prefix).splitlines())
+def _wrapped(text: str, prefix: str = "", further: str | None = None) -> str:
+    """Lines of a screen's width; ``further`` is the prefix of all but the first."""
+    lines = textwrap.wrap(
+        text,
+        98 + len("# ") if prefix else 98,
+        break_long_words=False,
+        break_on_hyphens=False,
+        initial_indent=prefix,
+        subsequent_indent=prefix if further is None else further,
+    )
+    return "".join(f"{line}\n" for line in lines)
 
 
 def _first_line(model: type[Section]) -> str:

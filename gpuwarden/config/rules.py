@@ -1,42 +1,107 @@
 """Settings that must fit each other, whatever files they come from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from gpuwarden.config.formats import format_size
 from gpuwarden.config.models import Configuration
 from gpuwarden.config.positions import KeyPath
+from gpuwarden.config.problems import quoted
+from gpuwarden.config.urls import FRONT_DOOR_REFUSAL, Door, leads_to
+
+THRESHOLDS = ("safe_celsius", "alert_celsius", "critical_celsius")  # in this order, each the lower
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """What was found and what would fit."""
+    """What was found and what would fit, and the keys that it is between."""
 
+    keys: tuple[KeyPath, ...]
     found: str
     allowed: str
 
 
-@dataclass(frozen=True)
-class Rule:
-    """A relation between keys. ``conflict`` gives None where it holds."""
-
-    keys: tuple[KeyPath, ...]
-    conflict: Callable[[Configuration], Conflict | None]
+Rule = Callable[[Configuration], Iterable[Conflict]]
 
 
-def _body_fits(room_key: str) -> Rule:
-    def conflict(configuration: Configuration) -> Conflict | None:
-        body_bytes = configuration.gateway.body_limit_bytes
+def bodies_fit(configuration: Configuration) -> Iterator[Conflict]:
+    """The largest request fits into the queue and into the pool."""
+    body_bytes = configuration.gateway.body_limit_bytes
+    for room_key in ("queue_limit_bytes", "pool_bytes"):
         room_bytes = getattr(configuration.gateway, room_key)
-        if body_bytes <= room_bytes:
-            return None
-        return Conflict(
-            f"gateway.body_limit_bytes of {format_size(body_bytes)} with gateway.{room_key} of "
-            f"{format_size(room_bytes)}, so that the largest request never fits",
-            f"gateway.body_limit_bytes up to gateway.{room_key}",
-        )
-
-    return Rule((("gateway", "body_limit_bytes"), ("gateway", room_key)), conflict)
+        if body_bytes > room_bytes:
+            yield Conflict(
+                (("gateway", "body_limit_bytes"), ("gateway", room_key)),
+                f"gateway.body_limit_bytes of {format_size(body_bytes)} with gateway.{room_key} of "
+                f"{format_size(room_bytes)}, so that the largest request never fits",
+                f"gateway.body_limit_bytes up to gateway.{room_key}",
+            )
 
 
-RULES = (_body_fits("queue_limit_bytes"), _body_fits("pool_bytes"))
+def thresholds_in_order(configuration: Configuration) -> Iterator[Conflict]:
+    """safe < alert < critical, of those that are set: for every card, and for each with its own.
+
+    What isn't set is known by the card alone: its thermal guard holds them against each other.
+    """
+    general: dict[str, tuple[KeyPath, float]] = {
+        key: (("thermal", key), getattr(configuration.thermal, key)) for key in THRESHOLDS
+    }
+    yield from _in_order(general)
+    for uuid, card in configuration.thermal.cards.items():
+        own = {
+            key: (("thermal", "cards", uuid, key), value)
+            for key in THRESHOLDS
+            if (value := getattr(card, key)) is not None
+        }
+        yield from _in_order(general | own, about=set(own))
+
+
+def _in_order(
+    figures: Mapping[str, tuple[KeyPath, float]], about: Iterable[str] = THRESHOLDS
+) -> Iterator[Conflict]:
+    """Neighbours out of order among the figures that are set, of pairs with one of ``about``."""
+    set_keys = [key for key in THRESHOLDS if figures[key][1]]
+    for low, high in pairwise(set_keys):
+        (low_path, low_value), (high_path, high_value) = figures[low], figures[high]
+        if low_value >= high_value and {low, high} & set(about):
+            yield Conflict(
+                (low_path, high_path),
+                f"{low} of {low_value:g} with {high} of {high_value:g}",
+                "safe_celsius below alert_celsius below critical_celsius",
+            )
+
+
+RULES: tuple[Rule, ...] = (bodies_fit, thresholds_in_order)
+
+
+def cards_are(cards: Mapping[int, str]) -> Rule:
+    """The rule that every card with a table of its own is one of these: index to UUID."""
+
+    def conflicts(configuration: Configuration) -> Iterator[Conflict]:
+        here = ", ".join(f"{uuid} (GPU {index})" for index, uuid in sorted(cards.items()))
+        for uuid in configuration.thermal.cards:
+            if uuid not in cards.values():
+                yield Conflict(
+                    (("thermal", "cards", uuid),),
+                    f"no such card: {uuid}",
+                    f"this node has: {here or 'no card'}",
+                )
+
+    return conflicts
+
+
+def front_door_is_at(doors: Iterable[Door]) -> Rule:
+    """The rule that no hook posts to one of these addresses: our own front door's."""
+    own = tuple(doors)
+
+    def conflicts(configuration: Configuration) -> Iterator[Conflict]:
+        for number, hook in enumerate(configuration.thermal.hooks):
+            if hook.post and any(leads_to(hook.post, door) for door in own):
+                yield Conflict(
+                    (("thermal", "hooks", number, "post"),),
+                    f"{quoted(hook.post)}; {FRONT_DOOR_REFUSAL}",
+                    "the URL of another program",
+                )
+
+    return conflicts

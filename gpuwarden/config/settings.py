@@ -4,7 +4,7 @@ The same knowledge writes error messages, the shipped file and the documentation
 can't disagree.
 """
 
-from typing import Any
+from typing import Any, get_args
 
 from annotated_types import Ge, Le
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,6 +44,14 @@ def setting(
         le=at_most,
         json_schema_extra={"unit": unit, "why": why, "allowed": allowed},
     )
+
+
+def table_of(field: FieldInfo) -> type[Section] | None:
+    """The tables that a setting holds by name or in a list; None where it holds plain values."""
+    for held in get_args(field.annotation):
+        if isinstance(held, type) and issubclass(held, Section):
+            return held
+    return None
 
 
 def extra_of(field: FieldInfo, name: str) -> str:

@@ -1,15 +1,14 @@
 """Names who listens where the front door should; run by ``OnFailure=`` of its socket."""
 
 import logging
-import re
 from pathlib import Path
 
 import psutil
 
 from gpuwarden.control.snapshot import SnapshotWriter
 from gpuwarden.control.states import PortHolder
+from gpuwarden.guard.node import front_door
 from gpuwarden.names import GATEWAY_SOCKET_UNIT, PORT_HOLDER_FILE
-from gpuwarden.systemd.command import unit_property
 from gpuwarden.systemd.events import Event, tell
 from gpuwarden.systemd.journal import set_up_logging
 
@@ -19,8 +18,8 @@ VALID_MILLISECONDS = 60_000  # the guard tries the socket again, and with it thi
 def main(argv: list[str]) -> int:
     """Find the holder of the socket unit's port, publish it and write it to the journal."""
     set_up_logging("info")
-    for port in wanted_ports():
-        holder = find_holder(port)
+    for door in front_door():
+        holder = find_holder(door.port)
         if holder is None:
             continue
         SnapshotWriter(PORT_HOLDER_FILE, "port-holder", VALID_MILLISECONDS).publish(holder)
@@ -34,15 +33,6 @@ def main(argv: list[str]) -> int:
     PORT_HOLDER_FILE.unlink(missing_ok=True)
     logging.getLogger(__name__).error("nobody listens on the port of %s now", GATEWAY_SOCKET_UNIT)
     return 0
-
-
-def wanted_ports() -> list[int]:
-    """The TCP ports that the socket unit names, an administrator's drop-ins included.
-
-    :raises SystemctlError: systemd doesn't say.
-    """
-    shown = unit_property(GATEWAY_SOCKET_UNIT, "Listen")
-    return [int(port) for port in re.findall(r":(\d+) \(Stream\)", shown)]
 
 
 def find_holder(port: int) -> PortHolder | None:

@@ -9,6 +9,7 @@ from gpuwarden.config import Configuration, ConfigurationError, load_configurati
 from gpuwarden.control.requests import RELOAD, ReloadAnswer
 from gpuwarden.control.snapshot import write_atomically
 from gpuwarden.control.socket import ControlError, ask_async
+from gpuwarden.guard.node import node_rules
 from gpuwarden.names import ACCEPTED_CONFIGURATION_FILE, GATEWAY_CONTROL_SOCKET
 from gpuwarden.systemd.events import Event, tell
 from gpuwarden.systemd.units import JobError
@@ -35,7 +36,7 @@ async def reload(replan: Callable[[], Awaitable[None]]) -> ReloadAnswer:
     :param replan: has the placement planned again; raises JobError.
     """
     try:
-        configuration = await asyncio.to_thread(load_configuration)
+        configuration = await asyncio.to_thread(load_configuration, rules=node_rules())
     except ConfigurationError as error:
         why = refusal(error)
         message = f"the former configuration stays in use: {why}"

@@ -20,6 +20,7 @@ from gpuwarden.control.snapshot import (
 )
 from gpuwarden.control.states import GatewayData, GuardData, PlanData, PortHolder, ThermalData
 from gpuwarden.guard.facts import unit_facts
+from gpuwarden.guard.hook_starter import HookStarter
 from gpuwarden.guard.kernel import allowed_cpus, process_count
 from gpuwarden.guard.lifecycle import Intent, UnitFacts, next_intent, should_start
 from gpuwarden.guard.status import SERVING, Seen, summarise
@@ -69,6 +70,9 @@ class Supervisor:
     _told: dict[str, str] = field(default_factory=dict)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
 
+    def __post_init__(self) -> None:
+        self._hooks = HookStarter(self.systemd, self.former)
+
     async def begin(self) -> None:
         """Subscribe to systemd and learn what already runs; starts nothing."""
         await self.systemd.subscribe(self._all_changed)
@@ -100,7 +104,7 @@ class Supervisor:
             pass
         self._wake.clear()
         await self._read_plan()
-        await self.look()
+        self._hooks.follow((await self.look()).gpus)
         if not self._stopping():
             self._act(time.monotonic())
 

@@ -72,7 +72,19 @@ def test_the_defaults_of_the_contract() -> None:
             "pool_bytes": 536870912,
         },
         "placement": {"housekeeping_cpus": "", "memory_policy": "preferred"},
-        "thermal": {"sample_hertz": 5},
+        "thermal": {
+            "sample_hertz": 5,
+            "decide_hertz": 2,
+            "policy": "regulated",
+            "alert_celsius": 0,
+            "critical_celsius": 0,
+            "safe_celsius": 0,
+            "safe_seconds": 30,
+            "memory_clock_lock": False,
+            "sm_clock_baseline_mhz": 0,
+            "cards": {},
+            "hooks": (),
+        },
         "log": {"level": "info"},
     }
 
@@ -145,6 +157,14 @@ BAD_VALUES = [
     ("placement.memory_policy", "'near'", '"near" (a string)', '"preferred", "bind" or "none"'),
     ("thermal.sample_hertz", "0.5", "0.5 (a float)", "a number from 1 to 20 (hertz)"),
     ("thermal.sample_hertz", "inf", "inf (a float)", "a number from 1 to 20"),
+    ("thermal.decide_hertz", "0.4", "0.4 (a float)", "a number from 0.5 to 5 (hertz)"),
+    ("thermal.policy", "'gentle'", '"gentle" (a string)', '"regulated" or "stepped"'),
+    ("thermal.alert_celsius", "29", "29 (an integer)", "0, or a number from 30 to 120"),
+    ("thermal.critical_celsius", "-1", "no card can be guarded", "0, or a number from 30 to 120"),
+    ("thermal.safe_celsius", "'72'", '"72" (a string)', "0, or a number from 30 to 120"),
+    ("thermal.safe_seconds", "0", "0 (an integer)", "a number from 1 to 3600 (seconds)"),
+    ("thermal.memory_clock_lock", "1", "1 (an integer)", "true or false"),
+    ("thermal.sm_clock_baseline_mhz", "2", "no card's SMs run", "number from 100 to 5000 (MHz)"),
     ("log.level", "'INFO'", '"INFO" (a string)', '"debug", "info", "warning" or "error"'),
 ]
 

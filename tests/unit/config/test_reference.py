@@ -10,9 +10,10 @@ from gpuwarden.config.reference import (
     main,
     shipped_file,
 )
-from gpuwarden.config.settings import extra_of
+from gpuwarden.config.settings import extra_of, table_of
 
 ROOT = Path(__file__).parents[3]
+EXAMPLE = re.compile(r"^#   (?=[a-z_]+ = |\[)", re.MULTILINE)
 SETTING = re.compile(r"^#(?=[a-z_]+ = |\[)", re.MULTILINE)
 
 
@@ -35,7 +36,8 @@ def test_the_shipped_file_as_it_is_and_with_everything_uncommented_means_the_def
     for table, model in sections():
         assert f"\n[{table}]\n" in uncommented
         for key in model.model_fields:
-            assert re.search(rf"^(?:{key} = |\[{table}\.{key}\])", uncommented, re.MULTILINE), key
+            begins = rf"^(?:{key} = |#   \[\[?{table}\.{key}[\].])"
+            assert re.search(begins, uncommented, re.MULTILINE), key
 
 
 def test_every_setting_says_what_it_is_and_why_and_stands_in_the_manual() -> None:
@@ -46,6 +48,25 @@ def test_every_setting_says_what_it_is_and_why_and_stands_in_the_manual() -> Non
             assert field.description.endswith(".")
             assert extra_of(field, "why")
             assert f"\n### {key}\n" in manual
+            inner = table_of(field)
+            for inner_key, inner_field in inner.model_fields.items() if inner else ():
+                assert str(inner_field.description).endswith(".")
+                assert extra_of(inner_field, "why")
+                assert f"\n#### {key}: {inner_key}\n" in manual
+                assert f"\n#   {inner_key}: " in shipped_file()
+
+
+def test_the_examples_of_the_shipped_file_are_good_as_they_stand(tmp_path: Path) -> None:
+    file = tmp_path / "gpuwarden.toml"
+    file.write_text(EXAMPLE.sub("", SETTING.sub("", shipped_file())), encoding="utf-8")
+    loaded = load_configuration(file, None)
+    assert loaded.workers.options["precision"] == "bf16"
+    assert [card.alert_celsius for card in loaded.thermal.cards.values()] == [70]
+    assert [hook.on for hook in loaded.thermal.hooks] == [
+        ("alert", "critical"),
+        ("normal",),
+        ("blind", "lost"),
+    ]
 
 
 def test_no_line_of_the_shipped_file_is_wider_than_a_screen() -> None:
