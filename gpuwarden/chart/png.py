@@ -123,5 +123,9 @@ def _font(label: Label) -> "tuple[Font, str]":
     try:
         return ImageFont.truetype(_FONTS[label.bold], label.size), label.text
     except OSError:
+        pass
+    try:
+        font = ImageFont.load_default(label.size)
+    except TypeError:  # before Pillow 10.1 (Debian 12): one size, and Latin-1 alone
         font = ImageFont.load_default()
     return font, label.text.encode("latin-1", "replace").decode("latin-1")

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from gpuwarden.chart.series import Moment, buckets
-from gpuwarden.cli.thermal_sources import HISTORY, CardHeat
+from gpuwarden.cli.thermal_sources import HISTORY, HISTORY_SECONDS, CardHeat
 from gpuwarden.control.requests import Override, ThermalEvent
 from gpuwarden.control.states import ThermalData
 from gpuwarden.values import ThermalState
@@ -69,10 +69,10 @@ def report(cards: Sequence[CardHeat], now_unix_seconds: float) -> ThermalReport:
     return ThermalReport(cards=[_card(heat, now_unix_seconds) for heat in cards])
 
 
-def last_hour(heat: CardHeat, now_unix_seconds: float) -> list[Moment | None]:
-    """The hour up to now, minute by minute; None where nothing is known."""
-    start = now_unix_seconds - MINUTES * 60
-    return buckets(heat.moments, start, 60.0, MINUTES)
+def last_hour(heat: CardHeat, now_unix_seconds: float, parts: int = MINUTES) -> list[Moment | None]:
+    """The hour up to now in equal parts; None where nothing is known."""
+    start = now_unix_seconds - HISTORY_SECONDS
+    return buckets(heat.moments, start, HISTORY_SECONDS / parts, parts)
 
 
 def highest(heat: CardHeat) -> Highest:

@@ -1,10 +1,12 @@
 """``gpuwarden thermal`` for people: one block a card. Pure, but for the terminal's width."""
 
-from collections.abc import Sequence
+import shutil
+import sys
+import textwrap
 from datetime import datetime
 
 from gpuwarden.cli.gpus import BAD_STATES
-from gpuwarden.cli.output import UNKNOWN, coloured, duration, fitted, number, of
+from gpuwarden.cli.output import UNKNOWN, coloured, duration, number, of
 from gpuwarden.cli.sparkline import sparkline
 from gpuwarden.cli.thermal_report import highest, last_hour, seconds_left
 from gpuwarden.cli.thermal_sources import EVENTS, HISTORY, OVERRIDE, CardHeat
@@ -13,34 +15,49 @@ from gpuwarden.text import one_line
 from gpuwarden.values import ThermalState
 
 EVENTS_SHOWN = 5
+SPARKLINE_PARTS = 48  # 75 s each: the line fits on a terminal of 80 columns
 _NAME_WIDTH = 13
+_UNREAD = frozenset({ThermalState.BLIND, ThermalState.LOST, ThermalState.RELEASED})
 
 
 def card_lines(heat: CardHeat, now_unix_seconds: float, encoding: str | None) -> list[str]:
     """One card's block; ``encoding`` is that of where it is written."""
     data = heat.data
     pairs = [
-        ("temperature", _temperatures(heat)),
+        ("temperature", _die(data)),
+        ("", _memory(heat)),
         ("power", _power(data)),
         ("SM clock", _clock(data)),
         ("work", _work(data)),
+        ("stop", "its workers are to be stopped" if data.stop_requested else ""),
         ("throttled", f"{data.throttles} times since the boot, recovered {data.recoveries} times"),
         ("policy", heat.policy or ""),
         ("override", _override(heat, now_unix_seconds)),
         *_actuators(data),
         ("hour's most", _highest(heat)),
+        ("last hour", _sparkline(heat, now_unix_seconds, encoding)),
+        *_events(heat),
+        ("not known", ", ".join(heat.unknown)),
+        ("because", heat.caveat if heat.unknown else ""),
     ]
     lines = [_head(heat, now_unix_seconds)]
-    lines += [_line(name, text) for name, text in pairs if text]
-    lines += _sparkline(heat, now_unix_seconds, encoding)
-    lines += _events(heat)
-    if heat.unknown:
-        lines.append(_line("not known", f"{', '.join(heat.unknown)} ({heat.caveat})"))
+    for name, text in pairs:
+        if text:
+            lines += _entry(name, text)
     return lines
 
 
-def _line(name: str, text: str) -> str:
-    return fitted(f"  {name:<{_NAME_WIDTH}}{text}")
+def _entry(name: str, text: str) -> list[str]:
+    """A name and its text, on a terminal in as many lines as that takes."""
+    text = one_line(text)
+    indent = " " * (2 + _NAME_WIDTH)
+    columns = shutil.get_terminal_size().columns - len(indent)
+    parts = [text]
+    # Not what fits: the blanks of a sparkline are minutes of which nothing is known.
+    if sys.stdout.isatty() and len(text) > columns:
+        parts = textwrap.wrap(text, max(columns, 20))
+    first, *rest = parts
+    return [f"  {name:<{_NAME_WIDTH}}{first}", *(f"{indent}{part}" for part in rest)]
 
 
 def _head(heat: CardHeat, now: float) -> str:
@@ -55,24 +72,24 @@ def _head(heat: CardHeat, now: float) -> str:
     return f"GPU {data.index}{name} is {coloured(state, kind)} for {since}{reason}"
 
 
-def _temperatures(heat: CardHeat) -> str:
-    data = heat.data
+def _die(data: ThermalData) -> str:
     own = (data.safe_celsius, data.alert_celsius, data.critical_celsius)
     limits = ", ".join(
         f"{name} {number(celsius)}"
         for name, celsius in zip(("safe", "alert", "critical"), own, strict=True)
     )
-    die = f"die {number(data.temperature_celsius, ' C')} ({limits})"
-    if data.memory_temperature_celsius is None:
-        return f"{die}, HBM has no sensor" if data.state not in _UNREAD else die
-    memory = f"HBM {number(data.memory_temperature_celsius, ' C')}"
-    if heat.memory_alert_celsius is not None or heat.memory_critical_celsius is not None:
-        alert, critical = heat.memory_alert_celsius, heat.memory_critical_celsius
-        memory += f" (alert {number(alert)}, critical {number(critical)})"
-    return f"{die}, {memory}"
+    return f"die {number(data.temperature_celsius, ' C')} ({limits})"
 
 
-_UNREAD = frozenset({ThermalState.BLIND, ThermalState.LOST, ThermalState.RELEASED})
+def _memory(heat: CardHeat) -> str:
+    celsius = heat.data.memory_temperature_celsius
+    if celsius is None:
+        return "" if heat.data.state in _UNREAD else "HBM has no sensor"
+    memory = f"HBM {celsius:.0f} C"
+    alert, critical = heat.memory_alert_celsius, heat.memory_critical_celsius
+    if alert is None and critical is None:
+        return memory
+    return f"{memory} (alert {number(alert)}, critical {number(critical)})"
 
 
 def _power(data: ThermalData) -> str:
@@ -88,11 +105,8 @@ def _clock(data: ThermalData) -> str:
 
 def _work(data: ThermalData) -> str:
     batch = "batches unlimited" if data.batch_limit is None else f"batches of {data.batch_limit}"
-    parts = [batch, f"dispatched {data.dispatch_duty * 100:.0f} % of the time"]
-    parts.append(f"admission {data.admission}")
-    if data.stop_requested:
-        parts.append(coloured("ITS WORKERS ARE TO STOP", "bad"))
-    return ", ".join(parts)
+    duty = f"dispatched {data.dispatch_duty * 100:.0f} % of the time"
+    return f"{batch}, {duty}, admission {data.admission}"
 
 
 def _override(heat: CardHeat, now: float) -> str:
@@ -117,30 +131,24 @@ def _highest(heat: CardHeat) -> str:
     return f"die {number(most.celsius, ' C')}{memory}, {number(most.watts, ' W')}"
 
 
-def _sparkline(heat: CardHeat, now: float, encoding: str | None) -> list[str]:
-    """The hottest of each minute, between the least and the most of them."""
+def _sparkline(heat: CardHeat, now: float, encoding: str | None) -> str:
+    """The hottest of each part, between the least and the most of them."""
     if HISTORY in heat.unknown:
-        return []
-    values = [each.celsius_highest if each else None for each in last_hour(heat, now)]
+        return ""
+    parts = last_hour(heat, now, SPARKLINE_PARTS)
+    values = [each.celsius_highest if each else None for each in parts]
     known = [value for value in values if value is not None]
     if not known:
-        return [_line("last hour", UNKNOWN)]
-    line = sparkline(values, encoding)
-    # Not through one_line: the blanks at its start are minutes of which nothing is known.
-    return [_line("last hour", f"{min(known):.0f} C |{line}| {max(known):.0f} C")]
+        return UNKNOWN
+    return f"{min(known):.0f} C |{sparkline(values, encoding)}| {max(known):.0f} C"
 
 
-def _events(heat: CardHeat) -> list[str]:
+def _events(heat: CardHeat) -> list[tuple[str, str]]:
     if EVENTS in heat.unknown:
         return []
-    shown: Sequence[tuple[str, str]] = [
-        (_when(event.unix_microseconds), event.message) for event in heat.events[-EVENTS_SHOWN:]
-    ]
-    if not shown:
-        return [_line("events", "none")]
-    return [
-        _line("events" if n == 0 else "", f"{when} {text}") for n, (when, text) in enumerate(shown)
-    ]
+    shown = [f"{_when(each.unix_microseconds)} {each.message}" for each in heat.events]
+    names = ["events", *([""] * EVENTS_SHOWN)]
+    return list(zip(names, shown[-EVENTS_SHOWN:] or ["none"], strict=False))
 
 
 def _when(unix_microseconds: int) -> str:
