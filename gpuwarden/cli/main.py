@@ -17,7 +17,9 @@ from gpuwarden.cli.output import warn
 COMMANDS = {
     "status": "the whole service on one screen",
     "gpus": "the cards: heat, power, memory, state",
+    "thermal": "how each card is kept cool, its last hour, and orders to its guard",
     "workers": "the model processes and their state",
+    "doctor": "try on a card what its thermal guard sets",
     "config": "check the configuration",
     "reload": "let the running service take the new configuration",
     "version": "the version of this command",

@@ -19,15 +19,27 @@ from gpuwarden.nvml.errors import (
 )
 from gpuwarden.nvml.limits import CardLimits, Offsets, combine
 from gpuwarden.nvml.vocabulary import (
+    Architecture,
     Field,
     PowerKind,
     Threshold,
+    Violation,
     clock_event_reasons,
     kernel_pci_address,
     recovery_action,
 )
 
 MILLIWATTS_PER_WATT = 1000
+NANOSECONDS_PER_SECOND = 1_000_000_000
+# A board was seen to say 749 W "instantaneous" beside an average of 1 W with a limit of 95 W; real
+# excursions above the limit stay well below this.
+MOST_ABOVE_MAXIMUM = 1.5
+_COUNTER_FIELDS = (
+    Field.SOFTWARE_POWER_CAP_NANOSECONDS,
+    Field.SOFTWARE_THERMAL_NANOSECONDS,
+    Field.HARDWARE_THERMAL_NANOSECONDS,
+    Field.HARDWARE_POWER_BRAKE_NANOSECONDS,
+)
 _SAMPLED_FIELDS = (Field.MEMORY_TEMPERATURE, Field.POWER_INSTANTANEOUS_MILLIWATTS)
 
 
@@ -55,6 +67,22 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
+class ClockEventCounters:
+    """For how long the clocks have been held down, since the driver was loaded; None: unknown.
+
+    Only differences mean something, and a card that is a little warm counts a little: judge the
+    share of an interval, not that a counter moved.
+
+    :ivar software_thermal_seconds: on drivers that count heat as one, hardware's share is in here.
+    """
+
+    software_power_cap_seconds: float | None = None
+    software_thermal_seconds: float | None = None
+    hardware_thermal_seconds: float | None = None
+    hardware_power_brake_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Condition:
     """What changes slowly, read once a second or less."""
 
@@ -62,6 +90,8 @@ class Condition:
     vram_used_bytes: int | None
     vram_total_bytes: int | None
     recovery_action: str
+    margin_celsius: float | None = None
+    counters: ClockEventCounters = ClockEventCounters()
 
 
 def identify(where: str, handle: Handle) -> CardIdentity:
@@ -92,6 +122,8 @@ class CardReader:
         self._handle = handle
         self._missing: set[str] = set()
         self._missing_fields: set[Field] = set()
+        self._most_watts: float | None = None
+        self._usage_kind: PowerKind | None = None
 
     def sample(self) -> Sample:
         """The card's state now.
@@ -111,15 +143,19 @@ class CardReader:
         )
 
     def condition(self) -> Condition:
-        """Limit, memory and health. Raises NvmlError if the card or driver is gone."""
+        """Limit, memory, health, margin. Raises NvmlError if the card or driver is gone."""
         limit = self._optional("nvmlDeviceGetPowerManagementLimit")
         memory = self._optional("nvmlDeviceGetMemoryInfo")
-        action = self._fields((Field.RECOVERY_ACTION,)).get(Field.RECOVERY_ACTION)
+        fields = self._fields((Field.RECOVERY_ACTION, *_COUNTER_FIELDS))
+        action = fields.get(Field.RECOVERY_ACTION)
+        margin = self._optional("nvmlDeviceGetMarginTemperature")
         return Condition(
             power_limit_watts=_watts(limit),
             vram_used_bytes=None if memory is None else int(memory.used),
             vram_total_bytes=None if memory is None else int(memory.total),
             recovery_action=recovery_action(None if action is None else int(action)),
+            margin_celsius=None if margin is None else float(margin),
+            counters=self._counters(fields),
         )
 
     def limits(self) -> CardLimits:
@@ -135,6 +171,9 @@ class CardReader:
             )
         )
         margin = self._optional("nvmlDeviceGetMarginTemperature")
+        maximum_watts = None if constraints is None else _watts(constraints[1])
+        if maximum_watts:
+            self._most_watts = maximum_watts * MOST_ABOVE_MAXIMUM
         return combine(
             {kind: self._threshold(kind) for kind in Threshold},
             Offsets(
@@ -145,7 +184,7 @@ class CardReader:
                 shutdown_celsius=fields.get(Field.SHUTDOWN_OFFSET),
             ),
             power_minimum_watts=None if constraints is None else _watts(constraints[0]),
-            power_maximum_watts=None if constraints is None else _watts(constraints[1]),
+            power_maximum_watts=maximum_watts,
             power_default_watts=_watts(default),
         )
 
@@ -159,11 +198,41 @@ class CardReader:
         return None
 
     def _power(self, fields: dict[Field, float | int]) -> tuple[float | None, PowerKind]:
+        """The watts of this moment where the card has them and they can be, else the average."""
         instantaneous = _watts(fields.get(Field.POWER_INSTANTANEOUS_MILLIWATTS))
-        if instantaneous is not None:
+        if self._can_be(instantaneous):
             return instantaneous, PowerKind.INSTANTANEOUS
-        average = _watts(self._optional("nvmlDeviceGetPowerUsage"))
-        return average, PowerKind.UNKNOWN if average is None else PowerKind.AVERAGE
+        usage = _watts(self._optional("nvmlDeviceGetPowerUsage"))
+        return (usage, self._kind_of_usage()) if self._can_be(usage) else (None, PowerKind.UNKNOWN)
+
+    def _can_be(self, watts: float | None) -> bool:
+        return watts is not None and 0 < watts <= (self._most_watts or float("inf"))
+
+    def _kind_of_usage(self) -> PowerKind:
+        """nvml.h: the mean of a second from Ampere on, but of this moment on GA100 and before."""
+        if self._usage_kind is None:
+            generation = self._optional("nvmlDeviceGetArchitecture")
+            compute = self._optional("nvmlDeviceGetCudaComputeCapability")
+            is_ga100 = compute is not None and tuple(compute) == (8, 0)
+            is_older = generation is not None and generation < Architecture.AMPERE
+            self._usage_kind = (
+                PowerKind.INSTANTANEOUS if is_older or is_ga100 else PowerKind.AVERAGE
+            )
+        return self._usage_kind
+
+    def _counters(self, fields: dict[Field, float | int]) -> ClockEventCounters:
+        """By fields where the driver has them, else by the older call."""
+        power, software, hardware, brake = (_seconds(fields.get(each)) for each in _COUNTER_FIELDS)
+        if software is None and hardware is None:
+            software = self._violation(Violation.THERMAL)
+        if power is None:
+            power = self._violation(Violation.POWER)
+        return ClockEventCounters(power, software, hardware, brake)
+
+    def _violation(self, kind: Violation) -> float | None:
+        function = "nvmlDeviceGetViolationStatus"
+        found = self._tolerant(f"{function} {kind.name}", lambda: self._call(function, int(kind)))
+        return None if found is None else _seconds(found.violationTime)
 
     def _clock_event_bits(self) -> int:
         for function in (
@@ -226,6 +295,10 @@ class CardReader:
 
 def _watts(milliwatts: float | None) -> float | None:
     return None if milliwatts is None else milliwatts / MILLIWATTS_PER_WATT
+
+
+def _seconds(nanoseconds: float | None) -> float | None:
+    return None if nanoseconds is None else nanoseconds / NANOSECONDS_PER_SECOND
 
 
 def _positive(value: float | None) -> float | None:

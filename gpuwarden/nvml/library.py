@@ -9,7 +9,9 @@ from typing import Self
 
 from gpuwarden.nvml import calls
 from gpuwarden.nvml.card import CardIdentity, CardReader, identify
+from gpuwarden.nvml.control import CardControl
 from gpuwarden.nvml.errors import CardLostError, DriverError, NoDataError, NvmlError
+from gpuwarden.nvml.events import XidEvents
 
 DRIVER_LIBRARY = "libnvidia-ml.so.1"
 LIBRARY_VARIABLE = "GPUWARDEN_NVML_LIBRARY"
@@ -47,6 +49,15 @@ class Enumeration:
 
     cards: list[CardIdentity]
     faults: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class OpenCard:
+    """What can be done with one card, all over the same handle."""
+
+    reader: CardReader
+    control: CardControl
+    events: XidEvents
 
 
 class Session:
@@ -106,18 +117,28 @@ class Session:
         :raises CardLostError: no such card, or it doesn't answer.
         :raises NvmlError: the driver fails in another way.
         """
+        return self.open_whole_card(uuid, pci_address).reader
+
+    def open_whole_card(self, uuid: str, pci_address: str = "") -> OpenCard:
+        """The same for whoever changes settings as well. Raises as :meth:`open_card`."""
         where = f"card {uuid}"
+        handle = self._handle(where, uuid, pci_address)
+        return OpenCard(
+            CardReader(where, handle), CardControl(where, handle), XidEvents(where, handle)
+        )
+
+    def _handle(self, where: str, uuid: str, pci_address: str) -> calls.Handle:
         if pci_address:
             try:
                 handle = calls.call(where, "nvmlDeviceGetHandleByPciBusId", pci_address)
                 if calls.call(where, "nvmlDeviceGetUUID", handle) == uuid:
-                    return CardReader(where, handle)
+                    return handle
             except CardLostError:
                 raise
             except NvmlError:
                 # An old driver, or the card has moved to another slot: its UUID decides.
                 pass
-        return CardReader(where, self._handle_by_uuid(where, uuid))
+        return self._handle_by_uuid(where, uuid)
 
     @staticmethod
     def _handle_by_uuid(where: str, uuid: str) -> calls.Handle:

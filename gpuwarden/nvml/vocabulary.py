@@ -35,13 +35,18 @@ UNKNOWN: Final = "unknown"
 class Field(IntEnum):
     """The field ids that we read (nvml.h, NVML_FI_DEV_*)."""
 
+    SOFTWARE_POWER_CAP_NANOSECONDS = 74
     MEMORY_TEMPERATURE = 82
     POWER_INSTANTANEOUS_MILLIWATTS = 186
+    POWER_LIMIT_REQUESTED_MILLIWATTS = 192
     SHUTDOWN_OFFSET = 193
     SLOWDOWN_OFFSET = 194
     MEMORY_MAXIMUM_OFFSET = 195
     MAXIMUM_OPERATING_OFFSET = 196
     RECOVERY_ACTION = 230
+    SOFTWARE_THERMAL_NANOSECONDS = 269
+    HARDWARE_THERMAL_NANOSECONDS = 270
+    HARDWARE_POWER_BRAKE_NANOSECONDS = 271
 
 
 class Threshold(IntEnum):
@@ -51,6 +56,28 @@ class Threshold(IntEnum):
     SLOWDOWN = 1
     MEMORY_MAXIMUM = 2
     MAXIMUM_OPERATING = 3
+
+
+class Violation(IntEnum):
+    """What older drivers count the time of (nvml.h, nvmlPerfPolicyType_t)."""
+
+    POWER = 0
+    THERMAL = 1
+
+
+class Clock(IntEnum):
+    """Kinds of clock (nvml.h, nvmlClockType_t)."""
+
+    SM = 1
+    MEMORY = 2
+
+
+class Architecture(IntEnum):
+    """Generations of cards (nvml.h, NVML_DEVICE_ARCH_*); later ones have higher numbers."""
+
+    VOLTA = 5
+    TURING = 6
+    AMPERE = 7
 
 
 class PowerKind(StrEnum):

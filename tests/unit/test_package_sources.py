@@ -1,5 +1,6 @@
 import ast
 import re
+import subprocess
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -80,3 +81,18 @@ def test_modules_that_a_launcher_runs_exist_and_have_a_main(name: str) -> None:
 def test_launchers_keep_the_environment_and_site_packages_out() -> None:
     for name in set(PYTHON_LAUNCHERS) - {"worker-host"}:  # that one the site's Python runs
         assert (LAUNCHERS / name).read_text().startswith("#!/usr/bin/python3 -IS\n")
+
+
+def test_the_command_finds_debians_pillow_after_everything_of_its_own() -> None:
+    paths, _ = (LAUNCHERS / "gpuwarden").read_text().split("from gpuwarden.cli.main")
+    shown = subprocess.run(
+        ["/usr/bin/python3", "-IS", "-c", f"{paths}\nprint(*sys.path[-3:])"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert shown.split() == [
+        "/usr/lib/gpuwarden/app",
+        "/usr/lib/gpuwarden/vendor",
+        "/usr/lib/python3/dist-packages",
+    ]

@@ -6,7 +6,7 @@ import pytest
 from dbus_next.message import Message
 
 from gpuwarden import names
-from gpuwarden.cli import service
+from gpuwarden.cli import busctl
 from gpuwarden.cli.main import main
 from gpuwarden.control.snapshot import SnapshotWriter
 from gpuwarden.control.states import GuardData
@@ -130,7 +130,7 @@ async def test_who_may_not_ask_learns_which_group_may(
 async def test_a_service_that_does_not_answer_in_time_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(service, "BUS_TIMEOUT_SECONDS", 1)
+    monkeypatch.setattr(busctl, "TIMEOUT_SECONDS", 1)
     async with service_answering(lambda message: None):
         assert await run("status") == 3
     assert "no answer from medgemma-guard.service within 1 s" in capsys.readouterr().err

@@ -1,0 +1,1 @@
+"""Drawings of a card's hour: what to draw (pure), and SVG and PNG that show it."""

@@ -1,0 +1,34 @@
+"""Figures as one line of characters. Pure."""
+
+from collections.abc import Sequence
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+ASCII_LEVELS = "_.-:=+*#"  # for a terminal or a file that can't show blocks
+
+
+def sparkline(values: Sequence[float | None], encoding: str | None) -> str:
+    """The values between their own lowest and highest; a blank where one is unknown.
+
+    :param encoding: of where it will be written.
+    """
+    levels = BLOCKS if _can_be_written(encoding) else ASCII_LEVELS
+    known = [value for value in values if value is not None]
+    if not known:
+        return " " * len(values)
+    low, span = min(known), max(known) - min(known)
+    return "".join(
+        " " if value is None else levels[_level(value - low, span, len(levels))] for value in values
+    )
+
+
+def _level(above: float, span: float, levels: int) -> int:
+    """Which of the levels; the lowest where all values are the same."""
+    return min(int(above / span * levels), levels - 1) if span > 0 else 0
+
+
+def _can_be_written(encoding: str | None) -> bool:
+    try:
+        BLOCKS.encode(encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return False
+    return True
