@@ -172,11 +172,14 @@ class PowerLoop:
         if seen.error_celsius > LEAP_CELSIUS:
             if seen.frozen or not rested:
                 return  # the estimate first, then one step
-            room = seen.set_watts - seen.drawn_watts
             original = self._authority.original_watts
             if original is not None and seen.set_watts > original:
                 rungs.free_clock()  # even the original limit would hold it for now
-            rungs.rise(max(change, LEAP_SHARE * room), seen.drawn_watts, seen.now)
+            goal = seen.drawn_watts + LEAP_SHARE * (seen.set_watts - seen.drawn_watts)
+            held = seen.drawn_watts if rungs.limit_watts is None else rungs.limit_watts
+            if rungs.clock_mhz is not None:
+                held = seen.drawn_watts
+            rungs.rise(max(change, goal - held), seen.drawn_watts, seen.now)
             return
         if limit is not None and rungs.limit_watts is not None and rungs.clock_mhz is None:
             # Not further than the card has been seen to bear.
