@@ -137,8 +137,7 @@ class GuardedCard:
         assert card is not None, "asked before"
         self._opened = self._sampler.opened
         uuid = self._sampler.name.uuid
-        if self._ledger is None or self._teller.uuid != uuid:
-            self._teller.uuid = uuid
+        if self._ledger is None or self._ledger.record.uuid != uuid:
             store = OriginalsStore(uuid, self._places)
             self._ledger = Ledger(store, self._teller, lambda: Here(uuid, boot_id(), driver_load()))
         self._actuators = Actuators(

@@ -1,5 +1,7 @@
 """A card, its administrator, its driver and its disk, stopped between any two steps."""
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -46,6 +48,7 @@ class World:
         self.limit_milliwatts = self.wanted_milliwatts = DEFAULT_WATTS * 1000
         self.sm_lock: int | None = None
         self.memory_lock: int | None = None
+        self.disk_is_full = False
         self.at_step: dict[int, Callable[[], None]] = {}
         self.steps = 0
 
@@ -61,6 +64,12 @@ class World:
 
     def kill(self) -> None:
         raise Killed
+
+    def tear(self, path: Path) -> None:
+        """Leave half of a file."""
+        if path.exists():
+            content = path.read_bytes()
+            path.write_bytes(content[: len(content) // 2])
 
     def round(self, milliwatts: int) -> int:
         return milliwatts // self.rounding_milliwatts * self.rounding_milliwatts
@@ -86,6 +95,7 @@ class ModelCard(CardControl):
     """The card as the guard reaches it.
 
     :ivar fails: functions by name that raise this error instead of doing anything.
+    :ivar runs_at_mhz: the SM clock, whatever it is locked to.
     """
 
     def __init__(self, world: World) -> None:
@@ -93,6 +103,7 @@ class ModelCard(CardControl):
         self.world = world
         self.fails: dict[str, int] = {}
         self.calls: list[str] = []
+        self.runs_at_mhz: int | None = None
 
     def power_limit_milliwatts(self) -> int:
         self._begin("power_limit_milliwatts")
@@ -101,7 +112,7 @@ class ModelCard(CardControl):
     def set_power_limit(self, milliwatts: int) -> int:
         world = self.world
         self._begin("set_power_limit")
-        made = world.round(milliwatts)
+        made = self.makes(milliwatts)
         assert made <= world.wanted_milliwatts, "above the administrator's limit"
         world.limit_milliwatts = made
         world.step()
@@ -117,7 +128,7 @@ class ModelCard(CardControl):
         return True
 
     def sm_clock_mhz(self) -> int:
-        return self.world.sm_lock or CLOCKS.highest_mhz
+        return self.runs_at_mhz or self.world.sm_lock or CLOCKS.highest_mhz
 
     def memory_clock_mhz(self) -> int:
         return self.world.memory_lock or MEMORY_CLOCKS_MHZ[0]
@@ -142,6 +153,10 @@ class ModelCard(CardControl):
         self.world.memory_lock = None
         self.world.step()
 
+    def makes(self, milliwatts: int) -> int:
+        """What the board makes of a limit that it is asked for."""
+        return self.world.round(milliwatts)
+
     def _begin(self, function: str) -> None:
         self.calls.append(function)
         if function in self.fails:
@@ -160,6 +175,8 @@ class SteppedDisk(Disk):
 
     def write(self, path: Path, content: bytes) -> None:
         self._world.step()
+        if self._world.disk_is_full and path.parent == self._world.places.disk:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         path.write_bytes(content[: len(content) // 2])
         self._world.step()
         super().write(path, content)
@@ -179,13 +196,19 @@ class SteppedDisk(Disk):
 class Guard:
     """One life of a guard of the card."""
 
-    def __init__(self, world: World, options: Options | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        options: Options | None = None,
+        fails: dict[str, int] | None = None,
+    ) -> None:
         self.world = world
         self.card = ModelCard(world)
+        self.card.fails = fails or {}
         self.teller = Teller(0)
         self.now = 1000.0
-        store = OriginalsStore(UUID, world.places, SteppedDisk(world))
-        self.ledger = Ledger(store, self.teller, world.here)
+        self.store = OriginalsStore(UUID, world.places, SteppedDisk(world))
+        self.ledger = Ledger(self.store, self.teller, world.here)
         self.options = options or Options(memory_clock_lock=True)
         self.open()
 

@@ -35,6 +35,8 @@ actions = st.one_of(
     st.tuples(st.just("stop"), st.none(), moments),
     st.tuples(st.just("reload"), st.none(), st.none()),
     st.tuples(st.just("reboot"), st.none(), st.none()),
+    st.tuples(st.just("disk-full"), st.booleans(), st.none()),
+    st.tuples(st.just("tear"), st.booleans(), st.none()),
     st.tuples(st.just("check"), st.none(), st.none()),
 )
 starts = st.lists(moments, max_size=4)
@@ -99,13 +101,18 @@ class Story:
                 assert guard.actuators.restore()
                 assert world.limit_milliwatts == world.wanted_milliwatts
                 assert (world.sm_lock, world.memory_lock) == (None, None)
-                assert not any(world.places.disk.glob(f"{guard.ledger.record.uuid}.json"))
-                assert not any(world.places.run.iterdir())
+                assert not guard.store.disk_file.exists()
+                assert not guard.store.run_file.exists()
                 return self.start()
             case "reload", _:
                 if world.limit_milliwatts != DEFAULT_WATTS * 1000 or world.load_is_seen:
                     world.reload_driver()  # unseen, it could not be told from nothing at all
                 guard.open()
+            case "disk-full", bool(is_full):
+                world.disk_is_full = is_full
+            case "tear", bool(is_disks) if is_disks or not world.disk_is_full:
+                world.tear(guard.store.disk_file if is_disks else guard.store.run_file)
+                return self.start()
             case "reboot", _:
                 world.reboot()
                 return self.start()
