@@ -191,7 +191,7 @@ class PowerLimit:
             if live is not None and live != before:
                 self._after_write(target, live)
                 return
-            self._live = live
+            self._live = self._asked = live
             if live is not None:
                 self._ledger.save(next_milliwatts=None)
             self._refuse(str(error))

@@ -1,9 +1,12 @@
 """What the administrator had set survives whatever happens to the guard, its files and its disk."""
 
+import contextlib
 import json
 import logging
 import os
+import random
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,7 +17,7 @@ from gpuwarden.thermal.actuators import Options
 from gpuwarden.thermal.card import GuardedCard
 from gpuwarden.thermal.decision import UNTOUCHED, Settings
 from tests.integration.guarded_cards import MEMORY_CLOCK_MHZ, ORIGINAL_WATTS, Bench, bench_on
-from tests.integration.simulation import Node, running_node
+from tests.integration.simulation import REPOSITORY, Node, running_node
 
 
 @pytest.fixture(scope="module")
@@ -229,3 +232,43 @@ def test_a_record_of_another_boot_is_archived_and_the_limit_that_is_there_counts
     assert card.original_watts == ORIGINAL_WATTS
     assert len(list(bench.places.disk.glob("*.archived-*.json"))) == 1
     assert "another boot" in bench.of(Event.THERMAL_ORIGINALS)[0]
+
+
+LIVES = """\
+import itertools, sys
+from pathlib import Path
+from gpuwarden.nvml.library import Library
+from gpuwarden.thermal.card import GuardedCard
+from gpuwarden.thermal.decision import Settings
+from gpuwarden.thermal.originals_store import Places
+folder = Path(sys.argv[1])
+library = Library(sys.argv[2], simulated=True)
+card = GuardedCard(0, folder / "plan.json", library, places=Places(folder / "disk", folder / "run"))
+card.look()
+print("ready", flush=True)
+for watts in itertools.cycle((250, 390, 480, 700)):
+    card.apply(Settings(power_limit_watts=watts, sm_clock_mhz=watts + 400))
+"""
+
+
+def test_a_guard_that_is_killed_over_and_over_leaves_the_original(bench: Bench) -> None:
+    moments = random.Random(3)
+    for _ in range(12):
+        process = subprocess.Popen(
+            [sys.executable, "-c", LIVES, str(bench.folder), str(bench.node.library)],
+            stdout=subprocess.PIPE,
+            cwd=REPOSITORY,
+        )
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(moments.uniform(0, 0.05))
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        card = bench.guard()
+        assert card.original_watts == ORIGINAL_WATTS
+    bench.take(card.restore())
+    assert (bench.limit_watts, bench.sm_lock_mhz) == (ORIGINAL_WATTS, None)
+    assert not bench.file.exists()
+    assert bench.of(Event.THERMAL_OUTSIDE_CHANGE) == []
