@@ -2,7 +2,7 @@
 
 import math
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from gpuwarden.control.requests import HistoryRow
 from gpuwarden.thermal.decision import Reading
@@ -66,13 +66,13 @@ class History:
             found.append(_row(cells))
         return found, False
 
-    def _from_oldest(self) -> Iterator[array[float]]:
+    def _from_oldest(self) -> Iterator[Sequence[float]]:
         for number in range(max(0, self._count - self._rows), self._count):
             place = number % self._rows * WIDTH
             yield self._cells[place : place + WIDTH]
 
 
-def _row(cells: array[float]) -> HistoryRow:
+def _row(cells: Sequence[float]) -> HistoryRow:
     return HistoryRow(
         unix_microseconds=int(cells[0]),
         celsius=round(cells[1], 2),

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gpuwarden import names
@@ -22,6 +22,7 @@ from gpuwarden.thermal.card import GuardedCard
 from gpuwarden.thermal.guard import ThermalGuard
 from gpuwarden.thermal.lease_store import LeaseStore
 from gpuwarden.thermal.orders import Orders
+from gpuwarden.thermal.originals_store import Places as OriginalsPlaces
 from gpuwarden.thermal.rules import card_uuid, options_for, rules_for
 
 log = logging.getLogger(__name__)
@@ -37,6 +38,7 @@ class Places:
     plan_file: Path = names.PLAN_FILE
     snapshot_file: Callable[[int], Path] = names.thermal_snapshot_file
     lease_file: Callable[[int], Path] = names.thermal_lease_file
+    originals: OriginalsPlaces = field(default_factory=OriginalsPlaces)
 
 
 def main(argv: list[str], places: Places | None = None) -> int:
@@ -59,7 +61,13 @@ async def _serve(index: int, places: Places) -> None:
     if library.simulated:
         log.warning("SIMULATED: GPU %d is the simulator's", index)
     uuid = card_uuid(places.plan_file, index)
-    card = GuardedCard(index, places.plan_file, library, options=options_for(configuration, uuid))
+    card = GuardedCard(
+        index,
+        places.plan_file,
+        library,
+        options=options_for(configuration, uuid),
+        places=places.originals,
+    )
     guard = ThermalGuard(
         index,
         card,
