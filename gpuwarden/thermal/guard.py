@@ -203,8 +203,10 @@ class ThermalGuard:
             pause = await (self._stay_away() if is_released else self._look())
             # A late sample is not made up for: the next comes a full period after this.
             due = max(due + pause, time.monotonic())
+            # No wait_for: Python 3.11's loses a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), due - time.monotonic())
+                async with asyncio.timeout(due - time.monotonic()):
+                    await self._woken.wait()
                 due = time.monotonic()
             self._woken.clear()
 
@@ -261,7 +263,8 @@ class ThermalGuard:
     async def _tick(self) -> None:
         """Publish each second, whatever the driver does; first when there is something to say."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._looked.wait(), BLIND_AFTER_SECONDS)
+            async with asyncio.timeout(BLIND_AFTER_SECONDS):
+                await self._looked.wait()
         while True:
             now = time.monotonic()
             if self.lease is not None and not self.lease.runs(boottime_nanoseconds()):
