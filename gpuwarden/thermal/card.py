@@ -47,6 +47,7 @@ class GuardedCard:
         self._ledger: Ledger | None = None
         self._actuators: Actuators | None = None
         self._opened = 0
+        self._opened_with = self._options
         self._checked_at = 0.0
         self._former_writes = 0
 
@@ -69,9 +70,7 @@ class GuardedCard:
 
     def configure(self, options: Options) -> None:
         """Go by other options from now on."""
-        if options != self._options:
-            self._options = options
-            self._drop()
+        self._options = options  # taken up with the next look, in the driver's thread
 
     def authority(self) -> Authority:
         """What can be moved on the card now; nothing while it is not open."""
@@ -128,7 +127,8 @@ class GuardedCard:
         if self._sampler.card is None:
             self._drop()
             return
-        if self._actuators is None or self._opened != self._sampler.opened:
+        is_current = self._opened == self._sampler.opened and self._opened_with == self._options
+        if self._actuators is None or not is_current:
             self._open()
         now = self._clock()
         if self._actuators is not None and now - self._checked_at >= CHECK_EVERY_SECONDS:
@@ -140,13 +140,13 @@ class GuardedCard:
         self._drop()
         card, limits = self._sampler.card, self._sampler.limits
         assert card is not None, "asked before"
-        self._opened = self._sampler.opened
+        self._opened, self._opened_with = self._sampler.opened, self._options
         uuid = self._sampler.name.uuid
         if self._ledger is None or self._ledger.record.uuid != uuid:
             store = OriginalsStore(uuid, self._places)
             self._ledger = Ledger(store, self._teller, lambda: Here(uuid, boot_id(), driver_load()))
         self._actuators = Actuators(
-            card.control, limits, self._ledger, self._teller, self._options, self._clock
+            card.control, limits, self._ledger, self._teller, self._opened_with, self._clock
         )
 
     def _drop(self) -> None:

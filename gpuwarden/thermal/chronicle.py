@@ -8,7 +8,7 @@ from gpuwarden.control.requests import ThermalEvent
 from gpuwarden.systemd.events import Event, tell
 from gpuwarden.thermal.happening import Happening
 from gpuwarden.thermal.thresholds import Thresholds
-from gpuwarden.thermal.view import View
+from gpuwarden.thermal.view import STARTING, View
 from gpuwarden.values import ThermalState
 
 KEPT_EVENTS = 50
@@ -32,7 +32,6 @@ class Chronicle:
 
     def __init__(self, gpu_index: int) -> None:
         self._gpu_index = gpu_index
-        self._sight_lost = False
         self.events: deque[ThermalEvent] = deque(maxlen=KEPT_EVENTS)
 
     def happened(self, happening: Happening) -> None:
@@ -66,20 +65,18 @@ class Chronicle:
                 STATE_NEW=new.value,
                 REASON=reason,
             )
-            self._changed_sight(after, new in UNSEEN and old not in UNSEEN)
+        self._changed_sight(_is_unseen(before), after)
         stop = after.judgement.settings.stop_requested
         if stop and not before.judgement.settings.stop_requested:
             text = "cooling is not enough: its workers must stop"
             self.tell(after, Event.STOP_REQUESTED, text, logging.ERROR, REASON=reason)
 
-    def _changed_sight(self, after: View, lost: bool) -> None:
-        if lost:
-            self._sight_lost = True
+    def _changed_sight(self, was_unseen: bool, after: View) -> None:
+        if _is_unseen(after) and not was_unseen:
             reason = after.judgement.reason
             self.tell(after, Event.SENSOR_LOST, reason, logging.ERROR, REASON=reason)
-        elif self._sight_lost and after.state not in UNSEEN:
-            self._sight_lost = False
-            self.tell(after, Event.SENSOR_REGAINED, "it can be read again")
+        elif was_unseen and after.seen is not None:
+            self.tell(after, Event.SENSOR_REGAINED, "it can be read")
 
     def thresholds(self, view: View, thresholds: Thresholds, refusal: str) -> None:
         """Tell what the card is held to, and why it is not what was configured."""
@@ -97,3 +94,8 @@ class Chronicle:
         now = time.time_ns() // 1000
         found = ThermalEvent(unix_microseconds=now, event=event.label, message=message)
         self.events.append(found)
+
+
+def _is_unseen(view: View) -> bool:
+    """Whether the card can't be read; one that has only just been started may be."""
+    return view.state in UNSEEN and not view.judgement.reason.startswith(STARTING.reason)

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -22,14 +23,15 @@ from gpuwarden.thermal.actuators import Options
 from gpuwarden.thermal.chronicle import Chronicle
 from gpuwarden.thermal.decision import Authority, Judgement, Settings
 from gpuwarden.thermal.driver import DriverThread
+from gpuwarden.thermal.former import former_processes
 from gpuwarden.thermal.happening import Happening
 from gpuwarden.thermal.history import History
-from gpuwarden.thermal.lease import Lease
+from gpuwarden.thermal.lease import Lease, released
 from gpuwarden.thermal.lease_store import LeaseStore
 from gpuwarden.thermal.mind import Mind, Rules
 from gpuwarden.thermal.observation import NotSeen, Observation, Seen, Trouble, reading_of
 from gpuwarden.thermal.publication import CardFacts, status_line, thermal_data
-from gpuwarden.thermal.view import BLIND_AFTER_SECONDS, View, judged, take
+from gpuwarden.thermal.view import BLIND_AFTER_SECONDS, HELD, View, judged, take, taken_back
 from gpuwarden.values import ThermalState
 
 log = logging.getLogger(__name__)
@@ -39,8 +41,6 @@ APPLY_EVERY_SECONDS = 1.0  # also what didn't change: a refused write is tried a
 LOOK_AGAIN_SECONDS = 10.0  # design: a lost card or a missing driver is looked for that often
 LOOK_FOR_PLAN_SECONDS = 1.0  # reading a file costs nothing
 STOP_SECONDS = 5.0  # for the last calls to the driver, which may never return
-# In these a card would heat up again if it got everything back.
-HOT = (ThermalState.ALERT, ThermalState.CRITICAL, ThermalState.BLIND)
 
 Result = TypeVar("Result")
 
@@ -85,6 +85,7 @@ class ThermalGuard:
     """Guards one card.
 
     :param note: what is to be said with every state, such as a refused configuration.
+    :param former: the processes of a former guard that the driver has not let go of.
     :ivar chronicle: what has happened, :ivar history: what was measured.
     """
 
@@ -100,7 +101,10 @@ class ThermalGuard:
         note: str = "",
         simulated: bool = False,
         notifier: Notifier | None = None,
+        former: Callable[[], list[int]] = former_processes,
     ) -> None:
+        self._former = former
+        self._entered = False
         self.sample_seconds = sample_seconds
         self.note = note
         self.mind = Mind(rules)
@@ -133,7 +137,7 @@ class ThermalGuard:
 
     async def stop(self) -> None:
         """Put the card back; one that is still hot keeps what cools it. Call after ``run``."""
-        keep_safe = self.view.state in HOT
+        keep_safe = self.mind.is_hot(self.view)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(STOP_SECONDS):
                 self._told(await self._call(lambda: self._card.restore(keep_safe)))
@@ -155,24 +159,25 @@ class ThermalGuard:
     def lend(self, lease: Lease) -> None:
         """Begin an override or a release. Raises OSError: it could not be kept."""
         self._leases.save(lease)
-        self.lease = lease
-        released = lease.state == "released"
-        event = Event.CARD_RELEASED if released else Event.OVERRIDE_STARTED
-        text = "released" if released else f"override: {lease.state}"
+        lets_go = lease.state == "released"
+        if self._release is not None and not lets_go:
+            self.chronicle.tell(self.view, Event.CARD_TAKEN_BACK, "release ended: overridden")
+        self._go_by(lease)
+        event = Event.CARD_RELEASED if lets_go else Event.OVERRIDE_STARTED
+        text = "released" if lets_go else f"override: {lease.state}"
         self.chronicle.tell(self.view, event, f"{text} until {lease.until}", logging.WARNING)
-        self._woken.set()
 
     def end_lease(self, why: str) -> None:
         """End an override or a release, if one runs."""
-        lease, self.lease = self.lease, None
+        lease = self.lease
         self._leases.clear()
         if lease is None:
             return
-        released = lease.state == "released"
-        event = Event.CARD_TAKEN_BACK if released else Event.OVERRIDE_ENDED
-        what = "release" if released else f"override to {lease.state}"
+        self._go_by(None)
+        was_let_go = lease.state == "released"
+        event = Event.CARD_TAKEN_BACK if was_let_go else Event.OVERRIDE_ENDED
+        what = "release" if was_let_go else f"override to {lease.state}"
         self.chronicle.tell(self.view, event, f"{what} ended: {why}")
-        self._woken.set()
 
     async def reconfigure(self, rules: Rules, options: Options, sample_seconds: float) -> None:
         """Go by another configuration. Raises ThresholdsError, and then keeps the old one."""
@@ -183,25 +188,39 @@ class ThermalGuard:
         self._card.configure(options)
         self._woken.set()
 
+    @property
+    def _release(self) -> Lease | None:
+        lease = self.lease
+        return lease if lease is not None and lease.state == "released" else None
+
+    def _go_by(self, lease: Lease | None) -> None:
+        was_released, self.lease = self._release is not None, lease
+        if was_released and self._release is None:
+            self.view = taken_back(self.view, time.monotonic())
+        self._woken.set()
+
     # --- the loop
 
     async def _guard(self) -> None:
         due = time.monotonic()
         while True:
-            if self.lease is not None and self.lease.state == "released":
-                pause = await self._stay_away()
-            else:
-                pause = await self._look()
+            is_released = self._release is not None
+            pause = await (self._stay_away() if is_released else self._look())
             # A late sample is not made up for: the next comes a full period after this.
             due = max(due + pause, time.monotonic())
+            # No wait_for: Python 3.11's loses a cancellation that comes together with the event.
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._woken.wait(), due - time.monotonic())
+                async with asyncio.timeout(due - time.monotonic()):
+                    await self._woken.wait()
                 due = time.monotonic()
             self._woken.clear()
 
     async def _look(self) -> float:
         """One look and what follows from it; the seconds until the next."""
         self._closed = False
+        if not self._entered and (held := self._former()):
+            return self._wait_for_former(held)
+        self._entered = True
         observation = await self._call(self._card.look)
         now = time.monotonic()
         self._told(self._card.happenings())
@@ -214,16 +233,29 @@ class ThermalGuard:
             self.history.see(reading)
             self._judged(self.mind.decide(reading, self.lease))
         else:
+            self.mind.meet(self._card.authority())
             self._consider_silence()
-        await self._apply()
+        if self.view.state is not ThermalState.RELEASED:  # taken back, and not read yet
+            await self._apply()
         self._gather_facts()
         self._looked.set()
         return self._pause(observation)
 
+    def _wait_for_former(self, held: list[int]) -> float:
+        """Don't ask a driver that never answered the guard before: it would be one more of them."""
+        pids = ", ".join(str(pid) for pid in held)
+        text = f"its former guard (PID {pids}) hangs in the driver and can't be ended: reboot"
+        unseen = NotSeen(self.view.card, Trouble.NO_DRIVER, text)
+        self.view = take(self.view, unseen, time.monotonic())
+        self._consider_silence()
+        self._looked.set()
+        return LOOK_AGAIN_SECONDS
+
     async def _stay_away(self) -> float:
         """The card is released: everything back, closed, and nothing asked of it."""
         if not self._closed:
-            self._told(await self._call(lambda: self._card.restore(self.view.state in HOT)))
+            keep_safe = self.mind.is_hot(self.view)
+            self._told(await self._call(lambda: self._card.restore(keep_safe)))
             await self._call(self._card.close)
             self._closed, self._applied = True, None
         self._consider_silence()
@@ -249,7 +281,8 @@ class ThermalGuard:
     async def _tick(self) -> None:
         """Publish each second, whatever the driver does; first when there is something to say."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._looked.wait(), BLIND_AFTER_SECONDS)
+            async with asyncio.timeout(BLIND_AFTER_SECONDS):
+                await self._looked.wait()
         while True:
             now = time.monotonic()
             if self.lease is not None and not self.lease.runs(boottime_nanoseconds()):
@@ -263,6 +296,10 @@ class ThermalGuard:
             await asyncio.sleep(self._until_next_tick(now))
 
     def _consider_silence(self) -> None:
+        release = self._release
+        if release is not None and self._closed:
+            self._judged(released(release))
+            return
         judgement = self.mind.without_reading(self.view, time.monotonic(), self.lease)
         if judgement is not None:
             self._judged(judgement)
@@ -293,8 +330,8 @@ class ThermalGuard:
             if not self._publish_fails:
                 log.error("%s can't be written: %s", self._writer.path, error.strerror)
             self._publish_fails = True
-            return
-        self._publish_fails = False
+        else:
+            self._publish_fails = False
         self._notifier.status(status_line(data, self._simulated))
         if not self._ready:
             self._ready = True
@@ -328,12 +365,12 @@ def _first_view(gpu_index: int, snapshot_file: Path) -> View:
         return view
     if former.boot_id != boot_id():
         return view
-    return View(
-        gpu_index,
-        view.seen_at,
-        view.since_unix_microseconds,
-        throttles=former.data.throttles,
-        recoveries=former.data.recoveries,
+    data = former.data
+    return replace(
+        view,
+        throttles=data.throttles,
+        recoveries=data.recoveries,
+        held=data.state in (*HELD, ThermalState.RECOVERING),
     )
 
 

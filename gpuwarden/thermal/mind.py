@@ -5,15 +5,18 @@ from dataclasses import dataclass, replace
 from gpuwarden.config.thermal import CardWishes
 from gpuwarden.nvml.limits import CardLimits
 from gpuwarden.thermal.decision import Authority, Judgement, Policy, Reading, Settings
-from gpuwarden.thermal.lease import Lease, overridden, released
+from gpuwarden.thermal.lease import Lease, overridden
+from gpuwarden.thermal.observation import reading_of
 from gpuwarden.thermal.policy import make_policy
+from gpuwarden.thermal.policy.fixed import alert_settings
+from gpuwarden.thermal.policy.sensors import all_safe, limits_of
 from gpuwarden.thermal.thresholds import (
     NO_WISHES,
     Thresholds,
     ThresholdsError,
     thresholds_of,
 )
-from gpuwarden.thermal.view import View, blindness
+from gpuwarden.thermal.view import HELD, View, blindness
 from gpuwarden.values import ThermalState
 
 
@@ -39,6 +42,8 @@ class Mind:
         self.refusal = ""
         self._policy: Policy | None = None
         self._limits: CardLimits | None = None
+        self._is_current = False
+        self._is_held = False
         self._authority = Authority()
 
     @property
@@ -54,13 +59,13 @@ class Mind:
     def follow(self, rules: Rules) -> None:
         """Go by other rules from the next look on."""
         if rules != self.rules:
-            self.rules, self._limits, self._policy = rules, None, None
+            self.rules, self._policy, self._is_current = rules, None, False
 
     def learn(self, limits: CardLimits, authority: Authority) -> bool:
         """Take in what the card says of itself; True where its thresholds are new."""
-        fresh = limits != self._limits
+        fresh = not self._is_current or limits != self._limits
         if fresh:
-            self._limits = limits
+            self._limits, self._is_current = limits, True
             self.refusal = ""
             try:
                 self.thresholds = thresholds_of(limits, self.rules.wishes)
@@ -86,21 +91,35 @@ class Mind:
         self._authority = authority
         return fresh
 
+    def meet(self, authority: Authority) -> None:
+        """Take in what can be moved on a card that is open and can't be read."""
+        if self._policy is None:
+            self._authority = authority
+
     def decide(self, reading: Reading, lease: Lease | None) -> Judgement:
         """What to do after a reading; needs :meth:`learn` before."""
         assert self._policy is not None, "learnt before"
-        return overridden(self._policy.decide(reading), lease, self._authority)
+        own = self._policy.decide(reading)
+        self._is_held = own.state in HELD
+        return overridden(own, lease, self._authority)
+
+    def is_hot(self, view: View) -> bool:
+        """Whether the card could overheat if it got everything back; an override is no heat."""
+        if view.seen is None or self.thresholds is None:
+            return view.state is ThermalState.BLIND
+        reading = reading_of(view.seen, view.seen_at)
+        return self._is_held or not all_safe(limits_of(self.thresholds), reading)
 
     def without_reading(self, view: View, now: float, lease: Lease | None) -> Judgement | None:
         """What to do without news; None while the last judgement still holds."""
-        if lease is not None and lease.state == "released":
-            return released(lease)
         found = blindness(view, now)
         if found is None:
             return None
         state, reason = found
-        if self._policy is None or state is ThermalState.LOST:
-            settings = Settings(batch_limit=1, paused=state is ThermalState.LOST)
-            return overridden(Judgement(state, reason, settings), lease, self._authority)
-        judgement = replace(self._policy.blind(now), state=state, reason=reason)
-        return overridden(judgement, lease, self._authority)
+        if state is ThermalState.LOST:
+            settings = Settings(batch_limit=1, paused=True)
+        elif self._policy is None:
+            settings = alert_settings(self._authority)
+        else:
+            settings = self._policy.blind(now).settings
+        return overridden(Judgement(state, reason, settings), lease, self._authority)

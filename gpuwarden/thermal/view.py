@@ -9,6 +9,7 @@ from gpuwarden.values import ThermalState
 BLIND_AFTER_SECONDS = 3.0  # design, "A hung driver": also how long a snapshot may be trusted
 STARTING = Judgement(ThermalState.BLIND, "starting", Settings(batch_limit=1))
 HELD = (ThermalState.ALERT, ThermalState.CRITICAL)
+UNREAD = (ThermalState.BLIND, ThermalState.LOST, ThermalState.RELEASED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class View:
     :ivar since_unix_microseconds: when the state was entered.
     :ivar throttles: times it had to be cooled since the boot.
     :ivar recoveries: times it got everything back since the boot.
+    :ivar held: it had to be cooled and has not got everything back since.
     """
 
     gpu_index: int
@@ -33,6 +35,7 @@ class View:
     judgement: Judgement = STARTING
     throttles: int = 0
     recoveries: int = 0
+    held: bool = False
 
     @property
     def state(self) -> ThermalState:
@@ -47,6 +50,11 @@ def take(view: View, observation: Observation, now: float) -> View:
     return replace(view, card=observation.card, trouble=observation)
 
 
+def taken_back(view: View, now: float) -> View:
+    """The view of a card whose release has ended: it is to be read within the usual time."""
+    return replace(view, seen_at=now, trouble=None)
+
+
 def blindness(view: View, now: float) -> tuple[ThermalState, str] | None:
     """``blind`` or ``lost`` and why, where the card can't be judged by what it reads."""
     trouble = view.trouble
@@ -55,7 +63,8 @@ def blindness(view: View, now: float) -> tuple[ThermalState, str] | None:
     if trouble is not None and trouble.trouble is not Trouble.SENSOR:
         return ThermalState.BLIND, trouble.text
     silence = now - view.seen_at
-    if view.seen is not None and silence < BLIND_AFTER_SECONDS:
+    is_taken_back = view.state is ThermalState.RELEASED
+    if (view.seen is not None or is_taken_back) and silence < BLIND_AFTER_SECONDS:
         return None
     if trouble is not None:
         return ThermalState.BLIND, trouble.text
@@ -67,15 +76,17 @@ def blindness(view: View, now: float) -> tuple[ThermalState, str] | None:
 def judged(view: View, judgement: Judgement, unix_microseconds: int) -> View:
     """The view with a new judgement, and what follows for counters and since."""
     before, after = view.state, judgement.state
-    if after in (ThermalState.BLIND, ThermalState.LOST):
+    if after in UNREAD:
         view = replace(view, seen=None)
     if before == after:
         return replace(view, judgement=judgement)
-    was_held = before in (*HELD, ThermalState.RECOVERING)
+    throttled = after in HELD and not view.held
+    recovered = after is ThermalState.NORMAL and view.held
     return replace(
         view,
         judgement=judgement,
         since_unix_microseconds=unix_microseconds,
-        throttles=view.throttles + (after in HELD and not was_held),
-        recoveries=view.recoveries + (after is ThermalState.NORMAL and was_held),
+        throttles=view.throttles + throttled,
+        recoveries=view.recoveries + recovered,
+        held=throttled or (view.held and not recovered),
     )
