@@ -244,7 +244,10 @@ class ThermalGuard:
     def _wait_for_former(self, held: list[int]) -> float:
         """Don't ask a driver that never answered the guard before: it would be one more of them."""
         pids = ", ".join(str(pid) for pid in held)
-        text = f"its former guard (PID {pids}) hangs in the driver and can't be ended: reboot"
+        text = (
+            f"its former guard (PID {pids}) hangs in the driver and no signal ends it; the driver "
+            "is asked again when it has ended, if it doesn't: reboot"
+        )
         unseen = NotSeen(self.view.card, Trouble.NO_DRIVER, text)
         self.view = take(self.view, unseen, time.monotonic())
         self._consider_silence()
