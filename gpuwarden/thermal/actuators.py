@@ -107,6 +107,7 @@ class Actuators:
 
         :raises CardLostError: the card is gone. DriverMissingError: the driver is.
         """
+        self._ledger.keep_up()
         self._power.check()
         self._sm.check()
         self._memory.check()

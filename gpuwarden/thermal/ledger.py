@@ -83,6 +83,11 @@ class Ledger:
         self.record = self.record.model_copy(update=update)
         self._tell_saving(self._store.save(self.record))
 
+    def keep_up(self) -> None:
+        """Try again what could not be saved: the copy on the disk is out of date until then."""
+        if self._save_fails:
+            self._tell_saving(self._store.save(self.record))
+
     def close(self) -> None:
         """Nothing of ours is on the card any more: forget the record.
 

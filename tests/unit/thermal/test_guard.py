@@ -1,204 +1,564 @@
+"""The loop round one card."""
+
 import asyncio
-import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from gpuwarden.control.snapshot import SnapshotError, read_snapshot
+from gpuwarden.config.thermal import CardWishes
+from gpuwarden.control.snapshot import SnapshotWriter
 from gpuwarden.control.states import ThermalData
-from gpuwarden.systemd.notify import Notifier
-from gpuwarden.thermal import service
-from gpuwarden.thermal.observation import Observation, Trouble
-from gpuwarden.thermal.service import ThermalGuard
+from gpuwarden.systemd.events import Event
+from gpuwarden.thermal import guard as guard_module
+from gpuwarden.thermal import view as view_module
+from gpuwarden.thermal.actuators import Options
+from gpuwarden.thermal.decision import UNTOUCHED, Settings
+from gpuwarden.thermal.happening import Happening
+from gpuwarden.thermal.mind import Rules
+from gpuwarden.thermal.observation import Trouble
+from gpuwarden.thermal.thresholds import ThresholdsError
 from gpuwarden.values import ThermalState
+from tests.unit.thermal.guarding import STEPPED, StandInCard, guarding
+from tests.unit.thermal.leases import lease
 from tests.unit.thermal.readings import not_seen, seen
 
-DEADLINE_SECONDS = 15.0
-
-
-class Listener(Notifier):
-    """Takes down what systemd would be told."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.readies = 0
-        self.fed_at: list[float] = []
-        self.statuses: list[str] = []
-
-    def ready(self) -> None:
-        self.readies += 1
-
-    def status(self, text: str) -> None:
-        self.statuses.append(text)
-
-    def watchdog(self) -> None:
-        self.fed_at.append(time.monotonic())
-
-
-class Driver:
-    """A driver whose answer is set from outside, and that can hang."""
-
-    def __init__(self, answer: Observation) -> None:
-        self.answer = answer
-        self.attempts = 0
-        self.changed = threading.Condition()
-        self.free = threading.Event()
-        self.free.set()
-
-    def attempt(self) -> Observation:
-        self.free.wait()
-        with self.changed:
-            self.attempts += 1
-            self.changed.notify_all()
-        return self.answer
-
-    def wait_for_attempts(self, count: int) -> None:
-        with self.changed:
-            assert self.changed.wait_for(lambda: self.attempts >= count, DEADLINE_SECONDS)
-
-
-Until = Callable[[Callable[[ThermalData], bool]], Awaitable[ThermalData]]
-
-
-class Running:
-    """A guard at work on a card, and the file it publishes to."""
-
-    def __init__(self, folder: Path, driver: Driver, note: str = "") -> None:
-        self.file = folder / "0.json"
-        self.listener = Listener()
-        self.guard = ThermalGuard(
-            0,
-            driver.attempt,
-            self.file,
-            period_seconds=0.02,
-            note=note,
-            notifier=self.listener,
-        )
-
-    async def __aenter__(self) -> "Running":
-        self.task = asyncio.ensure_future(self.guard.run())
-        return self
-
-    async def __aexit__(self, *error: object) -> None:
-        self.task.cancel()
-        await asyncio.gather(self.task, return_exceptions=True)
-
-    def published(self) -> ThermalData | None:
-        try:
-            return read_snapshot(self.file, ThermalData).data
-        except SnapshotError:
-            return None
-
-    async def until(self, wanted: Callable[[ThermalData], bool]) -> ThermalData:
-        async with asyncio.timeout(DEADLINE_SECONDS):
-            while True:
-                data = self.published()
-                if data is not None and wanted(data):
-                    return data
-                await asyncio.sleep(0.01)
+NORMAL, ALERT, CRITICAL = ThermalState.NORMAL, ThermalState.ALERT, ThermalState.CRITICAL
+BLIND, LOST, RELEASED = ThermalState.BLIND, ThermalState.LOST, ThermalState.RELEASED
+AT_ALERT = Settings(power_limit_watts=0.7 * 350, sm_clock_mhz=1440, batch_limit=1)
+PUBLISHED_SECONDS = 0.05
+BLIND_SECONDS = 0.4
 
 
 @pytest.fixture
-def driver() -> Driver:
-    return Driver(seen(50))
+def card() -> StandInCard:
+    return StandInCard(seen(50))
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publishes often, and is soon blind."""
+    monkeypatch.setattr(guard_module, "PUBLISH_EVERY_SECONDS", PUBLISHED_SECONDS)
+    monkeypatch.setattr(guard_module, "APPLY_EVERY_SECONDS", PUBLISHED_SECONDS)
+    monkeypatch.setattr(guard_module, "BLIND_AFTER_SECONDS", BLIND_SECONDS)
+    monkeypatch.setattr(view_module, "BLIND_AFTER_SECONDS", BLIND_SECONDS)
+
+
+@pytest.fixture
+def rare(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Publishes nothing that is not worth it."""
+    monkeypatch.setattr(guard_module, "PUBLISH_EVERY_SECONDS", 3600.0)
+
+
+def is_in(state: ThermalState) -> Callable[[ThermalData], bool]:
+    return lambda data: data.state is state
+
+
+# --- from the start to the first word
 
 
 async def test_it_is_ready_once_and_only_after_it_has_published(
-    tmp_path: Path, driver: Driver
+    tmp_path: Path, card: StandInCard
 ) -> None:
-    driver.free.clear()
-    async with Running(tmp_path, driver) as running:
+    card.free.clear()
+    async with guarding(tmp_path, card) as running:
         await asyncio.sleep(0)
         assert running.published() is None
         assert running.listener.readies == 0
-        driver.free.set()
+        card.free.set()
         data = await running.until(lambda data: True)
-        assert data.state is ThermalState.NORMAL
+        assert data.state is NORMAL
         assert running.listener.readies == 1
+
+
+async def test_a_folder_that_cannot_be_written_stops_no_cooling(
+    tmp_path: Path, card: StandInCard, quick: None, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "thermal"
+    card.answer = seen(80)
+    async with guarding(folder, card) as running:
+        await running.happens(lambda: running.listener.fed >= 3)
+        assert running.listener.readies == 1
+        assert card.applied[0] == AT_ALERT
+        assert sum("can't be written" in message for message in caplog.messages) == 1
+        folder.mkdir()
+        await running.until(is_in(ALERT))
+        assert running.listener.readies == 1
+
+
+async def test_its_status_names_card_heat_power_and_state(
+    tmp_path: Path, card: StandInCard
+) -> None:
+    async with guarding(tmp_path, card, note="the defaults hold") as running:
+        await running.until(lambda data: True)
+        assert running.listener.statuses[0] == (
+            "GPU 0 50 C, 300 of 350 W, normal: the defaults hold"
+        )
+
+
+async def test_thresholds_that_do_not_suit_the_card_are_refused_and_said(
+    tmp_path: Path, card: StandInCard
+) -> None:
+    rules = Rules(CardWishes(alert_celsius=90.0, critical_celsius=80.0, policy="stepped"))
+    async with guarding(tmp_path, card, rules) as running:
+        data = await running.until(is_in(NORMAL))
+        assert data.reason == "the configured thresholds are refused, the card's own hold"
+        assert (data.alert_celsius, data.critical_celsius) == (78, 85)
+        refused = [
+            event.message
+            for event in running.guard.chronicle.events
+            if event.event == Event.THERMAL_THRESHOLDS_REFUSED.label
+        ]
+        assert len(refused) == 1
+        assert "alert_celsius 90 is not below critical_celsius 80" in refused[0]
+        assert "shutdown 95 C" in refused[0]
+
+
+async def test_counters_go_on_from_a_former_guard_of_this_boot(
+    tmp_path: Path, card: StandInCard
+) -> None:
+    former = ThermalData(
+        index=0,
+        uuid="GPU-1",
+        name="",
+        pci_address="",
+        numa_node=0,
+        state=ALERT,
+        since=1,
+        throttles=7,
+        recoveries=6,
+    )
+    SnapshotWriter(tmp_path / "0.json", "thermal@0").publish(former)
+    card.answer = seen(80)
+    async with guarding(tmp_path, card) as running:
+        data = await running.until(lambda data: data.temperature_celsius == 80)
+        assert (data.throttles, data.recoveries) == (7, 6)
+
+
+async def test_a_former_snapshot_of_another_boot_counts_for_nothing(
+    tmp_path: Path, card: StandInCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with guarding(tmp_path, card) as running:
+        card.answer = seen(80)
+        await running.until(lambda data: data.throttles == 1)
+    monkeypatch.setattr(guard_module, "boot_id", lambda: "another")
+    card.answer = seen(50)
+    async with guarding(tmp_path, card) as running:
+        await running.until(lambda data: data.throttles == 0)
+
+
+# --- what is seen reaches the card, the snapshot and the journal
 
 
 async def test_a_change_of_state_is_published_before_the_next_second(
-    tmp_path: Path, driver: Driver, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, card: StandInCard, rare: None
 ) -> None:
-    monkeypatch.setattr(service, "PUBLISH_EVERY_SECONDS", 3600.0)
-    async with Running(tmp_path, driver) as running:
-        await running.until(lambda data: data.state is ThermalState.NORMAL)
-        driver.answer = seen(90)
-        await running.until(lambda data: data.state is ThermalState.CRITICAL)
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(NORMAL))
+        card.answer = seen(90)
+        await running.until(is_in(CRITICAL))
 
 
-async def test_a_driver_that_hangs_is_published_as_blind_and_starves_the_watchdog(
-    tmp_path: Path, driver: Driver, monkeypatch: pytest.MonkeyPatch
+async def test_what_is_decided_is_set_on_the_card(tmp_path: Path, card: StandInCard) -> None:
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(NORMAL))
+        assert card.applied == [UNTOUCHED]
+        card.answer = seen(80)
+        data = await running.until(is_in(ALERT))
+        assert data.batch_limit == 1
+        await running.happens(lambda: AT_ALERT in card.applied)
+
+
+async def test_what_was_set_is_looked_after_once_a_second_and_not_with_each_look(
+    tmp_path: Path, card: StandInCard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(service, "PUBLISH_EVERY_SECONDS", 0.05)
-    async with Running(tmp_path, driver) as running:
-        await running.until(lambda data: data.state is ThermalState.NORMAL)
-        driver.free.clear()
-        await running.until(lambda data: data.state is ThermalState.BLIND)
-        fed, sequence = len(running.listener.fed_at), _sequence(running)
-        await running.until(lambda data: _sequence(running) >= sequence + 5)
-        assert len(running.listener.fed_at) == fed
-        driver.free.set()
-        await running.until(lambda data: data.state is ThermalState.NORMAL)
+    monkeypatch.setattr(guard_module, "APPLY_EVERY_SECONDS", 3600.0)
+    async with guarding(tmp_path, card) as running:
+        await running.looks(10)
+        assert card.applied == [UNTOUCHED]
+        monkeypatch.setattr(guard_module, "APPLY_EVERY_SECONDS", 0.0)
+        await running.looks(3)
+        assert len(card.applied) >= 3
+
+
+async def test_what_the_driver_brings_is_told(tmp_path: Path, card: StandInCard) -> None:
+    async with guarding(tmp_path, card) as running:
+        await running.looks(1)
+        card.told.append(Happening(Event.XID, "GPU 0: its driver reports XID 79"))
+        await running.happens(lambda: "xid" in running.events)
+
+
+async def test_each_second_leaves_a_row_of_history(
+    tmp_path: Path, card: StandInCard, quick: None
+) -> None:
+    async with guarding(tmp_path, card) as running:
+        await running.happens(lambda: len(running.guard.history.after(0, 9)[0]) == 3)
+        rows, _ = running.guard.history.after(0, 1)
+        assert (rows[0].celsius, rows[0].limit_watts, rows[0].state) == (50, 350, NORMAL)
+
+
+# --- a card that can't be read
+
+
+async def test_a_driver_that_hangs_is_blind_starves_the_watchdog_and_adds_no_history(
+    tmp_path: Path, card: StandInCard, quick: None
+) -> None:
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(NORMAL))
+        card.free.clear()
+        data = await running.until(is_in(BLIND))
+        assert "the driver has not answered" in data.reason
+        assert data.temperature_celsius is None
+        assert (data.batch_limit, data.admission) == (1, "open")
+        fed, rows = running.listener.fed, len(running.guard.history.after(0, 3600)[0])
+        await running.publications(5)
+        assert running.listener.fed == fed
+        assert len(running.guard.history.after(0, 3600)[0]) == rows
+        assert running.events.count("sensor-lost") == 1
+        card.free.set()
+        await running.until(lambda data: data.temperature_celsius == 50)
+        await running.happens(lambda: running.listener.fed > fed)
+        assert running.events.count("sensor-regained") == 1
+
+
+async def test_three_seconds_are_what_blindness_takes(tmp_path: Path, card: StandInCard) -> None:
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(NORMAL))
+        card.free.clear()
+        data = await running.until(is_in(BLIND))
+        assert data.reason == "the driver has not answered for 3 s"
 
 
 async def test_a_driver_that_hangs_from_the_start_leaves_it_ready_and_blind(
-    tmp_path: Path, driver: Driver
+    tmp_path: Path, card: StandInCard, quick: None
 ) -> None:
-    driver.free.clear()
-    async with Running(tmp_path, driver) as running:
-        data = await running.until(lambda data: True)
-        assert data.state is ThermalState.BLIND
-        assert "not answered" in data.reason
+    card.free.clear()
+    async with guarding(tmp_path, card) as running:
+        data = await running.until(lambda data: "not answered" in data.reason)
+        assert data.state is BLIND
         assert running.listener.readies == 1
-        driver.free.set()
-        await running.until(lambda data: data.state is ThermalState.NORMAL)
+        card.free.set()
+        await running.until(lambda data: data.temperature_celsius == 50)
 
 
-@pytest.mark.parametrize(
-    ("trouble", "state"),
-    [(Trouble.NO_DRIVER, ThermalState.BLIND), (Trouble.LOST, ThermalState.LOST)],
-)
+@pytest.mark.parametrize(("trouble", "state"), [(Trouble.NO_DRIVER, BLIND), (Trouble.LOST, LOST)])
 async def test_without_its_card_it_is_ready_feeds_the_watchdog_and_looks_again(
     tmp_path: Path,
-    driver: Driver,
+    card: StandInCard,
+    quick: None,
     monkeypatch: pytest.MonkeyPatch,
     trouble: Trouble,
     state: ThermalState,
 ) -> None:
-    monkeypatch.setattr(service, "PUBLISH_EVERY_SECONDS", 0.02)
-    monkeypatch.setattr(service, "LOOK_AGAIN_SECONDS", 0.1)
-    driver.answer = not_seen(trouble, "not there")
-    async with Running(tmp_path, driver) as running:
-        data = await running.until(lambda data: driver.attempts >= 3)
+    monkeypatch.setattr(guard_module, "LOOK_AGAIN_SECONDS", 0.1)
+    card.answer = not_seen(trouble, "not there")
+    async with guarding(tmp_path, card) as running:
+        await running.looks(3)
+        data = await running.until(lambda data: True)
         assert (data.state, data.reason) == (state, "not there")
         assert running.listener.readies == 1
-        assert running.listener.fed_at
-        driver.answer = seen(50)
-        await running.until(lambda data: data.state is ThermalState.NORMAL)
+        assert running.listener.fed
+        card.answer = seen(50)
+        await running.until(lambda data: data.temperature_celsius == 50)
 
 
-async def test_a_folder_that_cannot_be_written_does_not_end_it(
-    tmp_path: Path, driver: Driver
+async def test_a_sensor_that_fails_for_a_moment_changes_nothing(
+    tmp_path: Path, card: StandInCard
 ) -> None:
-    folder = tmp_path / "thermal"
-    async with Running(folder, driver) as running:
-        await asyncio.wait_for(asyncio.to_thread(driver.wait_for_attempts, 5), DEADLINE_SECONDS)
-        assert running.listener.readies == 0
-        folder.mkdir()
-        await running.until(lambda data: True)
-        assert running.listener.readies == 1
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(NORMAL))
+        card.answer = not_seen(Trouble.SENSOR)
+        await running.looks(3)
+        card.answer = seen(51)
+        data = await running.until(lambda data: data.temperature_celsius == 51)
+        assert data.state is NORMAL
+        assert "sensor-lost" not in running.events
 
 
-async def test_its_status_names_card_heat_power_and_state(tmp_path: Path, driver: Driver) -> None:
-    async with Running(tmp_path, driver, note="the defaults hold") as running:
-        await running.until(lambda data: True)
-        assert running.listener.statuses[0] == (
-            "GPU 0 50 C, 300 of 350 W, normal (watching only): the defaults hold"
-        )
+async def test_a_sensor_that_fails_for_long_has_the_card_cooled(
+    tmp_path: Path, card: StandInCard, quick: None
+) -> None:
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(NORMAL))
+        card.answer = not_seen(Trouble.SENSOR, "unknown error")
+        data = await running.until(is_in(BLIND))
+        assert data.reason == "unknown error"
+        await running.happens(lambda: card.applied[-1] == AT_ALERT)
+        assert running.listener.fed
 
 
-def _sequence(running: Running) -> int:
-    return read_snapshot(running.file, ThermalData).sequence
+async def test_a_sensor_that_has_failed_before_the_start_has_the_card_cooled(
+    tmp_path: Path, card: StandInCard
+) -> None:
+    card.answer = not_seen(Trouble.SENSOR, "unknown error")
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(BLIND))
+        assert card.applied == [AT_ALERT]
+
+
+# --- overrides
+
+
+async def test_an_override_is_in_the_snapshot_at_once_and_on_the_card(
+    tmp_path: Path, card: StandInCard, rare: None
+) -> None:
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(NORMAL))
+        running.guard.lend(lease("critical"))
+        data = await running.until(is_in(CRITICAL))
+        assert data.reason.startswith("override: critical until ")
+        assert (data.admission, data.stop_requested) == ("paused", False)
+        await running.happens(lambda: card.applied[-1].power_limit_watts == 100)
+        assert "override-started" in running.events
+        running.guard.end_lease("cleared")
+        await running.until(is_in(NORMAL))
+        assert running.events[-2:] == ["override-ended", "thermal-state"]
+
+
+async def test_an_override_ends_by_itself(tmp_path: Path, card: StandInCard, quick: None) -> None:
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(NORMAL))
+        running.guard.lend(lease("alert", seconds=0.5))
+        await running.until(is_in(ALERT))
+        await running.until(is_in(NORMAL))
+        assert running.guard.lease is None
+        assert not (tmp_path / "0.lease.json").exists()
+        messages = [event.message for event in running.guard.chronicle.events]
+        assert "GPU 0: override to alert ended: its time is over" in messages
+
+
+async def test_an_override_outlives_its_guard(tmp_path: Path, card: StandInCard) -> None:
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(NORMAL))
+        running.guard.lend(lease("critical"))
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(CRITICAL))
+        running.guard.end_lease("cleared")
+        await running.until(is_in(NORMAL))
+
+
+async def test_an_override_that_cannot_be_kept_does_not_begin(
+    tmp_path: Path, card: StandInCard
+) -> None:
+    folder = tmp_path / "gone"
+    async with guarding(folder, card) as running:
+        await running.looks(1)
+        with pytest.raises(FileNotFoundError):
+            running.guard.lend(lease("critical"))
+        assert running.guard.lease is None
+        assert "override-started" not in running.events
+
+
+# --- releases
+
+
+async def test_a_released_card_is_restored_closed_and_left_alone(
+    tmp_path: Path, card: StandInCard, quick: None
+) -> None:
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(NORMAL))
+        running.guard.lend(lease("released"))
+        data = await running.until(is_in(RELEASED))
+        assert card.done == ["restore", "close"]
+        assert data.reason.startswith("released until ")
+        assert data.admission == "paused"
+        assert data.temperature_celsius is None
+        looks, applied, fed = card.looks, len(card.applied), running.listener.fed
+        await running.publications(20)  # well over what blindness takes
+        assert (card.looks, len(card.applied)) == (looks, applied)
+        assert card.done == ["restore", "close"]
+        await running.happens(lambda: running.listener.fed > fed)
+        data = await running.until(lambda data: True)
+        assert data.state is RELEASED
+
+
+async def test_a_released_card_is_published_no_more_often_than_another(
+    tmp_path: Path, card: StandInCard, quick: None
+) -> None:
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(NORMAL))
+        running.guard.lend(lease("released"))
+        await running.until(is_in(RELEASED))
+        await running.publications(int(2 * BLIND_SECONDS / PUBLISHED_SECONDS))
+        before = time.monotonic()
+        await running.publications(10)
+        assert time.monotonic() - before >= 8 * PUBLISHED_SECONDS
+
+
+async def test_a_release_is_in_the_snapshot_at_once(
+    tmp_path: Path, card: StandInCard, rare: None
+) -> None:
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(NORMAL))
+        running.guard.lend(lease("released"))
+        await running.until(is_in(RELEASED))
+        running.guard.end_lease("cleared")
+        await running.until(is_in(NORMAL))
+
+
+async def test_the_end_of_a_release_is_no_blindness(
+    tmp_path: Path, card: StandInCard, quick: None
+) -> None:
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(NORMAL))
+        running.guard.lend(lease("released", seconds=1.0))
+        await running.until(is_in(RELEASED))
+        await running.until(is_in(NORMAL))
+        states = [e.message for e in running.guard.chronicle.events if e.event == "thermal-state"]
+        assert states[-1] == "GPU 0: released -> normal"
+        assert "sensor-lost" not in running.events
+        assert "card-taken-back" in running.events
+
+
+async def test_a_card_that_is_taken_back_gets_nothing_back_before_it_is_read(
+    tmp_path: Path, card: StandInCard, quick: None
+) -> None:
+    card.answer = seen(80)
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(ALERT))
+        running.guard.lend(lease("released"))
+        await running.until(is_in(RELEASED))
+        assert card.done == ["keep", "close"]
+        applied = len(card.applied)
+        card.answer = not_seen(Trouble.SENSOR, "unknown error")
+        running.guard.end_lease("cleared")
+        await running.until(is_in(BLIND))
+        await running.happens(lambda: len(card.applied) > applied)
+        assert UNTOUCHED not in card.applied[applied:]
+        assert card.applied[applied].power_limit_watts == AT_ALERT.power_limit_watts
+
+
+async def test_a_driver_that_hangs_releases_nothing(
+    tmp_path: Path, card: StandInCard, quick: None
+) -> None:
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(NORMAL))
+        card.free.clear()
+        running.guard.lend(lease("released"))
+        await running.until(is_in(BLIND))
+        card.free.set()
+        await running.until(is_in(RELEASED))
+        assert card.done[-1] == "close"
+
+
+async def test_a_guard_that_starts_while_its_card_is_released_does_not_touch_it(
+    tmp_path: Path, card: StandInCard, quick: None
+) -> None:
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(NORMAL))
+        running.guard.lend(lease("released"))
+        await running.until(is_in(RELEASED))
+    looks = card.looks
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(RELEASED))
+        await running.publications(3)
+        assert card.looks == looks
+        assert card.applied[-1] == UNTOUCHED
+        running.guard.end_lease("cleared")
+        await running.until(is_in(NORMAL))
+
+
+async def test_an_override_ends_a_release(tmp_path: Path, card: StandInCard) -> None:
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(NORMAL))
+        running.guard.lend(lease("released"))
+        await running.until(is_in(RELEASED))
+        running.guard.lend(lease("alert"))
+        await running.until(is_in(ALERT))
+        assert "card-taken-back" in running.events
+        assert "sensor-lost" not in running.events
+
+
+# --- another configuration
+
+
+async def test_another_configuration_is_followed_at_once(
+    tmp_path: Path, card: StandInCard, rare: None
+) -> None:
+    async with guarding(tmp_path, card, note="the defaults hold") as running:
+        await running.until(is_in(NORMAL))
+        rules = Rules(CardWishes(alert_celsius=45.0, policy="stepped"))
+        await running.guard.reconfigure(rules, Options(max_batch=3), 0.03)
+        data = await running.until(is_in(ALERT))
+        assert (data.alert_celsius, data.safe_celsius) == (45, 39)
+        assert "the defaults hold" not in data.reason
+        assert card.options == Options(max_batch=3)
+        assert running.guard.sample_seconds == 0.03
+
+
+async def test_thresholds_that_do_not_suit_the_card_change_nothing(
+    tmp_path: Path, card: StandInCard
+) -> None:
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(NORMAL))
+        rules = Rules(CardWishes(critical_celsius=94.0, policy="stepped"))
+        with pytest.raises(ThresholdsError, match=r"critical_celsius 94 is above 90.*shutdown 95"):
+            await running.guard.reconfigure(rules, Options(max_batch=3), 0.03)
+        await running.looks(2)
+        assert running.guard.mind.rules == STEPPED
+        assert card.options is None
+        assert (running.published() or pytest.fail()).critical_celsius == 85
+
+
+# --- the end
+
+
+async def stopped(
+    folder: Path, card: StandInCard, state: ThermalState, forced: str = ""
+) -> list[str]:
+    """What was asked of a card by a guard that is stopped in ``state``; its last event, too."""
+    async with guarding(folder, card) as running:
+        if forced:
+            running.guard.lend(lease("critical"))
+        await running.until(is_in(state))
+    await running.guard.stop()
+    return card.done
+
+
+async def test_a_clean_stop_restores_and_closes(tmp_path: Path, card: StandInCard) -> None:
+    assert await stopped(tmp_path, card, NORMAL) == ["restore", "close"]
+
+
+async def test_a_clean_stop_keeps_what_cools_a_hot_card(tmp_path: Path, card: StandInCard) -> None:
+    card.answer = seen(80)
+    assert await stopped(tmp_path, card, ALERT) == ["keep", "close"]
+
+
+async def test_a_clean_stop_keeps_what_cools_a_blind_card(
+    tmp_path: Path, card: StandInCard
+) -> None:
+    card.answer = not_seen(Trouble.SENSOR)
+    assert await stopped(tmp_path, card, BLIND) == ["keep", "close"]
+
+
+async def test_an_override_keeps_nothing_on_a_cool_card_that_is_no_longer_guarded(
+    tmp_path: Path, card: StandInCard
+) -> None:
+    assert await stopped(tmp_path, card, CRITICAL, forced="critical") == ["restore", "close"]
+
+
+async def test_a_stop_that_comes_together_with_an_order_is_heeded(
+    tmp_path: Path, card: StandInCard
+) -> None:
+    async with guarding(tmp_path, card) as running:
+        await running.until(is_in(NORMAL))
+        running.guard.lend(lease("alert"))
+
+
+async def test_a_stop_while_the_driver_hangs_is_bounded_and_said(
+    tmp_path: Path, card: StandInCard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard_module, "STOP_SECONDS", 0.2)
+    async with guarding(tmp_path, card, thawed=False) as running:
+        await running.until(is_in(NORMAL))
+        card.free.clear()
+        await running.happens(lambda: card.is_waiting)
+    await running.guard.stop()
+    last = list(running.guard.chronicle.events)[-1]
+    assert last.event == "thermal-refused"
+    assert last.message == (
+        "GPU 0: the driver has not answered: what was set could not be put back"
+    )
+    assert card.done == []
+    card.free.set()

@@ -1,113 +1,130 @@
+"""What the guard knows of its card: states, blindness, counters, since."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuwarden.thermal.observation import Observation, Trouble, implausible
-from gpuwarden.thermal.view import View, age, status_line, take, thermal_data
+from gpuwarden.thermal.view import (
+    BLIND_AFTER_SECONDS,
+    STARTING,
+    View,
+    blindness,
+    judged,
+    take,
+    taken_back,
+)
 from gpuwarden.values import ThermalState
-from tests.unit.thermal.readings import CARD, not_seen, seen
+from tests.unit.thermal.readings import CARD, judgement, not_seen, seen, view_of
 
 NORMAL, ALERT, CRITICAL = ThermalState.NORMAL, ThermalState.ALERT, ThermalState.CRITICAL
+RECOVERING, RELEASED = ThermalState.RECOVERING, ThermalState.RELEASED
 BLIND, LOST = ThermalState.BLIND, ThermalState.LOST
 
 
-def after(*observations: Observation, period: float = 0.2) -> View:
-    view = View(0, 0.0, 0)
-    for number, observation in enumerate(observations, 1):
-        view = take(view, observation, number * period, number)
+def through(*states: ThermalState, view: View | None = None) -> View:
+    """A card that goes from one state to the next, one a microsecond."""
+    view = view or View(0, 0.0, 0)
+    for moment, state in enumerate(states, 1):
+        view = judged(view, judgement(state), moment)
     return view
 
 
-def states(*celsius: float) -> list[ThermalState]:
-    return [after(*map(seen, celsius[: count + 1])).state for count in range(len(celsius))]
+def counted(*states: ThermalState) -> tuple[int, int]:
+    view = through(*states)
+    return view.throttles, view.recoveries
 
 
-def test_the_states_follow_the_cards_thresholds() -> None:
-    assert states(40, 77, 78, 84, 85, 90) == [NORMAL, NORMAL, ALERT, ALERT, CRITICAL, CRITICAL]
+def test_nothing_is_known_at_the_start_and_one_request_at_a_time_is_safe() -> None:
+    view = View(0, 10.0, 0)
+    assert (view.state, view.judgement.reason) == (BLIND, "starting")
+    assert STARTING.settings.batch_limit == 1
+    assert blindness(view, 12.9) == (BLIND, "starting")
 
 
-def test_alert_ends_at_safe_and_not_before() -> None:
-    assert states(78, 77, 73, 72, 77) == [ALERT, ALERT, ALERT, NORMAL, NORMAL]
-    assert states(85, 84, 73, 72) == [CRITICAL, ALERT, ALERT, NORMAL]
-
-
-def test_a_hot_memory_counts_as_a_hot_die_does() -> None:
-    assert after(seen(50, memory=88)).state is ALERT
-    view = after(seen(50, memory=95))
-    assert view.state is CRITICAL
-    assert view.reason == "memory 95 C, critical is 95 C"
-
-
-def test_a_card_without_a_memory_sensor_is_judged_by_its_die() -> None:
-    assert after(seen(50, memory=None)).state is NORMAL
-
-
-def test_a_sensor_error_is_borne_for_three_seconds() -> None:
-    view = after(seen(50))
-    assert take(view, not_seen(Trouble.SENSOR), 3.1, 2).state is NORMAL
-    blind = take(view, not_seen(Trouble.SENSOR, "unknown error"), 3.2, 3)
-    assert (blind.state, blind.reason) == (BLIND, "unknown error")
+def test_a_driver_that_never_answered_is_blindness_after_three_seconds() -> None:
+    view = View(0, 10.0, 0)
+    assert blindness(view, 13.0) == (BLIND, "the driver has not answered for 3 s")
+    assert blindness(view, 71.4) == (BLIND, "the driver has not answered for 61 s")
 
 
 def test_silence_of_three_seconds_is_blindness() -> None:
-    view = after(seen(50))
-    assert age(view, 3.1, 2).state is NORMAL
-    blind = age(view, 3.3, 3)
-    assert blind.state is BLIND
-    assert blind.reason == "the driver has not answered for 3 s"
-    assert thermal_data(blind).temperature_celsius is None
+    view = view_of(50)
+    assert blindness(view, 1.0 + BLIND_AFTER_SECONDS - 0.1) is None
+    found = blindness(view, 1.0 + BLIND_AFTER_SECONDS)
+    assert found == (BLIND, "the driver has not answered for 3 s")
 
 
-def test_a_driver_that_never_answered_is_starting_then_blind() -> None:
-    view = View(0, 10.0, 0)
-    assert age(view, 11.0, 1).reason == "starting"
-    assert "not answered" in age(view, 13.0, 2).reason
+def test_a_sensor_error_is_borne_for_three_seconds() -> None:
+    view = take(view_of(50), not_seen(Trouble.SENSOR, "unknown error"), 2.0)
+    assert blindness(view, 3.9) is None
+    assert view.seen is not None
+    assert blindness(view, 4.0) == (BLIND, "unknown error")
+
+
+def test_a_sensor_that_fails_at_the_first_look_is_blindness_at_once() -> None:
+    view = take(View(0, 0.0, 0), not_seen(Trouble.SENSOR, "no sensor"), 0.1)
+    assert blindness(view, 0.1) == (BLIND, "no sensor")
+
+
+def test_a_blind_card_shows_no_old_reading() -> None:
+    assert judged(view_of(50), judgement(BLIND), 2).seen is None
+    assert judged(view_of(50), judgement(LOST), 2).seen is None
+    assert judged(view_of(50), judgement(RELEASED), 2).seen is None
+    assert judged(view_of(50), judgement(CRITICAL), 2).seen is not None
 
 
 def test_sight_comes_back_with_the_next_sample() -> None:
-    blind = age(after(seen(50)), 60.0, 2)
-    assert take(blind, seen(51), 60.2, 3).state is NORMAL
+    blind = judged(view_of(50), judgement(BLIND), 2)
+    assert blindness(blind, 60.0) is not None
+    assert blindness(take(blind, seen(51), 60.0), 60.0) is None
 
 
 def test_a_lost_card_is_lost_at_once_and_until_seen() -> None:
-    lost = after(seen(50), not_seen(Trouble.LOST, "fell off the bus"))
-    assert (lost.state, lost.reason) == (LOST, "fell off the bus")
-    assert age(lost, 100.0, 9).state is LOST
-    assert take(lost, seen(50), 100.2, 10).state is NORMAL
+    view = take(view_of(50), not_seen(Trouble.LOST, "fell off the bus"), 1.2)
+    assert blindness(view, 1.2) == (LOST, "fell off the bus")
+    assert blindness(view, 500.0) == (LOST, "fell off the bus")
+    assert blindness(take(view, seen(50), 500.2), 500.2) is None
 
 
 @pytest.mark.parametrize("trouble", [Trouble.NO_DRIVER, Trouble.NO_PLAN])
-def test_without_driver_or_plan_it_is_blind_and_says_why(trouble: Trouble) -> None:
-    view = after(not_seen(trouble, "why"))
-    assert (view.state, view.reason) == (BLIND, "why")
+def test_without_driver_or_plan_it_is_blind_at_once_and_says_why(trouble: Trouble) -> None:
+    assert blindness(take(view_of(50), not_seen(trouble, "why"), 1.2), 1.2) == (BLIND, "why")
+
+
+def test_a_card_that_is_taken_back_has_the_usual_time_to_be_read() -> None:
+    released = judged(
+        take(view_of(50), not_seen(Trouble.LOST), 1.2), judgement(RELEASED, "released"), 2
+    )
+    back = taken_back(released, 600.0)
+    assert blindness(back, 602.9) is None
+    assert blindness(back, 603.0) == (BLIND, "the driver has not answered for 3 s")
+
+
+def test_the_card_is_named_whether_or_not_it_answers() -> None:
+    assert take(View(0, 0.0, 0), not_seen(Trouble.LOST), 1.0).card == CARD
 
 
 def test_since_is_the_moment_of_the_last_change() -> None:
-    assert after(seen(50), seen(51), seen(80), seen(81)).since_unix_microseconds == 3
+    assert through(NORMAL, NORMAL, ALERT, ALERT, ALERT).since_unix_microseconds == 3
 
 
-def test_all_that_was_seen_is_published() -> None:
-    data = thermal_data(after(seen(71)))
-    assert (data.uuid, data.pci_address, data.numa_node) == (CARD.uuid, CARD.pci_address, 1)
-    assert (data.temperature_celsius, data.memory_temperature_celsius) == (71, 40)
-    assert (data.power_watts, data.power_limit_watts) == (300, 350)
-    assert (data.vram_used_bytes, data.vram_total_bytes) == (1, 2)
-    assert (data.alert_celsius, data.critical_celsius, data.safe_celsius) == (78, 85, 72)
-    assert data.clock_event_reasons == ["idle"]
-    assert data.recovery_action == "none"
-    assert set(data.actuators.values()) == {"not in this version: watching only"}
+def test_a_throttle_is_counted_once_from_normal_to_normal() -> None:
+    assert counted(NORMAL, NORMAL) == (0, 0)
+    assert counted(NORMAL, ALERT, CRITICAL, ALERT) == (1, 0)
+    assert counted(NORMAL, ALERT, RECOVERING, ALERT, RECOVERING, NORMAL) == (1, 1)
+    assert counted(NORMAL, CRITICAL, NORMAL, ALERT, RECOVERING, NORMAL) == (2, 2)
 
 
-def test_the_status_line_can_be_read_by_a_human() -> None:
-    line = status_line(thermal_data(after(seen(71))), simulated=False)
-    assert line == "GPU 0 71 C, 300 of 350 W, normal (watching only)"
-    line = status_line(thermal_data(after(not_seen(Trouble.LOST))), simulated=True)
-    assert line == "SIMULATED GPU 0 lost (watching only): it is broken"
+def test_blindness_meanwhile_changes_no_count() -> None:
+    assert counted(NORMAL, BLIND, NORMAL, LOST, NORMAL, RELEASED, NORMAL) == (0, 0)
+    assert counted(NORMAL, ALERT, BLIND, ALERT, BLIND, NORMAL) == (1, 1)
 
 
-def test_a_note_is_said_with_every_state() -> None:
-    data = thermal_data(after(seen(80)), "the configuration was refused")
-    assert data.reason == "die 80 C, alert is 78 C; the configuration was refused"
+def test_what_a_former_life_has_held_is_not_counted_again() -> None:
+    view = View(0, 0.0, 0, throttles=3, recoveries=2, held=True)
+    assert through(ALERT, view=view).throttles == 3
+    assert through(ALERT, NORMAL, view=view).recoveries == 3
 
 
 def test_what_no_die_can_have_is_no_reading() -> None:
@@ -123,13 +140,20 @@ observations = st.one_of(
 
 
 @given(st.lists(observations, min_size=1, max_size=30), st.floats(0.01, 5))
-def test_critical_heat_is_never_shown_as_less(seq: list[Observation], period: float) -> None:
+def test_no_reading_is_trusted_for_longer_than_three_seconds(
+    looks: list[Observation], period: float
+) -> None:
     view = View(0, 0.0, 0)
-    for number, observation in enumerate(seq, 1):
-        view = take(view, observation, number * period, number)
-        data = thermal_data(view)
-        if data.temperature_celsius is not None and data.temperature_celsius >= 85:
-            assert data.state is CRITICAL
-        if data.state in (BLIND, LOST):
-            assert data.temperature_celsius is None
-            assert data.reason
+    for number, observation in enumerate(looks, 1):
+        now = number * period
+        view = take(view, observation, now)
+        found = blindness(view, now)
+        if found is not None:
+            assert found[0] in (BLIND, LOST)
+            assert found[1]
+            view = judged(view, judgement(*found), number)
+            assert view.seen is None
+        else:
+            assert view.seen is not None
+            assert now - view.seen_at < BLIND_AFTER_SECONDS
+            view = judged(view, judgement(NORMAL), number)
