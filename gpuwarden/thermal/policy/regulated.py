@@ -135,7 +135,8 @@ class Regulated:
             lowered_at=self._power.pen.lowered_at,
             raised_at=self._power.pen.raised_at,
         )
-        settings = self._with_fresh_batches(reading.at_seconds, limited, settings)
+        if not self._is_helpless:  # there a batch costs answers and cools nothing
+            settings = self._with_fresh_batches(reading.at_seconds, limited, settings)
         return Judgement(state, self._reason(state, settings, sensor.name, sensor.alert), settings)
 
     def _is_at_alert(self, reading: Reading) -> bool:
