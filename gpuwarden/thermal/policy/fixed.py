@@ -18,7 +18,7 @@ def alert_settings(authority: Authority) -> Settings:
         clock = max(lowest, int(ALERT_CLOCK_SHARE * highest))
     limit = None
     if authority.original_watts is not None:
-        limit = ALERT_POWER_SHARE * authority.original_watts
+        limit = round(ALERT_POWER_SHARE * authority.original_watts, 1)
         limit = min(authority.original_watts, max(authority.minimum_watts, limit))
     helpless = limit is None and clock is None
     return Settings(
