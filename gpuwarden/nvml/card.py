@@ -20,6 +20,7 @@ from gpuwarden.nvml.errors import (
 from gpuwarden.nvml.limits import CardLimits, Offsets, combine
 from gpuwarden.nvml.vocabulary import (
     Architecture,
+    Clock,
     Field,
     PowerKind,
     Threshold,
@@ -64,6 +65,7 @@ class Sample:
     power_kind: PowerKind
     utilization: float | None
     clock_event_reasons: tuple[str, ...]
+    sm_clock_mhz: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,7 @@ class CardReader:
             power_kind=power_kind,
             utilization=None if utilization is None else utilization.gpu / 100,
             clock_event_reasons=clock_event_reasons(self._clock_event_bits()),
+            sm_clock_mhz=self._sm_clock_mhz(),
         )
 
     def condition(self) -> Condition:
@@ -233,6 +236,11 @@ class CardReader:
         function = "nvmlDeviceGetViolationStatus"
         found = self._tolerant(f"{function} {kind.name}", lambda: self._call(function, int(kind)))
         return None if found is None else _seconds(found.violationTime)
+
+    def _sm_clock_mhz(self) -> float | None:
+        read = partial(self._call, "nvmlDeviceGetClockInfo", int(Clock.SM))
+        value = self._tolerant("SM clock", read)
+        return None if value is None else float(value)
 
     def _clock_event_bits(self) -> int:
         for function in (

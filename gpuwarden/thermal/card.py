@@ -1,8 +1,8 @@
 """The guarded card as the service sees it: look at it, set it, put it back, let go of it.
 
 Everything here runs in the driver's thread, where any call may hang for ever, and never raises for
-what a driver, a disk or somebody else may do. What happened meanwhile is fetched with
-:meth:`GuardedCard.happenings` from whichever thread tells it.
+what a driver, a disk or somebody else may do. What the last calls have left behind (authority,
+reasons, happenings and the like) may be asked for from any thread.
 """
 
 import logging
@@ -75,30 +75,35 @@ class GuardedCard:
 
     def authority(self) -> Authority:
         """What can be moved on the card now; nothing while it is not open."""
-        if self._actuators is None:
+        actuators = self._actuators
+        if actuators is None:
             return Authority(max_batch=self._options.max_batch)
-        return self._actuators.authority()
+        return actuators.authority()
 
     def reasons(self) -> dict[str, str]:
         """Why an actuator is missing, by its contract name; empty where it is there."""
-        if self._actuators is None:
+        actuators = self._actuators
+        if actuators is None:
             return dict.fromkeys(NAMES, "") | dict.fromkeys(NAMES[:3], NOT_OPEN)
-        return self._actuators.reasons()
+        return actuators.reasons()
 
     @property
     def original_watts(self) -> float | None:
         """The administrator's power limit; None while it is not known."""
-        return None if self._actuators is None else self._actuators.original_watts
+        actuators = self._actuators
+        return None if actuators is None else actuators.original_watts
 
     @property
     def sm_lock_mhz(self) -> int | None:
         """The highest SM clock that a lock of ours allows; None without one."""
-        return None if self._actuators is None else self._actuators.sm_lock_mhz
+        actuators = self._actuators
+        return None if actuators is None else actuators.sm_lock_mhz
 
     @property
     def writes(self) -> int:
         """How often a setting was changed since the start."""
-        return self._former_writes + (self._actuators.writes if self._actuators else 0)
+        actuators = self._actuators
+        return self._former_writes + (0 if actuators is None else actuators.writes)
 
     def restore(self, keep_safe: bool = False) -> tuple[Happening, ...]:
         """Put everything back, read back; says what could not be.
@@ -137,8 +142,7 @@ class GuardedCard:
         assert card is not None, "asked before"
         self._opened = self._sampler.opened
         uuid = self._sampler.name.uuid
-        if self._ledger is None or self._teller.uuid != uuid:
-            self._teller.uuid = uuid
+        if self._ledger is None or self._ledger.record.uuid != uuid:
             store = OriginalsStore(uuid, self._places)
             self._ledger = Ledger(store, self._teller, lambda: Here(uuid, boot_id(), driver_load()))
         self._actuators = Actuators(

@@ -74,6 +74,7 @@ def reading_of(seen: Seen, at_seconds: float) -> Reading:
         memory_celsius=sample.memory_temperature_celsius,
         power_watts=sample.power_watts,
         power_averaged=sample.power_kind is PowerKind.AVERAGE,
+        sm_clock_mhz=sample.sm_clock_mhz,
         slowed_by_hardware=seen.slowed_by_hardware,
     )
 

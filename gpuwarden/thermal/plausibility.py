@@ -1,9 +1,9 @@
 """Which readings of a sensor can be believed. Pure, but for the memory of one sensor.
 
 A die follows its power within a second: an H200 went from 41 to 60 C between one second and the
-next, and back. So a jump is no fault as long as power moved with it, seen over the second and a
-half around it, since NVML's average lags the die. Unseen within that average, a card at half duty
-with a period of 0.1 s still swings by 12 C. Only what is beyond both is doubted.
+next, and back. So a jump is no fault as long as power moved with it, seen over the seconds around
+it, since NVML's average lags the die. Unseen within that average, a card at half duty with a period
+of 0.1 s still swings by 12 C. Only what is beyond both is doubted.
 
 Doubt never lasts: a new level that persists is taken, a hotter one soon (the second hot reading
 within a few seconds is refused at most, so a card that swings can't hide its peaks), a cooler one
@@ -19,11 +19,13 @@ UNEXPLAINED_CELSIUS = 15.0
 # What a step of the whole power limit moves a die by: 24 C on an H200 (0.034 C/W), 16 C on a 3090,
 # 35 C on the largest card of which figures are known; and something over.
 FULL_STEP_CELSIUS = 40.0
-POWER_WINDOW_SECONDS = 1.5
+# Two samples of the slowest rate (1 Hz), and a bit: a step between two of them is still seen.
+POWER_WINDOW_SECONDS = 2.5
 AVERAGING_SECONDS = 1.0
-FORGOTTEN_AFTER_SECONDS = 2.0  # after a gap that long anything may have happened
+# After so long without a reading that could be believed anything may have happened. Half of the
+# 3 s after which a card counts as blind.
+FORGOTTEN_AFTER_SECONDS = 1.5
 HOTTER_REFUSALS, COOLER_REFUSALS = 2, 8
-REFUSED_FOR_SECONDS = 2.0  # less than the 3 s after which a card counts as blind
 REFUSALS_COUNT_FOR_SECONDS = 10.0
 
 # How far the margin that the card names may be from the one that follows from its die: both are
@@ -97,7 +99,7 @@ class Jumps:
         most = HOTTER_REFUSALS if jump > 0 else COOLER_REFUSALS
         while refused and at - refused[0] > REFUSALS_COUNT_FOR_SECONDS:
             refused.popleft()
-        if len(refused) >= most or (refused and at - self._at > REFUSED_FOR_SECONDS):
+        if len(refused) >= most:
             return True
         refused.append(at)
         return False

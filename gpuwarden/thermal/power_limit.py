@@ -108,14 +108,7 @@ class PowerLimit:
         :raises CardLostError: the card is gone. DriverMissingError: the driver is.
         """
         live = self._read()
-        record = self._ledger.record
-        if live is None or live == self._live:
-            return False
-        if self._live is None and (record.names(live) or live == record.original_milliwatts):
-            self._live = live  # our own write, which could not be read back at the time
-            return False
-        self._take_over(live)
-        return True
+        return live is not None and self._notice(live)
 
     def set(self, watts: float | None) -> None:
         """Limit the card to so many watts or as little more as it takes; None: the original.
@@ -131,13 +124,13 @@ class PowerLimit:
             if self.reason or target is None or target in (self._asked, self._live):
                 return
             self._record_next(target)
-            if self.check():
-                continue
-            if self._read() is None:
+            live = self._read()
+            if live is None:
                 self._refuse("the limit that it has can't be read")
-            else:
+                return
+            if not self._notice(live):
                 self._write(target)
-            return
+                return
 
     def restore(self) -> bool:
         """Put the original back, whether or not writing has failed before, and read it back.
@@ -158,6 +151,17 @@ class PowerLimit:
         self.reason = ""
         self._write(original)
         return self._live == original
+
+    def _notice(self, live: int) -> bool:
+        """Whether somebody else has set the limit that the card has."""
+        record = self._ledger.record
+        if live == self._live:
+            return False
+        if self._live is None and (record.names(live) or live == record.original_milliwatts):
+            self._live = live  # our own write, which could not be read back at the time
+            return False
+        self._take_over(live)
+        return True
 
     def _target(self, watts: float | None) -> int | None:
         """What to ask for: whole watts, which boards round least, but the original as it was."""
@@ -187,7 +191,7 @@ class PowerLimit:
             if live is not None and live != before:
                 self._after_write(target, live)
                 return
-            self._live = live
+            self._live = self._asked = live
             if live is not None:
                 self._ledger.save(next_milliwatts=None)
             self._refuse(str(error))

@@ -120,8 +120,8 @@ class Sampler:
         self.limits = card.reader.limits()
         for note in self.limits.notes:
             log.warning("GPU %d: %s", self._gpu_index, note)
-        if self.opened == 0 or self._teller.uuid != self.name.uuid:
-            self._memory_read_at = None
+        if self._teller.uuid != self.name.uuid:
+            self._memory_read_at = None  # another card may have no such sensor
         self._teller.uuid = self.name.uuid
         self.card = card
         self.opened += 1

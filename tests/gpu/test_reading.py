@@ -4,8 +4,10 @@ from collections.abc import Iterator
 
 import pytest
 
+from gpuwarden.nvml import calls
 from gpuwarden.nvml.errors import CardLostError, NvmlError
 from gpuwarden.nvml.library import DRIVER_LIBRARY, DRIVER_VERSION_FILE, Library, Session
+from gpuwarden.nvml.vocabulary import Field
 
 
 @pytest.fixture
@@ -43,6 +45,36 @@ def test_a_sample_is_plausible_and_its_limits_are_in_order(session: Session) -> 
         known = [limits.maximum_operating_celsius, limits.slowdown_celsius, limits.shutdown_celsius]
         told = [celsius for celsius in known if celsius is not None]
         assert told == sorted(told)
+
+
+def test_what_can_be_set_is_read_without_setting_it(session: Session) -> None:
+    for card in session.cards().cards:
+        opened = session.open_whole_card(card.uuid)
+        limits, condition = opened.reader.limits(), opened.reader.condition()
+        limit = opened.control.power_limit_milliwatts()
+        clocks, memory = opened.control.sm_clocks(), opened.control.memory_clocks_mhz()
+        print(limit, clocks, memory, condition.counters, condition.margin_celsius)
+        assert limits.power_minimum_watts is not None
+        assert limits.power_maximum_watts is not None
+        assert limits.power_minimum_watts <= limit / 1000 <= limits.power_maximum_watts
+        fields, _ = calls.field_values(
+            "test", opened.reader._handle, (Field.POWER_LIMIT_REQUESTED_MILLIWATTS,)
+        )
+        assert list(fields.values()) in ([], [limit]), "the field and the getter are one value"
+        assert clocks is not None
+        assert 0 < clocks.lowest_mhz < clocks.highest_mhz
+        assert memory == tuple(sorted(memory, reverse=True))
+        assert opened.control.sm_clock_mhz() <= clocks.highest_mhz
+        assert condition.counters.software_power_cap_seconds is not None
+        assert condition.counters.hardware_thermal_seconds is not None
+
+
+def test_events_are_waited_for_without_waiting(session: Session) -> None:
+    for card in session.cards().cards:
+        events = session.open_whole_card(card.uuid).events
+        assert events.drain() == ()
+        assert events.drain() == ()
+        events.close()
 
 
 def test_a_card_that_is_not_there_is_lost(session: Session) -> None:

@@ -3,7 +3,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from gpuwarden.nvml.card import CardReader, identify
+from gpuwarden.nvml.card import CardReader, ClockEventCounters, identify
 from gpuwarden.nvml.errors import CardLostError, DriverError, NvmlError
 from gpuwarden.nvml.vocabulary import PowerKind
 from tests.unit.nvml.driver import LOST, NOT_SUPPORTED, UNKNOWN, Fails, StandInDriver
@@ -165,3 +165,55 @@ def test_every_error_is_one_of_ours(attach: Any) -> None:
         attach(StandInDriver(answers))
         with pytest.raises(NvmlError, match="card 1: nvmlDeviceGetUUID"):
             identify("card 1", pynvml.c_nvmlDevice_t())
+
+
+def test_counters_are_seconds_and_the_margin_is_read_with_them(attach: Any) -> None:
+    counted = {74: 1_500_000_000, 269: 2_000_000_000, 270: 0, 271: 250_000_000}
+    condition = attach(StandInDriver(H200, H200_FIELDS | counted)).condition()
+    assert condition.counters == ClockEventCounters(1.5, 2.0, 0.0, 0.25)
+    assert condition.margin_celsius == 49
+
+
+def test_an_older_driver_counts_by_policy(attach: Any) -> None:
+    def violation(handle: object, policy: Any, output: object) -> dict[str, int]:
+        return {
+            "referenceTime": 1,
+            "violationTime": {0: 3_000_000_000, 1: 500_000_000}[policy.value],
+        }
+
+    answers = changed(nvmlDeviceGetViolationStatus=violation)
+    condition = attach(StandInDriver(answers, H200_FIELDS)).condition()
+    assert condition.counters == ClockEventCounters(3.0, 0.5, None, None)
+
+
+@pytest.mark.parametrize(
+    ("generation", "compute", "kind"),
+    [
+        (6, (7, 5), PowerKind.INSTANTANEOUS),  # Turing
+        (7, (8, 0), PowerKind.INSTANTANEOUS),  # GA100
+        (7, (8, 6), PowerKind.AVERAGE),
+        (9, (9, 0), PowerKind.AVERAGE),
+    ],
+)
+def test_power_usage_is_an_average_from_ampere_on_but_for_ga100(
+    attach: Any, generation: int, compute: tuple[int, int], kind: PowerKind
+) -> None:
+    answers = changed(
+        nvmlDeviceGetPowerUsage=200_000,
+        nvmlDeviceGetArchitecture=generation,
+        nvmlDeviceGetCudaComputeCapability=compute,
+    )
+    sample = attach(StandInDriver(answers, {})).sample()
+    assert (sample.power_watts, sample.power_kind) == (200, kind)
+
+
+def test_watts_that_cannot_be_are_not_believed(attach: Any) -> None:
+    answers = changed(nvmlDeviceGetPowerUsage=130_000)
+    driver = StandInDriver(answers, H200_FIELDS | {186: 1_100_000})
+    reader = attach(driver)
+    reader.limits()
+    assert (reader.sample().power_watts, reader.sample().power_kind) == (130, PowerKind.AVERAGE)
+    driver.answers = changed(nvmlDeviceGetPowerUsage=0)
+    assert reader.sample().power_watts is None
+    driver.fields = H200_FIELDS | {186: 1_000_000}
+    assert reader.sample().power_watts == 1000, "a peak above the limit is real"

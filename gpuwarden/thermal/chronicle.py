@@ -1,0 +1,99 @@
+"""What happens to one card: told to the journal, and the last of it kept for who asks."""
+
+import logging
+import time
+from collections import deque
+
+from gpuwarden.control.requests import ThermalEvent
+from gpuwarden.systemd.events import Event, tell
+from gpuwarden.thermal.happening import Happening
+from gpuwarden.thermal.thresholds import Thresholds
+from gpuwarden.thermal.view import View
+from gpuwarden.values import ThermalState
+
+KEPT_EVENTS = 50
+UNSEEN = (ThermalState.BLIND, ThermalState.LOST)
+LEVELS = {
+    ThermalState.NORMAL: logging.INFO,
+    ThermalState.RECOVERING: logging.INFO,
+    ThermalState.RELEASED: logging.WARNING,
+    ThermalState.ALERT: logging.WARNING,
+    ThermalState.CRITICAL: logging.ERROR,
+    ThermalState.BLIND: logging.ERROR,
+    ThermalState.LOST: logging.ERROR,
+}
+
+
+class Chronicle:
+    """Tells and remembers.
+
+    :ivar events: the last ones, oldest first.
+    """
+
+    def __init__(self, gpu_index: int) -> None:
+        self._gpu_index = gpu_index
+        self._sight_lost = False
+        self.events: deque[ThermalEvent] = deque(maxlen=KEPT_EVENTS)
+
+    def happened(self, happening: Happening) -> None:
+        """Tell what the driver's thread has brought."""
+        tell(happening.event, happening.message, happening.level, **happening.fields)
+        self._remember(happening.event, happening.message)
+
+    def tell(
+        self, view: View, event: Event, text: str, level: int = logging.INFO, **fields: object
+    ) -> None:
+        """Tell something about the card, with the fields that every such event carries."""
+        known: dict[str, object] = {"GPU": self._gpu_index, "GPU_UUID": view.card.uuid}
+        if view.seen is not None:
+            known["TEMPERATURE_CELSIUS"] = view.seen.sample.temperature_celsius
+            known["POWER_LIMIT_WATTS"] = view.seen.condition.power_limit_watts
+        message = f"GPU {self._gpu_index}: {text}"
+        tell(event, message, level, **known, **fields)
+        self._remember(event, message)
+
+    def changed(self, before: View, after: View) -> None:
+        """Tell a change of state, of sight, and that workers must go."""
+        old, new, reason = before.state, after.state, after.judgement.reason
+        if old != new:
+            text = f"{old.value} -> {new.value}" + (f" ({reason})" if reason else "")
+            self.tell(
+                after,
+                Event.THERMAL_STATE,
+                text,
+                LEVELS[new],
+                STATE_OLD=old.value,
+                STATE_NEW=new.value,
+                REASON=reason,
+            )
+            self._changed_sight(after, new in UNSEEN and old not in UNSEEN)
+        stop = after.judgement.settings.stop_requested
+        if stop and not before.judgement.settings.stop_requested:
+            text = "cooling is not enough: its workers must stop"
+            self.tell(after, Event.STOP_REQUESTED, text, logging.ERROR, REASON=reason)
+
+    def _changed_sight(self, after: View, lost: bool) -> None:
+        if lost:
+            self._sight_lost = True
+            reason = after.judgement.reason
+            self.tell(after, Event.SENSOR_LOST, reason, logging.ERROR, REASON=reason)
+        elif self._sight_lost and after.state not in UNSEEN:
+            self._sight_lost = False
+            self.tell(after, Event.SENSOR_REGAINED, "it can be read again")
+
+    def thresholds(self, view: View, thresholds: Thresholds, refusal: str) -> None:
+        """Tell what the card is held to, and why it is not what was configured."""
+        if refusal:
+            text = f"the configured thresholds are refused, the card's own hold: {refusal}"
+            self.tell(view, Event.THERMAL_THRESHOLDS_REFUSED, text, logging.ERROR, REASON=refusal)
+        text = (
+            f"alert {thresholds.alert_celsius:.0f} C, critical {thresholds.critical_celsius:.0f} "
+            f"C, safe {thresholds.safe_celsius:.0f} C"
+        )
+        text += "".join(f"; {note}" for note in thresholds.notes)
+        self.tell(view, Event.THERMAL_THRESHOLDS, text)
+
+    def _remember(self, event: Event, message: str) -> None:
+        now = time.time_ns() // 1000
+        found = ThermalEvent(unix_microseconds=now, event=event.label, message=message)
+        self.events.append(found)

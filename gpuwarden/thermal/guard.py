@@ -1,0 +1,341 @@
+"""The loop round one card: look, decide, set, publish; and what operators may ask of it."""
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from gpuwarden.control.snapshot import (
+    SnapshotError,
+    SnapshotWriter,
+    boot_id,
+    boottime_nanoseconds,
+    read_snapshot,
+)
+from gpuwarden.control.states import ThermalData
+from gpuwarden.systemd.events import Event
+from gpuwarden.systemd.notify import Notifier
+from gpuwarden.thermal.actuators import Options
+from gpuwarden.thermal.chronicle import Chronicle
+from gpuwarden.thermal.decision import Authority, Judgement, Settings
+from gpuwarden.thermal.driver import DriverThread
+from gpuwarden.thermal.happening import Happening
+from gpuwarden.thermal.history import History
+from gpuwarden.thermal.lease import Lease
+from gpuwarden.thermal.lease_store import LeaseStore
+from gpuwarden.thermal.mind import Mind, Rules
+from gpuwarden.thermal.observation import NotSeen, Observation, Seen, Trouble, reading_of
+from gpuwarden.thermal.publication import CardFacts, status_line, thermal_data
+from gpuwarden.thermal.view import BLIND_AFTER_SECONDS, View, judged, take
+from gpuwarden.values import ThermalState
+
+log = logging.getLogger(__name__)
+
+PUBLISH_EVERY_SECONDS = 1.0
+APPLY_EVERY_SECONDS = 1.0  # also what didn't change: a refused write is tried again
+LOOK_AGAIN_SECONDS = 10.0  # design: a lost card or a missing driver is looked for that often
+LOOK_FOR_PLAN_SECONDS = 1.0  # reading a file costs nothing
+STOP_SECONDS = 5.0  # for the last calls to the driver, which may never return
+# In these a card would heat up again if it got everything back.
+HOT = (ThermalState.ALERT, ThermalState.CRITICAL, ThermalState.BLIND)
+
+Result = TypeVar("Result")
+
+
+class Guarded(Protocol):
+    """A card as :class:`gpuwarden.thermal.card.GuardedCard` is one."""
+
+    def look(self) -> Observation:
+        """Look at it once."""
+
+    def apply(self, settings: Settings) -> tuple[Happening, ...]:
+        """Bring settings about."""
+
+    def happenings(self) -> tuple[Happening, ...]:
+        """What has happened meanwhile."""
+
+    def configure(self, options: Options) -> None:
+        """Go by other options."""
+
+    def authority(self) -> Authority:
+        """What can be moved."""
+
+    def reasons(self) -> dict[str, str]:
+        """Why an actuator is missing."""
+
+    def restore(self, keep_safe: bool = False) -> tuple[Happening, ...]:
+        """Put everything back."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+    @property
+    def original_watts(self) -> float | None:
+        """The administrator's power limit."""
+
+    @property
+    def sm_lock_mhz(self) -> int | None:
+        """Our SM clock lock."""
+
+
+class ThermalGuard:
+    """Guards one card.
+
+    :param note: what is to be said with every state, such as a refused configuration.
+    :ivar chronicle: what has happened, :ivar history: what was measured.
+    """
+
+    def __init__(
+        self,
+        gpu_index: int,
+        card: Guarded,
+        snapshot_file: Path,
+        leases: LeaseStore,
+        rules: Rules,
+        *,
+        sample_seconds: float,
+        note: str = "",
+        simulated: bool = False,
+        notifier: Notifier | None = None,
+    ) -> None:
+        self.sample_seconds = sample_seconds
+        self.note = note
+        self.mind = Mind(rules)
+        self.chronicle = Chronicle(gpu_index)
+        self.history = History()
+        self._card = card
+        self._leases = leases
+        self.lease = leases.load()
+        self._simulated = simulated
+        self._notifier = notifier or Notifier()
+        self._writer = SnapshotWriter(snapshot_file, f"thermal@{gpu_index}")
+        self.view = _first_view(gpu_index, snapshot_file)
+        self._thread: DriverThread | None = None
+        self._outstanding = False
+        self._looked = asyncio.Event()
+        self._woken = asyncio.Event()
+        self._applied: Settings | None = None
+        self._applied_at = 0.0
+        self._closed = False
+        self._ready = False
+        self._publish_fails = False
+        self._facts = CardFacts()
+
+    async def run(self) -> None:
+        """Guard the card until cancelled."""
+        self._thread = DriverThread("driver")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._guard())
+            tasks.create_task(self._tick())
+
+    async def stop(self) -> None:
+        """Put the card back; one that is still hot keeps what cools it. Call after ``run``."""
+        keep_safe = self.view.state in HOT
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_SECONDS):
+                self._told(await self._call(lambda: self._card.restore(keep_safe)))
+                await self._call(self._card.close)
+                return
+        text = "the driver has not answered: what was set could not be put back"
+        self.chronicle.tell(self.view, Event.THERMAL_REFUSED, text, logging.ERROR)
+
+    # --- what operators ask for
+
+    def data(self) -> ThermalData:
+        """The state as it is published."""
+        notes = [self.note]
+        if self.mind.refusal:
+            notes.append("the configured thresholds are refused, the card's own hold")
+        note = "; ".join(text for text in notes if text)
+        return thermal_data(self.view, self._facts, self.mind.thresholds, note)
+
+    def lend(self, lease: Lease) -> None:
+        """Begin an override or a release. Raises OSError: it could not be kept."""
+        self._leases.save(lease)
+        self.lease = lease
+        released = lease.state == "released"
+        event = Event.CARD_RELEASED if released else Event.OVERRIDE_STARTED
+        text = "released" if released else f"override: {lease.state}"
+        self.chronicle.tell(self.view, event, f"{text} until {lease.until}", logging.WARNING)
+        self._woken.set()
+
+    def end_lease(self, why: str) -> None:
+        """End an override or a release, if one runs."""
+        lease, self.lease = self.lease, None
+        self._leases.clear()
+        if lease is None:
+            return
+        released = lease.state == "released"
+        event = Event.CARD_TAKEN_BACK if released else Event.OVERRIDE_ENDED
+        what = "release" if released else f"override to {lease.state}"
+        self.chronicle.tell(self.view, event, f"{what} ended: {why}")
+        self._woken.set()
+
+    async def reconfigure(self, rules: Rules, options: Options, sample_seconds: float) -> None:
+        """Go by another configuration. Raises ThresholdsError, and then keeps the old one."""
+        self.mind.check(rules)
+        self.mind.follow(rules)
+        self.sample_seconds = sample_seconds
+        self.note = ""
+        self._card.configure(options)
+        self._woken.set()
+
+    # --- the loop
+
+    async def _guard(self) -> None:
+        due = time.monotonic()
+        while True:
+            if self.lease is not None and self.lease.state == "released":
+                pause = await self._stay_away()
+            else:
+                pause = await self._look()
+            # A late sample is not made up for: the next comes a full period after this.
+            due = max(due + pause, time.monotonic())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._woken.wait(), due - time.monotonic())
+                due = time.monotonic()
+            self._woken.clear()
+
+    async def _look(self) -> float:
+        """One look and what follows from it; the seconds until the next."""
+        self._closed = False
+        observation = await self._call(self._card.look)
+        now = time.monotonic()
+        self._told(self._card.happenings())
+        self.view = take(self.view, observation, now)
+        if isinstance(observation, Seen):
+            if self.mind.learn(observation.limits, self._card.authority()):
+                assert self.mind.thresholds is not None, "just learnt"
+                self.chronicle.thresholds(self.view, self.mind.thresholds, self.mind.refusal)
+            reading = reading_of(observation, now)
+            self.history.see(reading)
+            self._judged(self.mind.decide(reading, self.lease))
+        else:
+            self._consider_silence()
+        await self._apply()
+        self._gather_facts()
+        self._looked.set()
+        return self._pause(observation)
+
+    async def _stay_away(self) -> float:
+        """The card is released: everything back, closed, and nothing asked of it."""
+        if not self._closed:
+            self._told(await self._call(lambda: self._card.restore(self.view.state in HOT)))
+            await self._call(self._card.close)
+            self._closed, self._applied = True, None
+        self._consider_silence()
+        self._gather_facts()
+        self._looked.set()
+        return PUBLISH_EVERY_SECONDS
+
+    async def _apply(self) -> None:
+        settings, now = self.view.judgement.settings, time.monotonic()
+        if settings == self._applied and now - self._applied_at < APPLY_EVERY_SECONDS:
+            return
+        self._told(await self._call(lambda: self._card.apply(settings)))
+        self._applied, self._applied_at = settings, now
+
+    async def _call(self, function: Callable[[], Result]) -> Result:
+        assert self._thread is not None, "started with run"
+        self._outstanding = True
+        try:
+            return await self._thread.call(function)
+        finally:
+            self._outstanding = False
+
+    async def _tick(self) -> None:
+        """Publish each second, whatever the driver does; first when there is something to say."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._looked.wait(), BLIND_AFTER_SECONDS)
+        while True:
+            now = time.monotonic()
+            if self.lease is not None and not self.lease.runs(boottime_nanoseconds()):
+                self.end_lease("its time is over")
+            self._consider_silence()
+            limit = self.view.seen.condition.power_limit_watts if self.view.seen else None
+            self.history.close_second(_unix_microseconds(), limit, self.view.state)
+            self._publish()
+            if not self._outstanding or self._is_fresh():
+                self._notifier.watchdog()
+            await asyncio.sleep(self._until_next_tick(now))
+
+    def _consider_silence(self) -> None:
+        judgement = self.mind.without_reading(self.view, time.monotonic(), self.lease)
+        if judgement is not None:
+            self._judged(judgement)
+
+    def _judged(self, judgement: Judgement) -> None:
+        before = self.view
+        self.view = judged(before, judgement, _unix_microseconds())
+        self.chronicle.changed(before, self.view)
+        if self._ready and before.judgement.settings != judgement.settings:
+            self._publish()  # the gateway shall know at once
+        elif self._ready and before.state != judgement.state:
+            self._publish()
+
+    def _gather_facts(self) -> None:
+        card = self._card
+        self._facts = CardFacts(card.original_watts, card.sm_lock_mhz, card.reasons())
+
+    def _told(self, happenings: tuple[Happening, ...]) -> None:
+        for happening in happenings:
+            self.chronicle.happened(happening)
+
+    def _publish(self) -> None:
+        data = self.data()
+        try:
+            self._writer.publish(data)
+        except OSError as error:
+            # Readers see an old snapshot and take the card for blind, which is safe.
+            if not self._publish_fails:
+                log.error("%s can't be written: %s", self._writer.path, error.strerror)
+            self._publish_fails = True
+            return
+        self._publish_fails = False
+        self._notifier.status(status_line(data, self._simulated))
+        if not self._ready:
+            self._ready = True
+            self._notifier.ready()
+
+    def _until_next_tick(self, now: float) -> float:
+        """A second, or less if sight is lost sooner."""
+        if self.view.seen is None:
+            return PUBLISH_EVERY_SECONDS
+        left = self.view.seen_at + BLIND_AFTER_SECONDS - now
+        return max(min(PUBLISH_EVERY_SECONDS, left), 0.0)
+
+    def _is_fresh(self) -> bool:
+        """Whether a sample came in lately, so that one outstanding call is nothing to worry at."""
+        return time.monotonic() - self.view.seen_at < BLIND_AFTER_SECONDS
+
+    def _pause(self, observation: Observation) -> float:
+        if not isinstance(observation, NotSeen) or observation.trouble is Trouble.SENSOR:
+            return self.sample_seconds
+        if observation.trouble is Trouble.NO_PLAN:
+            return LOOK_FOR_PLAN_SECONDS
+        return LOOK_AGAIN_SECONDS
+
+
+def _first_view(gpu_index: int, snapshot_file: Path) -> View:
+    """Nothing seen yet; the counters go on from a former guard of this boot."""
+    view = View(gpu_index, time.monotonic(), _unix_microseconds())
+    try:
+        former = read_snapshot(snapshot_file, ThermalData)
+    except SnapshotError:
+        return view
+    if former.boot_id != boot_id():
+        return view
+    return View(
+        gpu_index,
+        view.seen_at,
+        view.since_unix_microseconds,
+        throttles=former.data.throttles,
+        recoveries=former.data.recoveries,
+    )
+
+
+def _unix_microseconds() -> int:
+    return time.time_ns() // 1000
