@@ -14,6 +14,8 @@ DECIDE_SECONDS = 5.0
 # Share of the work per degree and step. A die's rise over its inlet is some 40 C, so 1/40 would
 # correct a degree at once; half of that, because the sink follows later.
 SHARE_PER_CELSIUS = 0.0125
+# The mean itself swings by as much with the rests (H200, whose die falls 20 C in each).
+BELOW_SET_POINT_CELSIUS = 0.5
 COOL_CELSIUS = 0.5  # no more work is given closer to the set point than that
 
 
@@ -36,7 +38,7 @@ class SoftwareLoop:
         """Follow the means."""
         if channels:
             self._mean.see(reading.at_seconds, min(each.error_celsius for each in channels))
-            self.error_celsius = self._mean.value
+            self.error_celsius = self._mean.value - BELOW_SET_POINT_CELSIUS
 
     def decide(self, now: float) -> None:
         """One step of the loop, each few seconds."""

@@ -12,6 +12,7 @@ from gpuwarden.thermal.decision import Reading
 CELSIUS = (-100.0, 300.0)
 WATTS = (0.0, 10_000.0)
 MEGAHERTZ = (0.0, 100_000.0)
+FURTHEST_SECONDS = 1e12  # beyond, a float no longer tells a tenth of a second
 
 
 class Clock:
@@ -22,8 +23,8 @@ class Clock:
         self._ahead = 0.0
 
     def tell(self, at_seconds: float) -> float:
-        """The time of a reading; without one that is a number, that of the reading before."""
-        if not math.isfinite(at_seconds):
+        """The time of a reading; without one that can be, that of the reading before."""
+        if math.isnan(at_seconds) or abs(at_seconds) > FURTHEST_SECONDS:
             return self._now
         if at_seconds + self._ahead < self._now:
             self._ahead = self._now - at_seconds

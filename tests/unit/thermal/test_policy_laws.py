@@ -7,7 +7,7 @@ from gpuwarden.thermal.decision import UNTOUCHED
 from gpuwarden.thermal.policy import POLICIES
 from tests.unit.thermal.plants import Case, Step, at_alert, cases, guarded
 
-EXAMPLES = 600
+EXAMPLES = 25
 
 
 def limit_of(case: Case, step: Step) -> float:
