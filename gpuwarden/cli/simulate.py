@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 
 from gpuwarden.chart.output import SUFFIXES, PillowMissingError, draw_to_file
@@ -62,11 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _simulate(arguments: argparse.Namespace, scenario: Scenario) -> None:
     """Raises CommandError where the drawing can't be made; the figures are printed before."""
     policy, with_best = arguments.policy, arguments.best_constant
-    run = rehearse(
-        PRESETS[arguments.card],
-        scenario,
-        lambda authority, thresholds: make_policy(policy, authority, thresholds),
-    )
+    run = rehearse(PRESETS[arguments.card], scenario, partial(make_policy, policy))
     best = best_constant(run.card, scenario, run.thresholds) if with_best else None
     holdable = (best is not None) if with_best else None
     evaluation = evaluate(run, arguments.scenario.stem, policy, holdable)
