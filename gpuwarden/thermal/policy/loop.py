@@ -5,6 +5,7 @@ error by the total resistance, and as the proportional part the sink's own trend
 jump with the load.
 """
 
+import math
 from dataclasses import dataclass
 
 from gpuwarden.thermal.decision import Authority, Reading, Settings
@@ -21,6 +22,8 @@ TRIM_PER_SECOND = 0.03  # near the set point: the sink takes a minute to answer
 FAR_TRIM_PER_SECOND = 0.10
 NEAR_CELSIUS = 0.5
 LEAP_CELSIUS = 2.0  # from here on the sink's estimate says how far to rise at once ...
+# A power that never rests where a decision falls doesn't hold a rise back for ever.
+FAR_SECONDS = 5.0
 LEAP_SHARE = 0.6  # ... and so much of that is taken
 TREND_BELOW_CELSIUS = 3.0  # further below the set point a warming sink is no concern
 RISE_SHARE = 0.05  # of the card's power above what is written
@@ -68,6 +71,7 @@ class PowerLoop:
         self.sink_hot = False
         self.error_celsius = 0.0
         self.pen = Pen()
+        self._far_since = math.inf
         self._rungs = Rungs(authority)
         self._drawn = SlowMean(DRAWN_SECONDS)
         self.adopt(authority, rated_watts)
@@ -114,6 +118,8 @@ class PowerLoop:
         """
         seen = self._situation(reading, channels, passed)
         self.error_celsius = seen.error_celsius
+        far = seen.error_celsius > LEAP_CELSIUS
+        self._far_since = min(self._far_since, seen.now) if far else math.inf
         self._trim(seen)
         self._obey_ceiling(seen)
         if release and not seen.binding:
@@ -176,7 +182,7 @@ class PowerLoop:
         rungs, limit = self._rungs, self._limit_written
         rested = seen.now - self.pen.raised_at >= RISE_EVERY_SECONDS
         if seen.error_celsius > LEAP_CELSIUS:
-            if seen.frozen or not rested:
+            if not rested or (seen.frozen and seen.now - self._far_since < FAR_SECONDS):
                 return  # the estimate first, then one step
             original = self._authority.original_watts
             if original is not None and seen.set_watts > original:
