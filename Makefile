@@ -52,6 +52,10 @@ test: $(VENV)/ready deb ## everything: lint, types, unit, integration (private b
 	$(MAKE) --no-print-directory lint
 	$(PYTHON) -m pytest -n 2 --dist worksteal --durations 15 tests/unit tests/integration tests/gpu tests/system
 
+.PHONY: soak
+soak: $(VENV)/ready deb ## the long campaigns (kills, power cuts, crashes of the disk), a table of figures
+	@$(PYTHON) -m tests.soak $(CAMPAIGNS)
+
 .PHONY: run
 run: $(VENV)/ready deb ## the main job: a node with two simulated cards answers about a DICOM image
 	@$(PYTHON) -m tests.node.demo

@@ -30,12 +30,18 @@ def main(argv: list[str] | None = None) -> int:
     if not answer["ok"]:
         print(f"gpuwarden-sim: {answer['error']}", file=sys.stderr)
         return EXIT_FAILED
+    cards = answer["cards"]
+    if arguments.command == "show" and arguments.gpu is not None:
+        cards = [card for card in cards if card["gpu"] == arguments.gpu]
+        if not cards:
+            print(f"gpuwarden-sim: no GPU {arguments.gpu}", file=sys.stderr)
+            return EXIT_FAILED
     if answer["note"]:
         print(f"gpuwarden-sim: {answer['note']}", file=sys.stderr)
     if arguments.json:
-        print(json.dumps({"cards": answer["cards"]}, indent=2))
+        print(json.dumps({"cards": cards}, indent=2))
     elif arguments.command == "show":
-        print("\n".join(describe(card) for card in answer["cards"]))
+        print("\n".join(describe(card) for card in cards))
     return 0
 
 
@@ -63,7 +69,8 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     reload = commands.add_parser("reload-driver", help="default settings, all contexts lost")
     for command in (change, load, fault):
         command.add_argument("--gpu", type=int, required=True, metavar="INDEX")
-    clear.add_argument("--gpu", type=int, metavar="INDEX", help="default: every card")
+    for command in (show, clear):
+        command.add_argument("--gpu", type=int, metavar="INDEX", help="default: every card")
     for command in (show, change, load, fault, clear, reload):
         command.add_argument("--json", action="store_true", help="the state afterwards as JSON")
     return parser.parse_args(argv)

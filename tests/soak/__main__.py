@@ -1,0 +1,46 @@
+"""``make soak``: every long campaign, one after the other, and a table of what was seen."""
+
+import sys
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from tests.node import levels
+from tests.node.vm import Node
+from tests.soak import thermal
+from tests.soak.thermal import Figures
+
+KILLS, POWER_CUTS, CRASH_ROUNDS = 200, 20, 10
+SEED = 20261121
+
+CAMPAIGNS: tuple[tuple[str, Callable[[Node], Figures]], ...] = (
+    ("kills", lambda node: thermal.kills(node, KILLS, SEED)),
+    ("power-cuts", lambda node: thermal.power_cuts(node, POWER_CUTS, SEED)),
+    (
+        "crash-points",
+        lambda node: thermal.crash_points(node, CRASH_ROUNDS, Path(tempfile.mkdtemp())),
+    ),
+)
+
+
+def main(wanted: list[str]) -> int:
+    """Run the campaigns of these names, all where none is named."""
+    known = [name for name, _ in CAMPAIGNS]
+    if unknown := [name for name in wanted if name not in known]:
+        print(f"no campaign {', '.join(unknown)}; there are: {', '.join(known)}", file=sys.stderr)
+        return 2
+    print(f"{'campaign':<28} {'done':>5}   {'slowest':>8}   faults", flush=True)
+    faults = 0
+    for name, campaign in CAMPAIGNS:
+        if wanted and name not in wanted:
+            continue
+        with ExitStack() as stack:
+            figures = campaign(stack.enter_context(levels.installed_node()))
+        print(figures, flush=True)
+        faults += len(figures.faults)
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

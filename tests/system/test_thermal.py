@@ -1,0 +1,181 @@
+"""The thermal guard on a node: from heat to alert and back, through every fault."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.node.vm import Node
+from tests.soak import thermal
+from tests.soak.thermal import ORIGINAL_WATTS, OVERRIDDEN_WATTS, THERMAL, card, override
+from tests.system.service import main_pid, wait_for, wait_for_state
+
+SEED = 1
+GATEWAY = "org.gpuwarden1 /org/gpuwarden1/gateway org.gpuwarden1.Gateway"
+
+
+def snapshot(node: Node, gpu: int) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(node.run(f"cat /run/gpuwarden/thermal/{gpu}.json").text)
+    return document
+
+
+def wait_for_thermal_state(node: Node, gpu: int, wanted: str, timeout_seconds: float = 180) -> None:
+    path = f"/run/gpuwarden/thermal/{gpu}.json"
+    wait_for(node, f'grep -q \'"state":"{wanted}"\' {path}', timeout_seconds)
+
+
+def events(node: Node, event: str, gpu: int = 0) -> list[dict[str, str]]:
+    """The journal's entries of that event for that card."""
+    text = node.run(f"journalctl -o json --no-pager GPUWARDEN_EVENT={event} GPU={gpu}").text
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_hot_card_is_held_said_and_given_back(node: Node) -> None:
+    # A failed fan beside the warm inlet saves the node a minute of warming up.
+    node.run("gpuwarden-sim set --gpu 0 --ambient 45 --resistance-factor 1.6")
+    node.run("gpuwarden-sim load --gpu 0 --fraction 1.0")
+
+    wait_for_thermal_state(node, 0, "alert")
+    wait_for(node, f"busctl get-property {GATEWAY} BatchLimits | grep -q '2 0 3 1 4'")
+    held = card(node)["power_limit_watts"]
+    assert 150 <= held < ORIGINAL_WATTS
+    assert snapshot(node, 0)["data"]["original_power_limit_watts"] == ORIGINAL_WATTS
+    assert main_pid(node, "medgemma-worker@0") > 0
+    assert snapshot(node, 1)["data"]["state"] == "normal"
+    change = [entry for entry in events(node, "thermal-state") if entry["STATE_NEW"] == "alert"]
+    assert change[0]["STATE_OLD"] == "normal"
+    assert len(change[0]["MESSAGE_ID"]) == 32
+    assert change[0]["GPU_UUID"] == snapshot(node, 0)["data"]["uuid"]
+    assert float(change[0]["TEMPERATURE_CELSIUS"]) > 70
+    wait_for(node, "journalctl --no-pager GPUWARDEN_EVENT=thermal-write GPU=0 | grep -q limit")
+
+    node.run("gpuwarden-sim clear --gpu 0")
+    thermal.wait_for_limit(node, ORIGINAL_WATTS)
+    wait_for_thermal_state(node, 0, "normal")
+    wait_for(node, f"busctl get-property {GATEWAY} BatchLimits | grep -q '2 0 4 1 4'")
+    assert snapshot(node, 0)["data"]["recoveries"] == 1
+    assert node.run("gpuwarden thermal 0", check=False).status == 0
+
+
+def test_a_card_that_nothing_cools_has_its_workers_stopped_until_it_is_cool(node: Node) -> None:
+    node.run("gpuwarden-sim set --gpu 0 --ambient 84")
+    node.run("gpuwarden-sim load --gpu 0 --fraction 1.0")
+
+    wait_for(node, "! systemctl is-active -q medgemma-worker@0", 240)
+    assert snapshot(node, 0)["data"]["state"] == "critical"
+    assert snapshot(node, 0)["data"]["admission"] == "paused"
+    assert card(node)["power_limit_watts"] == 150
+    assert node.run("systemctl is-active medgemma-worker@1").text == "active"
+    assert events(node, "stop-requested")
+
+    node.run("gpuwarden-sim clear --gpu 0")
+    wait_for(node, "systemctl is-active -q medgemma-worker@0", 300)
+    thermal.wait_for_limit(node, ORIGINAL_WATTS)
+
+
+def test_kills_at_any_moment_leave_the_original(node: Node) -> None:
+    figures = thermal.kills(node, 5, SEED)
+    assert (figures.done, figures.faults) == (5, [])
+
+
+def test_power_cuts_leave_the_original(node: Node) -> None:
+    figures = thermal.power_cuts(node, 2, SEED)
+    assert (figures.done, figures.faults) == (2, [])
+
+
+def test_no_crash_of_the_disk_tears_the_originals(node: Node, tmp_path: Path) -> None:
+    figures = thermal.crash_points(node, 2, tmp_path)
+    assert figures.done > 10
+    assert figures.faults == []
+
+
+Fault = Callable[[Node], None]
+
+
+def lost(node: Node) -> None:
+    fault(node, "lost")
+    wait_for_thermal_state(node, 0, "lost")
+
+
+def hang(node: Node) -> None:
+    fault(node, "hang")
+    wait_for_thermal_state(node, 0, "blind")
+    pid = main_pid(node, "medgemma-thermal@0")
+    states = node.run(f"cat /proc/{pid}/task/*/stat").text
+    assert any(line.rpartition(")")[2].split()[0] == "D" for line in states.splitlines())
+
+
+def sensor_error(node: Node) -> None:
+    fault(node, "sensor-error")
+    wait_for_thermal_state(node, 0, "blind")
+    thermal.wait_for_limit(node, OVERRIDDEN_WATTS)  # cooled as at alert
+    assert events(node, "sensor-lost")
+
+
+def no_permission(node: Node) -> None:
+    fault(node, "no-permission")
+    override(node)
+    wait_for(node, reason_of("power-limit", "permission denied"))
+    assert events(node, "thermal-refused")
+
+
+def no_power_limit(node: Node) -> None:
+    fault(node, "no-power-limit")
+    override(node)
+    wait_for(node, reason_of("power-limit", "not supported"))
+    thermal.wait_for_card(node, r"sm_lock_mhz.: \[")
+
+
+def no_memory_lock(node: Node) -> None:
+    fault(node, "no-memory-lock")
+    node.run("mkdir -p /etc/gpuwarden/conf.d")
+    node.put(b"[thermal]\nmemory_clock_lock = true\n", "/etc/gpuwarden/conf.d/90-test.toml")
+    node.run("gpuwarden reload")
+    override(node)
+    wait_for(node, reason_of("memory-clock-lock", "not supported"))
+
+
+def external_limit(node: Node) -> None:
+    fault(node, "external-limit=250")
+    wait_for(node, "grep -q '\"original_power_limit_watts\":250.0' /run/gpuwarden/thermal/0.json")
+    told = events(node, "thermal-outside-change")[0]["MESSAGE"]
+    assert "300" in told
+    assert "250" in told
+    fault(node, "external-limit=300")
+    wait_for(node, "grep -q '\"original_power_limit_watts\":300.0' /run/gpuwarden/thermal/0.json")
+
+
+def xid(node: Node) -> None:
+    fault(node, "xid=79")
+    wait_for(node, "journalctl --no-pager GPUWARDEN_EVENT=xid GPU=0 | grep -q 79")
+
+
+def fault(node: Node, kind: str) -> None:
+    node.run(f"gpuwarden-sim fault --gpu 0 {kind}")
+
+
+def reason_of(actuator: str, text: str) -> str:
+    return (
+        f"tr '}}' '\\n' < /run/gpuwarden/thermal/0.json | grep -q '\"{actuator}\":\"[^\"]*{text}'"
+    )
+
+
+@pytest.mark.parametrize(
+    "break_card",
+    [lost, hang, sensor_error, no_permission, no_power_limit, no_memory_lock, external_limit, xid],
+)
+def test_a_broken_card_leaves_its_neighbour_alone(node: Node, break_card: Fault) -> None:
+    before = snapshot(node, 1)
+    break_card(node)
+    after = snapshot(node, 1)
+    assert after["pid"] == before["pid"]
+    assert after["data"]["state"] == "normal"
+    wait_for(node, f"! grep -q '\"sequence\": {after['sequence']},' /run/gpuwarden/thermal/1.json")
+
+    node.run("gpuwarden-sim clear --gpu 0")
+    node.run(f"busctl call {THERMAL} ClearOverride")
+    wait_for_thermal_state(node, 0, "normal")
+    thermal.wait_for_limit(node, ORIGINAL_WATTS)
+    wait_for_state(node, "running")
