@@ -46,8 +46,11 @@ class Chronicle:
         """Tell something about the card, with the fields that every such event carries."""
         known: dict[str, object] = {"GPU": self._gpu_index, "GPU_UUID": view.card.uuid}
         if view.seen is not None:
-            known["TEMPERATURE_CELSIUS"] = view.seen.sample.temperature_celsius
-            known["POWER_LIMIT_WATTS"] = view.seen.condition.power_limit_watts
+            figures = {
+                "TEMPERATURE_CELSIUS": view.seen.sample.temperature_celsius,
+                "POWER_LIMIT_WATTS": view.seen.condition.power_limit_watts,
+            }
+            known |= {name: f"{value:g}" for name, value in figures.items() if value is not None}
         message = f"GPU {self._gpu_index}: {text}"
         tell(event, message, level, **known, **fields)
         self._remember(event, message)

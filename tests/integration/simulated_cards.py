@@ -75,6 +75,7 @@ class SimulatedNode:
 
     def __init__(self, root: Path, library: Path) -> None:
         self.root = root
+        self.guards: dict[int, int] = {}
         self.simulator = root / "sim"
         self.environment = {
             **os.environ,
@@ -125,6 +126,7 @@ class SimulatedNode:
             number = control.fileno()
             arguments = (str(self.root), str(number), str(gpu_index))
             with self._running(THERMAL, *arguments, pass_fds=(number,)) as process:
+                self.guards[gpu_index] = process.pid
                 yield process
 
     def ask_guard(self, gpu_index: int, request: str, **fields: Any) -> dict[str, Any]:
@@ -147,15 +149,15 @@ class SimulatedNode:
             yield control
 
     def thermal(self, gpu_index: int, wanted: Callable[[ThermalData], bool]) -> ThermalData:
-        """The card's published state, once it is as wanted."""
+        """What the card's last guard has published, once it is as wanted."""
 
         def published() -> ThermalData | None:
             try:
-                path = self.root / f"thermal-{gpu_index}.json"
-                data = read_snapshot(path, ThermalData).data
+                snapshot = read_snapshot(self.root / f"thermal-{gpu_index}.json", ThermalData)
             except SnapshotError:
                 return None
-            return data if wanted(data) else None
+            is_of_this_life = snapshot.pid == self.guards[gpu_index]
+            return snapshot.data if is_of_this_life and wanted(snapshot.data) else None
 
         return wait_until(published)
 
