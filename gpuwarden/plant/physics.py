@@ -208,7 +208,7 @@ class Plant:
                 self.step_at_watts(part, 0.0, environment)
                 continue
             self._react(part)
-            wanted = self._wanted_watts(environment, settings)
+            wanted = self.choose_watts(environment, settings)
             settled = 1.0 - math.exp(-part / POWER_CONTROL_SECONDS)
             self.step_at_watts(part, self.watts + (wanted - self.watts) * settled, environment)
             self._count(part)
@@ -287,8 +287,8 @@ class Plant:
         else:
             self.clock_factor = min(1.0, self.clock_factor + SOFTWARE_RECOVERY_PER_SECOND * seconds)
 
-    def _wanted_watts(self, environment: Environment, settings: Settings) -> float:
-        """Choose clocks as the driver does; the watts that follow."""
+    def choose_watts(self, environment: Environment, settings: Settings) -> float:
+        """Choose clocks as the driver does; the watts that follow, which no time has passed for."""
         clocks = self.card.clocks
         ceiling = clocks.sm_maximum * self.clock_factor
         if self.hardware_slowdown:

@@ -5,6 +5,7 @@
 """
 
 from bisect import bisect_right
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -76,7 +77,7 @@ class Scenario(Part):
         step = self.steps[number]
         since = seconds - step.at_s
         if number == 0 or since >= step.ramp_s:
-            return environment(step)
+            return self._ends[number]
         before = self.at_end_of(number - 1)
         share = since / step.ramp_s
         return Environment(
@@ -104,8 +105,22 @@ class Scenario(Part):
         )
 
     @property
+    def steady_since(self) -> float:
+        """When the world changes for the last time, in seconds; 0 if it never does."""
+        end = self._ends[-1]
+        for number in range(len(self.steps) - 1, 0, -1):
+            if self.at_end_of(number - 1) != end:
+                step = self.steps[number]
+                return min(step.at_s + step.ramp_s, self.duration_s)
+        return 0.0
+
+    @cached_property
     def _starts(self) -> list[float]:
         return [step.at_s for step in self.steps]
+
+    @cached_property
+    def _ends(self) -> list[Environment]:
+        return [environment(step) for step in self.steps]
 
 
 def environment(step: Step) -> Environment:

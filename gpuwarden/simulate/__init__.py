@@ -1,1 +1,1 @@
-"""`gpuwarden simulate`: the guard's policies against the simulated card, on a virtual clock."""
+"""A guard's policy against a card that is not there: rehearsals and what they were worth. Pure."""

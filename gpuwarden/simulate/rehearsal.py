@@ -6,20 +6,27 @@ from dataclasses import dataclass, field
 from gpuwarden.nvml.limits import CardLimits
 from gpuwarden.plant.cards import CardModel
 from gpuwarden.plant.physics import ClockReason
+from gpuwarden.plant.physics import Reading as DriverReading
 from gpuwarden.plant.scenario import Scenario
-from gpuwarden.simulate.world import MAX_BATCH, STEP_SECONDS, World
+from gpuwarden.simulate.work import MAX_BATCH
+from gpuwarden.simulate.world import STEPS_PER_SECOND, World, steps_of
 from gpuwarden.thermal.decision import UNTOUCHED, Authority, Judgement, Policy, Reading
 from gpuwarden.thermal.thresholds import Thresholds, thresholds_of
 from gpuwarden.values import ThermalState
 
-BEFORE_SECONDS = 60.0  # contract: the policy has run that long when the scenario begins
+BEFORE_SECONDS = 60  # contract: the policy has run that long when the scenario begins
+WORLD_EVERY_SECONDS = 10
 
 PolicyMaker = Callable[[Authority, Thresholds], Policy]
 
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """One sample of the run: unrounded degrees of the plant, the driver's reading, settings."""
+    """One sample of the run: unrounded degrees of the plant, the driver's reading, settings.
+
+    :ivar seconds: since time 0; the first sample is at 0.2.
+    :ivar judgement: what the policy answered to this sample; in force from here on.
+    """
 
     seconds: float
     die_celsius: float
@@ -35,18 +42,20 @@ class Moment:
 class Run:
     """A finished run.
 
+    :ivar first: the policy's answer when the scenario begins.
     :ivar writes: changes of the card's own settings since time 0.
-    :ivar worlds: the world every ``WORLD_EVERY_SECONDS``, for what-if questions.
+    :ivar worlds: the world at time 0, each ``WORLD_EVERY_SECONDS`` after, and at the end.
+    :ivar throughput_ratio: share of the work asked for that was done; None where none was.
     """
 
+    card: CardModel
+    scenario: Scenario
+    thresholds: Thresholds
+    first: Judgement
     moments: list[Moment] = field(default_factory=list)
     writes: int = 0
-    demanded: float = 0.0
-    delivered: float = 0.0
+    throughput_ratio: float | None = None
     worlds: list[World] = field(default_factory=list)
-
-
-WORLD_EVERY_SECONDS = 10.0
 
 
 def card_limits(card: CardModel) -> CardLimits:
@@ -79,44 +88,59 @@ def authority_over(card: CardModel) -> Authority:
     )
 
 
-def rehearse(card: CardModel, scenario: Scenario, make_policy: PolicyMaker) -> Run:
-    """Let the policy guard the card through the scenario."""
+def rehearse(
+    card: CardModel,
+    scenario: Scenario,
+    make_policy: PolicyMaker,
+    *,
+    authority: Authority | None = None,
+    thresholds: Thresholds | None = None,
+    averaged_power: bool = False,
+) -> Run:
+    """Let the policy guard the card through the scenario.
+
+    :param authority: what of the card can be moved, default: all of it.
+    :param thresholds: default: the card's own.
+    :param averaged_power: the driver knows the mean of the last second alone (old drivers).
+    """
     world = World(card, scenario)
-    policy = make_policy(authority_over(card), thresholds_for(card))
+    thresholds = thresholds or thresholds_for(card)
+    policy = make_policy(authority or authority_over(card), thresholds)
     judgement = Judgement(ThermalState.NORMAL, "", UNTOUCHED)
-    for number in range(round(BEFORE_SECONDS / STEP_SECONDS)):
+    reading = world.reading()
+    for number in range(-BEFORE_SECONDS * STEPS_PER_SECOND, 1):
         # The card stands settled: what the policy sees doesn't change, only its clock does.
-        judgement = policy.decide(look(world, number * STEP_SECONDS - BEFORE_SECONDS))
-    run = Run()
-    steps = round(scenario.duration_s / STEP_SECONDS)
-    per_world = round(WORLD_EVERY_SECONDS / STEP_SECONDS)
-    for number in range(steps):
-        if number % per_world == 0:
+        judgement = policy.decide(look(reading, number / STEPS_PER_SECOND, averaged_power))
+    run = Run(card, scenario, thresholds, judgement)
+    for number in range(steps_of(scenario)):
+        if number % (WORLD_EVERY_SECONDS * STEPS_PER_SECOND) == 0:
             run.worlds.append(world.fork())
         world.step(judgement.settings)
-        before, judgement = judgement, policy.decide(look(world, world.seconds))
+        reading = world.reading()
+        before, judgement = judgement, policy.decide(look(reading, world.seconds, averaged_power))
         run.writes += writes_between(before, judgement)
-        run.moments.append(moment(world, judgement))
-    run.demanded, run.delivered = world.demanded, world.delivered
+        run.moments.append(moment(world, reading, judgement))
+    run.worlds.append(world)
+    run.throughput_ratio = world.throughput_ratio
     return run
 
 
-def look(world: World, at_seconds: float) -> Reading:
-    """The plant's reading as the guard's sampler hands it to a policy."""
-    reading = world.reading()
+def look(reading: DriverReading, at_seconds: float, averaged_power: bool) -> Reading:
+    """The driver's reading as the guard's sampler hands it to a policy."""
     return Reading(
         at_seconds=at_seconds,
         die_celsius=reading.temperature_celsius,
         memory_celsius=reading.memory_temperature_celsius,
-        power_watts=reading.instant_watts,
+        power_watts=reading.average_watts if averaged_power else reading.instant_watts,
+        power_averaged=averaged_power,
         sm_clock_mhz=reading.sm_mhz,
-        slowed_by_hardware=bool(reading.reasons & ClockReason.HW_THERMAL_SLOWDOWN),
+        slowed_by_hardware=ClockReason.HW_THERMAL_SLOWDOWN in reading.reasons,
     )
 
 
-def moment(world: World, judgement: Judgement) -> Moment:
+def moment(world: World, reading: DriverReading, judgement: Judgement) -> Moment:
     """What is kept of one step."""
-    reading, plant = world.reading(), world.plant
+    plant = world.plant
     return Moment(
         seconds=world.seconds,
         die_celsius=plant.die_celsius,
@@ -124,7 +148,7 @@ def moment(world: World, judgement: Judgement) -> Moment:
         reading_celsius=reading.temperature_celsius,
         memory_reading_celsius=reading.memory_temperature_celsius,
         watts=plant.watts,
-        load=world.scenario.at(world.seconds).load,
+        load=world.environment.load,
         judgement=judgement,
     )
 

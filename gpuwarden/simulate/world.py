@@ -8,22 +8,20 @@ import copy
 from dataclasses import replace
 
 from gpuwarden.plant.cards import CardModel
-from gpuwarden.plant.physics import Environment, Plant, Reading, throughput_share
+from gpuwarden.plant.physics import Plant, Reading, throughput_share
 from gpuwarden.plant.physics import Settings as DriverSettings
 from gpuwarden.plant.scenario import Scenario
+from gpuwarden.simulate.work import Shift, batch_share
 from gpuwarden.thermal.decision import Settings
 
-STEP_SECONDS = 0.2  # the guard's sampling period
-MAX_BATCH = 4  # [workers] max_batch as it comes
-# Work of a batch that takes the same time whatever its size, as a share of a full batch. With
-# batches of 1 instead of 4 the articles' node answered 18 % later, its power limit included.
-FIXED_BATCH_SHARE = 0.06
-DUTY_PERIOD_SECONDS = 2.0
+STEPS_PER_SECOND = 5  # the guard's sampling rate
+STEP_SECONDS = 1 / STEPS_PER_SECOND
 
 
 class World:
-    """A card in its rack: steps through the scenario and counts what was asked and delivered.
+    """A card in its rack, settled and idle at time 0: steps through the scenario and counts.
 
+    :ivar environment: the world of this moment.
     :ivar demanded: integral of the load, in seconds of full load.
     :ivar delivered: the same for the work that was done.
     """
@@ -31,50 +29,63 @@ class World:
     def __init__(self, card: CardModel, scenario: Scenario) -> None:
         self.card = card
         self.scenario = scenario
-        first = replace(scenario.at(0.0), load=0.0)
-        self.plant = Plant(card, first)
-        self.plant.settle(first, None if scenario.initial is None else scenario.initial.sink_c)
-        self.seconds = 0.0
+        self.environment = scenario.at(0.0)
+        idle = replace(self.environment, load=0.0)
+        self.plant = Plant(card, idle)
+        self.plant.settle(idle, None if scenario.initial is None else scenario.initial.sink_c)
         self.demanded = 0.0
         self.delivered = 0.0
+        self._shift = Shift()
+        self._steps = 0  # whole ones: seconds added up would drift off the scenario's
+
+    @property
+    def seconds(self) -> float:
+        """Since time 0."""
+        return self._steps / STEPS_PER_SECOND
 
     def fork(self) -> "World":
         """The same world, to be led elsewhere."""
         twin = copy.copy(self)
         twin.plant = self.plant.copy()
+        twin._shift = self._shift.copy()
         return twin
 
     def step(self, settings: Settings) -> None:
         """Let 0.2 s pass under a guard's settings."""
-        environment = self.scenario.at(self.seconds)
-        share = 0.0 if self._rests(settings) else batch_share(settings.batch_limit)
-        asked = environment.load
-        under_load = replace(environment, load=asked * share)
-        self.plant.step(STEP_SECONDS, under_load, driver_settings(self.card, settings))
-        self.seconds += STEP_SECONDS
-        demanded_watts = self.plant.demanded_watts(asked)
-        self.demanded += asked * STEP_SECONDS
-        if share > 0 and asked > 0 and not self.plant.shut_down:
-            done = throughput_share(self.card, self.plant.watts, demanded_watts)
-            self.delivered += asked * share * done * STEP_SECONDS
+        asked = self.environment
+        works = self._shift.works(settings, self.seconds)
+        share = batch_share(settings.batch_limit) if works else 0.0
+        given = asked if share == 1.0 else replace(asked, load=asked.load * share)
+        self.plant.step(STEP_SECONDS, given, driver_settings(self.card, settings))
+        self._pass()
+        self.demanded += asked.load * STEP_SECONDS
+        if given.load > 0 and not self.plant.shut_down:
+            wanted = self.plant.demanded_watts(given.load)
+            done = throughput_share(self.card, self.plant.watts, wanted)
+            self.delivered += given.load * done * STEP_SECONDS
+
+    def step_plant(self, settings: DriverSettings) -> None:
+        """Let 0.2 s pass under driver settings, all that is asked for being tried; not counted."""
+        self.plant.step(STEP_SECONDS, self.environment, settings)
+        self._pass()
+
+    @property
+    def throughput_ratio(self) -> float | None:
+        """Share of what was asked so far; None if that is nothing."""
+        return self.delivered / self.demanded if self.demanded > 0 else None
 
     def reading(self) -> Reading:
         """What the driver says now."""
         return self.plant.reading()
 
-    def _rests(self, settings: Settings) -> bool:
-        if settings.paused or settings.stop_requested:
-            return True
-        phase = self.seconds % DUTY_PERIOD_SECONDS
-        return phase >= settings.dispatch_duty * DUTY_PERIOD_SECONDS
+    def _pass(self) -> None:
+        self._steps += 1
+        self.environment = self.scenario.at(self.seconds)
 
 
-def batch_share(batch_limit: int | None) -> float:
-    """Throughput with batches of at most ``batch_limit``, as a share of that with full ones."""
-    if batch_limit is None or batch_limit >= MAX_BATCH:
-        return 1.0
-    full = MAX_BATCH / batch_limit
-    return 1.0 / (FIXED_BATCH_SHARE * full + 1.0 - FIXED_BATCH_SHARE)
+def steps_of(scenario: Scenario) -> int:
+    """How many steps the scenario lasts; a rest of one counts whole."""
+    return max(1, round(scenario.duration_s * STEPS_PER_SECOND))
 
 
 def driver_settings(card: CardModel, settings: Settings) -> DriverSettings:
@@ -86,8 +97,3 @@ def driver_settings(card: CardModel, settings: Settings) -> DriverSettings:
         sm_lock_mhz=None if clock is None else (card.clocks.sm_minimum, clock),
         memory_lock_mhz=None if memory is None else (card.clocks.memory[-1], memory),
     )
-
-
-def idle_environment(scenario: Scenario) -> Environment:
-    """The world before time 0: the first step's inlet, nothing to do."""
-    return replace(scenario.at(0.0), load=0.0)

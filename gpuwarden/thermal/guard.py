@@ -23,6 +23,7 @@ from gpuwarden.thermal.actuators import Options
 from gpuwarden.thermal.chronicle import Chronicle
 from gpuwarden.thermal.decision import Authority, Judgement, Settings
 from gpuwarden.thermal.driver import DriverThread
+from gpuwarden.thermal.former import former_processes
 from gpuwarden.thermal.happening import Happening
 from gpuwarden.thermal.history import History
 from gpuwarden.thermal.lease import Lease, released
@@ -84,6 +85,7 @@ class ThermalGuard:
     """Guards one card.
 
     :param note: what is to be said with every state, such as a refused configuration.
+    :param former: the processes of a former guard that the driver has not let go of.
     :ivar chronicle: what has happened, :ivar history: what was measured.
     """
 
@@ -99,7 +101,10 @@ class ThermalGuard:
         note: str = "",
         simulated: bool = False,
         notifier: Notifier | None = None,
+        former: Callable[[], list[int]] = former_processes,
     ) -> None:
+        self._former = former
+        self._entered = False
         self.sample_seconds = sample_seconds
         self.note = note
         self.mind = Mind(rules)
@@ -213,6 +218,9 @@ class ThermalGuard:
     async def _look(self) -> float:
         """One look and what follows from it; the seconds until the next."""
         self._closed = False
+        if not self._entered and (held := self._former()):
+            return self._wait_for_former(held)
+        self._entered = True
         observation = await self._call(self._card.look)
         now = time.monotonic()
         self._told(self._card.happenings())
@@ -232,6 +240,19 @@ class ThermalGuard:
         self._gather_facts()
         self._looked.set()
         return self._pause(observation)
+
+    def _wait_for_former(self, held: list[int]) -> float:
+        """Don't ask a driver that never answered the guard before: it would be one more of them."""
+        pids = ", ".join(str(pid) for pid in held)
+        text = (
+            f"its former guard (PID {pids}) hangs in the driver and no signal ends it; the driver "
+            "is asked again when it has ended, if it doesn't: reboot"
+        )
+        unseen = NotSeen(self.view.card, Trouble.NO_DRIVER, text)
+        self.view = take(self.view, unseen, time.monotonic())
+        self._consider_silence()
+        self._looked.set()
+        return LOOK_AGAIN_SECONDS
 
     async def _stay_away(self) -> float:
         """The card is released: everything back, closed, and nothing asked of it."""

@@ -31,6 +31,8 @@ BASE_PACKAGES = (
 )
 # What the workers' site interpreter brings of its own.
 SITE_PACKAGES = ("python3-pydicom", "python3-numpy", "python3-pil")
+# A frozen loop file system is how the simulator hangs a driver for good.
+SIMULATOR_PACKAGES = ("e2fsprogs", "mount")
 EXCLUDED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*")
 
 FETCHED = re.compile(r"^Fetched ([\d.,]+) ([kMG]?)B in ")
@@ -53,7 +55,7 @@ class Recipe:
 
 
 RECIPES = {
-    "bookworm": Recipe("bookworm", BASE_PACKAGES + SITE_PACKAGES),
+    "bookworm": Recipe("bookworm", BASE_PACKAGES + SITE_PACKAGES + SIMULATOR_PACKAGES),
     "trixie": Recipe("trixie", BASE_PACKAGES),
 }
 

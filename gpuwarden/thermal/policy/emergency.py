@@ -23,16 +23,16 @@ class Emergency:
         self.is_critical = False
         self.stop_requested = False
         self._since = -math.inf
-        self._coolest: float | None = None
+        self._least_excess: float | None = None
 
     def see(self, limits: tuple[Limits, ...], authority: Authority, reading: Reading) -> None:
         """Take in one reading."""
         hot = any_at(limits, reading, "critical") or reading.slowed_by_hardware
         if hot and not self.is_critical:
-            self.is_critical, self._since, self._coolest = True, reading.at_seconds, None
+            self.is_critical, self._since, self._least_excess = True, reading.at_seconds, None
         if not self.is_critical:
             return
-        self._consider_stop(hot, authority, reading)
+        self._consider_stop(hot, limits, authority, reading)
         if self.stop_requested:
             self.stop_requested = not all_safe(limits, reading)
         released = not hot and all(
@@ -44,15 +44,22 @@ class Emergency:
         if released and lasted >= LEAST_SECONDS and not self.stop_requested:
             self.is_critical = False
 
-    def _consider_stop(self, hot: bool, authority: Authority, reading: Reading) -> None:
+    def _consider_stop(
+        self, hot: bool, limits: tuple[Limits, ...], authority: Authority, reading: Reading
+    ) -> None:
         lasted = reading.at_seconds - self._since
         shutdown = authority.shutdown_celsius
         if shutdown is not None and reading.die_celsius >= shutdown - STOP_BELOW_SHUTDOWN_CELSIUS:
             self.stop_requested = True
         if lasted >= LEAST_SECONDS:
-            coolest = reading.die_celsius if self._coolest is None else self._coolest
-            self._coolest = min(coolest, reading.die_celsius)
-            rising = reading.die_celsius > self._coolest
+            excess = max(
+                value - each.critical
+                for each in limits
+                if (value := read_by(each, reading)) is not None
+            )
+            least = excess if self._least_excess is None else self._least_excess
+            self._least_excess = min(least, excess)
+            rising = excess > self._least_excess
             if hot and rising and lasted >= RISING_AFTER_SECONDS:
                 self.stop_requested = True
         if hot and lasted >= HELPLESS_SECONDS:

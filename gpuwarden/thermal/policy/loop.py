@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from gpuwarden.thermal.decision import Authority, Reading, Settings
 from gpuwarden.thermal.policy.channel import Channel
+from gpuwarden.thermal.policy.fixed import no_higher, within_means
 from gpuwarden.thermal.policy.mean import SlowMean
 from gpuwarden.thermal.policy.pen import RISE_EVERY_SECONDS, Pen
 from gpuwarden.thermal.policy.rungs import Rungs
@@ -76,6 +77,7 @@ class PowerLoop:
         self._authority = authority
         self._rated = rated_watts
         self._rungs.adopt(authority)
+        self.written = within_means(self.written, authority)
 
     @property
     def is_idle(self) -> bool:
@@ -87,9 +89,13 @@ class PowerLoop:
         if reading.power_watts is not None:
             self._drawn.see(reading.at_seconds, reading.power_watts)
 
-    def come_down(self, channels: list[Channel]) -> None:
-        """After an emergency: begin where the sinks say that the card will hold."""
+    def come_down(self, channels: list[Channel], held: Settings) -> None:
+        """After an emergency: go on to where the sinks say that the card will hold.
+
+        :param held: what held it meanwhile; that stays until no sensor is at alert.
+        """
         self._rungs.take(min(channel.set_watts for channel in channels))
+        self.written = no_higher(self.written, held)
 
     def take(self, settings: Settings) -> None:
         """Go on from settings that were in force meanwhile."""
@@ -212,7 +218,7 @@ class PowerLoop:
             batch_limit=rungs.batch,
             dispatch_duty=rungs.duty,
         )
-        if not hot and seen.ceiling_watts > (self._limit_written or 0.0):
+        if seen.may_rise and not hot and seen.ceiling_watts > (self._limit_written or 0.0):
             # What waits for its write waits here, or the loop would wind up behind it.
             top = (self._authority.sm_clocks_mhz or (0, 0))[1]
             rungs.keep_near(

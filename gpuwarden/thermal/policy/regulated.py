@@ -14,6 +14,7 @@ from gpuwarden.thermal.policy.phase import Phase
 from gpuwarden.thermal.policy.sensors import all_below, any_at, hottest, limits_of
 from gpuwarden.thermal.policy.sink import SinkEstimate
 from gpuwarden.thermal.policy.software import SoftwareLoop
+from gpuwarden.thermal.policy.sound import Clock, sound
 from gpuwarden.thermal.thresholds import Thresholds
 from gpuwarden.values import ThermalState
 
@@ -42,6 +43,7 @@ class Regulated:
     ) -> None:
         self._decide_seconds = decide_seconds
         self._safe_seconds = safe_seconds
+        self._clock = Clock()
         self._emergency = Emergency()
         self._phase = Phase(safe_seconds)
         self._decided_at = -math.inf
@@ -68,14 +70,18 @@ class Regulated:
 
     def decide(self, reading: Reading) -> Judgement:
         """Follow the sinks with every reading, decide when it is time."""
-        now = reading.at_seconds
+        now = self._clock.tell(reading.at_seconds)
+        seen = sound(reading, now)
+        return self.blind(now) if seen is None else self._follow(seen, now)
+
+    def _follow(self, reading: Reading, now: float) -> Judgement:
         live = [channel for channel in self._channels if channel.see(reading)]
         self._power.see(reading)
         self._software.see(reading, live)
         was_critical = self._emergency.is_critical
         self._emergency.see(self._limits, self._authority, reading)
         if was_critical and not self._emergency.is_critical:
-            self._power.come_down(live)
+            self._power.come_down(live, critical_settings(self._authority, stop_requested=False))
         passed = now - self._decided_at
         if passed >= self._decide_seconds - 0.01 and not self._emergency.is_critical:
             self._decided_at = now
@@ -135,7 +141,8 @@ class Regulated:
             lowered_at=self._power.pen.lowered_at,
             raised_at=self._power.pen.raised_at,
         )
-        settings = self._with_fresh_batches(reading.at_seconds, limited, settings)
+        if not self._is_helpless:  # there a batch costs answers and cools nothing
+            settings = self._with_fresh_batches(reading.at_seconds, limited, settings)
         return Judgement(state, self._reason(state, settings, sensor.name, sensor.alert), settings)
 
     def _is_at_alert(self, reading: Reading) -> bool:

@@ -39,8 +39,13 @@ class Rungs:
                 min(authority.minimum_watts, authority.original_watts),
                 min(self.limit_watts, authority.original_watts),
             )
-        if authority.sm_clocks_mhz is None:
+        clocks = authority.sm_clocks_mhz
+        if clocks is None or (self.clock_mhz is not None and self.clock_mhz >= clocks[1]):
             self.clock_mhz = None
+        elif self.clock_mhz is not None:
+            self.clock_mhz = max(float(clocks[0]), self.clock_mhz)
+        if self.batch is not None and self.batch >= authority.max_batch:
+            self.batch = None
 
     def take(self, watts: float) -> None:
         """Put the limit where it shall go on from; what lies below its range is left to clocks."""

@@ -17,6 +17,7 @@ CHANGE_SHARE = 0.10  # of the card's power
 LEARNED_SHARE = 0.20  # a smaller step says too little against whole degrees
 FORGOTTEN_SHARE = 0.2  # with each step that is learned from
 WINDOW_SECONDS = 1.0  # also the window of NVML's averaged power
+MOST_LOOKS = 64  # three times the window's at 20 Hz: a clock that stands still fills no memory
 POWER_LAG_SECONDS = 0.4  # the die's own lag behind its watts
 SAMPLE_SECONDS = 0.2  # the gains below are for samples so far apart
 LEVEL_GAIN = 0.12
@@ -48,7 +49,7 @@ class SinkEstimate:
         self.trend = 0.0
         self.lagged_watts = 0.0
         self._rated_watts = rated_watts
-        self._recent: deque[Look] = deque()
+        self._recent: deque[Look] = deque(maxlen=MOST_LOOKS)
         self._at = -math.inf
         self._frozen_until = -math.inf
         self._before: Look | None = None

@@ -16,7 +16,7 @@ from tests.unit.thermal.leases import lease
 from tests.unit.thermal.readings import AUTHORITY, FRESH, H200, judgement, not_seen, seen, view_of
 
 STEPPED = Rules(CardWishes(policy="stepped"))
-AT_ALERT = Settings(power_limit_watts=0.7 * 350, sm_clock_mhz=1440, batch_limit=1)
+AT_ALERT = Settings(power_limit_watts=245.0, sm_clock_mhz=1440, batch_limit=1)
 ALERT, CRITICAL, NORMAL = ThermalState.ALERT, ThermalState.CRITICAL, ThermalState.NORMAL
 
 
@@ -64,7 +64,7 @@ def test_means_that_change_are_taken_up_without_forgetting_the_heat() -> None:
     mind.decide(reading(80), None)
     mind.learn(H200, replace(AUTHORITY, original_watts=300.0), FRESH)
     held = mind.decide(reading(77, 1), None)
-    assert (held.state, held.settings.power_limit_watts) == (ALERT, 0.7 * 300)
+    assert (held.state, held.settings.power_limit_watts) == (ALERT, 210)
 
 
 def test_thresholds_that_do_not_suit_the_card_are_replaced_by_its_own() -> None:

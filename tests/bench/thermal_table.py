@@ -1,0 +1,134 @@
+"""The table of docs/thermal.md: a row a case, both policies side by side."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from gpuwarden.simulate.constant import BestConstant
+from gpuwarden.simulate.evaluation import Evaluation
+from tests.bench.thermal_trial import Trial
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "thermal.md"
+BEGIN = "<!-- table: python -m tests.bench.thermal -->"
+END = "<!-- end of the table -->"
+UNKNOWN = "-"
+HEADER = (
+    "scenario",
+    "best constant",
+    "work",
+    "of the best",
+    "of stepped",
+    "over alert + 1 (s)",
+    "critical (s)",
+    "peak (C)",
+    "swing (C)",
+    "writes/h",
+    "back (s)",
+)
+# How far each column but the first may be off.
+TOLERANCES = (2.0, 1.0, 0.01, 0.01, 5.0, 0.4, 0.6, 0.6, 40.0, 10.0)
+NUMBER = re.compile(r"\d+(?:\.\d+)?")
+
+
+def table(trials: Sequence[Trial]) -> list[str]:
+    """Markdown: a heading and a table a card."""
+    lines: list[str] = []
+    for card in dict.fromkeys(trial.case.card for trial in trials):
+        lines += [f"### {card}", "", _row(HEADER), _row(["---"] * len(HEADER))]
+        lines += [row(trial) for trial in trials if trial.case.card == card]
+        lines.append("")
+    return lines
+
+
+def row(trial: Trial) -> str:
+    """One case: ``regulated / stepped`` wherever both have the figure."""
+    seen, other, best = trial.regulated, trial.stepped, trial.best
+    cells = [
+        trial.case.name,
+        _constant(best),
+        _both(_percent(seen.throughput_ratio), _percent(other.throughput_ratio)),
+        _ratio(seen.throughput_ratio, None if best is None else best.throughput_ratio),
+        _ratio(seen.throughput_ratio, other.throughput_ratio),
+        *_figures(seen, other),
+    ]
+    return _row(cells)
+
+
+def _figures(seen: Evaluation, other: Evaluation) -> list[str]:
+    return [
+        _both(f"{seen.seconds_above_alert_plus_1:.0f}", f"{other.seconds_above_alert_plus_1:.0f}"),
+        _both(f"{seen.longest_critical_seconds:.1f}", f"{other.longest_critical_seconds:.1f}"),
+        _both(f"{seen.peak_celsius:.1f}", f"{other.peak_celsius:.1f}"),
+        _both(_one(seen.steady_peak_to_peak_celsius), _one(other.steady_peak_to_peak_celsius)),
+        _both(f"{seen.writes_per_hour:.0f}", f"{other.writes_per_hour:.0f}"),
+        _both(_whole(seen.recovery_seconds), _whole(other.recovery_seconds)),
+    ]
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _both(one: str, other: str) -> str:
+    return one if one == other == UNKNOWN else f"{one} / {other}"
+
+
+def _constant(best: BestConstant | None) -> str:
+    if best is None:
+        return "none"
+    clock = "" if best.sm_clock_mhz is None else f", {best.sm_clock_mhz} MHz"
+    return f"{best.limit_watts:.0f} W{clock}: {_percent(best.throughput_ratio)}"
+
+
+def _percent(ratio: float | None) -> str:
+    return UNKNOWN if ratio is None else f"{ratio * 100:.1f} %"
+
+
+def _ratio(part: float | None, whole: float | None) -> str:
+    return UNKNOWN if part is None or not whole else f"{part / whole:.3f}"
+
+
+def _one(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.1f}"
+
+
+def _whole(value: float | None) -> str:
+    return UNKNOWN if value is None else f"{value:.0f}"
+
+
+def agree(one: str, other: str) -> bool:
+    """Whether two rows say the same; the last digit of a processor's exp() may move a write."""
+    ours, theirs = _cells(one), _cells(other)
+    if len(ours) != len(theirs) or ours[0] != theirs[0]:
+        return False
+    columns = zip(ours[1:], theirs[1:], TOLERANCES, strict=True)
+    return all(_near(a, b, tolerance) for a, b, tolerance in columns)
+
+
+def _cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def _near(one: str, other: str, tolerance: float) -> bool:
+    if NUMBER.sub("#", one) != NUMBER.sub("#", other):
+        return False
+    pairs = zip(NUMBER.findall(one), NUMBER.findall(other), strict=True)
+    return all(abs(float(a) - float(b)) <= tolerance for a, b in pairs)
+
+
+def documented() -> list[str]:
+    """The lines between the marks of the document."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    inner = text.partition(f"{BEGIN}\n")[2].partition(END)[0]
+    return inner.splitlines()
+
+
+def put_into_document(lines: Sequence[str]) -> None:
+    """Replace what is between the marks."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    head, begin, rest = text.partition(f"{BEGIN}\n")
+    _, end, tail = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{DOCUMENT}: the marks of the table are missing")
+    body = "\n".join(lines)
+    DOCUMENT.write_text(f"{head}{begin}{body}\n{end}{tail}", encoding="utf-8")
