@@ -162,7 +162,10 @@ class CardReader:
         )
 
     def limits(self) -> CardLimits:
-        """What the card may bear, as it says. Raises NvmlError if the card or driver is gone."""
+        """What the card may bear, as it says; without a temperature only what it says in degrees.
+
+        :raises NvmlError: the card or driver is gone.
+        """
         constraints = self._optional("nvmlDeviceGetPowerManagementLimitConstraints")
         default = self._optional("nvmlDeviceGetPowerManagementDefaultLimit")
         fields = self._fields(
@@ -180,7 +183,7 @@ class CardReader:
         return combine(
             {kind: self._threshold(kind) for kind in Threshold},
             Offsets(
-                temperature_celsius=self._temperature(),
+                temperature_celsius=self._tolerant("temperature", self._temperature),
                 margin_celsius=None if margin is None else float(margin),
                 maximum_operating_celsius=fields.get(Field.MAXIMUM_OPERATING_OFFSET),
                 slowdown_celsius=fields.get(Field.SLOWDOWN_OFFSET),

@@ -32,6 +32,7 @@ class Chronicle:
 
     def __init__(self, gpu_index: int) -> None:
         self._gpu_index = gpu_index
+        self._sight_lost = False
         self.events: deque[ThermalEvent] = deque(maxlen=KEPT_EVENTS)
 
     def happened(self, happening: Happening) -> None:
@@ -45,8 +46,11 @@ class Chronicle:
         """Tell something about the card, with the fields that every such event carries."""
         known: dict[str, object] = {"GPU": self._gpu_index, "GPU_UUID": view.card.uuid}
         if view.seen is not None:
-            known["TEMPERATURE_CELSIUS"] = view.seen.sample.temperature_celsius
-            known["POWER_LIMIT_WATTS"] = view.seen.condition.power_limit_watts
+            figures = {
+                "TEMPERATURE_CELSIUS": view.seen.sample.temperature_celsius,
+                "POWER_LIMIT_WATTS": view.seen.condition.power_limit_watts,
+            }
+            known |= {name: f"{value:g}" for name, value in figures.items() if value is not None}
         message = f"GPU {self._gpu_index}: {text}"
         tell(event, message, level, **known, **fields)
         self._remember(event, message)
@@ -65,18 +69,20 @@ class Chronicle:
                 STATE_NEW=new.value,
                 REASON=reason,
             )
-        self._changed_sight(_is_unseen(before), after)
+        self._changed_sight(after)
         stop = after.judgement.settings.stop_requested
         if stop and not before.judgement.settings.stop_requested:
             text = "cooling is not enough: its workers must stop"
             self.tell(after, Event.STOP_REQUESTED, text, logging.ERROR, REASON=reason)
 
-    def _changed_sight(self, was_unseen: bool, after: View) -> None:
-        if _is_unseen(after) and not was_unseen:
+    def _changed_sight(self, after: View) -> None:
+        if _is_unseen(after) and not self._sight_lost:
+            self._sight_lost = True
             reason = after.judgement.reason
             self.tell(after, Event.SENSOR_LOST, reason, logging.ERROR, REASON=reason)
-        elif was_unseen and after.seen is not None:
-            self.tell(after, Event.SENSOR_REGAINED, "it can be read")
+        elif self._sight_lost and after.seen is not None:
+            self._sight_lost = False
+            self.tell(after, Event.SENSOR_REGAINED, "it can be read again")
 
     def thresholds(self, view: View, thresholds: Thresholds, refusal: str) -> None:
         """Tell what the card is held to, and why it is not what was configured."""

@@ -226,7 +226,7 @@ class ThermalGuard:
         self._told(self._card.happenings())
         self.view = take(self.view, observation, now)
         if isinstance(observation, Seen):
-            if self.mind.learn(observation.limits, self._card.authority()):
+            if self.mind.learn(observation.limits, self._card.authority(), self.view):
                 assert self.mind.thresholds is not None, "just learnt"
                 self.chronicle.thresholds(self.view, self.mind.thresholds, self.mind.refusal)
             reading = reading_of(observation, now)

@@ -61,8 +61,11 @@ class Mind:
         if rules != self.rules:
             self.rules, self._policy, self._is_current = rules, None, False
 
-    def learn(self, limits: CardLimits, authority: Authority) -> bool:
-        """Take in what the card says of itself; True where its thresholds are new."""
+    def learn(self, limits: CardLimits, authority: Authority, view: View) -> bool:
+        """Take in what the card says of itself; True where its thresholds are new.
+
+        A policy that is new, to a card that had to be cooled, begins as at alert.
+        """
         fresh = not self._is_current or limits != self._limits
         if fresh:
             self._limits, self._is_current = limits, True
@@ -86,6 +89,8 @@ class Mind:
                 decide_seconds=self.rules.decide_seconds,
                 safe_seconds=self.rules.safe_seconds,
             )
+            if view.held:
+                self._policy.blind(view.seen_at)
         elif fresh or authority != self._authority:
             self._policy.adopt(authority, self.thresholds)
         self._authority = authority

@@ -19,6 +19,7 @@ RETRY_SECONDS = 60.0  # a refused write costs little, but a journal full of them
 # So many changes by somebody else within so long: another program wants the limit as well.
 FIGHT_CHANGES, FIGHT_SECONDS = 3, 600.0
 ATTEMPTS = 3  # somebody who changes the limit between our look and our write makes us look again
+FLOAT_NOISE_WATTS = 1e-6  # 0.7 x 700 is 489.99..., and meant as 490
 NAME = "power limit"
 
 
@@ -172,7 +173,7 @@ class PowerLimit:
             return original
         if math.isnan(watts) or watts <= self.least_watts:  # in doubt cool
             return min(self._least, original)
-        return int(watts) * MILLIWATTS_PER_WATT
+        return int(watts + FLOAT_NOISE_WATTS) * MILLIWATTS_PER_WATT
 
     def _record_next(self, target: int) -> None:
         is_original = target == self._ledger.record.original_milliwatts

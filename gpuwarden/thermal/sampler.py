@@ -63,6 +63,7 @@ class Sampler:
         self._condition: Condition | None = None
         self._condition_read_at = 0.0
         self._answered_at = 0.0
+        self._answers = False  # since it was opened
         self._reasons: tuple[str, ...] = ()
         self._hotter_celsius: float | None = None
         self._die, self._memory, self._margin = Jumps(), Jumps(), MarginCheck()
@@ -90,6 +91,7 @@ class Sampler:
                 return NotSeen(self.name, Trouble.NO_DRIVER, str(error))
             if self._clock() - self._answered_at >= OPEN_ANEW_AFTER_SECONDS:
                 self.close()
+            self._answers = False
             return NotSeen(self.name, Trouble.SENSOR, str(error))
 
     def close(self) -> None:
@@ -117,20 +119,26 @@ class Sampler:
     def _open(self) -> None:
         self._session = Session(self._library)
         card = self._session.open_whole_card(self.name.uuid, self.name.pci_address)
-        self.limits = card.reader.limits()
-        for note in self.limits.notes:
-            log.warning("GPU %d: %s", self._gpu_index, note)
+        self._learn_limits(card)
         if self._teller.uuid != self.name.uuid:
             self._memory_read_at = None  # another card may have no such sensor
         self._teller.uuid = self.name.uuid
         self.card = card
         self.opened += 1
-        self._answered_at = self._clock()
+        self._answered_at, self._answers = self._clock(), True
+
+    def _learn_limits(self, card: OpenCard) -> None:
+        self.limits = card.reader.limits()
+        for note in self.limits.notes:
+            log.warning("GPU %d: %s", self._gpu_index, note)
 
     def _look(self) -> Observation:
         assert self.card is not None, "opened before"
         sample = self.card.reader.sample()
         now = self._clock()
+        if not self._answers:
+            self._answers = True
+            self._learn_limits(self.card)  # without a temperature they were not whole
         is_due = now - self._condition_read_at >= CONDITION_EVERY_SECONDS
         if self._condition is None or is_due:
             self._condition = self.card.reader.condition()

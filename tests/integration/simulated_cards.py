@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from gpuwarden.control import socket as control_socket
 from gpuwarden.control.snapshot import SnapshotError, read_snapshot
 from gpuwarden.control.states import PlanData, ThermalData
 from gpuwarden.simulator import cli
@@ -16,6 +18,7 @@ from tests.machines import machine, write_sysfs
 from tests.waiting import wait_until
 
 REPOSITORY = Path(__file__).parents[2]
+ANSWER_SECONDS = 10.0
 ADDRESSES = ("0000:10:00.0", "0000:80:00.0")
 CARDS = {
     "cards": [
@@ -35,14 +38,26 @@ places = Places(load, root / "units", root / "plan.json", root / "cards.json", r
 sys.exit(run(places, reload_units=lambda: None))
 """
 THERMAL = """\
-import sys
+import logging, os, sys
 from pathlib import Path
 from gpuwarden.config import load_configuration
-from gpuwarden.thermal.service import Places, main
-root = Path(sys.argv[1])
-load = lambda: load_configuration(root / "gpuwarden.toml", root / "conf.d")
-places = Places(load, root / "plan.json", lambda index: root / f"thermal-{index}.json")
-sys.exit(main(sys.argv[2:], places))
+from gpuwarden.systemd.journal import JournalHandler
+from gpuwarden.thermal import service
+from gpuwarden.thermal.originals_store import Places as Originals
+root, listening = Path(sys.argv[1]), int(sys.argv[2])
+os.dup2(listening, 3)
+os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS="1", LISTEN_FDNAMES="control")
+service.set_up_logging = lambda level: logging.basicConfig(
+    level="INFO", handlers=[JournalHandler(root / "journal")], format="%(message)s", force=True
+)
+places = service.Places(
+    lambda: load_configuration(root / "gpuwarden.toml", root / "conf.d"),
+    root / "plan.json",
+    lambda index: root / f"thermal-{index}.json",
+    lambda index: root / f"thermal-{index}.lease.json",
+    Originals(root / "var", root / "run"),
+)
+sys.exit(service.main(sys.argv[3:], places))
 """
 
 
@@ -60,6 +75,7 @@ class SimulatedNode:
 
     def __init__(self, root: Path, library: Path) -> None:
         self.root = root
+        self.guards: dict[int, int] = {}
         self.simulator = root / "sim"
         self.environment = {
             **os.environ,
@@ -99,27 +115,61 @@ class SimulatedNode:
     @contextmanager
     def guarded(self, gpu_index: int) -> Iterator["subprocess.Popen[bytes]"]:
         """A card's thermal guard at work; it must end cleanly on SIGTERM."""
-        with self._running(THERMAL, str(self.root), str(gpu_index)) as process:
+        with self.guard_process(gpu_index) as process:
             yield process
         assert process.returncode == 0
 
+    @contextmanager
+    def guard_process(self, gpu_index: int) -> Iterator["subprocess.Popen[bytes]"]:
+        """A card's thermal guard at work, which the test may kill; told to end at last."""
+        with self._listening(gpu_index) as control:
+            number = control.fileno()
+            arguments = (str(self.root), str(number), str(gpu_index))
+            with self._running(THERMAL, *arguments, pass_fds=(number,)) as process:
+                self.guards[gpu_index] = process.pid
+                yield process
+
+    def ask_guard(self, gpu_index: int, request: str, **fields: Any) -> dict[str, Any]:
+        """What a thermal guard answers on its control socket. Raises ControlError."""
+        path = self.root / f"thermal-{gpu_index}.sock"
+        return control_socket.ask(path, {"request": request, **fields}, ANSWER_SECONDS)
+
+    def configure(self, text: str) -> None:
+        """Write the node's configuration."""
+        (self.root / "gpuwarden.toml").write_text(text)
+
+    @contextmanager
+    def _listening(self, gpu_index: int) -> Iterator[socket.socket]:
+        """The control socket as systemd makes it."""
+        path = self.root / f"thermal-{gpu_index}.sock"
+        path.unlink(missing_ok=True)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
+            control.bind(str(path))
+            control.listen(8)
+            yield control
+
     def thermal(self, gpu_index: int, wanted: Callable[[ThermalData], bool]) -> ThermalData:
-        """The card's published state, once it is as wanted."""
+        """What the card's last guard has published, once it is as wanted."""
 
         def published() -> ThermalData | None:
             try:
-                path = self.root / f"thermal-{gpu_index}.json"
-                data = read_snapshot(path, ThermalData).data
+                snapshot = read_snapshot(self.root / f"thermal-{gpu_index}.json", ThermalData)
             except SnapshotError:
                 return None
-            return data if wanted(data) else None
+            is_of_this_life = snapshot.pid == self.guards[gpu_index]
+            return snapshot.data if is_of_this_life and wanted(snapshot.data) else None
 
         return wait_until(published)
 
     @contextmanager
-    def _running(self, program: str, *argv: str) -> Iterator["subprocess.Popen[bytes]"]:
+    def _running(
+        self, program: str, *argv: str, pass_fds: tuple[int, ...] = ()
+    ) -> Iterator["subprocess.Popen[bytes]"]:
         process = subprocess.Popen(
-            [sys.executable, "-c", program, *argv], cwd=REPOSITORY, env=self.environment
+            [sys.executable, "-c", program, *argv],
+            cwd=REPOSITORY,
+            env=self.environment,
+            pass_fds=pass_fds,
         )
         try:
             yield process

@@ -73,6 +73,7 @@ def test_a_fault_is_published_with_its_cause_and_the_neighbour_goes_on(
     node: SimulatedNode, fault: str, state: ThermalState
 ) -> None:
     node.place()
+    node.configure('[thermal]\npolicy = "stepped"\nsafe_seconds = 1\n')  # soon back to normal
     with node.guarded(0), node.guarded(1):
         node.thermal(0, is_normal)
         before = node.thermal(1, is_normal)
@@ -114,7 +115,7 @@ def test_without_a_driver_the_plan_says_so_and_the_guard_is_blind(
 
 def test_a_bad_configuration_does_not_stop_the_guard(node: SimulatedNode) -> None:
     node.place()
-    (node.root / "gpuwarden.toml").write_text("[thermal]\nsample_hertz = -1\n")
+    node.configure("[thermal]\nsample_hertz = -1\n")
     with node.guarded(0):
         data = node.thermal(0, is_normal)
     assert data.reason == "the configuration was refused, the defaults hold"

@@ -132,6 +132,13 @@ def test_a_temperature_that_cannot_be_read_is_an_error(attach: Any) -> None:
         reader.sample()
 
 
+def test_without_a_temperature_a_card_has_the_limits_that_it_says_in_degrees(attach: Any) -> None:
+    answers = changed(nvmlDeviceGetTemperatureV=Fails(UNKNOWN))
+    limits = attach(StandInDriver(answers, H200_FIELDS)).limits()
+    assert (limits.maximum_operating_celsius, limits.shutdown_celsius) == (87, 95)
+    assert limits.power_maximum_watts == 700
+
+
 def test_a_card_without_a_sensor_has_no_temperature(attach: Any) -> None:
     answers = changed(nvmlDeviceGetTemperatureV=Fails(NOT_SUPPORTED))
     assert attach(StandInDriver(answers, H200_FIELDS)).sample().temperature_celsius is None

@@ -13,7 +13,33 @@ from gpuwarden.thermal.decision import UNTOUCHED, Judgement, Reading, Settings
 from gpuwarden.values import ThermalState
 from tests.unit.thermal.worlds import bursts, run, scenario, step
 
-CONTRACT = ["schema", "card", "scenario", "policy", "duration_seconds", "alert_celsius", "critical_celsius", "seconds_above_alert", "seconds_above_alert_plus_1", "seconds_at_or_above_critical", "longest_critical_seconds", "peak_celsius", "peak_memory_celsius", "throughput_ratio", "writes", "writes_per_hour", "steady_peak_to_peak_celsius", "recovery_seconds", "final_state", "final_limit_watts", "original_limit_watts", "final_sm_clock_mhz", "final_batch_limit", "final_dispatch_duty", "holdable"]
+CONTRACT = [
+    "schema",
+    "card",
+    "scenario",
+    "policy",
+    "duration_seconds",
+    "alert_celsius",
+    "critical_celsius",
+    "seconds_above_alert",
+    "seconds_above_alert_plus_1",
+    "seconds_at_or_above_critical",
+    "longest_critical_seconds",
+    "peak_celsius",
+    "peak_memory_celsius",
+    "throughput_ratio",
+    "writes",
+    "writes_per_hour",
+    "steady_peak_to_peak_celsius",
+    "recovery_seconds",
+    "final_state",
+    "final_limit_watts",
+    "original_limit_watts",
+    "final_sm_clock_mhz",
+    "final_batch_limit",
+    "final_dispatch_duty",
+    "holdable",
+]
 COOL = scenario(600, step(0, 20, 1.0))
 
 

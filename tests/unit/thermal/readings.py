@@ -16,6 +16,8 @@ AUTHORITY = Authority(
     original_watts=350.0, minimum_watts=100.0, sm_clocks_mhz=(300, 1800), max_batch=8
 )
 
+FRESH = View(0, 0.0, 0)  # nothing known yet
+
 
 def seen(celsius: float, memory: float | None = 40.0, limits: CardLimits = H200) -> Seen:
     sample = Sample(celsius, memory, 300.0, PowerKind.INSTANTANEOUS, 0.9, ("idle",))

@@ -51,7 +51,7 @@ def test_a_transition_carries_every_field_of_the_contract(
         "GPU": "0",
         "GPU_UUID": CARD.uuid,
         "TEMPERATURE_CELSIUS": "80",
-        "POWER_LIMIT_WATTS": "350.0",
+        "POWER_LIMIT_WATTS": "350",
         "STATE_OLD": "normal",
         "STATE_NEW": "alert",
         "REASON": "die 80 C, alert is 78 C",

@@ -26,7 +26,7 @@ from tests.unit.thermal.readings import not_seen, seen
 
 NORMAL, ALERT, CRITICAL = ThermalState.NORMAL, ThermalState.ALERT, ThermalState.CRITICAL
 BLIND, LOST, RELEASED = ThermalState.BLIND, ThermalState.LOST, ThermalState.RELEASED
-AT_ALERT = Settings(power_limit_watts=0.7 * 350, sm_clock_mhz=1440, batch_limit=1)
+AT_ALERT = Settings(power_limit_watts=245.0, sm_clock_mhz=1440, batch_limit=1)
 PUBLISHED_SECONDS = 0.05
 BLIND_SECONDS = 0.4
 

@@ -1,6 +1,7 @@
 """From what is seen and asked for to what is to be done."""
 
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
@@ -12,17 +13,17 @@ from gpuwarden.thermal.thresholds import ThresholdsError
 from gpuwarden.thermal.view import View, judged, take
 from gpuwarden.values import ThermalState
 from tests.unit.thermal.leases import lease
-from tests.unit.thermal.readings import AUTHORITY, H200, judgement, not_seen, seen, view_of
+from tests.unit.thermal.readings import AUTHORITY, FRESH, H200, judgement, not_seen, seen, view_of
 
 STEPPED = Rules(CardWishes(policy="stepped"))
-AT_ALERT = Settings(power_limit_watts=0.7 * 350, sm_clock_mhz=1440, batch_limit=1)
+AT_ALERT = Settings(power_limit_watts=245.0, sm_clock_mhz=1440, batch_limit=1)
 ALERT, CRITICAL, NORMAL = ThermalState.ALERT, ThermalState.CRITICAL, ThermalState.NORMAL
 
 
 def stepped(rules: Rules = STEPPED, authority: Authority = AUTHORITY) -> Mind:
     """A mind that has learnt its card, with the policy that is easiest to foresee."""
     mind = Mind(rules)
-    mind.learn(H200, authority)
+    mind.learn(H200, authority, FRESH)
     return mind
 
 
@@ -45,15 +46,15 @@ def test_the_policy_follows_the_thresholds_of_the_card() -> None:
 def test_the_usual_policy_regulates() -> None:
     mind = Mind(Rules())
     assert mind.policy_name == "regulated"
-    assert mind.learn(H200, AUTHORITY)
+    assert mind.learn(H200, AUTHORITY, FRESH)
     assert mind.decide(reading(40), None).settings == UNTOUCHED
 
 
 def test_thresholds_are_new_once() -> None:
     mind = Mind(STEPPED)
-    assert mind.learn(H200, AUTHORITY)
-    assert not mind.learn(H200, AUTHORITY)
-    assert mind.learn(replace(H200, maximum_operating_celsius=80), AUTHORITY)
+    assert mind.learn(H200, AUTHORITY, FRESH)
+    assert not mind.learn(H200, AUTHORITY, FRESH)
+    assert mind.learn(replace(H200, maximum_operating_celsius=80), AUTHORITY, FRESH)
     assert mind.thresholds is not None
     assert mind.thresholds.alert_celsius == 73
 
@@ -61,9 +62,9 @@ def test_thresholds_are_new_once() -> None:
 def test_means_that_change_are_taken_up_without_forgetting_the_heat() -> None:
     mind = stepped()
     mind.decide(reading(80), None)
-    mind.learn(H200, replace(AUTHORITY, original_watts=300.0))
+    mind.learn(H200, replace(AUTHORITY, original_watts=300.0), FRESH)
     held = mind.decide(reading(77, 1), None)
-    assert (held.state, held.settings.power_limit_watts) == (ALERT, 0.7 * 300)
+    assert (held.state, held.settings.power_limit_watts) == (ALERT, 210)
 
 
 def test_thresholds_that_do_not_suit_the_card_are_replaced_by_its_own() -> None:
@@ -96,16 +97,28 @@ def test_a_card_that_was_never_seen_bears_any_rules_until_it_is() -> None:
 def test_other_rules_are_followed_from_the_next_look_on() -> None:
     mind = stepped()
     mind.follow(wishing(alert_celsius=60.0))
-    assert mind.learn(H200, AUTHORITY)
+    assert mind.learn(H200, AUTHORITY, FRESH)
     assert mind.decide(reading(60), None).state is ALERT
     assert mind.refusal == ""
+
+
+@pytest.mark.parametrize("policy", ["stepped", "regulated"])
+def test_a_card_that_a_former_life_has_held_is_not_let_go_at_once(
+    policy: Literal["stepped", "regulated"],
+) -> None:
+    mind = Mind(Rules(CardWishes(policy=policy)))
+    mind.learn(H200, AUTHORITY, replace(FRESH, held=True))
+    found = mind.decide(reading(76), None)
+    assert found.state is not NORMAL
+    assert found.settings.power_limit_watts is not None
+    assert found.settings.power_limit_watts <= 0.75 * 350
 
 
 def test_a_reload_that_changes_nothing_keeps_what_was_learnt() -> None:
     mind = stepped()
     mind.decide(reading(80), None)
     mind.follow(replace(STEPPED))
-    assert not mind.learn(H200, AUTHORITY)
+    assert not mind.learn(H200, AUTHORITY, FRESH)
     assert mind.decide(reading(77, 1), None).state is ALERT
 
 

@@ -26,7 +26,7 @@ from gpuwarden.thermal.rules import rules_for
 from gpuwarden.values import ThermalState
 from tests.unit.thermal.guarding import Listener, StandInCard, guarding, make_guard
 from tests.unit.thermal.leases import UNTIL_UNIX_MICROSECONDS, lease
-from tests.unit.thermal.readings import AUTHORITY, H200, seen
+from tests.unit.thermal.readings import AUTHORITY, FRESH, H200, seen
 
 DAY_SECONDS = 86_400
 
@@ -63,7 +63,7 @@ def guard(tmp_path: Path, card: StandInCard, files: Files) -> ThermalGuard:
     """One that has seen its card."""
     rules = rules_for(files.configuration, "GPU-1")
     made = make_guard(tmp_path, card, rules, ear=Listener())
-    made.mind.learn(H200, AUTHORITY)
+    made.mind.learn(H200, AUTHORITY, FRESH)
     return made
 
 

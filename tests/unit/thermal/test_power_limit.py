@@ -38,6 +38,7 @@ def reason(guard: Guard) -> str:
     [
         (300.0, 300_000),
         (299.9, 299_000),
+        (0.7 * 700 - 200, 290_000),  # 289.99..., by a float
         (1.0, LEAST_WATTS * 1000),
         (-5.0, LEAST_WATTS * 1000),
         (float("nan"), LEAST_WATTS * 1000),

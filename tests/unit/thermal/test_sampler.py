@@ -104,6 +104,20 @@ def test_a_lost_card_is_opened_anew_at_the_next_attempt(bench: Bench) -> None:
     assert isinstance(bench.attempt(), Seen)
 
 
+def test_a_card_whose_sensor_fails_is_opened_all_the_same_and_its_limits_follow(
+    bench: Bench,
+) -> None:
+    bench.driver.answers["nvmlDeviceGetMarginTemperature"] = {"marginTemperature": 30}
+    bench.driver.fields = {193: -8, 194: -2, 196: 0}
+    bench.driver.answers["nvmlDeviceGetTemperatureV"] = Fails(UNKNOWN)
+    assert bench.trouble() is Trouble.SENSOR
+    assert bench.sampler.card is not None
+    assert bench.sampler.limits.shutdown_celsius is None
+    bench.read(50)
+    assert bench.seen().limits.shutdown_celsius == 88
+    assert bench.count("nvmlInitWithFlags") == 1
+
+
 def test_another_card_in_its_place_is_not_taken_for_it(bench: Bench) -> None:
     bench.driver.answers["nvmlDeviceGetUUID"] = "GPU-another"
     bench.driver.answers["nvmlDeviceGetHandleByUUID"] = Fails(6)

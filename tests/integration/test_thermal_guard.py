@@ -1,0 +1,501 @@
+"""The thermal guard's process, from the card's heat to the card's limit and back."""
+
+import contextlib
+import json
+import random
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpuwarden.control.requests import HistoryAnswer, Override, ThermalStatusAnswer
+from gpuwarden.control.snapshot import read_snapshot
+from gpuwarden.control.socket import ControlError
+from gpuwarden.control.states import PlanData, ThermalData
+from gpuwarden.values import ThermalState
+from tests.integration.journal_peer import JournalPeer, journal_at
+from tests.integration.simulated_cards import SimulatedNode
+from tests.waiting import wait_until
+
+NORMAL, ALERT, CRITICAL = ThermalState.NORMAL, ThermalState.ALERT, ThermalState.CRITICAL
+ORIGINAL_WATTS, ALERT_WATTS, LEAST_WATTS = 700, 490, 200  # the simulated H200, and 70 % of it
+ALERT_LOCK_MHZ = [345, 1575]  # the step at or below 80 % of 1980 MHz
+KILLS = 12
+SEED = 20261121
+LONGEST_LIFE_SECONDS = 1.0
+STOP_SECONDS = 10.0
+# The H200 idles at 42 C and follows a load step to 58 C within a second: alert lies between.
+WARM_LOAD = 0.5
+STEPPED = """\
+[thermal]
+policy = "stepped"
+alert_celsius = 55
+safe_celsius = 50
+safe_seconds = 1
+"""
+REGULATED = STEPPED.replace("stepped", "regulated")
+
+
+class Cards(SimulatedNode):
+    """Card 0 is made hot or broken, card 1 is its neighbour."""
+
+    journal: JournalPeer
+
+    def load(self, fraction: float) -> None:
+        self.ask(command="load", gpu=0, fraction=fraction)
+
+    def hurt(self, kind: str, value: float | None = None) -> None:
+        self.ask(command="fault", gpu=0, kind=kind, value=value)
+
+    def mend(self) -> None:
+        """No fault, no load, good air."""
+        self.ask(command="clear", gpu=0)
+
+    def card(self) -> dict[str, Any]:
+        """What the simulator says about card 0."""
+        cards: list[dict[str, Any]] = self.ask(command="show")["cards"]
+        return cards[0]
+
+    @property
+    def limit_watts(self) -> float:
+        watts: float = self.card()["power_limit_watts"]
+        return watts
+
+    @property
+    def sm_lock_mhz(self) -> list[int] | None:
+        lock: list[int] | None = self.card()["sm_lock_mhz"]
+        return lock
+
+    def wait_for_limit(self, watts: float) -> None:
+        wait_until(lambda: self.limit_watts == watts)
+
+    def reaches(self, state: ThermalState, gpu_index: int = 0) -> ThermalData:
+        """What is published once the card is in that state."""
+        return self.thermal(gpu_index, lambda data: data.state is state)
+
+    def sequence(self, gpu_index: int) -> int:
+        return read_snapshot(self.root / f"thermal-{gpu_index}.json", ThermalData).sequence
+
+    def record(self) -> dict[str, Any] | None:
+        """The originals of card 0 as they are on disk."""
+        plan = read_snapshot(self.root / "plan.json", PlanData).data
+        file = self.root / "var" / f"{plan.cards[0].uuid}.json"
+        with contextlib.suppress(FileNotFoundError):
+            document: dict[str, Any] = json.loads(file.read_text())
+            return document
+        return None
+
+
+@pytest.fixture
+def cards(tmp_path: Path, library: Path) -> Iterator[Cards]:
+    made = Cards(tmp_path, library)
+    made.configure(STEPPED)
+    with made.powered(), journal_at(tmp_path / "journal") as made.journal:
+        made.place()
+        yield made
+        made.mend()  # nobody waits for a driver that hangs
+
+
+@contextlib.contextmanager
+def undisturbed_neighbour(cards: Cards) -> Iterator[None]:
+    """Card 1 is guarded by the same process all the while, and stays normal."""
+    with cards.guarded(1):
+        before = cards.reaches(NORMAL, 1)
+        yield
+        sequence = cards.sequence(1)
+        wait_until(lambda: cards.sequence(1) >= sequence + 2)
+        after = cards.thermal(1, lambda data: True)
+        assert (after.state, after.since, after.reason) == (NORMAL, before.since, "")
+        assert cards.journal.changes(1) == ["normal"]
+
+
+# --- heat and its end
+
+
+def test_heat_lowers_the_limit_and_its_end_brings_the_original_back(cards: Cards) -> None:
+    with undisturbed_neighbour(cards), cards.guarded(0):
+        cool = cards.reaches(NORMAL)
+        assert (cool.original_power_limit_watts, cool.batch_limit) == (ORIGINAL_WATTS, None)
+        cards.load(WARM_LOAD)
+        cards.wait_for_limit(ALERT_WATTS)
+        wait_until(lambda: cards.sm_lock_mhz == ALERT_LOCK_MHZ)
+        hot = cards.thermal(0, lambda data: data.power_limit_watts == ALERT_WATTS)
+        assert (hot.state, hot.batch_limit, hot.admission) == (ALERT, 1, "open")
+        assert (hot.original_power_limit_watts, hot.sm_clock_lock_mhz) == (ORIGINAL_WATTS, 1575)
+        cards.load(0.0)
+        back = cards.reaches(NORMAL)
+        assert (back.batch_limit, back.throttles, back.recoveries) == (None, 1, 1)
+        cards.wait_for_limit(ORIGINAL_WATTS)
+        assert cards.sm_lock_mhz is None
+    assert cards.record() is None
+    assert cards.journal.changes() == ["normal", "alert", "recovering", "normal"]
+
+
+def test_the_regulator_holds_a_loaded_card_under_alert_and_lets_it_go(cards: Cards) -> None:
+    cards.configure(REGULATED)
+    with cards.guarded(0):
+        cards.reaches(NORMAL)
+        cards.load(1.0)
+        cards.reaches(ALERT)
+        wait_until(lambda: cards.card()["die_celsius"] < 55.5 and cards.card()["watts"] > 300)
+        held = cards.reaches(ALERT)
+        assert held.batch_limit == 3
+        assert LEAST_WATTS < cards.limit_watts < ORIGINAL_WATTS
+        assert cards.sm_lock_mhz is None
+        cards.load(0.0)
+        cards.wait_for_limit(ORIGINAL_WATTS)
+        assert cards.reaches(NORMAL).batch_limit is None
+
+
+def test_what_happens_is_in_the_journal_field_by_field(cards: Cards) -> None:
+    with cards.guarded(0):
+        uuid = cards.reaches(NORMAL).uuid
+        cards.load(WARM_LOAD)
+        cards.wait_for_limit(ALERT_WATTS)
+        written = cards.journal.wait_for("thermal-write")[0]
+        changed = cards.journal.wait_for("thermal-state", count=2)[1]
+    for entry in (written, changed):
+        assert (entry["GPU"], entry["GPU_UUID"]) == ("0", uuid)
+        assert len(entry["MESSAGE_ID"]) == 32
+    assert written["MESSAGE"] == "GPU 0: power limit 700 -> 490 W"
+    assert written["POWER_LIMIT_WATTS"] == "490"
+    assert (changed["STATE_OLD"], changed["STATE_NEW"]) == ("normal", "alert")
+    assert int(changed["TEMPERATURE_CELSIUS"]) >= 55
+    assert (changed["POWER_LIMIT_WATTS"], changed["PRIORITY"]) == ("700", "4")
+    assert changed["REASON"].endswith("alert is 55 C")
+
+
+def test_a_card_that_reaches_critical_draws_the_least_and_gets_no_work(cards: Cards) -> None:
+    cards.configure(STEPPED.replace("55", "54") + "critical_celsius = 55\n")
+    with cards.guarded(0):
+        cards.reaches(NORMAL)
+        cards.load(1.0)
+        assert cards.reaches(CRITICAL).admission == "paused"
+        cards.wait_for_limit(LEAST_WATTS)
+        cards.load(0.0)
+        cards.wait_for_limit(ORIGINAL_WATTS)
+        assert cards.reaches(NORMAL).admission == "open"
+
+
+# --- the ends of a guard
+
+
+def test_a_clean_stop_of_a_hot_card_keeps_it_safe_and_the_next_start_goes_on(
+    cards: Cards,
+) -> None:
+    with cards.guarded(0):
+        cards.reaches(NORMAL)
+        cards.load(WARM_LOAD)
+        cards.wait_for_limit(ALERT_WATTS)
+    assert cards.limit_watts == ALERT_WATTS
+    (said,) = cards.journal.wait_for("thermal-restored")
+    assert "it is still hot: it keeps 490 W" in said["MESSAGE"]
+    assert "-pl 700" in said["MESSAGE"]
+    record = cards.record() or {}
+    assert (record["original_milliwatts"], record["ours_milliwatts"]) == (700_000, 490_000)
+    with cards.guarded(0):
+        assert cards.reaches(ALERT).original_power_limit_watts == ORIGINAL_WATTS
+        (went_on,) = cards.journal.wait_for("thermal-originals")
+        assert "490 W is this guard's: 700 W comes back" in went_on["MESSAGE"]
+        cards.load(0.0)
+        cards.wait_for_limit(ORIGINAL_WATTS)
+    assert cards.record() is None
+
+
+def test_a_clean_stop_of_a_cool_card_restores_it(cards: Cards) -> None:
+    cards.configure(STEPPED.replace("safe_seconds = 1", "safe_seconds = 3600"))
+    with cards.guarded(0):
+        cards.reaches(NORMAL)
+        cards.load(WARM_LOAD)
+        cards.wait_for_limit(ALERT_WATTS)
+        cards.load(0.0)
+        cards.reaches(ThermalState.RECOVERING)
+        assert cards.limit_watts == ALERT_WATTS
+    assert (cards.limit_watts, cards.sm_lock_mhz) == (ORIGINAL_WATTS, None)
+    assert cards.record() is None
+    assert "limit 700 W" in cards.journal.wait_for("thermal-restored")[0]["MESSAGE"]
+
+
+def test_a_guard_that_is_killed_while_hot_goes_on_from_what_it_has_set(cards: Cards) -> None:
+    with cards.guard_process(0) as guard:
+        cards.reaches(NORMAL)
+        cards.load(WARM_LOAD)
+        cards.wait_for_limit(ALERT_WATTS)
+        guard.kill()
+        guard.wait()
+    assert cards.limit_watts == ALERT_WATTS
+    with cards.guarded(0):
+        data = cards.thermal(0, lambda data: data.throttles == 1 and data.batch_limit == 1)
+        assert data.original_power_limit_watts == ORIGINAL_WATTS
+        cards.load(0.0)
+        cards.wait_for_limit(ORIGINAL_WATTS)
+
+
+def test_kills_at_any_moment_never_make_ours_the_original(cards: Cards) -> None:
+    chance = random.Random(SEED)
+    for _ in range(KILLS):
+        cards.load(chance.choice((0.0, WARM_LOAD, 1.0)))
+        with cards.guard_process(0) as guard:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                guard.wait(chance.uniform(0.2, 0.2 + LONGEST_LIFE_SECONDS))
+            guard.kill()
+            assert guard.wait() == -signal.SIGKILL
+        assert cards.limit_watts <= ORIGINAL_WATTS
+        record = cards.record()
+        if cards.limit_watts != ORIGINAL_WATTS:
+            assert record is not None
+        assert record is None or record["original_milliwatts"] == 700_000
+    cards.load(0.0)
+    with cards.guarded(0):
+        assert cards.reaches(NORMAL).original_power_limit_watts == ORIGINAL_WATTS
+        cards.wait_for_limit(ORIGINAL_WATTS)
+    assert (cards.limit_watts, cards.sm_lock_mhz, cards.record()) == (ORIGINAL_WATTS, None, None)
+
+
+# --- faults
+
+
+@pytest.mark.parametrize(
+    ("fault", "state"), [("lost", ThermalState.LOST), ("sensor-error", ThermalState.BLIND)]
+)
+def test_a_card_that_cannot_be_seen_is_said_and_comes_back(
+    cards: Cards, fault: str, state: ThermalState
+) -> None:
+    with undisturbed_neighbour(cards), cards.guarded(0):
+        cards.reaches(NORMAL)
+        cards.hurt(fault)
+        assert cards.reaches(state).temperature_celsius is None
+        (said,) = cards.journal.wait_for("sensor-lost")
+        assert "nvml" in said["REASON"]
+        if state is ThermalState.BLIND:
+            cards.wait_for_limit(ALERT_WATTS)
+        cards.mend()
+        cards.reaches(NORMAL)
+        cards.journal.wait_for("sensor-regained")
+        cards.wait_for_limit(ORIGINAL_WATTS)
+
+
+def test_a_sensor_that_fails_while_hot_leaves_the_card_cooled_over_a_restart(
+    cards: Cards,
+) -> None:
+    with cards.guarded(0):
+        cards.reaches(NORMAL)
+        cards.load(WARM_LOAD)
+        cards.wait_for_limit(ALERT_WATTS)
+        cards.hurt("sensor-error")
+        cards.reaches(ThermalState.BLIND)
+        wait_until(lambda: cards.sm_lock_mhz == ALERT_LOCK_MHZ)
+    assert cards.limit_watts == ALERT_WATTS
+    with cards.guarded(0):
+        cards.thermal(0, lambda data: data.original_power_limit_watts == ORIGINAL_WATTS)
+        sequence = cards.sequence(0)
+        wait_until(lambda: cards.sequence(0) >= sequence + 2)
+        assert (cards.limit_watts, cards.sm_lock_mhz) == (ALERT_WATTS, ALERT_LOCK_MHZ)
+
+
+def test_without_the_power_limit_the_clock_is_locked(cards: Cards) -> None:
+    cards.hurt("no-power-limit")
+    with undisturbed_neighbour(cards), cards.guarded(0):
+        cool = cards.thermal(0, lambda data: data.actuators.get("power-limit", "") != "")
+        assert "not supported" in cool.actuators["power-limit"]
+        assert cool.actuators["sm-clock-lock"] == ""
+        cards.load(WARM_LOAD)
+        hot = cards.thermal(0, lambda data: data.sm_clock_lock_mhz == ALERT_LOCK_MHZ[1])
+        assert (hot.state, hot.batch_limit, hot.dispatch_duty) == (ALERT, 1, 1.0)
+        assert cards.sm_lock_mhz == ALERT_LOCK_MHZ
+        cards.load(0.0)
+        cards.reaches(NORMAL)
+        wait_until(lambda: cards.sm_lock_mhz is None)
+
+
+def test_without_any_permission_the_gateway_is_told_to_give_less(cards: Cards) -> None:
+    with undisturbed_neighbour(cards), cards.guarded(0):
+        cards.reaches(NORMAL)
+        cards.hurt("no-permission")
+        cards.load(WARM_LOAD)
+        data = cards.thermal(0, lambda data: data.dispatch_duty < 1)
+        assert (data.state, data.batch_limit) == (ALERT, 1)
+        assert "permission denied" in data.actuators["power-limit"]
+        assert "permission denied" in data.actuators["sm-clock-lock"]
+        refused = cards.journal.wait_for("thermal-refused", count=2)
+        assert all("permission denied" in entry["REASON"] for entry in refused)
+        assert cards.limit_watts == ORIGINAL_WATTS
+
+
+def test_a_memory_clock_that_cannot_be_locked_is_said_and_the_rest_is_done(
+    cards: Cards,
+) -> None:
+    cards.configure(STEPPED + "memory_clock_lock = true\n")
+    cards.hurt("no-memory-lock")
+    with undisturbed_neighbour(cards), cards.guarded(0):
+        cards.reaches(NORMAL)
+        cards.load(WARM_LOAD)
+        data = cards.thermal(0, lambda data: data.actuators.get("memory-clock-lock", "") != "")
+        assert "not supported" in data.actuators["memory-clock-lock"]
+        cards.wait_for_limit(ALERT_WATTS)
+        wait_until(lambda: cards.sm_lock_mhz == ALERT_LOCK_MHZ)
+
+
+def test_the_memory_clock_is_locked_where_that_was_asked_for(cards: Cards) -> None:
+    cards.configure(STEPPED + "memory_clock_lock = true\n")
+    with cards.guarded(0):
+        cards.reaches(NORMAL)
+        cards.load(WARM_LOAD)
+        wait_until(lambda: cards.card()["memory_lock_mhz"])
+        cards.load(0.0)
+        cards.reaches(NORMAL)
+        wait_until(lambda: cards.card()["memory_lock_mhz"] is None)
+
+
+def test_somebody_elses_limit_is_the_ceiling_and_comes_back(cards: Cards) -> None:
+    with undisturbed_neighbour(cards), cards.guarded(0):
+        cards.reaches(NORMAL)
+        cards.load(WARM_LOAD)
+        cards.wait_for_limit(ALERT_WATTS)
+        cards.hurt("external-limit", 600)
+        (said,) = cards.journal.wait_for("thermal-outside-change")
+        assert "490 -> 600 W" in said["MESSAGE"]
+        assert said["POWER_LIMIT_WATTS"] == "600"
+        cards.wait_for_limit(0.7 * 600)
+        assert cards.thermal(0, lambda data: data.original_power_limit_watts == 600)
+        cards.load(0.0)
+        cards.wait_for_limit(600)
+    assert cards.limit_watts == 600
+
+
+def test_three_limits_of_somebody_else_are_a_fight(cards: Cards) -> None:
+    with cards.guarded(0):
+        cards.reaches(NORMAL)
+        for number, watts in enumerate((650, 600, 550), 1):
+            assert cards.journal.of("thermal-outside-fight") == []
+            cards.hurt("external-limit", watts)
+            cards.journal.wait_for("thermal-outside-change", count=number)
+        (said,) = cards.journal.wait_for("thermal-outside-fight")
+        assert "3 times within 10 min" in said["MESSAGE"]
+
+
+def test_an_xid_is_told(cards: Cards) -> None:
+    with undisturbed_neighbour(cards), cards.guarded(0):
+        cards.reaches(NORMAL)
+        cards.hurt("xid", 79)
+        (said,) = cards.journal.wait_for("xid")
+        assert said["XID"] == "79"
+        assert cards.journal.of("xid", 1) == []
+
+
+def test_a_driver_that_hangs_is_blind_and_a_stop_is_bounded_and_said(cards: Cards) -> None:
+    with undisturbed_neighbour(cards), cards.guarded(0) as guard:
+        cards.reaches(NORMAL)
+        cards.hurt("hang")
+        data = cards.reaches(ThermalState.BLIND)
+        assert "the driver has not answered for 3 s" in data.reason
+        status = ThermalStatusAnswer.model_validate(cards.ask_guard(0, "status"))
+        assert status.data.state is ThermalState.BLIND
+        guard.terminate()
+        (said,) = cards.journal.wait_for("thermal-refused")
+        assert "what was set could not be put back" in said["MESSAGE"]
+        cards.mend()  # a process in the driver's hands ends only when that lets go
+        assert guard.wait(STOP_SECONDS) == 0
+
+
+# --- orders
+
+
+def test_an_override_is_set_outlives_a_kill_and_is_cleared(cards: Cards) -> None:
+    with cards.guard_process(0) as guard:
+        cards.reaches(NORMAL)
+        answer = cards.ask_guard(0, "override", state="critical", seconds=600)
+        assert Override.model_validate(answer).state == "critical"
+        assert "override: critical until" in cards.reaches(CRITICAL).reason
+        cards.wait_for_limit(LEAST_WATTS)
+        guard.kill()
+        guard.wait()
+    with cards.guarded(0):
+        cards.reaches(CRITICAL)
+        cards.ask_guard(0, "clear-override")
+        cards.reaches(NORMAL)
+        cards.wait_for_limit(ORIGINAL_WATTS)
+    assert cards.journal.of("override-started")
+    assert cards.journal.of("override-ended")
+
+
+def test_a_clean_stop_under_an_override_restores_a_cool_card(cards: Cards) -> None:
+    with cards.guarded(0):
+        cards.reaches(NORMAL)
+        cards.ask_guard(0, "override", state="alert", seconds=600)
+        cards.wait_for_limit(ALERT_WATTS)
+    assert cards.limit_watts == ORIGINAL_WATTS
+
+
+def test_a_released_card_can_be_reset_and_is_taken_back(cards: Cards) -> None:
+    with cards.guarded(0):
+        cards.reaches(NORMAL)
+        cards.load(WARM_LOAD)
+        cards.wait_for_limit(ALERT_WATTS)
+        cards.load(0.0)
+        cards.reaches(NORMAL)
+        cards.ask_guard(0, "release", seconds=600)
+        assert cards.reaches(ThermalState.RELEASED).admission == "paused"
+        cards.ask(command="reload-driver")
+        status = ThermalStatusAnswer.model_validate(cards.ask_guard(0, "status"))
+        assert status.override is not None
+        assert status.override.state == "released"
+        cards.ask_guard(0, "clear-override")
+        cards.reaches(NORMAL)
+    assert cards.journal.of("card-released")
+    assert cards.journal.of("card-taken-back")
+    assert cards.journal.of("sensor-lost") == []
+
+
+def test_a_release_ends_by_itself(cards: Cards) -> None:
+    with cards.guarded(0):
+        cards.reaches(NORMAL)
+        cards.ask_guard(0, "release", seconds=1)
+        cards.reaches(ThermalState.RELEASED)
+        cards.reaches(NORMAL)
+
+
+def test_history_is_answered_second_by_second(cards: Cards) -> None:
+    with cards.guarded(0):
+        cards.reaches(NORMAL)
+        cards.load(WARM_LOAD)
+
+        def rows() -> HistoryAnswer | None:
+            answer = HistoryAnswer.model_validate(cards.ask_guard(0, "history"))
+            return answer if len(answer.rows) >= 4 else None
+
+        history = wait_until(rows)
+    moments = [row.unix_microseconds for row in history.rows]
+    assert moments == sorted(set(moments))
+    assert max(row.celsius_highest for row in history.rows) >= 55
+    assert history.rows[-1].memory_celsius is not None
+
+
+def test_a_reload_is_followed_and_one_that_does_not_suit_the_card_is_not(cards: Cards) -> None:
+    with cards.guarded(0):
+        cards.reaches(NORMAL)
+        cards.configure(STEPPED + "critical_celsius = 93\n")
+        with pytest.raises(ControlError, match="5 C below the card's shutdown") as raised:
+            cards.ask_guard(0, "reload")
+        assert raised.value.kind == "InvalidArgument"
+        assert "maximum operating 87 C, slowdown 89 C, shutdown 95 C" in str(raised.value)
+        assert cards.thermal(0, lambda data: True).critical_celsius == 85
+        cards.configure(STEPPED.replace("55", "40").replace("50", "35"))
+        cards.ask_guard(0, "reload")
+        assert cards.reaches(ALERT).alert_celsius == 40
+        cards.wait_for_limit(ALERT_WATTS)
+
+
+def test_thresholds_that_do_not_suit_the_card_at_the_start_give_way_to_its_own(
+    cards: Cards,
+) -> None:
+    cards.configure("[thermal]\ncritical_celsius = 94\n")
+    with cards.guarded(0):
+        data = cards.reaches(NORMAL)
+        assert data.critical_celsius == 85
+        assert "the configured thresholds are refused" in data.reason
+        (said,) = cards.journal.wait_for("thermal-thresholds-refused")
+        assert "critical_celsius 94 is above 90" in said["REASON"]
