@@ -128,14 +128,16 @@ class PowerLoop:
         return self.written
 
     def is_binding(self, reading: Reading) -> bool:
-        """Whether what is written holds the card back."""
+        """Whether what is written holds the card back: its power at the limit, or its clock."""
         written, limit = self.written, self._limit_written
         if reading.power_watts is None or limit is None:
             return True
-        if written.sm_clock_mhz is not None and reading.sm_clock_mhz is not None:
-            at_lock = reading.sm_clock_mhz >= written.sm_clock_mhz - CLOCK_BINDING_MHZ
-            return at_lock and self._drawn.value >= CLOCK_BINDING_SHARE * limit
-        return reading.power_watts >= limit - BINDING_SHARE * self._rated
+        if reading.power_watts >= limit - BINDING_SHARE * self._rated:
+            return True
+        if written.sm_clock_mhz is None or reading.sm_clock_mhz is None:
+            return False
+        at_lock = reading.sm_clock_mhz >= written.sm_clock_mhz - CLOCK_BINDING_MHZ
+        return at_lock and self._drawn.value >= CLOCK_BINDING_SHARE * limit
 
     @property
     def _limit_written(self) -> float | None:
@@ -174,9 +176,13 @@ class PowerLoop:
         change = self._rated / DEGREES_OF_FULL_POWER * degrees
         limited = not rungs.is_untouched
         if change < 0 and (error < 0 or seen.binding) and (limited or error < NEAR_CELSIUS):
-            rungs.lower(-change, seen.drawn_watts, seen.clock_mhz, seen.now)
+            rungs.lower(-change, seen.drawn_watts, self._working_clock(seen), seen.now)
         elif change > 0 and limited and seen.binding and seen.may_rise:
             self._rise(seen, change)
+
+    def _working_clock(self, seen: Situation) -> float | None:
+        """What the SMs run at under load; an idle card's clock says nothing."""
+        return seen.clock_mhz if seen.drawn_watts >= WORKING_SHARE * self._rated else None
 
     def _rise(self, seen: Situation, change: float) -> None:
         rungs, limit = self._rungs, self._limit_written
