@@ -25,7 +25,8 @@ def recovery_seconds(run: Run) -> float | None:
     limited = [_is_limited(each.judgement) for each in run.moments]
     if not any(limited):
         return None
-    back = len(limited) - limited[::-1].index(True)  # since then at the original
+    since_limited = limited[::-1].index(True)
+    back = len(limited) - max(0, since_limited - 1)  # from this step on at the original
     allowed = _Forks(run, back).first_allowed()
     return None if allowed is None else max(0, back - allowed) / STEPS_PER_SECOND
 

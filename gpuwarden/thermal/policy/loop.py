@@ -5,6 +5,7 @@ error by the total resistance, and as the proportional part the sink's own trend
 jump with the load.
 """
 
+import math
 from dataclasses import dataclass
 
 from gpuwarden.thermal.decision import Authority, Reading, Settings
@@ -21,6 +22,8 @@ TRIM_PER_SECOND = 0.03  # near the set point: the sink takes a minute to answer
 FAR_TRIM_PER_SECOND = 0.10
 NEAR_CELSIUS = 0.5
 LEAP_CELSIUS = 2.0  # from here on the sink's estimate says how far to rise at once ...
+# A power that never rests where a decision falls doesn't hold a rise back for ever.
+FAR_SECONDS = 5.0
 LEAP_SHARE = 0.6  # ... and so much of that is taken
 TREND_BELOW_CELSIUS = 3.0  # further below the set point a warming sink is no concern
 RISE_SHARE = 0.05  # of the card's power above what is written
@@ -68,6 +71,7 @@ class PowerLoop:
         self.sink_hot = False
         self.error_celsius = 0.0
         self.pen = Pen()
+        self._far_since = math.inf
         self._rungs = Rungs(authority)
         self._drawn = SlowMean(DRAWN_SECONDS)
         self.adopt(authority, rated_watts)
@@ -114,6 +118,8 @@ class PowerLoop:
         """
         seen = self._situation(reading, channels, passed)
         self.error_celsius = seen.error_celsius
+        far = seen.error_celsius > LEAP_CELSIUS
+        self._far_since = min(self._far_since, seen.now) if far else math.inf
         self._trim(seen)
         self._obey_ceiling(seen)
         if release and not seen.binding:
@@ -122,14 +128,16 @@ class PowerLoop:
         return self.written
 
     def is_binding(self, reading: Reading) -> bool:
-        """Whether what is written holds the card back."""
+        """Whether what is written holds the card back: its power at the limit, or its clock."""
         written, limit = self.written, self._limit_written
         if reading.power_watts is None or limit is None:
             return True
-        if written.sm_clock_mhz is not None and reading.sm_clock_mhz is not None:
-            at_lock = reading.sm_clock_mhz >= written.sm_clock_mhz - CLOCK_BINDING_MHZ
-            return at_lock and self._drawn.value >= CLOCK_BINDING_SHARE * limit
-        return reading.power_watts >= limit - BINDING_SHARE * self._rated
+        if reading.power_watts >= limit - BINDING_SHARE * self._rated:
+            return True
+        if written.sm_clock_mhz is None or reading.sm_clock_mhz is None:
+            return False
+        at_lock = reading.sm_clock_mhz >= written.sm_clock_mhz - CLOCK_BINDING_MHZ
+        return at_lock and self._drawn.value >= CLOCK_BINDING_SHARE * limit
 
     @property
     def _limit_written(self) -> float | None:
@@ -168,15 +176,19 @@ class PowerLoop:
         change = self._rated / DEGREES_OF_FULL_POWER * degrees
         limited = not rungs.is_untouched
         if change < 0 and (error < 0 or seen.binding) and (limited or error < NEAR_CELSIUS):
-            rungs.lower(-change, seen.drawn_watts, seen.clock_mhz, seen.now)
+            rungs.lower(-change, seen.drawn_watts, self._working_clock(seen), seen.now)
         elif change > 0 and limited and seen.binding and seen.may_rise:
             self._rise(seen, change)
+
+    def _working_clock(self, seen: Situation) -> float | None:
+        """What the SMs run at under load; an idle card's clock says nothing."""
+        return seen.clock_mhz if seen.drawn_watts >= WORKING_SHARE * self._rated else None
 
     def _rise(self, seen: Situation, change: float) -> None:
         rungs, limit = self._rungs, self._limit_written
         rested = seen.now - self.pen.raised_at >= RISE_EVERY_SECONDS
         if seen.error_celsius > LEAP_CELSIUS:
-            if seen.frozen or not rested:
+            if not rested or (seen.frozen and seen.now - self._far_since < FAR_SECONDS):
                 return  # the estimate first, then one step
             original = self._authority.original_watts
             if original is not None and seen.set_watts > original:

@@ -145,9 +145,9 @@ class Rungs:
         if clocks is None:
             return False
         lowest, highest = clocks
-        if self.clock_mhz is None:
-            # From what it runs at: a lock above that would not bind.
-            self.clock_mhz = min(float(highest), clock_mhz or float(highest))
+        held = float(highest) if self.clock_mhz is None else self.clock_mhz
+        # From what it runs at: a lock above that, under a power limit say, would not bind.
+        self.clock_mhz = min(held, clock_mhz or held)
         if self.clock_mhz <= lowest:
             return False
         self.clock_mhz = max(float(lowest), self.clock_mhz * (1.0 - CLOCK_PER_WATT * share))

@@ -8,11 +8,17 @@ import math
 from collections import deque
 from typing import NamedTuple
 
+from gpuwarden.thermal.policy.mean import SlowMean
+
 RESISTANCE_PRIOR = 0.05  # C/W: above the 0.034 of the largest dies: too large is the safe side
 # C/W: half of what an H100's HBM has; one and a half times the smallest die seen (A4000). Without
 # bounds an estimate that went wrong would take the card's whole power (it did in trials).
 RESISTANCE_BOUNDS = (0.015, 0.12)
 FROZEN_SECONDS = 1.5  # the die needs that long to follow a change of power
+# Serving draws a spike with each batch (H200, decode: a change in 77 % of the samples). A power
+# that has not rested for so long is judged by means: over seconds the die's lag cancels out.
+RESTLESS_SECONDS = 4.0
+MEAN_SECONDS = 4.0
 CHANGE_SHARE = 0.10  # of the card's power
 LEARNED_SHARE = 0.20  # a smaller step says too little against whole degrees
 FORGOTTEN_SHARE = 0.2  # with each step that is learned from
@@ -23,6 +29,12 @@ SAMPLE_SECONDS = 0.2  # the gains below are for samples so far apart
 LEVEL_GAIN = 0.12
 TREND_GAIN = 0.004  # with a trend the estimate follows a ramp without lag
 STEEPEST_TREND = 2.0  # C/s: no sink moves faster
+# While the reading stays within a degree nothing tells more: a trend fades, and the estimate tends
+# to the cooler half, so that the limit creeps up until the next degree shows. Steady cards were
+# held up to 1 C too cool without (a 3090 at 45 C inlet then loses 5 % of its work).
+TREND_FADES_SECONDS = 60.0
+CREEP_SECONDS = 30.0
+CREEP_TO_CELSIUS = 0.4  # above the lower end of the degree
 HALF_DEGREE = 0.5
 
 
@@ -51,7 +63,9 @@ class SinkEstimate:
         self._rated_watts = rated_watts
         self._recent: deque[Look] = deque(maxlen=MOST_LOOKS)
         self._at = -math.inf
-        self._frozen_until = -math.inf
+        self._frozen_since = self._frozen_until = -math.inf
+        self._mean_celsius = SlowMean(MEAN_SECONDS)
+        self._mean_watts = SlowMean(MEAN_SECONDS)
         self._before: Look | None = None
         # Least squares through the origin over (watts, degrees) of steps, begun as if a step of
         # half the card's power had shown the prior.
@@ -61,7 +75,13 @@ class SinkEstimate:
     @property
     def is_frozen(self) -> bool:
         """Whether the power has just changed, so that reading and watts don't belong together."""
-        return self._at < self._frozen_until
+        return self._at < self._frozen_until and not self._is_restless
+
+    @property
+    def _is_restless(self) -> bool:
+        """Whether the power has not stopped changing for long."""
+        lasted = self._at - self._frozen_since
+        return self._at < self._frozen_until and lasted >= RESTLESS_SECONDS
 
     def ahead(self, seconds: float) -> float:
         """The sink so many seconds from now if it goes on warming as it does; needs a sample."""
@@ -84,9 +104,14 @@ class SinkEstimate:
         self._follow_power(passed, watts, averaged)
         if self._power_moved():
             self._begin_change(at_seconds)
-        elif self._before is not None and not self.is_frozen:
+        elif self._before is not None and at_seconds >= self._frozen_until:
             self._learn(self._before)
-        self._follow(passed, now.celsius)
+        self._mean_celsius.see(at_seconds, now.celsius)
+        self._mean_watts.see(at_seconds, self.lagged_watts)
+        if self._is_restless:
+            self._follow_means()
+        else:
+            self._follow(passed, now.celsius)
 
     def _follow_power(self, passed: float, watts: float, averaged: bool) -> None:
         if self.celsius is None or averaged:  # an average lags more than the die does
@@ -99,8 +124,9 @@ class SinkEstimate:
         return max(watts) - min(watts) > CHANGE_SHARE * self._rated_watts
 
     def _begin_change(self, at_seconds: float) -> None:
-        if not self.is_frozen:
+        if at_seconds >= self._frozen_until:
             self._before = _mean(list(self._recent)[:-2] or list(self._recent))
+            self._frozen_since = at_seconds
             self._frozen_until = at_seconds + FROZEN_SECONDS
         # While it goes on changing, the wait goes on; the window holds a change for a second.
         elif abs(self._recent[-1].watts - self._recent[-2].watts) > self._small_watts:
@@ -126,17 +152,26 @@ class SinkEstimate:
             self.trend = 0.0
         self.resistance = learned
 
+    def _follow_means(self) -> None:
+        self._before = None  # no step to learn from in that
+        self.trend = 0.0
+        self.celsius = self._mean_celsius.value - self.resistance * self._mean_watts.value
+
     def _follow(self, passed: float, celsius: float) -> None:
         seen = celsius - self.resistance * self.lagged_watts
         if self.celsius is None:
             self.celsius = seen
             return
-        self.celsius += self.trend * passed
         if self.is_frozen:
-            return
+            return  # no trend either: it was seen before the change
+        self.celsius += self.trend * passed
         # A whole degree says no more than between which two: within them the estimate stands.
         high, low = seen + HALF_DEGREE, seen - HALF_DEGREE
         miss = max(0.0, low - self.celsius) + min(0.0, high - self.celsius)
+        if miss == 0.0:
+            self.trend *= math.exp(-passed / TREND_FADES_SECONDS)
+            cooler = low + CREEP_TO_CELSIUS
+            self.celsius += (cooler - self.celsius) * (1.0 - math.exp(-passed / CREEP_SECONDS))
         samples = passed / SAMPLE_SECONDS
         self.celsius += min(1.0, LEVEL_GAIN * samples) * miss
         self.trend += TREND_GAIN * samples * miss / SAMPLE_SECONDS

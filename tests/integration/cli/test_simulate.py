@@ -52,7 +52,7 @@ def test_for_people(short: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert simulate(short, "--best-constant") == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "T4, short, regulated, 120 s (SIMULATED)"
-    assert lines[-1].startswith("  best constant  70 W: ")
+    assert lines[-1].startswith("  best constant  70 W, SM at most ")
     assert all(len(line) <= 80 for line in lines)
 
 

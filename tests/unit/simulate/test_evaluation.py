@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from gpuwarden.plant.cards import H100, H200, RTX_3090, T4, CardModel
+from gpuwarden.plant.cards import H100, H200, T4, CardModel
 from gpuwarden.plant.scenario import Scenario
 from gpuwarden.simulate.constant import BestConstant
 from gpuwarden.simulate.evaluation import as_json, evaluate
@@ -13,33 +13,14 @@ from gpuwarden.thermal.decision import UNTOUCHED, Judgement, Reading, Settings
 from gpuwarden.values import ThermalState
 from tests.unit.thermal.worlds import bursts, run, scenario, step
 
-CONTRACT = [
-    "schema",
-    "card",
-    "scenario",
-    "policy",
-    "duration_seconds",
-    "alert_celsius",
-    "critical_celsius",
-    "seconds_above_alert",
-    "seconds_above_alert_plus_1",
-    "seconds_at_or_above_critical",
-    "longest_critical_seconds",
-    "peak_celsius",
-    "peak_memory_celsius",
-    "throughput_ratio",
-    "writes",
-    "writes_per_hour",
-    "steady_peak_to_peak_celsius",
-    "recovery_seconds",
-    "final_state",
-    "final_limit_watts",
-    "original_limit_watts",
-    "final_sm_clock_mhz",
-    "final_batch_limit",
-    "final_dispatch_duty",
-    "holdable",
-]
+CONTRACT_KEYS = """
+schema card scenario policy duration_seconds alert_celsius critical_celsius
+seconds_above_alert seconds_above_alert_plus_1 seconds_at_or_above_critical
+longest_critical_seconds peak_celsius peak_memory_celsius throughput_ratio writes
+writes_per_hour steady_peak_to_peak_celsius recovery_seconds final_state final_limit_watts
+original_limit_watts final_sm_clock_mhz final_batch_limit final_dispatch_duty holdable
+"""
+CONTRACT = CONTRACT_KEYS.split()
 COOL = scenario(600, step(0, 20, 1.0))
 
 
@@ -111,7 +92,7 @@ def test_a_swing_is_told_of_a_steady_end_alone(world: Scenario, defined: bool) -
 # Recovery.
 
 
-def held_low(judged: Scenario, seconds: float, card: CardModel = RTX_3090) -> Run:
+def held_low(judged: Scenario, seconds: float, card: CardModel = H100) -> Run:
     """A run under the least limit for so long, then at the original."""
     low = Judgement(ThermalState.ALERT, "", Settings(power_limit_watts=card.limit_minimum_watts))
     free = Judgement(ThermalState.NORMAL, "", UNTOUCHED)
@@ -142,12 +123,15 @@ def test_what_never_comes_back_is_told_up_to_the_end() -> None:
 
 
 def test_where_heat_never_allows_it_there_is_none() -> None:
-    assert recovery_seconds(held_low(scenario(600, step(0, 45, 1.0)), 10_000)) is None
+    """Held just under 78 C by the least limit: at the original it would be hotter at once."""
+    judged = held_low(scenario(600, step(0, 50.5, 1.0)), 10_000)
+    assert judged.moments[-1].die_celsius > 77
+    assert recovery_seconds(judged) is None
 
 
 def test_it_counts_from_when_the_plant_would_have_stayed_cool() -> None:
-    """45 C until 300 s, then 10 C: by brute force over every second."""
-    world = scenario(700, step(0, 45, 1.0), step(300, 10, 1.0))
+    """50 C until 300 s, then 10 C: by brute force over every second."""
+    world = scenario(700, step(0, 50, 1.0), step(300, 10, 1.0))
     judged = held_low(world, 400)
     found = recovery_seconds(judged)
     assert found is not None
@@ -158,8 +142,8 @@ def test_it_counts_from_when_the_plant_would_have_stayed_cool() -> None:
 
 
 def stays_cool(world: Scenario, since: float) -> bool:
-    plant, limits = World(RTX_3090, world), thresholds_for(RTX_3090)
-    low = Settings(power_limit_watts=RTX_3090.limit_minimum_watts)
+    plant, limits = World(H100, world), thresholds_for(H100)
+    low = Settings(power_limit_watts=H100.limit_minimum_watts)
     while plant.seconds < world.duration_s:
         if plant.seconds >= since and plant.plant.die_celsius > limits.alert_celsius - 1:
             return False
@@ -168,7 +152,7 @@ def stays_cool(world: Scenario, since: float) -> bool:
 
 
 def test_a_card_that_is_only_cool_long_after_its_return_recovered_at_once() -> None:
-    world = scenario(900, step(0, 45, 1.0), step(500, 5, 1.0))
+    world = scenario(900, step(0, 50, 1.0), step(500, 5, 1.0))
     assert recovery_seconds(held_low(world, 100)) == 0.0
 
 

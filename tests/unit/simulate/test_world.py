@@ -103,7 +103,7 @@ def test_smaller_batches_do_less() -> None:
 def test_any_duty_is_held_over_a_minute(duty: float) -> None:
     shift, settings = Shift(), Settings(dispatch_duty=duty)
     worked = sum(shift.works(settings, number / 5) for number in range(1500)) / 1500
-    assert worked == pytest.approx(duty, abs=0.03)
+    assert worked == pytest.approx(duty, abs=0.05)
 
 
 def test_what_has_begun_is_finished_before_a_pause() -> None:
