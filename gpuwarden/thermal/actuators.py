@@ -138,6 +138,11 @@ class Actuators:
             MEMORY_CLOCK_LOCK: self._memory.reason,
         }
 
+    def refusals(self) -> str:
+        """Why what should be set can't be; empty where nothing is refused."""
+        found = dict.fromkeys(self.reasons().values())
+        return "; ".join(text for text in found if text and text != TURNED_OFF)
+
     def restore(self) -> bool:
         """Put back what the administrator had; whether all of it is back.
 
@@ -157,7 +162,7 @@ class Actuators:
                 text = f"{text}, limit {watts:g} W"
                 self._teller.tell(Event.THERMAL_RESTORED, text, POWER_LIMIT_WATTS=f"{watts:g}")
             return True
-        reasons = "; ".join(text for text in set(self.reasons().values()) if text)
+        reasons = self.refusals()
         self._teller.tell(
             Event.THERMAL_REFUSED,
             f"its settings could not all be put back ({reasons}); {self._by_hand()}",
@@ -180,15 +185,7 @@ class Actuators:
         return True
 
     def _by_hand(self) -> str:
-        record = self._ledger.record
-        commands: list[str] = []
-        if self._power.original_watts is not None:
-            commands.append(f"nvidia-smi -i {record.uuid} -pl {self._power.original_watts:g}")
-        if record.sm_lock_mhz is not None:
-            commands.append(f"nvidia-smi -i {record.uuid} -rgc")
-        if record.memory_lock_mhz is not None:
-            commands.append(f"nvidia-smi -i {record.uuid} -rmc")
-        return "by hand: " + "; ".join(commands)
+        return "by hand: " + "; ".join(self._ledger.record.by_hand)
 
     def _sm_ceiling(self, clocks: ClockRange) -> int:
         baseline = self._options.sm_clock_baseline_mhz

@@ -72,6 +72,19 @@ class Record(BaseModel):
         return following is not None and is_rounded(following, live_milliwatts)
 
     @property
+    def by_hand(self) -> tuple[str, ...]:
+        """The commands that put back what the administrator had."""
+        commands: list[str] = []
+        if self.original_milliwatts is not None:
+            watts = self.original_milliwatts / 1000
+            commands.append(f"nvidia-smi -i {self.uuid} -pl {watts:g}")
+        if self.sm_lock_mhz is not None:
+            commands.append(f"nvidia-smi -i {self.uuid} -rgc")
+        if self.memory_lock_mhz is not None:
+            commands.append(f"nvidia-smi -i {self.uuid} -rmc")
+        return tuple(commands)
+
+    @property
     def holds_nothing_of_ours(self) -> bool:
         """Whether the card is as the administrator had it."""
         return (

@@ -60,6 +60,21 @@ places = service.Places(
 sys.exit(service.main(sys.argv[3:], places))
 """
 
+RESTORE = """\
+import sys
+from pathlib import Path
+from gpuwarden.config import load_configuration
+from gpuwarden.thermal import restore_cards, service
+from gpuwarden.thermal.originals_store import Places as Originals
+root, restore_cards.CARD_SECONDS = Path(sys.argv[1]), float(sys.argv[2])
+places = service.Places(
+    load=lambda: load_configuration(root / "gpuwarden.toml", root / "conf.d"),
+    plan_file=root / "plan.json",
+    originals=Originals(root / "var", root / "run"),
+)
+sys.exit(restore_cards.main(sys.argv[3:], places))
+"""
+
 
 def build_library(folder: Path) -> Path:
     """The simulated libnvidia-ml.so.1, compiled."""
@@ -128,6 +143,20 @@ class SimulatedNode:
             with self._running(THERMAL, *arguments, pass_fds=(number,)) as process:
                 self.guards[gpu_index] = process.pid
                 yield process
+
+    def restore_cards(
+        self, *argv: str, card_seconds: float = 10.0
+    ) -> "subprocess.CompletedProcess[str]":
+        """What the package's removal runs."""
+        return subprocess.run(
+            [sys.executable, "-c", RESTORE, str(self.root), str(card_seconds), *argv],
+            cwd=REPOSITORY,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
 
     def ask_guard(self, gpu_index: int, request: str, **fields: Any) -> dict[str, Any]:
         """What a thermal guard answers on its control socket. Raises ControlError."""

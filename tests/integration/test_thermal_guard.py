@@ -1,115 +1,42 @@
 """The thermal guard's process, from the card's heat to the card's limit and back."""
 
 import contextlib
-import json
 import random
 import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gpuwarden.control.requests import HistoryAnswer, Override, ThermalStatusAnswer
-from gpuwarden.control.snapshot import read_snapshot
 from gpuwarden.control.socket import ControlError
-from gpuwarden.control.states import PlanData, ThermalData
 from gpuwarden.values import ThermalState
-from tests.integration.journal_peer import JournalPeer, journal_at
-from tests.integration.simulated_cards import SimulatedNode
+from tests.integration.hot_cards import (
+    ALERT_LOCK_MHZ,
+    ALERT_WATTS,
+    LEAST_WATTS,
+    ORIGINAL_WATTS,
+    REGULATED,
+    STEPPED,
+    WARM_LOAD,
+    Cards,
+    hot_cards,
+    undisturbed_neighbour,
+)
 from tests.waiting import wait_until
 
 NORMAL, ALERT, CRITICAL = ThermalState.NORMAL, ThermalState.ALERT, ThermalState.CRITICAL
-ORIGINAL_WATTS, ALERT_WATTS, LEAST_WATTS = 700, 490, 200  # the simulated H200, and 70 % of it
-ALERT_LOCK_MHZ = [345, 1575]  # the step at or below 80 % of 1980 MHz
 KILLS = 12
 SEED = 20261121
 LONGEST_LIFE_SECONDS = 1.0
 STOP_SECONDS = 10.0
-# The H200 idles at 42 C and follows a load step to 58 C within a second: alert lies between.
-WARM_LOAD = 0.5
-STEPPED = """\
-[thermal]
-policy = "stepped"
-alert_celsius = 55
-safe_celsius = 50
-safe_seconds = 1
-"""
-REGULATED = STEPPED.replace("stepped", "regulated")
-
-
-class Cards(SimulatedNode):
-    """Card 0 is made hot or broken, card 1 is its neighbour."""
-
-    journal: JournalPeer
-
-    def load(self, fraction: float) -> None:
-        self.ask(command="load", gpu=0, fraction=fraction)
-
-    def hurt(self, kind: str, value: float | None = None) -> None:
-        self.ask(command="fault", gpu=0, kind=kind, value=value)
-
-    def mend(self) -> None:
-        """No fault, no load, good air."""
-        self.ask(command="clear", gpu=0)
-
-    def card(self) -> dict[str, Any]:
-        """What the simulator says about card 0."""
-        cards: list[dict[str, Any]] = self.ask(command="show")["cards"]
-        return cards[0]
-
-    @property
-    def limit_watts(self) -> float:
-        watts: float = self.card()["power_limit_watts"]
-        return watts
-
-    @property
-    def sm_lock_mhz(self) -> list[int] | None:
-        lock: list[int] | None = self.card()["sm_lock_mhz"]
-        return lock
-
-    def wait_for_limit(self, watts: float) -> None:
-        wait_until(lambda: self.limit_watts == watts)
-
-    def reaches(self, state: ThermalState, gpu_index: int = 0) -> ThermalData:
-        """What is published once the card is in that state."""
-        return self.thermal(gpu_index, lambda data: data.state is state)
-
-    def sequence(self, gpu_index: int) -> int:
-        return read_snapshot(self.root / f"thermal-{gpu_index}.json", ThermalData).sequence
-
-    def record(self) -> dict[str, Any] | None:
-        """The originals of card 0 as they are on disk."""
-        plan = read_snapshot(self.root / "plan.json", PlanData).data
-        file = self.root / "var" / f"{plan.cards[0].uuid}.json"
-        with contextlib.suppress(FileNotFoundError):
-            document: dict[str, Any] = json.loads(file.read_text())
-            return document
-        return None
 
 
 @pytest.fixture
 def cards(tmp_path: Path, library: Path) -> Iterator[Cards]:
-    made = Cards(tmp_path, library)
-    made.configure(STEPPED)
-    with made.powered(), journal_at(tmp_path / "journal") as made.journal:
-        made.place()
+    with hot_cards(tmp_path, library) as made:
         yield made
-        made.mend()  # nobody waits for a driver that hangs
-
-
-@contextlib.contextmanager
-def undisturbed_neighbour(cards: Cards) -> Iterator[None]:
-    """Card 1 is guarded by the same process all the while, and stays normal."""
-    with cards.guarded(1):
-        before = cards.reaches(NORMAL, 1)
-        yield
-        sequence = cards.sequence(1)
-        wait_until(lambda: cards.sequence(1) >= sequence + 2)
-        after = cards.thermal(1, lambda data: True)
-        assert (after.state, after.since, after.reason) == (NORMAL, before.since, "")
-        assert cards.journal.changes(1) == ["normal"]
 
 
 # --- heat and its end
@@ -187,9 +114,7 @@ def test_a_clean_stop_of_a_hot_card_keeps_it_safe_and_the_next_start_goes_on(
     cards: Cards,
 ) -> None:
     with cards.guarded(0):
-        cards.reaches(NORMAL)
-        cards.load(WARM_LOAD)
-        cards.wait_for_limit(ALERT_WATTS)
+        cards.becomes_hot()
     assert cards.limit_watts == ALERT_WATTS
     (said,) = cards.journal.wait_for("thermal-restored")
     assert "it is still hot: it keeps 490 W" in said["MESSAGE"]
@@ -208,9 +133,7 @@ def test_a_clean_stop_of_a_hot_card_keeps_it_safe_and_the_next_start_goes_on(
 def test_a_clean_stop_of_a_cool_card_restores_it(cards: Cards) -> None:
     cards.configure(STEPPED.replace("safe_seconds = 1", "safe_seconds = 3600"))
     with cards.guarded(0):
-        cards.reaches(NORMAL)
-        cards.load(WARM_LOAD)
-        cards.wait_for_limit(ALERT_WATTS)
+        cards.becomes_hot()
         cards.load(0.0)
         cards.reaches(ThermalState.RECOVERING)
         assert cards.limit_watts == ALERT_WATTS
@@ -221,9 +144,7 @@ def test_a_clean_stop_of_a_cool_card_restores_it(cards: Cards) -> None:
 
 def test_a_guard_that_is_killed_while_hot_goes_on_from_what_it_has_set(cards: Cards) -> None:
     with cards.guard_process(0) as guard:
-        cards.reaches(NORMAL)
-        cards.load(WARM_LOAD)
-        cards.wait_for_limit(ALERT_WATTS)
+        cards.becomes_hot()
         guard.kill()
         guard.wait()
     assert cards.limit_watts == ALERT_WATTS
@@ -282,9 +203,7 @@ def test_a_sensor_that_fails_while_hot_leaves_the_card_cooled_over_a_restart(
     cards: Cards,
 ) -> None:
     with cards.guarded(0):
-        cards.reaches(NORMAL)
-        cards.load(WARM_LOAD)
-        cards.wait_for_limit(ALERT_WATTS)
+        cards.becomes_hot()
         cards.hurt("sensor-error")
         cards.reaches(ThermalState.BLIND)
         wait_until(lambda: cards.sm_lock_mhz == ALERT_LOCK_MHZ)
@@ -352,9 +271,7 @@ def test_the_memory_clock_is_locked_where_that_was_asked_for(cards: Cards) -> No
 
 def test_somebody_elses_limit_is_the_ceiling_and_comes_back(cards: Cards) -> None:
     with undisturbed_neighbour(cards), cards.guarded(0):
-        cards.reaches(NORMAL)
-        cards.load(WARM_LOAD)
-        cards.wait_for_limit(ALERT_WATTS)
+        cards.becomes_hot()
         cards.hurt("external-limit", 600)
         (said,) = cards.journal.wait_for("thermal-outside-change")
         assert "490 -> 600 W" in said["MESSAGE"]
@@ -432,9 +349,7 @@ def test_a_clean_stop_under_an_override_restores_a_cool_card(cards: Cards) -> No
 
 def test_a_released_card_can_be_reset_and_is_taken_back(cards: Cards) -> None:
     with cards.guarded(0):
-        cards.reaches(NORMAL)
-        cards.load(WARM_LOAD)
-        cards.wait_for_limit(ALERT_WATTS)
+        cards.becomes_hot()
         cards.load(0.0)
         cards.reaches(NORMAL)
         cards.ask_guard(0, "release", seconds=600)
