@@ -144,7 +144,7 @@ def test_with_rests_alone_the_mean_of_ten_seconds_is_held(card: CardModel) -> No
     assert any(each.dispatch_duty < 1 for each in settings), "rests hold the mean"
     die = [each.die_celsius for each in finished.moments]
     means = [sum(die[n - 50 : n]) / 50 for n in range(len(die) // 2, len(die))]
-    # A batch lasts a second here, and an H200's die moves 20 C with each: the mean of so few swings.
+    # A batch lasts a second here, and an H200's die moves 20 C with each: so few make a mean swing.
     assert max(means) < alert + (2.0 if card.preset == "H200" else 0.5)
     assert min(means) > alert - 3, "no cooler than needed"
 
