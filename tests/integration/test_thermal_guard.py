@@ -49,14 +49,15 @@ def test_heat_lowers_the_limit_and_its_end_brings_the_original_back(cards: Cards
         cards.load(WARM_LOAD)
         cards.wait_for_limit(ALERT_WATTS)
         wait_until(lambda: cards.sm_lock_mhz == ALERT_LOCK_MHZ)
-        hot = cards.thermal(0, lambda data: data.power_limit_watts == ALERT_WATTS)
+        hot = cards.thermal(0, lambda data: data.sm_clock_lock_mhz == ALERT_LOCK_MHZ[1])
         assert (hot.state, hot.batch_limit, hot.admission) == (ALERT, 1, "open")
-        assert (hot.original_power_limit_watts, hot.sm_clock_lock_mhz) == (ORIGINAL_WATTS, 1575)
+        hot = cards.thermal(0, lambda data: data.power_limit_watts == ALERT_WATTS)
+        assert hot.original_power_limit_watts == ORIGINAL_WATTS
         cards.load(0.0)
         back = cards.reaches(NORMAL)
         assert (back.batch_limit, back.throttles, back.recoveries) == (None, 1, 1)
         cards.wait_for_limit(ORIGINAL_WATTS)
-        assert cards.sm_lock_mhz is None
+        wait_until(lambda: cards.sm_lock_mhz is None)
     assert cards.record() is None
     assert cards.journal.changes() == ["normal", "alert", "recovering", "normal"]
 
