@@ -1,6 +1,7 @@
 """The NVML module against a real card: it reads, and never sets."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -77,7 +78,26 @@ def test_events_are_waited_for_without_waiting(session: Session) -> None:
         events.close()
 
 
+def test_a_card_that_was_let_go_of_can_be_reset() -> None:
+    if not DRIVER_VERSION_FILE.exists():
+        pytest.skip("no NVIDIA GPU")
+    with Session(Library(DRIVER_LIBRARY, simulated=False)) as session:
+        opened = session.open_whole_card(session.cards().cards[0].uuid)
+        opened.reader.sample()
+        opened.events.drain()
+        assert devices_open()
+        opened.events.close()  # a set of events alone would keep the card open
+    assert devices_open() == []
+
+
 def test_a_card_that_is_not_there_is_lost(session: Session) -> None:
     with pytest.raises(CardLostError) as caught:
         session.open_card("GPU-00000000-1111-2222-3333-444444444444")
     assert isinstance(caught.value, NvmlError)
+
+
+def devices_open() -> list[str]:
+    """The card's own devices that this process has open; a reset is refused while anybody has."""
+    descriptors = [each for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
+    targets = [str(each.readlink()) for each in descriptors]
+    return [target for target in targets if target.startswith("/dev/nvidia")]
