@@ -6,6 +6,7 @@ once, so that the moments that matter come often.
 
 import json
 import random
+import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,7 @@ SNAPSHOT = f"/run/gpuwarden/thermal/{GPU}.json"
 STORE = "/var/lib/gpuwarden/thermal"
 LONGEST_DELAY_SECONDS = 2.5
 DEADLINE_SECONDS = 120.0
+TOLD_EACH = 10
 
 
 @dataclass
@@ -38,6 +40,12 @@ class Figures:
     done: int = 0
     faults: list[str] = field(default_factory=list)
     slowest_seconds: float = 0.0
+
+    def count(self) -> None:
+        """One more is done; says so now and then, since these take long."""
+        self.done += 1
+        if self.done % TOLD_EACH == 0:
+            print(f"{self.name}: {self.done}, faults {len(self.faults)}", file=sys.stderr)
 
     def __str__(self) -> str:
         faults = "; ".join(self.faults) or "none"
@@ -115,7 +123,7 @@ def kills(node: Node, count: int, seed: int) -> Figures:
         original = published(node)["original_power_limit_watts"]
         if original != ORIGINAL_WATTS:
             figures.faults.append(f"{original} W taken for the original after {figures.done}")
-        figures.done += 1
+        figures.count()
     return figures
 
 
@@ -143,7 +151,7 @@ def power_cuts(node: Node, count: int, seed: int) -> Figures:
             f"until busctl get-property {THERMAL} State; do sleep 0.5; done",
             timeout_seconds=DEADLINE_SECONDS,
         )
-        figures.done += 1
+        figures.count()
     return figures
 
 
