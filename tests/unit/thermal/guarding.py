@@ -17,9 +17,14 @@ from gpuwarden.thermal.happening import Happening
 from gpuwarden.thermal.lease_store import LeaseStore
 from gpuwarden.thermal.mind import Rules
 from gpuwarden.thermal.observation import Observation
+from gpuwarden.values import ThermalState
 from tests.unit.thermal.readings import AUTHORITY
 
 DEADLINE_SECONDS = 15.0
+# With the fixture ``quick``:
+PUBLISHED_SECONDS = 0.05
+BLIND_SECONDS = 0.4
+AT_ALERT = Settings(power_limit_watts=245.0, sm_clock_mhz=1440, batch_limit=1)
 STEPPED = Rules(CardWishes(policy="stepped"))  # the policy that is easiest to foresee
 
 
@@ -196,3 +201,7 @@ async def guarding(
         task.cancel()
         _, waiting = await asyncio.wait([task], timeout=DEADLINE_SECONDS)
         assert not waiting, "the guard has not heeded its stop"
+
+
+def is_in(state: ThermalState) -> Callable[[ThermalData], bool]:
+    return lambda data: data.state is state

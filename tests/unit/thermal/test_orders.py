@@ -26,7 +26,7 @@ from gpuwarden.thermal.rules import rules_for
 from gpuwarden.values import ThermalState
 from tests.unit.thermal.guarding import Listener, StandInCard, guarding, make_guard
 from tests.unit.thermal.leases import UNTIL_UNIX_MICROSECONDS, lease
-from tests.unit.thermal.readings import AUTHORITY, FRESH, H200, seen
+from tests.unit.thermal.readings import AUTHORITY, FRESH, H200
 
 DAY_SECONDS = 86_400
 
@@ -46,11 +46,6 @@ class Files:
 
     def say(self, **thermal: Any) -> None:
         self.configuration = Configuration.model_validate({"thermal": thermal})
-
-
-@pytest.fixture
-def card() -> StandInCard:
-    return StandInCard(seen(50))
 
 
 @pytest.fixture
