@@ -216,8 +216,12 @@ class PowerLoop:
         if seen.now - self.pen.raised_at < RISE_EVERY_SECONDS or not seen.may_rise:
             return
         step = PROBE_SHARE * self._rated
-        self._rungs.rise(step, max(seen.drawn_watts, step), seen.now)
-        self._rungs.cap(seen.ceiling_watts)
+        rungs = self._rungs
+        rungs.rise(step, max(seen.drawn_watts, step), seen.now)
+        wanted = rungs.limit_watts
+        rungs.cap(seen.ceiling_watts)
+        if rungs.limit_watts != wanted and not rungs.limits_work:
+            self.sink_hot = True  # all that is left is for the step that may come
 
     def _write(self, seen: Situation) -> None:
         rungs, hot = self._rungs, seen.error_celsius < -HOT_CELSIUS

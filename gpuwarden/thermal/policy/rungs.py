@@ -95,6 +95,11 @@ class Rungs:
         return self.clock_mhz is not None or self.limits_power
 
     @property
+    def limits_work(self) -> bool:
+        """Whether anything but the power limit is held back."""
+        return self.clock_mhz is not None or self.batch is not None or self.duty < FULL_DUTY
+
+    @property
     def limits_power(self) -> bool:
         """Whether the power limit is below the original."""
         original = self.authority.original_watts
