@@ -23,7 +23,7 @@ async def cards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[dict[int, ThermalPeer]]:
     """Two cards' guards and a gateway, on a node whose files are the defaults."""
-    monkeypatch.setattr(reload, "load_configuration", Configuration)
+    monkeypatch.setattr(reload, "load_configuration", lambda rules: Configuration())
     monkeypatch.setattr(reload, "ACCEPTED_CONFIGURATION_FILE", tmp_path / "accepted.json")
     monkeypatch.setattr(reload, "GATEWAY_CONTROL_SOCKET", tmp_path / "gateway.sock")
     level = logging.getLogger().level
