@@ -28,7 +28,7 @@ STEEPEST_TREND = 2.0  # C/s: no sink moves faster
 # held up to 1 C too cool without (a 3090 at 45 C inlet then loses 5 % of its work).
 TREND_FADES_SECONDS = 60.0
 CREEP_SECONDS = 30.0
-CREEP_TO_CELSIUS = 0.4  # above the lower end of the degree
+CREEP_TO_CELSIUS = 0.5  # above the lower end of the degree
 HALF_DEGREE = 0.5
 
 
