@@ -25,6 +25,7 @@ LEAP_CELSIUS = 2.0  # from here on the sink's estimate says how far to rise at o
 # A power that never rests where a decision falls doesn't hold a rise back for ever.
 FAR_SECONDS = 5.0
 LEAP_SHARE = 0.6  # ... and so much of that is taken
+SURE_SHARE = 1.15  # of the original limit: what holds with that holds with the original
 TREND_BELOW_CELSIUS = 3.0  # further below the set point a warming sink is no concern
 RISE_SHARE = 0.05  # of the card's power above what is written
 HOT_CELSIUS = 0.75  # above the set point
@@ -194,6 +195,8 @@ class PowerLoop:
             if original is not None and seen.set_watts > original:
                 rungs.free_clock()  # even the original limit would hold it for now
             goal = seen.drawn_watts + LEAP_SHARE * (seen.set_watts - seen.drawn_watts)
+            if original is not None and seen.set_watts > SURE_SHARE * original:
+                goal = original
             held = seen.drawn_watts if rungs.limit_watts is None else rungs.limit_watts
             if rungs.clock_mhz is not None:
                 held = seen.drawn_watts
@@ -263,6 +266,8 @@ class PowerLoop:
         old_mhz, wanted_mhz = old or clocks[1], wanted or clocks[1]
         if wanted_mhz > old_mhz and not seen.may_rise:
             return old
+        if wanted_mhz < old_mhz and not seen.binding and seen.error_celsius > 0:
+            return old  # the work that it was meant for is over
         edge = wanted is None or wanted <= clocks[0]
         if old is None and wanted is not None and wanted_mhz == old_mhz:
             return wanted

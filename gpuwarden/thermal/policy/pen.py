@@ -15,8 +15,8 @@ RISE_EVERY_SECONDS = 3.0  # the die's answer to the last rise must be seen first
 REMEMBERED_SECONDS = 600.0
 # With so many writes in ten minutes a change must be twice as coarse; of a hot card, half as many
 # again. It keeps bursts under 400 writes an hour.
-PATIENCE_WRITES = 31.0
-HOT_PATIENCE_WRITES = 46.0
+PATIENCE_WRITES = 27.0
+HOT_PATIENCE_WRITES = 48.0
 
 
 class Pen:

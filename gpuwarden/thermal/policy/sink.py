@@ -28,13 +28,13 @@ POWER_LAG_SECONDS = 0.4  # the die's own lag behind its watts
 SAMPLE_SECONDS = 0.2  # the gains below are for samples so far apart
 LEVEL_GAIN = 0.12
 TREND_GAIN = 0.004  # with a trend the estimate follows a ramp without lag
+MOST_MISS_CELSIUS = 0.6  # a new degree is a miss by itself, and no trend yet
 STEEPEST_TREND = 2.0  # C/s: no sink moves faster
 # While the reading stays within a degree nothing tells more: a trend fades, and the estimate tends
-# to the cooler half, so that the limit creeps up until the next degree shows. Steady cards were
-# held up to 1 C too cool without (a 3090 at 45 C inlet then loses 5 % of its work).
+# to the middle of the degree, so that the limit creeps up until the next one shows. Steady cards
+# were held up to 1 C too cool without (a 3090 at 45 C inlet then loses 5 % of its work).
 TREND_FADES_SECONDS = 60.0
-CREEP_SECONDS = 30.0
-CREEP_TO_CELSIUS = 0.4  # above the lower end of the degree
+CENTRE_SECONDS = 30.0
 HALF_DEGREE = 0.5
 
 
@@ -170,11 +170,11 @@ class SinkEstimate:
         miss = max(0.0, low - self.celsius) + min(0.0, high - self.celsius)
         if miss == 0.0:
             self.trend *= math.exp(-passed / TREND_FADES_SECONDS)
-            cooler = low + CREEP_TO_CELSIUS
-            self.celsius += (cooler - self.celsius) * (1.0 - math.exp(-passed / CREEP_SECONDS))
+            self.celsius += (seen - self.celsius) * (1.0 - math.exp(-passed / CENTRE_SECONDS))
         samples = passed / SAMPLE_SECONDS
         self.celsius += min(1.0, LEVEL_GAIN * samples) * miss
-        self.trend += TREND_GAIN * samples * miss / SAMPLE_SECONDS
+        step = min(MOST_MISS_CELSIUS, max(-MOST_MISS_CELSIUS, miss))
+        self.trend += TREND_GAIN * samples * step / SAMPLE_SECONDS
         self.trend = min(STEEPEST_TREND, max(-STEEPEST_TREND, self.trend))
 
 
