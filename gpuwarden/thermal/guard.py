@@ -224,6 +224,7 @@ class ThermalGuard:
         observation = await self._call(self._card.look)
         now = time.monotonic()
         self._told(self._card.happenings())
+        self._gather_facts()  # before the first word about a card that was just opened
         self.view = take(self.view, observation, now)
         if isinstance(observation, Seen):
             if self.mind.learn(observation.limits, self._card.authority(), self.view):

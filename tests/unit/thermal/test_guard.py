@@ -212,6 +212,16 @@ async def test_a_driver_that_hangs_from_the_start_leaves_it_ready_and_blind(
         await running.until(lambda data: data.temperature_celsius == 50)
 
 
+async def test_a_card_that_is_back_is_published_with_its_original_from_the_first_word(
+    tmp_path: Path, card: StandInCard, rare: None
+) -> None:
+    card.answer, card.original_watts = not_seen(Trouble.LOST), None
+    async with guarding(tmp_path, card) as running:
+        assert (await running.until(is_in(LOST))).original_power_limit_watts is None
+        card.answer, card.original_watts = seen(50), 350.0
+        assert (await running.until(is_in(NORMAL))).original_power_limit_watts == 350
+
+
 @pytest.mark.parametrize(("trouble", "state"), [(Trouble.NO_DRIVER, BLIND), (Trouble.LOST, LOST)])
 async def test_without_its_card_it_is_ready_feeds_the_watchdog_and_looks_again(
     tmp_path: Path,
