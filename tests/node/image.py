@@ -33,6 +33,8 @@ BASE_PACKAGES = (
 SITE_PACKAGES = ("python3-pydicom", "python3-numpy", "python3-pil")
 # A frozen loop file system is how the simulator hangs a driver for good.
 SIMULATOR_PACKAGES = ("e2fsprogs", "mount")
+# The host's tuner, off until a test wants it, and what makes a host busy.
+HOST_PACKAGES = ("tuned", "stress-ng")
 EXCLUDED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*")
 
 FETCHED = re.compile(r"^Fetched ([\d.,]+) ([kMG]?)B in ")
@@ -55,7 +57,9 @@ class Recipe:
 
 
 RECIPES = {
-    "bookworm": Recipe("bookworm", BASE_PACKAGES + SITE_PACKAGES + SIMULATOR_PACKAGES),
+    "bookworm": Recipe(
+        "bookworm", BASE_PACKAGES + SITE_PACKAGES + SIMULATOR_PACKAGES + HOST_PACKAGES
+    ),
     "trixie": Recipe("trixie", BASE_PACKAGES),
 }
 

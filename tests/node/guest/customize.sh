@@ -20,6 +20,10 @@ chroot "$root" passwd --quiet --delete root
 # The image was made without documentation; the packages under test must bring theirs.
 rm -f "$root/etc/dpkg/dpkg.cfg.d/99mmdebstrap"
 
+# Installed for the tests that want it: a node is not tuned unless its operator says so.
+[ ! -e "$root/lib/systemd/system/tuned.service" ] ||
+  systemctl --root="$root" --quiet disable tuned.service
+
 # Nothing that wakes up by itself: emulated processors are slow, and a test must be alone.
 systemctl --root="$root" --quiet mask \
   apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub_all.timer \
