@@ -11,11 +11,11 @@ from tests.node.vm import Node
 from tests.soak import thermal
 from tests.soak.thermal import Figures
 
-KILLS, POWER_CUTS, CRASH_ROUNDS = 200, 20, 10
+KILLS, KILLED_CARDS, POWER_CUTS, CRASH_ROUNDS = 200, 6, 20, 10
 SEED = 20261121
 
 CAMPAIGNS: tuple[tuple[str, Callable[[Node], Figures]], ...] = (
-    ("kills", lambda node: thermal.kills(node, KILLS, SEED)),
+    ("kills", lambda node: thermal.kills(node, KILLS, SEED, KILLED_CARDS)),
     ("power-cuts", lambda node: thermal.power_cuts(node, POWER_CUTS, SEED)),
     (
         "crash-points",

@@ -24,6 +24,10 @@ UNIT = f"medgemma-thermal@{GPU}"
 THERMAL = f"org.gpuwarden1 /org/gpuwarden1/gpu/{GPU} org.gpuwarden1.Thermal"
 SNAPSHOT = f"/run/gpuwarden/thermal/{GPU}.json"
 STORE = "/var/lib/gpuwarden/thermal"
+KILLER = Path(__file__).with_name("kills_in_node.py")
+KILLER_PATH = "/run/kills_in_node.py"
+LIBRARIES = "PYTHONPATH=/usr/lib/gpuwarden/app:/usr/lib/gpuwarden/vendor"
+ROUND_SECONDS = 600.0
 LONGEST_DELAY_SECONDS = 2.5
 DEADLINE_SECONDS = 120.0
 TOLD_EACH = 10
@@ -102,29 +106,49 @@ def wait_for_guard(node: Node, former_pid: int) -> None:
     )
 
 
-def kills(node: Node, count: int, seed: int) -> Figures:
-    """SIGKILL the guard at random moments round its writes; the original must come back."""
-    chance = random.Random(seed)
+def kills(node: Node, count: int, seed: int, cards: int = 2) -> Figures:
+    """SIGKILL the guards at random moments round their writes; the originals must come back.
+
+    All cards' guards at once, in equal shares; the slowest round is counted whole, from the order
+    that makes the guard write to the original's return.
+    """
     figures = Figures("SIGKILL of the guard")
-    for _ in range(count):
-        pid = int(node.run(f"systemctl show -P MainPID {UNIT}").text)
-        override(node)
-        if chance.random() < 0.5:
-            wait_for_limit(node, OVERRIDDEN_WATTS)
-            clear(node)
-        node.run(f"sleep {chance.uniform(0, LONGEST_DELAY_SECONDS):.3f}; kill -KILL {pid}")
-        wait_for_guard(node, pid)
-        held = card(node)["power_limit_watts"]
-        if held > ORIGINAL_WATTS:
-            figures.faults.append(f"{held:g} W, above the original, after kill {figures.done}")
-        clear(node)
-        took = wait_for_limit(node, ORIGINAL_WATTS)
-        figures.slowest_seconds = max(figures.slowest_seconds, took)
-        original = published(node)["original_power_limit_watts"]
-        if original != ORIGINAL_WATTS:
-            figures.faults.append(f"{original} W taken for the original after {figures.done}")
-        figures.count()
+    node.put(KILLER, KILLER_PATH)
+    if cards != 2:
+        have_cards(node, cards)
+    shares = [(count + gpu) // cards for gpu in range(cards)]
+    killers = [
+        node.start(f"{LIBRARIES} exec python3 {KILLER_PATH} {gpu} {share} {seed + gpu}")
+        for gpu, share in enumerate(shares)
+    ]
+    for killer, share in zip(killers, shares, strict=True):
+        for _ in range(share):
+            line = killer.read_until(r"^\{.*\}$", timeout_seconds=ROUND_SECONDS)
+            round_ = json.loads(line[0])
+            figures.slowest_seconds = max(figures.slowest_seconds, round_["took"])
+            if round_["fault"]:
+                figures.faults.append(f"{round_['fault']} after kill {figures.done}")
+            figures.count()
     return figures
+
+
+def have_cards(node: Node, count: int) -> None:
+    """Another number of simulated cards, and their thermal guards alone: nothing else is killed."""
+    cards = [{"preset": "A100", "pci_address": f"0000:{0x41 + n:x}:00.0"} for n in range(count)]
+    node.run("systemctl stop medgemma-guard medgemma-thermal.target gpuwarden-sim")
+    node.run("rm /var/lib/gpuwarden/cards.json")
+    node.put(json.dumps({"cards": cards}).encode(), "/etc/gpuwarden-simulator/cards.json")
+    node.run(
+        "systemctl start gpuwarden-sim && systemctl restart medgemma-numa"
+        " && systemctl start medgemma-thermal.target",
+        timeout_seconds=DEADLINE_SECONDS,
+    )
+    for gpu in range(count):
+        node.run(
+            f'until grep -q \'"state":"normal"\' /run/gpuwarden/thermal/{gpu}.json;'
+            " do sleep 0.5; done",
+            timeout_seconds=DEADLINE_SECONDS,
+        )
 
 
 def power_cuts(node: Node, count: int, seed: int) -> Figures:
