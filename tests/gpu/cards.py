@@ -20,6 +20,11 @@ def first_card(library: Library) -> tuple[CardIdentity, str]:
 
 def sampler_of(card: CardIdentity, folder: Path, library: Library | None = None) -> Sampler:
     """The guard's sampler for this card, with a plan that names it, in ``folder``."""
+    return Sampler(0, write_plan(card, folder), library or choose_library())
+
+
+def write_plan(card: CardIdentity, folder: Path) -> Path:
+    """A plan of this card alone, ``plan.json`` in ``folder``."""
     entry = Card(
         index=0,
         uuid=card.uuid,
@@ -38,7 +43,7 @@ def sampler_of(card: CardIdentity, folder: Path, library: Library | None = None)
     )
     file = folder / "plan.json"
     SnapshotWriter(file, "trial").publish(plan)
-    return Sampler(0, file, library or choose_library())
+    return file
 
 
 def write_json(path: Path, content: object) -> None:

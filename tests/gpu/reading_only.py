@@ -41,6 +41,21 @@ def forbid_setters() -> None:
     pynvml._nvmlGetFunctionPointer = look_up_reader
 
 
+def deny_setters() -> None:
+    """As :func:`forbid_setters`, but what would set answers what it does without the right to.
+
+    For the whole guard, which proves at its start that it may set a power limit.
+    """
+    forbid_setters()
+    for name, _ in inspect.getmembers(pynvml, inspect.isfunction):
+        if SETS.search(name) and not READS.fullmatch(name):
+            setattr(pynvml, name, _denied)
+
+
+def _denied(*_: object, **__: object) -> NoReturn:
+    raise pynvml.NVMLError(pynvml.NVML_ERROR_NO_PERMISSION)
+
+
 def _refusal(name: str) -> Callable[..., NoReturn]:
     def refuse(*_: object, **__: object) -> NoReturn:
         raise SetterCalledError(name)

@@ -26,7 +26,7 @@ from gpuwarden.simulator import places
 from gpuwarden.simulator.cli import ask as ask_simulator
 
 LONGEST_DELAY_SECONDS = 2.5
-DEADLINE_SECONDS = 120.0
+DEADLINE_SECONDS = 300.0  # an emulated node beside others is slow; what counts is that it ends
 LOOK_EVERY_SECONDS = 0.05
 OVERRIDE_SECONDS = 3600
 
@@ -98,14 +98,17 @@ def wait_for(look: Callable[[], Found], what: str) -> Found:
 
 
 def main(arguments: list[str]) -> None:
-    """Kill, look, tell; ends with a traceback where something never came."""
+    """Kill, look, tell. What never comes is a fault, told with what was there instead."""
     gpu_index, count, seed = (int(each) for each in arguments)
     guard = KilledGuard(gpu_index)
     chance = random.Random(seed)
     original_watts = guard.limit_watts()
     for _ in range(count):
         started = time.monotonic()
-        fault = guard.kill_once(original_watts, chance)
+        try:
+            fault = guard.kill_once(original_watts, chance)
+        except TimeoutError as error:
+            fault = f"{error}: {guard.published()} on a card at {guard.limit_watts():g} W"
         took = time.monotonic() - started
         print(json.dumps({"took": round(took, 1), "fault": fault}), flush=True)
 

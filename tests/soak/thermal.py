@@ -14,6 +14,7 @@ from typing import Any
 
 from gpuwarden.thermal.originals import Here
 from gpuwarden.thermal.originals_store import OriginalsStore, Places
+from tests.node.channel import NodeError, Process
 from tests.node.crash import DEVICE, LoggedDisk
 from tests.node.vm import Node
 
@@ -27,7 +28,7 @@ STORE = "/var/lib/gpuwarden/thermal"
 KILLER = Path(__file__).with_name("kills_in_node.py")
 KILLER_PATH = "/run/kills_in_node.py"
 LIBRARIES = "PYTHONPATH=/usr/lib/gpuwarden/app:/usr/lib/gpuwarden/vendor"
-ROUND_SECONDS = 600.0
+ROUND_SECONDS = 1800.0  # five waits of a round, each with its own deadline
 LONGEST_DELAY_SECONDS = 2.5
 DEADLINE_SECONDS = 120.0
 TOLD_EACH = 10
@@ -123,13 +124,20 @@ def kills(node: Node, count: int, seed: int, cards: int = 2) -> Figures:
     ]
     for killer, share in zip(killers, shares, strict=True):
         for _ in range(share):
-            line = killer.read_until(r"^\{.*\}$", timeout_seconds=ROUND_SECONDS)
-            round_ = json.loads(line[0])
+            round_ = json.loads(next_line(killer))
             figures.slowest_seconds = max(figures.slowest_seconds, round_["took"])
             if round_["fault"]:
                 figures.faults.append(f"{round_['fault']} after kill {figures.done}")
             figures.count()
     return figures
+
+
+def next_line(killer: Process) -> bytes:
+    """What it tells next. Raises NodeError with its last words where it has ended instead."""
+    try:
+        return killer.read_until(r"^\{.*\}$", timeout_seconds=ROUND_SECONDS)[0]
+    except NodeError as error:
+        raise NodeError(f"{error}\n{killer.stderr.decode(errors='replace')}") from error
 
 
 def have_cards(node: Node, count: int) -> None:
