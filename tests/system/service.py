@@ -69,8 +69,8 @@ def status(node: Node) -> dict[str, Any]:
 
 
 def wait_for(node: Node, condition: str, timeout_seconds: float = 120) -> None:
-    """Wait until a shell condition holds in the node; tried again each 0.2 s there."""
-    node.run(f"until {condition}; do sleep 0.2; done", timeout_seconds=timeout_seconds)
+    """Wait until a shell condition holds in the node; tried again each half second there."""
+    node.run(f"until {condition}; do sleep 0.5; done", timeout_seconds=timeout_seconds)
 
 
 def wait_for_state(node: Node, wanted: str, timeout_seconds: float = 150) -> None:
