@@ -3,10 +3,10 @@
 import sys
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 
 from tests.node import levels
+from tests.node.channel import NodeError
 from tests.node.vm import Node
 from tests.soak import thermal
 from tests.soak.thermal import Figures
@@ -35,8 +35,12 @@ def main(wanted: list[str]) -> int:
     for name, campaign in CAMPAIGNS:
         if wanted and name not in wanted:
             continue
-        with ExitStack() as stack:
-            figures = campaign(stack.enter_context(levels.installed_node()))
+        with levels.installed_node() as node:
+            try:
+                figures = campaign(node)
+            except NodeError:
+                print(node.journal(), file=sys.stderr)
+                raise
         print(figures, flush=True)
         faults += len(figures.faults)
     return 1 if faults else 0
