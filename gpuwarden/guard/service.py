@@ -140,7 +140,10 @@ class Service:
 
     async def _reload(self, request: dict[str, Any]) -> dict[str, Any]:
         answer = await reload(
-            self._supervisor.replan, self._supervisor.present_cards, self._thermal.reload
+            self._supervisor.replan,
+            self._supervisor.present_cards,
+            self._thermal.reload,
+            self._supervisor.outdated_workers,
         )
         self._supervisor.faults = _former_in_use(*answer.problems[:1])
         self._supervisor.wake()

@@ -8,8 +8,11 @@ from gpuwarden.control.snapshot import boottime_nanoseconds, read_snapshot
 from gpuwarden.control.states import PlanData
 from gpuwarden.nvml.card import CardIdentity
 from gpuwarden.placement.enumerate import EnumerationError, Listing
+from gpuwarden.placement.gentle import Alive
+from gpuwarden.placement.plan import Ground
 from gpuwarden.placement.service import Places, run
 from gpuwarden.systemd.command import SystemctlError
+from gpuwarden.topology.sysfs import read_topology
 from tests.machines import machine, write_sysfs
 
 TWO_CARDS = [
@@ -29,7 +32,10 @@ class Node:
             plan_file=root / "run/gpuwarden/plan.json",
             cards_file=root / "var/cards.json",
             sysfs=root / "sys",
+            ground=lambda: (Ground(read_topology(root / "sys")), []),
+            alive=lambda: self.alive,
         )
+        self.alive = Alive()
         for path in ("etc", "run/systemd/system", "run/gpuwarden", "var"):
             (root / path).mkdir(parents=True)
         nodes = {"0000:10:00.0": 0, "0000:80:00.0": 1}

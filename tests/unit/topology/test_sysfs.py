@@ -21,13 +21,14 @@ def test_offline_cpus_belong_to_no_node_and_no_core(tmp_path: Path) -> None:
     assert topology.core_of(1) == {1}
 
 
-def test_a_kernel_without_numa_has_cpus_and_no_nodes(tmp_path: Path) -> None:
+def test_a_kernel_without_numa_is_one_node_whose_memory_is_no_choice(tmp_path: Path) -> None:
     cpus = tmp_path / "devices/system/cpu"
     cpus.mkdir(parents=True)
     (cpus / "online").write_text("0-1\n")
     topology = read_topology(tmp_path)
     assert topology.online_cpus == {0, 1}
-    assert topology.node_cpus == {}
+    assert topology.node_cpus == {0: {0, 1}}
+    assert topology.memory_nodes == frozenset()
     assert topology.cores(topology.online_cpus) == [{0}, {1}]
 
 
