@@ -27,7 +27,8 @@ def read_ground(sysfs: Path = SYSFS, cgroups: Path = CGROUP_ROOT) -> tuple[Groun
     try:
         root, *slices = unit_properties(SLICES, PROPERTIES)
     except SystemctlError as error:
-        doubt = f"{error}: an AllowedCPUs= of {' or '.join(SLICES[1:])} is not known"
+        said = str(error).splitlines()[0].rpartition(": ")[2]
+        doubt = f"systemd doesn't say what AllowedCPUs= leaves to workers ({said})"
         return Ground(machine, bounds_of("", cgroups)), [doubt]
     host = bounds_of(root.get("ControlGroup", ""), cgroups)
     workers = host

@@ -52,7 +52,7 @@ class Places:
     plan_file: Path = names.PLAN_FILE
     cards_file: Path = names.CARDS_FILE
     sysfs: Path = SYSFS
-    ground: Callable[[], tuple[Ground, list[str]]] = read_ground
+    ground: Callable[[Path], tuple[Ground, list[str]]] = read_ground
     alive: Callable[[], Alive] = read_alive
 
     @property
@@ -114,7 +114,7 @@ def plan_now(
     :raises OSError: the kernel doesn't say what there is.
     :raises ValueError: what it says can't be read.
     """
-    ground, doubts = places.ground()
+    ground, doubts = places.ground(places.sysfs)
     findings = find_cards(places.cards_file, places.sysfs, ground.machine, ask)
     if keep_cards:
         remember(findings, places.cards_file)
