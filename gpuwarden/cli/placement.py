@@ -132,14 +132,8 @@ def file_lines(found: Preview) -> list[str]:
     """The files as ``systemctl cat`` shows them, each with what it would become."""
     lines = []
     for path, (change, text) in found.files.items():
-        lines.append(f"# {Places.unit_directory / path} ({change})")
-        lines += (
-            [
-                "",
-            ]
-            if change == "removed"
-            else [*text.splitlines(), ""]
-        )
+        kept = [] if change == "removed" else text.splitlines()
+        lines += [f"# {Places.unit_directory / path} ({change})", *kept, ""]
     return lines
 
 

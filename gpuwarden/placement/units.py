@@ -16,7 +16,7 @@ def read_installed(directory: Path) -> dict[PurePosixPath, str]:
     try:
         return {
             PurePosixPath(path.relative_to(directory)): path.read_text(encoding="utf-8")
-            for path in _ours(directory)
+            for path in [*_ours(directory), *_host_files(directory)]
         }
     except OSError as error:
         raise UnitError(f"{error.filename}: {error.strerror}") from error
