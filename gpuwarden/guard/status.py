@@ -86,11 +86,8 @@ def status_line(data: GuardData) -> str:
 def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
     number = planned.number
     unit = seen.units.get(number, UnitFacts())
-    told = (
-        next((w for w in seen.gateway.workers if w.number == number), None)
-        if seen.gateway
-        else None
-    )
+    known = seen.gateway.workers if seen.gateway else []
+    told = next((each for each in known if each.number == number), None)
     if told is not None and told.pid != unit.main_pid:
         told = None  # a former life that the gateway has not seen die yet
     state = worker_state(unit, told.state if told else None)

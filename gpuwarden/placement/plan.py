@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gpuwarden.config import Configuration, digest
-from gpuwarden.control.states import Card, MemoryPolicy, PlanData, PlannedNode, PlannedWorker
+from gpuwarden.control.states import Card, PlanData, PlannedNode, PlannedWorker
 from gpuwarden.cpulist import format_cpu_list, parse_cpu_list
 from gpuwarden.placement.share import Cpus, deal, named
 from gpuwarden.topology.model import EVERYTHING, NO_NODE, Bounds, Topology
@@ -66,19 +66,8 @@ def make_plan(
     usable = host.restricted_to(ground.workers)
     ordered = sorted(cards, key=lambda card: card.index)
     said = [*warnings, *(_absence(card) for card in ordered if not card.present)]
-    decided = [*notes, *_restrictions(ground.machine, host, usable)]
     housekeeping = choose_housekeeping(configuration.placement.housekeeping_cpus, host, said)
-    seats = _seats(ordered, configuration.workers.workers_per_gpu, said)
-    cpu_nodes = {seat.number: _cpu_node(seat.card.numa_node, usable) for seat in seats}
-    _tell_strays(seats, cpu_nodes, said)
-    per_worker = configuration.workers.cpus_per_worker
-    pins = _pin_all(cpu_nodes, usable, housekeeping, per_worker, said)
-    policy = configuration.placement.memory_policy
-    workers = [
-        _worker(seat, cpu_nodes[seat.number], pins, housekeeping, usable, policy, configuration)
-        for seat in seats
-    ]
-    said += _memory_strays(workers, ordered)
+    workers = _place(ordered, usable, housekeeping, configuration, said)
     if configuration.placement.housekeeping_exclusive:
         said += _exclusive_doubts(configuration.placement.housekeeping_cpus, housekeeping, host)
     return PlanData(
@@ -92,7 +81,7 @@ def make_plan(
         nodes=_nodes(host),
         worker_cpus=format_cpu_list(usable.online_cpus),
         housekeeping_exclusive=configuration.placement.housekeeping_exclusive,
-        notes=decided,
+        notes=[*notes, *_restrictions(ground.machine, host, usable)],
         warnings=said,
         reason=_reason(driver, ordered, workers),
     )
@@ -111,6 +100,27 @@ def choose_housekeeping(configured: str, topology: Topology, warnings: list[str]
             f"online are {format_cpu_list(topology.online_cpus)}"
         )
     return there or topology.core_of(min(topology.online_cpus))
+
+
+def _place(
+    cards: Sequence[Card],
+    usable: Topology,
+    housekeeping: Cpus,
+    configuration: Configuration,
+    warnings: list[str],
+) -> list[PlannedWorker]:
+    """Every worker of these cards, by number."""
+    seats = _seats(cards, configuration.workers.workers_per_gpu, warnings)
+    cpu_nodes = {seat.number: _cpu_node(seat.card.numa_node, usable) for seat in seats}
+    _tell_strays(seats, cpu_nodes, warnings)
+    per_worker = configuration.workers.cpus_per_worker
+    pins = _pin_all(cpu_nodes, usable, housekeeping, per_worker, warnings)
+    workers = [
+        _worker(seat, cpu_nodes[seat.number], pins, housekeeping, usable, configuration)
+        for seat in seats
+    ]
+    warnings += _memory_strays(workers, cards)
+    return workers
 
 
 def _seats(cards: Sequence[Card], workers_per_gpu: int, warnings: list[str]) -> list[_Seat]:
@@ -188,10 +198,10 @@ def _worker(
     pins: Mapping[int, Cpus],
     housekeeping: Cpus,
     usable: Topology,
-    wished: MemoryPolicy,
     configuration: Configuration,
 ) -> PlannedWorker:
     cpus = pins[seat.number]
+    wished = configuration.placement.memory_policy
     # Near the card, not near the CPUs, should the two differ: the card reads it all.
     nearest = usable.nearest(seat.card.numa_node, usable.memory_nodes) if cpus else None
     memory_node = NO_NODE if nearest is None or wished == "none" else nearest

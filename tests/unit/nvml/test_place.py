@@ -14,10 +14,9 @@ NOT_FOUND = 6
 def mask(*words: int) -> Any:
     """A driver's call that fills in these words."""
 
-    def fill(handle: object, count: Any, output: Any, scope: object = None) -> int:
+    def fill(handle: object, count: Any, output: Any, scope: object = None) -> None:
         for place, word in enumerate(words):
             output._obj[place] = word
-        return 0
 
     return fill
 
@@ -41,6 +40,29 @@ def test_an_older_driver_is_asked_in_its_own_way(monkeypatch: pytest.MonkeyPatch
 def test_a_driver_that_does_not_say_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     silent = {WITHIN_SCOPE: Fails(NOT_SUPPORTED), ALONE: Fails(NOT_SUPPORTED)}
     assert asked(monkeypatch, **silent) == ("", ())
+
+
+def test_a_divided_card_names_its_instances(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Seven slots, instances in the first and the third."""
+
+    def instance(handle: object, index: Any, output: object) -> Fails | None:
+        return None if int(getattr(index, "value", index)) in (0, 2) else Fails(NOT_FOUND)
+
+    found = asked(
+        monkeypatch,
+        nvmlDeviceGetMigMode=(1, 1),
+        nvmlDeviceGetMaxMigDeviceCount=7,
+        nvmlDeviceGetMigDeviceHandleByIndex=instance,
+        nvmlDeviceGetUUID="MIG-a",
+    )
+    assert found == ("", ("MIG-a", "MIG-a"))
+
+
+def test_a_card_that_could_be_divided_and_is_not_has_no_instances(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # What an H100 answered, driver 580.159.
+    assert asked(monkeypatch, nvmlDeviceGetMigMode=(0, 0))[1] == ()
 
 
 def test_bits_are_counted_from_the_lowest_word() -> None:
