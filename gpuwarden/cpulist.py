@@ -22,6 +22,21 @@ def parse_cpu_list(text: str) -> frozenset[int]:
     return frozenset(cpus)
 
 
+def parse_disjoint_cpu_list(text: str) -> frozenset[int]:
+    """The same for a list that a person wrote, where a CPU named twice is a typing error.
+
+    :raises CpuListError: as :func:`parse_cpu_list`, or a CPU is named twice.
+    """
+    cpus: set[int] = set()
+    for part in text.split(",") if text.strip() else ():
+        named = _parse_part(part.strip())
+        twice = cpus.intersection(named)
+        if twice:
+            raise CpuListError(f"CPU {format_cpu_list(twice)} is named twice")
+        cpus.update(named)
+    return frozenset(cpus)
+
+
 def _parse_part(part: str) -> range:
     match = _RANGE.fullmatch(part)
     if match is None:

@@ -14,6 +14,7 @@ GATEWAY_UNIT = "medgemma-gateway.service"
 GATEWAY_SOCKET_UNIT = "medgemma-gateway.socket"
 DISPATCH_SOCKET_UNIT = "medgemma-dispatch.socket"
 THERMAL_TARGET = "medgemma-thermal.target"
+SERVICE_SLICE = "medgemma.slice"
 WORKERS_SLICE = "medgemma-workers.slice"
 CONTROL_SLICE = "medgemma-control.slice"
 
@@ -50,9 +51,12 @@ def hook_unit(number: int, gpu_index: int) -> str:
     return f"medgemma-hook@{number}-{gpu_index}.service"
 
 
-def gpu_slice(gpu_index: int) -> str:
-    """The slice that holds the workers of card ``gpu_index``."""
-    return f"medgemma-workers-gpu{gpu_index}.slice"
+def gpu_slice(gpu_index: int, variant: str = "") -> str:
+    """The slice that holds the workers of card ``gpu_index``.
+
+    :param variant: a letter where workers of a former plan still run in the one without.
+    """
+    return f"medgemma-workers-gpu{gpu_index}{variant}.slice"
 
 
 def thermal_snapshot_file(gpu_index: int) -> Path:

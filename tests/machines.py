@@ -37,6 +37,7 @@ def machine(nodes: int = 2, cores_per_node: int = 4, threads_per_core: int = 2) 
         memory_nodes=frozenset(range(nodes)),
         siblings=siblings,
         distances={a: {b: 10 if a == b else 20 for b in range(nodes)} for a in range(nodes)},
+        sockets={cpu: node for node, cpus in node_cpus.items() for cpu in cpus},
     )
 
 
@@ -44,6 +45,10 @@ def write_sysfs(root: Path, topology: Topology, pci_nodes: dict[str, int]) -> No
     """The part of /sys that describes ``topology``, with devices on nodes."""
     cpus, nodes = root / "devices/system/cpu", root / "devices/system/node"
     _write(cpus / "online", format_cpu_list(topology.online_cpus))
+    for name in ("present", "possible"):
+        _write(cpus / name, format_cpu_list(topology.online_cpus))
+    for cpu, socket in topology.sockets.items():
+        _write(cpus / f"cpu{cpu}/topology/physical_package_id", str(socket))
     for cpu, siblings in topology.siblings.items():
         _write(cpus / f"cpu{cpu}/topology/core_cpus_list", format_cpu_list(siblings))
     if topology.node_cpus:

@@ -19,6 +19,7 @@ COMMANDS = {
     "gpus": "the cards: heat, power, memory, state",
     "thermal": "how each card is kept cool, its last hour, and orders to its guard",
     "workers": "the model processes and their state",
+    "placement": "which worker runs on which CPUs and memory, and why",
     "simulate": "what a thermal policy makes of a card that is not there",
     "doctor": "try on a card what its thermal guard sets",
     "config": "check the configuration",

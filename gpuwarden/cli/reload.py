@@ -56,5 +56,10 @@ def outcome(answer: ReloadAnswer) -> list[str]:
     lines += [f"{name} keeps its old settings: {why}" for name, why in answer.kept.items()]
     if answer.applied:
         lines.append(f"new settings taken by: {', '.join(answer.applied)}")
+    if answer.restart:
+        units = " ".join(names.worker_unit(number) for number in answer.restart)
+        which = ", ".join(map(str, answer.restart))
+        whom = f"worker {which} runs" if len(answer.restart) == 1 else f"workers {which} run"
+        lines.append(f"{whom} by former settings until restarted: systemctl restart {units}")
     lines += [f"note: {note}" for note in answer.notes]
     return [one_line(line) for line in lines] or ["nothing to change"]

@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def worker_lines(workers: Sequence[WorkerStatus], now_unix_seconds: float) -> list[str]:
-    """The workers as a table, and the last error of those that have one."""
+    """The workers as a table, and the last error of those that have one, or what else is to say."""
     if not workers:
         return ["  no workers planned"]
     header, *rows = table(_HEADER, [_row(worker, now_unix_seconds) for worker in workers])
@@ -46,11 +46,8 @@ def worker_lines(workers: Sequence[WorkerStatus], now_unix_seconds: float) -> li
         bad = worker.state in BAD_STATES
         kind = "bad" if bad else "" if worker.state in _READY_STATES else "warn"
         lines.append(coloured(fitted(row), kind))
-    return lines + [
-        fitted(f"  worker {worker.number}: {worker.last_error}")
-        for worker in workers
-        if worker.last_error
-    ]
+    said = [(worker, worker.last_error or worker.reason) for worker in workers]
+    return lines + [fitted(f"  worker {worker.number}: {text}") for worker, text in said if text]
 
 
 def _row(worker: WorkerStatus, now_unix_seconds: float) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from gpuwarden.config.formats import (
     parse_size,
 )
 from gpuwarden.config.urls import check_post_url
-from gpuwarden.cpulist import parse_cpu_list
+from gpuwarden.cpulist import parse_disjoint_cpu_list
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 SETTABLE_CELSIUS = (30, 120)  # wider than what any card's own thresholds leave, and no typing error
@@ -31,7 +31,7 @@ def list_to_tuple(value: object) -> object:
 
 
 def _check_cpu_list(text: str) -> str:
-    parse_cpu_list(text)
+    parse_disjoint_cpu_list(text)
     return text
 
 

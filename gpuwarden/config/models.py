@@ -208,6 +208,14 @@ class PlacementSettings(Section):
         why="near where possible; bind kills a worker while other nodes have memory left",
         allowed='"preferred", "bind" or "none"',
     )
+    housekeeping_exclusive: bool = setting(
+        False,
+        description="Keep everything else of this host on the housekeeping CPUs, the PACS too: "
+        "system.slice, user.slice, machine.slice and init.scope get AllowedCPUs=.",
+        why="nobody wants the host's other programs moved by an installation; with true, name "
+        "housekeeping_cpus as well, enough of them for all of it",
+        allowed="true or false",
+    )
 
 
 class LogSettings(Section):

@@ -75,6 +75,9 @@ _PAGE_TAIL = """\
   that can't take the thresholds goes by its card's own, and says so.
 - A table `[thermal.cards."GPU-..."]` is for a card that this node has. `gpuwarden config check` and
   `gpuwarden reload` say so if it isn't.
+- `placement.housekeeping_cpus` names CPUs that this node has, one of them online at least, and not
+  all of them. A first start with a file that doesn't fit the node works as far as it can and says
+  so; a reload, or a restart of the guard, keeps the former settings.
 - No hook posts to our own front door, wherever `systemctl edit medgemma-gateway.socket` has put it.
 """
 

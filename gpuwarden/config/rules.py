@@ -9,6 +9,7 @@ from gpuwarden.config.models import Configuration
 from gpuwarden.config.positions import KeyPath
 from gpuwarden.config.problems import quoted
 from gpuwarden.config.urls import FRONT_DOOR_REFUSAL, Door, leads_to
+from gpuwarden.cpulist import format_cpu_list, parse_cpu_list
 
 THRESHOLDS = ("safe_celsius", "alert_celsius", "critical_celsius")  # in this order, each the lower
 
@@ -87,6 +88,36 @@ def cards_are(cards: Mapping[int, str]) -> Rule:
                     f"no such card: {uuid}",
                     f"this node has: {here or 'no card'}",
                 )
+
+    return conflicts
+
+
+def housekeeping_is_among(present: frozenset[int], online: frozenset[int]) -> Rule:
+    """The rule that the housekeeping CPUs are there, and leave some for workers.
+
+    One that is there and not online now is no mistake of the file's: the plan does without it.
+    """
+    key: KeyPath = ("placement", "housekeeping_cpus")
+    here = format_cpu_list(present)
+
+    def conflicts(configuration: Configuration) -> Iterator[Conflict]:
+        text = configuration.placement.housekeeping_cpus
+        named = parse_cpu_list(text)
+        if absent := named - present:
+            yield Conflict(
+                (key,),
+                f'"{text}", and this node has no CPU {format_cpu_list(absent)}',
+                f"CPUs of this node: {here}",
+            )
+        elif named and not named & online:
+            found = f'"{text}", of which no CPU is online'
+            yield Conflict((key,), found, f"CPUs that are online: {format_cpu_list(online)}")
+        elif named >= online:
+            yield Conflict(
+                (key,),
+                f'"{text}", which is every CPU of this node, so that none is left for workers',
+                f"some of {here}, or empty",
+            )
 
     return conflicts
 

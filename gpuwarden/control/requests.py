@@ -16,7 +16,8 @@ class ReloadAnswer(BaseModel):
     :param applied: the components that run on the new configuration now.
     :param kept: component to why it keeps its old settings.
     :param problems: lines of what is wrong with the files; then nothing was applied.
-    :param notes: what takes effect only later, and what would make it (a worker's restart, say).
+    :param restart: workers that run by former settings until they are restarted.
+    :param notes: what takes effect only later, and what would make it.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -24,6 +25,7 @@ class ReloadAnswer(BaseModel):
     applied: list[str] = []
     kept: dict[str, str] = {}
     problems: list[str] = []
+    restart: list[int] = []
     notes: list[str] = []
 
     @property

@@ -52,8 +52,17 @@ class ThermalData(State):
     sm_clock_lock_mhz: int | None = None
 
 
+NodeSource = Literal["kernel", "driver", "only-node", "unknown"]
+MemoryPolicy = Literal["preferred", "bind", "none"]
+
+
 class Card(State):
-    """A card of this node, fixed once a boot; a card that vanished stays with present=False."""
+    """A card of this node, fixed once a boot; a card that vanished stays with present=False.
+
+    :ivar numa_node_from: who knew its node: the kernel, the driver by the CPUs that it calls near,
+        or nobody; ``only-node`` is a machine that has no other.
+    :ivar mig_uuids: the instances of a card that MIG divides.
+    """
 
     index: int
     uuid: str
@@ -62,10 +71,31 @@ class Card(State):
     minor: int | None
     numa_node: int
     present: bool
+    numa_node_from: NodeSource = "kernel"
+    mig_uuids: list[str] = []
+
+
+class PlannedNode(State):
+    """A NUMA node: its cores as CPU lists, of the CPUs that are online, and its socket if known."""
+
+    number: int
+    socket: int | None = None
+    cores: list[str]
+    has_memory: bool
 
 
 class PlannedWorker(State):
-    """Where one worker runs."""
+    """Where one worker runs.
+
+    :ivar numa_node: the node of its CPUs; -1 where they are left to the kernel.
+    :ivar memory_node: the node of its memory; -1 where that is left to the kernel.
+    :ivar has_own_cpus: no other worker and no housekeeping is on its CPUs.
+    :ivar visible_device: what CUDA is shown: the card, or one instance of a divided card.
+    :ivar slice: where it runs.
+    :ivar revision: changes with whatever makes a restart necessary.
+    :ivar revised_monotonic_microseconds: when systemd knew the revision, by CLOCK_MONOTONIC: a
+        worker that was started earlier runs by another one. 0: since the boot's first plan.
+    """
 
     number: int
     gpu_index: int
@@ -73,12 +103,21 @@ class PlannedWorker(State):
     numa_node: int
     cpus: str
     memory_max_bytes: int
+    memory_node: int = -1
+    memory_policy: MemoryPolicy = "none"
+    has_own_cpus: bool = False
+    visible_device: str = ""
+    slice: str = ""
+    revision: str = ""
+    revised_monotonic_microseconds: int = 0
 
 
 class PlanData(State):
     """The placement plan: cards of the node and where each worker goes.
 
-    ``configuration_digest`` tells which configuration it was made for.
+    ``configuration_digest`` tells which configuration it was made for, ``machine`` which CPUs and
+    nodes. ``worker_cpus`` are those that cpusets leave to workers; ``notes`` say what was decided
+    where something was to be decided, ``warnings`` what is not as it should be.
     """
 
     driver_version: str | None
@@ -87,6 +126,11 @@ class PlanData(State):
     workers: list[PlannedWorker]
     housekeeping_cpus: str
     configuration_digest: str = ""
+    machine: str = ""
+    nodes: list[PlannedNode] = []
+    worker_cpus: str = ""
+    housekeeping_exclusive: bool = False
+    notes: list[str] = []
     warnings: list[str] = []
     reason: str = ""
 
@@ -137,6 +181,7 @@ class WorkerStatus(State):
 
     ``wanted`` is False while a worker is down because somebody stopped it. ``held`` says why the
     guard doesn't start one that is wanted: its card is too hot, or released for maintenance.
+    ``outdated`` is a worker that runs by a former plan or by former settings until it is restarted.
     """
 
     number: int
@@ -144,6 +189,7 @@ class WorkerStatus(State):
     state: WorkerState
     wanted: bool = True
     held: Held = ""
+    outdated: bool = False
     main_pid: int
     gpu: int
     gpu_uuid: str

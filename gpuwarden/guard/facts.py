@@ -29,6 +29,7 @@ def unit_facts(properties: UnitProperties) -> UnitFacts:
         status_text=_text(own, "StatusText"),
         control_group=_text(own, "ControlGroup"),
         has_job=_has_job(unit),
+        started_monotonic_microseconds=_number(own, "ExecMainStartTimestampMonotonic"),
         since_unix_microseconds=_number(unit, BECAME.get(active_state, "StateChangeTimestamp")),
     )
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from gpuwarden.names import SERVICE_SLICE, WORKERS_SLICE
+
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
 
@@ -14,6 +16,14 @@ def process_count(control_group: str, root: Path = CGROUP_ROOT) -> int:
     return sum(
         len(_lines(file)) for file in (folder / "cgroup.procs", *folder.glob("*/cgroup.procs"))
     )
+
+
+def running_workers(root: Path = CGROUP_ROOT) -> set[int]:
+    """The numbers of all workers that have a process, planned or not."""
+    groups = (root / SERVICE_SLICE / WORKERS_SLICE).glob("*/medgemma-worker@*.service/cgroup.procs")
+    names = (file.parent.name for file in groups if _lines(file))
+    found = (name.removesuffix(".service").partition("@")[2] for name in names)
+    return {int(number) for number in found if number.isdigit()}
 
 
 def allowed_cpus(pid: int, root: Path = PROC) -> str:

@@ -20,7 +20,8 @@ class UnitFacts:
     """What systemd says of one unit.
 
     ``since_unix_microseconds`` is when its active state last changed; ``has_job`` says that systemd
-    has yet to start, stop or restart it.
+    has yet to start, stop or restart it. ``started_monotonic_microseconds`` is when its main
+    process was started, by the clock that nobody sets.
     """
 
     active_state: str = "inactive"
@@ -33,6 +34,7 @@ class UnitFacts:
     control_group: str = ""
     since_unix_microseconds: int = 0
     has_job: bool = False
+    started_monotonic_microseconds: int = 0
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,12 @@ def worker_state(unit: UnitFacts, gateway: GatewayView | None) -> WorkerState:
         case _:
             # Between the two halves of a restart a unit is inactive for a moment.
             return WorkerState.STARTING if unit.has_job else WorkerState.STOPPED
+
+
+def is_outdated(unit: UnitFacts, revised_monotonic_microseconds: int) -> bool:
+    """Whether a worker that runs was started before what is planned for it now."""
+    runs = unit.active_state in ("active", "reloading", "activating") and unit.main_pid > 0
+    return runs and unit.started_monotonic_microseconds < revised_monotonic_microseconds
 
 
 def last_error(unit: UnitFacts) -> str:

@@ -5,18 +5,25 @@ from collections.abc import Iterable
 
 from gpuwarden import names
 from gpuwarden.config import Configuration
-from gpuwarden.config.rules import Conflict, Rule, cards_are, front_door_is_at
+from gpuwarden.config.rules import (
+    Conflict,
+    Rule,
+    cards_are,
+    front_door_is_at,
+    housekeeping_is_among,
+)
 from gpuwarden.config.urls import Door
 from gpuwarden.control.snapshot import SnapshotError, boot_id, read_snapshot
 from gpuwarden.control.states import PlanData
 from gpuwarden.systemd.command import SystemctlError, unit_property
+from gpuwarden.topology.sysfs import SYSFS, read_online_cpus, read_present_cpus
 
 _LISTENS = re.compile(r"^\[?(?P<host>[^\s\]]+?)\]?:(?P<port>\d+) \(Stream\)$", re.MULTILINE)
 
 
 def node_rules() -> tuple[Rule, ...]:
-    """Rules of this node's cards and addresses; what isn't known forbids nothing."""
-    return (_cards_are_here, _hooks_spare_the_front_door)
+    """Rules of this node's cards, CPUs and addresses; what isn't known forbids nothing."""
+    return (_cards_are_here, _housekeeping_is_here, _hooks_spare_the_front_door)
 
 
 def front_door() -> list[Door]:
@@ -36,6 +43,15 @@ def _cards_are_here(configuration: Configuration) -> Iterable[Conflict]:
     if plan.boot_id != boot_id() or not plan.data.cards:
         return ()
     return cards_are({card.index: card.uuid for card in plan.data.cards})(configuration)
+
+
+def _housekeeping_is_here(configuration: Configuration) -> Iterable[Conflict]:
+    try:
+        return housekeeping_is_among(read_present_cpus(SYSFS), read_online_cpus(SYSFS))(
+            configuration
+        )
+    except (OSError, ValueError):
+        return ()  # no kernel to ask: a check somewhere else
 
 
 def _hooks_spare_the_front_door(configuration: Configuration) -> Iterable[Conflict]:

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 from gpuwarden.bus.errors import BusError
-from gpuwarden.config import Configuration, ConfigurationError, load_configuration
+from gpuwarden.config import Configuration, ConfigurationError, digest, load_configuration
 from gpuwarden.control.requests import RELOAD, ReloadAnswer
 from gpuwarden.control.snapshot import write_atomically
 from gpuwarden.control.socket import ControlError, ask_async
@@ -15,7 +15,6 @@ from gpuwarden.systemd.events import Event, tell
 from gpuwarden.systemd.units import JobError
 
 ASK_TIMEOUT_SECONDS = 20.0
-WORKERS_NOTE = "workers take new settings when they start again"
 
 
 def accept(configuration: Configuration) -> None:
@@ -31,16 +30,19 @@ def refusal(error: ConfigurationError) -> str:
 
 
 async def reload(
-    replan: Callable[[], Awaitable[None]],
+    replan: Callable[[str], Awaitable[None]],
     cards: Callable[[], Iterable[int]],
     reload_card: Callable[[int], Awaitable[None]],
+    outdated: Callable[[], list[int]] = list,
 ) -> ReloadAnswer:
     """Take changed files into use: validate, then ask each component.
 
-    :param replan: has the placement planned again; raises JobError.
+    :param replan: has the placement planned again for the configuration of this digest; raises
+        JobError.
     :param cards: the cards that are there, asked for after that.
     :param reload_card: has a card's thermal guard take it; raises ControlError with the reason why
         it keeps the old.
+    :param outdated: the workers that need a restart after that.
     """
     try:
         configuration = await asyncio.to_thread(load_configuration, rules=node_rules())
@@ -53,7 +55,7 @@ async def reload(
     logging.getLogger().setLevel(configuration.log.level.upper())
     tell(Event.CONFIGURATION_ACCEPTED, "configuration accepted")
     outcomes = {"guard": ""}
-    outcomes["placement"] = await _outcome(replan())
+    outcomes["placement"] = await _outcome(replan(digest(configuration)))
     # All at once: one that doesn't answer costs its time once.
     asked = {"gateway": _gateway()} | {f"thermal@{card}": reload_card(card) for card in cards()}
     answers = await asyncio.gather(*(_outcome(work) for work in asked.values()))
@@ -61,7 +63,7 @@ async def reload(
     return ReloadAnswer(
         applied=[name for name, why in outcomes.items() if not why],
         kept={name: why for name, why in outcomes.items() if why},
-        notes=[WORKERS_NOTE],
+        restart=outdated(),
     )
 
 

@@ -20,6 +20,7 @@ from gpuwarden.control.requests import RELOAD
 from gpuwarden.control.snapshot import SnapshotError, SnapshotWriter, boot_id, read_snapshot
 from gpuwarden.control.socket import ControlServer, serve
 from gpuwarden.control.states import GuardData
+from gpuwarden.guard.node import node_rules
 from gpuwarden.guard.permission import Permission
 from gpuwarden.guard.reload import accept, refusal, reload
 from gpuwarden.guard.status import status_line
@@ -56,16 +57,34 @@ def main(argv: list[str]) -> int:
 
 
 def _configuration(notifier: Notifier) -> tuple[Configuration | None, tuple[str, ...]]:
-    """The files' configuration; the one accepted before if they are wrong now; and what is."""
+    """The files' configuration; the one accepted before if they are wrong now; and what is.
+
+    What is right in itself and doesn't fit this node (a CPU that is gone since the last boot, say)
+    doesn't keep a first start from serving as well as it can.
+    """
     try:
-        configuration = load_configuration()
+        configuration = load_configuration(rules=node_rules())
     except ConfigurationError as error:
         why = refusal(error)
         tell(Event.CONFIGURATION_REFUSED, f"configuration: {why}", logging.ERROR, REASON=why)
-        notifier.status(f"configuration refused: {why}")
-        return accepted_configuration(), _former_in_use(why)
+        former = accepted_configuration()
+        if former is not None:
+            return former, _former_in_use(why)
+        return _unfit_configuration(notifier, why)
     accept(configuration)
     return configuration, ()
+
+
+def _unfit_configuration(
+    notifier: Notifier, why: str
+) -> tuple[Configuration | None, tuple[str, ...]]:
+    try:
+        configuration = load_configuration()
+    except ConfigurationError:
+        notifier.status(f"configuration refused: {why}")
+        return None, ()
+    accept(configuration)
+    return configuration, (f"the configuration does not fit this node: {why}",)
 
 
 class Service:
@@ -140,7 +159,10 @@ class Service:
 
     async def _reload(self, request: dict[str, Any]) -> dict[str, Any]:
         answer = await reload(
-            self._supervisor.replan, self._supervisor.present_cards, self._thermal.reload
+            self._supervisor.replan,
+            self._supervisor.present_cards,
+            self._thermal.reload,
+            self._supervisor.outdated_workers,
         )
         self._supervisor.faults = _former_in_use(*answer.problems[:1])
         self._supervisor.wake()

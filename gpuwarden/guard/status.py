@@ -13,7 +13,7 @@ from gpuwarden.control.states import (
     ThermalData,
     WorkerStatus,
 )
-from gpuwarden.guard.lifecycle import UnitFacts, last_error, worker_state
+from gpuwarden.guard.lifecycle import UnitFacts, is_outdated, last_error, worker_state
 from gpuwarden.names import thermal_unit, worker_unit
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 
@@ -24,6 +24,7 @@ WHY_HELD: dict[Held, str] = {
     "heat": "GPU {} is too hot",
     "released": "GPU {} is released",
 }
+OUTDATED = "runs by former settings until it is restarted"
 UNWATCHED = frozenset({ThermalState.BLIND, ThermalState.LOST, ThermalState.RELEASED})
 
 
@@ -48,6 +49,7 @@ class Seen:
     unwanted: frozenset[int] = frozenset()
     held: Mapping[int, Held] = field(default_factory=dict)
     stopping: bool = False
+    strays: frozenset[int] = frozenset()
     faults: tuple[str, ...] = ()
 
 
@@ -84,11 +86,8 @@ def status_line(data: GuardData) -> str:
 def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
     number = planned.number
     unit = seen.units.get(number, UnitFacts())
-    told = (
-        next((w for w in seen.gateway.workers if w.number == number), None)
-        if seen.gateway
-        else None
-    )
+    known = seen.gateway.workers if seen.gateway else []
+    told = next((each for each in known if each.number == number), None)
     if told is not None and told.pid != unit.main_pid:
         told = None  # a former life that the gateway has not seen die yet
     state = worker_state(unit, told.state if told else None)
@@ -96,6 +95,7 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
         state = WorkerState.FAILED  # systemd refused to start it at all
     error = last_error(unit) or seen.job_errors.get(number, "") or (told.last_error if told else "")
     held = seen.held.get(planned.gpu_index, "")
+    outdated = is_outdated(unit, planned.revised_monotonic_microseconds)
     reserved = told.vram_reserved_bytes if told else None
     allocated = told.vram_allocated_bytes if told else None
     return WorkerStatus(
@@ -104,6 +104,7 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
         state=state,
         wanted=number not in seen.unwanted,
         held=held,
+        outdated=outdated,
         main_pid=unit.main_pid,
         gpu=planned.gpu_index,
         gpu_uuid=planned.gpu_uuid,
@@ -117,7 +118,7 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
         vram_allocated_bytes=allocated,
         vram_fragmentation=1 - allocated / reserved if reserved and allocated is not None else None,
         last_error=error,
-        reason=WHY_HELD[held].format(planned.gpu_index) or error,
+        reason=WHY_HELD[held].format(planned.gpu_index) or error or (OUTDATED if outdated else ""),
         since=unit.since_unix_microseconds,
     )
 
@@ -152,6 +153,10 @@ def _reasons(seen: Seen, workers: Iterable[WorkerStatus], gpus: Iterable[Thermal
         reasons.append("no placement plan (systemctl status medgemma-numa)")
     elif seen.plan.reason:
         reasons.append(seen.plan.reason)
+    reasons += [
+        f"worker {number} runs and is not planned any more (systemctl stop {worker_unit(number)})"
+        for number in sorted(seen.strays)
+    ]
     for worker in workers:
         reasons += _worker_reason(worker, was_ready=worker.number in seen.was_ready)
     for gpu in gpus:

@@ -11,14 +11,14 @@ from contextlib import AbstractContextManager
 
 from gpuwarden import __version__
 from gpuwarden.bus.errors import BusError
-from gpuwarden.control.snapshot import SnapshotError, read_snapshot
 from gpuwarden.control.states import GuardData, PlanData
 from gpuwarden.guard.facts import unit_facts
 from gpuwarden.guard.holds import Holds
 from gpuwarden.guard.hook_starter import HookStarter
 from gpuwarden.guard.jobs import Jobs
-from gpuwarden.guard.kernel import allowed_cpus, process_count
-from gpuwarden.guard.lifecycle import UnitFacts
+from gpuwarden.guard.kernel import allowed_cpus, process_count, running_workers
+from gpuwarden.guard.lifecycle import UnitFacts, is_outdated
+from gpuwarden.guard.placement import Placement
 from gpuwarden.guard.published import gateway_state, port_fault, thermal_states
 from gpuwarden.guard.status import Seen, summarise
 from gpuwarden.guard.telling import tell_changes
@@ -26,15 +26,16 @@ from gpuwarden.guard.workers import Workers
 from gpuwarden.names import (
     GATEWAY_SOCKET_UNIT,
     NUMA_UNIT,
-    PLAN_FILE,
     SHUTDOWN_UNIT,
     THERMAL_TARGET,
     worker_unit,
 )
-from gpuwarden.systemd.units import Systemd
+from gpuwarden.systemd.events import Event, tell
+from gpuwarden.systemd.units import JobError, Systemd
 
 log = logging.getLogger(__name__)
 
+PLAN_AGAIN = "plan the placement again"
 NO_CARDS_RETRY_SECONDS = 10.0  # design: no card or driver is looked for again every 10 s
 
 
@@ -58,15 +59,16 @@ class Supervisor:
         self._holds = Holds(former)
         self._wake = asyncio.Event()
         self._jobs = Jobs(self._wake.set)
-        self._workers = Workers(systemd, self._jobs, self._holds, former)
+        self._workers = Workers(systemd, self._jobs, self._holds, former, self._ensure_plan)
         self._hooks = HookStarter(systemd, former)
-        self._plan: PlanData | None = None
+        self._placement = Placement()
+        self._replanning = 0
+        self._was_outdated = False
         self._units: dict[str, UnitFacts] = {}
         self._stale: set[str] = set()
         self._was_up = False
         self._opened = False
         self._opening: asyncio.Task[None] | None = None
-        self._digest = ""
         self._next_look_seconds = 0.0
 
     async def begin(self) -> None:
@@ -107,7 +109,7 @@ class Supervisor:
 
     def open_up(self, configuration_digest: str) -> None:
         """Begin to start what is to run; tried again until it has worked."""
-        self._digest = configuration_digest
+        self._placement.accepted_digest = configuration_digest
         self._opening = self._jobs.spawn(self._open_up(), "start thermal guards and workers")
 
     async def _open_up(self) -> None:
@@ -120,7 +122,7 @@ class Supervisor:
         self._jobs.spawn(
             self.systemd.start(THERMAL_TARGET, timeout_seconds=60), "start thermal guards"
         )
-        if self._plan is None or self._plan.configuration_digest != self._digest:
+        if self._placement.fault():
             await self.replan()
         self._opened = True
         self._start_workers()
@@ -152,31 +154,57 @@ class Supervisor:
         """Have the next turn begin now."""
         self._wake.set()
 
-    async def replan(self) -> None:
+    async def replan(self, configuration_digest: str | None = None) -> None:
         """Have the placement planned again; new workers start, running ones are left alone.
 
+        :param configuration_digest: of the configuration that was just accepted, if one was.
         :raises JobError: the planner failed.
         """
-        await self.systemd.reload(NUMA_UNIT, timeout_seconds=60)
-        await self._read_plan()
-        await self.systemd.start(THERMAL_TARGET, timeout_seconds=60)
+        self._replanning += 1
+        try:
+            if configuration_digest is not None:
+                self._placement.accepted_digest = configuration_digest
+            await self.systemd.reload(NUMA_UNIT, timeout_seconds=60)
+            await self._read_plan()
+            await self.systemd.start(THERMAL_TARGET, timeout_seconds=60)
+        finally:
+            self._replanning -= 1
         if self._opened:
             self._start_workers()
         self.wake()
 
+    def outdated_workers(self) -> list[int]:
+        """The workers that run by a former plan or by former settings."""
+        planned = self._plan.workers if self._plan else []
+        return [
+            each.number
+            for each in planned
+            if is_outdated(self._unit(each.number), each.revised_monotonic_microseconds)
+        ]
+
+    async def _ensure_plan(self) -> None:
+        """Return when there is a plan that holds; a stale one is made anew first.
+
+        :raises JobError: there is none for all that.
+        """
+        fault = self._placement.fault()
+        if not fault:
+            return
+        tell(Event.PLAN_STALE, f"planning again: {fault}", logging.WARNING, REASON=fault)
+        await self._jobs.spawn(self.replan(), PLAN_AGAIN)
+        if fault := self._placement.fault():
+            raise JobError(fault)
+
     # -- reading -----------------------------------------------------------------------------
 
+    @property
+    def _plan(self) -> PlanData | None:
+        return self._placement.plan
+
     async def _read_plan(self) -> None:
-        try:
-            plan = read_snapshot(PLAN_FILE, PlanData)
-        except SnapshotError as error:
-            if self._plan is not None:
-                log.warning("keeping the former plan: %s", error)
-            return
-        if plan.data != self._plan:
-            for worker in plan.data.workers:
+        if self._placement.read() and self._plan:
+            for worker in self._plan.workers:
                 await self._follow(worker_unit(worker.number))
-            self._plan = plan.data
 
     async def _follow(self, unit: str) -> None:
         if unit not in self._units:
@@ -214,7 +242,8 @@ class Supervisor:
             unwanted=frozenset(n for n in numbers if not self._workers.intent(n).wanted),
             held=self._holds.all_held(),
             stopping=self._stopping(),
-            faults=(*self.faults, *self._port_faults()),
+            faults=(*self.faults, *self._port_faults(), *self._plan_faults()),
+            strays=frozenset(running_workers() - set(numbers)) if self._plan else frozenset(),
         )
 
     def _stopping(self) -> bool:
@@ -225,20 +254,35 @@ class Supervisor:
     def _port_faults(self) -> tuple[str, ...]:
         return (port_fault(),) if self._units[GATEWAY_SOCKET_UNIT].active_state == "failed" else ()
 
+    def _plan_faults(self) -> tuple[str, ...]:
+        if not self._opened or self._replanning or self._plan is None:
+            return ()
+        fault = self._placement.fault()
+        return (fault,) if fault else ()
+
     # -- acting ------------------------------------------------------------------------------
 
     def _act(self, current: GuardData, now_seconds: float) -> None:
         self._workers.act(current, now_seconds)
+        self._settle(any(worker.outdated for worker in current.workers))
         if now_seconds >= self._next_look_seconds:
             self._next_look_seconds = now_seconds + NO_CARDS_RETRY_SECONDS
             self._mend()
 
+    def _settle(self, outdated: bool) -> None:
+        """Once all run by the plan, what it spared for those of a former one goes."""
+        if self._was_outdated and not outdated:
+            self._jobs.spawn(self.replan(), PLAN_AGAIN)
+        self._was_outdated = outdated
+
     def _mend(self) -> None:
-        """What is tried again every 10 s: a beginning, a node without cards, a socket."""
+        """What is tried again every 10 s: a beginning, a stale plan, no cards, a socket."""
         if not self._opened and self._opening is not None and self._opening.done():
-            self.open_up(self._digest)
+            self.open_up(self._placement.accepted_digest)
         if self._opened and (self._plan is None or not self._plan.cards):
             self._jobs.spawn(self.replan(), "look for cards")
+        elif self._plan_faults():
+            self._jobs.spawn(self._ensure_plan(), "renew the placement plan")
         if self._units[GATEWAY_SOCKET_UNIT].active_state == "failed":
             self._jobs.spawn(
                 self.systemd.start(GATEWAY_SOCKET_UNIT, timeout_seconds=30), "open the HTTP port"

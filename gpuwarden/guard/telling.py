@@ -18,6 +18,7 @@ def tell_changes(old: GuardData | None, new: GuardData) -> None:
             STATE_NEW=new.state,
             REASON="; ".join(new.reasons),
         )
+    _tell_outdated(old, new)
     before = {worker.number: worker.state for worker in old.workers} if old else {}
     for worker in new.workers:
         former = before.get(worker.number)
@@ -31,6 +32,20 @@ def tell_changes(old: GuardData | None, new: GuardData) -> None:
                 STATE_OLD=former or "",
                 STATE_NEW=worker.state,
                 REASON=worker.last_error,
+            )
+
+
+def _tell_outdated(old: GuardData | None, new: GuardData) -> None:
+    known = {worker.number for worker in old.workers if worker.outdated} if old else set()
+    for worker in new.workers:
+        if worker.outdated and worker.number not in known:
+            tell(
+                Event.WORKER_OUTDATED,
+                f"worker {worker.number} runs by former settings until it is restarted: "
+                f"systemctl restart {worker.unit}",
+                WORKER=worker.number,
+                GPU=worker.gpu,
+                GPU_UUID=worker.gpu_uuid,
             )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from gpuwarden.bus.errors import BusError
@@ -24,10 +24,15 @@ JOB_TIMEOUT_SECONDS = 900.0  # longer than any worker may take to load, or to dr
 BUS_RETRY_SECONDS = 5.0  # a bus or a systemd that did not answer, or could not stop a worker
 
 
+async def _no_check() -> None:
+    """Where nobody plans."""
+
+
 @dataclass
 class Workers:
     """What the guard wants of each worker, and what it does about it.
 
+    :ivar ensure_plan: returns when a plan holds; JobError: there is none to start a worker by.
     :ivar job_errors: why systemd refused to start a worker at all.
     :ivar was_ready: workers that have served since this guard runs.
     """
@@ -36,6 +41,7 @@ class Workers:
     jobs: Jobs
     holds: Holds
     former: GuardData | None = None
+    ensure_plan: Callable[[], Awaitable[None]] = field(default=_no_check)
     job_errors: dict[int, str] = field(default_factory=dict)
     was_ready: set[int] = field(default_factory=set)
     _intents: dict[int, Intent] = field(default_factory=dict)
@@ -123,6 +129,7 @@ class Workers:
     def _start(self, number: int, gpu_index: int) -> None:
         async def start() -> None:
             try:
+                await self.ensure_plan()
                 await self.systemd.start(worker_unit(number), JOB_TIMEOUT_SECONDS)
             except JobError as error:
                 if self.holds.held(gpu_index) == "heat":

@@ -46,13 +46,18 @@ _SAMPLED_FIELDS = (Field.MEMORY_TEMPERATURE, Field.POWER_INSTANTANEOUS_MILLIWATT
 
 @dataclass(frozen=True, slots=True)
 class CardIdentity:
-    """Who a card is; ``index`` is NVML's of this moment, ``minor`` that of /dev/nvidia<minor>."""
+    """Who a card is; ``index`` is NVML's of this moment, ``minor`` that of /dev/nvidia<minor>.
+
+    The planner's listing alone has ``near_cpus`` (a CPU list) and ``mig_uuids``.
+    """
 
     index: int
     uuid: str
     name: str
     pci_address: str
     minor: int | None
+    near_cpus: str = ""
+    mig_uuids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

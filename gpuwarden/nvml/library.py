@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,6 +12,7 @@ from gpuwarden.nvml.card import CardIdentity, CardReader, identify
 from gpuwarden.nvml.control import CardControl
 from gpuwarden.nvml.errors import CardLostError, DriverError, NoDataError, NvmlError
 from gpuwarden.nvml.events import XidEvents
+from gpuwarden.nvml.place import mig_instances, near_cpus
 
 DRIVER_LIBRARY = "libnvidia-ml.so.1"
 LIBRARY_VARIABLE = "GPUWARDEN_NVML_LIBRARY"
@@ -94,9 +95,10 @@ class Session:
         except NvmlError:
             return None
 
-    def cards(self) -> Enumeration:
+    def cards(self, *, with_place: bool = False) -> Enumeration:
         """Every card of the node. One that doesn't answer is a fault, not an end.
 
+        :param with_place: ask for the CPUs near each card and for its MIG instances as well.
         :raises NvmlError: the driver can't even count them.
         """
         count = int(calls.call("cards", "nvmlDeviceGetCount"))
@@ -106,7 +108,14 @@ class Session:
             where = f"card {index}"
             try:
                 handle = calls.call(where, "nvmlDeviceGetHandleByIndex", index)
-                found.append(identify(where, handle))
+                card = identify(where, handle)
+                if with_place:
+                    card = replace(
+                        card,
+                        near_cpus=near_cpus(where, handle),
+                        mig_uuids=mig_instances(where, handle),
+                    )
+                found.append(card)
             except NvmlError as error:
                 faults.append(str(error))
         return Enumeration(found, faults)

@@ -3,6 +3,7 @@
 All of it is visible with ``systemctl cat`` and gone with the boot.
 """
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 
@@ -11,7 +12,7 @@ from gpuwarden.config import Configuration
 from gpuwarden.config.models import WorkersSettings
 from gpuwarden.control.states import Card, PlanData, PlannedWorker
 from gpuwarden.cpulist import format_cpu_list, parse_cpu_list
-from gpuwarden.topology.model import NO_NODE, Topology
+from gpuwarden.topology.model import Topology
 
 DROP_IN_NAME = "50-placement.conf"
 # What systemd itself is asked for, to find drop-ins and slices of ours that are no longer planned.
@@ -21,6 +22,17 @@ OWNED_PATTERNS = (
     f"medgemma-thermal@*.service.d/{DROP_IN_NAME}",
     f"{names.THERMAL_TARGET}.d/{DROP_IN_NAME}",
 )
+# All that runs beside our workers, but for the kernel's own threads, with the section of its kind.
+HOST_DROP_IN_NAME = "50-gpuwarden-housekeeping.conf"
+HOST_UNITS = {
+    "system.slice": "Slice",
+    "user.slice": "Slice",
+    "machine.slice": "Slice",
+    "init.scope": "Scope",
+    names.CONTROL_SLICE: "Slice",
+}
+# What a worker's process can be asked for: by which plan and settings it was started.
+REVISION_VARIABLE = "GPUWARDEN_PLACEMENT_REVISION"
 
 # NVIDIA's character devices have major 195, /dev/nvidiactl is minor 255 (the driver's nv.h).
 # /dev/char/MAJOR:MINOR is allowed by number, so that a node that isn't there yet fails nothing;
@@ -28,6 +40,7 @@ OWNED_PATTERNS = (
 NVIDIA_MAJOR = 195
 NVIDIA_CONTROL_MINOR = 255
 
+WEIGHT_PER_WORKER = 100  # systemd's default for a unit
 CHILDREN_GRACE_SECONDS = 5  # after the drain, before the cgroup is killed
 STOP_MARGIN_SECONDS = 5
 # Each library of the model's would else start a thread for every CPU of the machine.
@@ -56,11 +69,52 @@ def unit_files(
     for worker in plan.workers:
         path = PurePosixPath(f"{names.worker_unit(worker.number)}.d", DROP_IN_NAME)
         files[path] = worker_text(worker, cards[worker.gpu_index], configuration, topology)
-    for index in sorted({worker.gpu_index for worker in plan.workers}):
-        workers = [worker for worker in plan.workers if worker.gpu_index == index]
-        path = PurePosixPath(names.gpu_slice(index))
-        files[path] = slice_text(workers, configuration, topology)
-    return files
+    for name, workers in by_slice(plan.workers).items():
+        files[PurePosixPath(name)] = slice_text(workers)
+    return files | host_files(plan)
+
+
+def by_slice(workers: Iterable[PlannedWorker]) -> dict[str, list[PlannedWorker]]:
+    """The workers by the slice that they run in."""
+    slices: dict[str, list[PlannedWorker]] = {}
+    for worker in workers:
+        slices.setdefault(slice_of(worker), []).append(worker)
+    return slices
+
+
+def slice_of(worker: PlannedWorker) -> str:
+    """The slice that a worker runs in."""
+    return worker.slice or names.gpu_slice(worker.gpu_index)
+
+
+def host_files(plan: PlanData) -> dict[PurePosixPath, str]:
+    """What keeps the rest of the host on the housekeeping CPUs, where that is asked for."""
+    if not plan.housekeeping_exclusive:
+        return {}
+    return {
+        PurePosixPath(f"{unit}.d", HOST_DROP_IN_NAME): host_text(section, plan.housekeeping_cpus)
+        for unit, section in HOST_UNITS.items()
+    }
+
+
+def host_text(section: str, cpus: str) -> str:
+    """The drop-in of one of the host's units; the empty line forgets what others have given it."""
+    why = "# [placement] housekeeping_exclusive = true\n"
+    return f"{_HEAD}{why}[{section}]\nAllowedCPUs=\nAllowedCPUs={cpus}\n"
+
+
+def with_revisions(plan: PlanData, configuration: Configuration, topology: Topology) -> PlanData:
+    """The plan with each worker's revision: the same as long as nothing asks for its restart."""
+    cards = {card.index: card for card in plan.cards}
+    settings = f"{configuration.workers.model_dump_json()}{configuration.log.level}"
+
+    def revised(worker: PlannedWorker) -> PlannedWorker:
+        bare = worker.model_copy(update={"revision": "", "slice": ""})
+        text = worker_text(bare, cards[worker.gpu_index], configuration, topology)
+        revision = hashlib.sha256(f"{text}{settings}".encode()).hexdigest()[:16]
+        return worker.model_copy(update={"revision": revision})
+
+    return plan.model_copy(update={"workers": [revised(worker) for worker in plan.workers]})
 
 
 def worker_text(
@@ -70,37 +124,41 @@ def worker_text(
     lines = [
         f"# {' '.join(card.name.split())} at {card.pci_address}",
         "[Service]",
-        f"Slice={names.gpu_slice(worker.gpu_index)}",
+        f"Slice={slice_of(worker)}",
         *_cpu_lines(worker, topology),
-        *_memory_node_lines(worker, configuration.placement.memory_policy, topology),
-        f"Environment=CUDA_VISIBLE_DEVICES={worker.gpu_uuid}",
+        *_memory_node_lines(worker),
+        f"Environment=CUDA_VISIBLE_DEVICES={worker.visible_device or worker.gpu_uuid}",
         *_device_lines(card),
         *_limit_lines(worker, configuration.workers),
         *_timeout_lines(configuration.workers),
     ]
+    if worker.revision:
+        lines.append(f"Environment={REVISION_VARIABLE}={worker.revision}")
     return _HEAD + "\n".join(lines) + "\n"
 
 
-def slice_text(
-    workers: Sequence[PlannedWorker], configuration: Configuration, topology: Topology
-) -> str:
+def slice_text(workers: Sequence[PlannedWorker]) -> str:
     """The slice of one card's workers: their CPUs together, and the sum of their memory."""
     index = workers[0].gpu_index
     cpus = frozenset().union(*(parse_cpu_list(worker.cpus) for worker in workers))
+    # Where cards share CPUs, each worker counts the same, whatever its card.
+    weight = WEIGHT_PER_WORKER * len(workers)
     lines = [
         "[Unit]",
         f"Description=gpuwarden model workers of GPU {index}",
         "",
         "[Slice]",
+        f"CPUWeight={weight}",
+        f"IOWeight={weight}",
         # The sum, so that it can never bind before a worker's own limit does.
         f"MemoryMax={sum(worker.memory_max_bytes for worker in workers)}",
     ]
     if cpus:
         lines.append(f"AllowedCPUs={format_cpu_list(cpus)}")
-    node = workers[0].numa_node
+    nodes = {worker.memory_node for worker in workers if worker.memory_policy == "bind"}
     # Only with bind: on a slice it would turn a preference into a hard bind.
-    if configuration.placement.memory_policy == "bind" and node in topology.memory_nodes:
-        lines.append(f"AllowedMemoryNodes={node}")
+    if nodes:
+        lines.append(f"AllowedMemoryNodes={format_cpu_list(nodes)}")
     return _HEAD + "\n".join(lines) + "\n"
 
 
@@ -130,12 +188,10 @@ def _cpu_lines(worker: PlannedWorker, topology: Topology) -> list[str]:
     return [f"CPUAffinity={worker.cpus}", f"Environment={variables}"]
 
 
-def _memory_node_lines(worker: PlannedWorker, policy: str, topology: Topology) -> list[str]:
-    """Nothing on a node without memory: the kernel would refuse the start."""
-    node = worker.numa_node
-    if policy == "none" or node == NO_NODE or node not in topology.memory_nodes:
+def _memory_node_lines(worker: PlannedWorker) -> list[str]:
+    if worker.memory_policy == "none":
         return []
-    return [f"NUMAPolicy={policy}", f"NUMAMask={node}"]
+    return [f"NUMAPolicy={worker.memory_policy}", f"NUMAMask={worker.memory_node}"]
 
 
 def _device_lines(card: Card) -> list[str]:
@@ -146,6 +202,9 @@ def _device_lines(card: Card) -> list[str]:
     ]
     if card.minor is not None:
         lines.insert(1, f"DeviceAllow=/dev/char/{NVIDIA_MAJOR}:{card.minor} rw")
+    if card.mig_uuids:
+        # CUDA opens the nodes of its instance (/dev/nvidia-caps), whose modes the driver guards.
+        lines.append("DeviceAllow=char-nvidia-caps r")
     return lines
 
 

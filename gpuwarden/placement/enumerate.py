@@ -33,7 +33,7 @@ class Listing:
 def list_cards() -> Listing:
     """Ask NVML, in this process. Raises NvmlError if the driver fails."""
     with Session(choose_library()) as session:
-        enumeration = session.cards()
+        enumeration = session.cards(with_place=True)
         return Listing(session.driver_version(), enumeration.cards, enumeration.faults)
 
 
@@ -48,5 +48,9 @@ def list_cards_in_child(
         document = in_child(lambda: asdict(ask()), deadline_seconds)
     except ChildError as error:
         raise EnumerationError(str(error), hung=error.hung) from None
-    cards = [CardIdentity(**card) for card in document["cards"]]
+    # JSON has no tuples.
+    cards = [
+        CardIdentity(**(card | {"mig_uuids": tuple(card["mig_uuids"])}))
+        for card in document["cards"]
+    ]
     return Listing(document["driver_version"], cards, document["faults"])

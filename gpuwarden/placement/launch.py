@@ -9,19 +9,33 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpuwarden import names
-from gpuwarden.config import Configuration, ConfigurationError, effective_configuration
+from gpuwarden.config import (
+    Configuration,
+    ConfigurationError,
+    digest,
+    effective_configuration,
+)
 from gpuwarden.control.snapshot import SnapshotError, boot_id, read_snapshot
+from gpuwarden.control.staleness import why_stale
 from gpuwarden.control.states import PlanData, PlannedWorker
+from gpuwarden.placement.dropins import REVISION_VARIABLE
 from gpuwarden.systemd.notify import Notifier
+from gpuwarden.topology.sysfs import SYSFS, read_summary
 
 EXIT_CONFIGURATION = 78  # sysexits.h, EX_CONFIG: the unit doesn't restart on it
+MAKE_PLAN = f"systemctl reload-or-restart {names.NUMA_UNIT}"
 LEAST_PYTHON = (3, 9)  # the worker runtime's own floor
 PROBE_TIMEOUT_SECONDS = 30.0  # an interpreter on a cold network disk takes seconds
+# A reload accepts the configuration first and plans then: a worker that systemd restarts meanwhile
+# waits for the plan. As long as the planner may wait for the driver, and some.
+PATIENCE_SECONDS = 20.0
+LOOK_AGAIN_SECONDS = 0.2
 WORKER_HOST = names.LIBRARY_DIRECTORY / "worker-host"
 # They would lead the site's interpreter, or the libraries that it loads, astray.
 UNWANTED_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH", "PYTHONHOME")
@@ -38,6 +52,8 @@ class Places:
     load: Callable[[], Configuration] = effective_configuration
     plan_file: Path = names.PLAN_FILE
     worker_host: Path = WORKER_HOST
+    sysfs: Path = SYSFS
+    patience_seconds: float = PATIENCE_SECONDS
 
 
 def main(argv: list[str], places: Places | None = None) -> int:
@@ -45,8 +61,8 @@ def main(argv: list[str], places: Places | None = None) -> int:
     places = places or Places()
     try:
         number = _worker_number(argv)
-        configuration = _configuration(places)
-        worker = _planned(number, places.plan_file)
+        configuration, plan = _agreed(places)
+        worker = _planned(number, plan)
         check_interpreter(configuration.workers.python)
         _check_engine_path(configuration)
         become_worker(worker, configuration, places.worker_host)
@@ -127,19 +143,47 @@ def _configuration(places: Places) -> Configuration:
         raise LaunchError(f"the configuration is refused: {problems}") from error
 
 
-def _planned(number: int, plan_file: Path) -> PlannedWorker:
-    try:
-        snapshot = read_snapshot(plan_file, PlanData)
-    except SnapshotError as error:
-        raise LaunchError(f"no placement plan: {error}; start {names.NUMA_UNIT}") from error
-    if snapshot.boot_id != boot_id():
-        raise LaunchError(f"the placement plan is of another boot; start {names.NUMA_UNIT}")
-    for worker in snapshot.data.workers:
+def _agreed(places: Places) -> tuple[Configuration, PlanData]:
+    """The configuration and a plan that holds for it; waits for one that is being made.
+
+    :raises LaunchError: there is none, or it is stale.
+    """
+    deadline = time.monotonic() + places.patience_seconds
+    while True:
+        configuration = _configuration(places)
+        try:
+            snapshot = read_snapshot(places.plan_file, PlanData)
+            machine = read_summary(places.sysfs)
+        except SnapshotError as error:
+            raise LaunchError(f"no placement plan: {error}; {MAKE_PLAN}") from error
+        except (OSError, ValueError) as error:
+            raise LaunchError(f"the kernel doesn't say which CPUs there are: {error}") from error
+        stale = why_stale(snapshot, boot_id(), digest(configuration), machine)
+        if not stale:
+            return configuration, snapshot.data
+        if time.monotonic() >= deadline:
+            raise LaunchError(f"the placement plan is stale: {stale}; {MAKE_PLAN}")
+        time.sleep(LOOK_AGAIN_SECONDS)
+
+
+def _planned(number: int, plan: PlanData) -> PlannedWorker:
+    for worker in plan.workers:
         if worker.number == number:
+            _check_revision(worker)
             return worker
-    planned = ", ".join(str(worker.number) for worker in snapshot.data.workers) or "none"
-    reason = f" ({snapshot.data.reason})" if snapshot.data.reason else ""
+    planned = ", ".join(str(worker.number) for worker in plan.workers) or "none"
+    reason = f" ({plan.reason})" if plan.reason else ""
     raise LaunchError(f"the plan has no worker {number}; planned: {planned}{reason}")
+
+
+def _check_revision(worker: PlannedWorker) -> None:
+    """What systemd has set up is what the plan says: CPUs, memory, devices."""
+    found = os.environ.get(REVISION_VARIABLE, "")
+    if found != worker.revision:
+        raise LaunchError(
+            f"systemd has set it up for placement {found or '(none)'}, the plan's is "
+            f"{worker.revision or '(none)'}; systemctl daemon-reload, then start it again"
+        )
 
 
 def _check_engine_path(configuration: Configuration) -> None:

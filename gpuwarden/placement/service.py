@@ -4,29 +4,40 @@ Running it again changes nothing unless the node or the configuration did.
 """
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from gpuwarden import names
 from gpuwarden.config import Configuration, ConfigurationError, effective_configuration
 from gpuwarden.control.snapshot import SnapshotError, SnapshotWriter, boot_id, read_snapshot
-from gpuwarden.control.states import Card, PlanData
-from gpuwarden.nvml.card import CardIdentity
-from gpuwarden.nvml.library import choose_library
-from gpuwarden.placement.cards import CardRecord, fix_indices, read_record, write_record
-from gpuwarden.placement.dropins import unit_files
-from gpuwarden.placement.enumerate import EnumerationError, Listing, list_cards_in_child
-from gpuwarden.placement.plan import Driver, make_plan
-from gpuwarden.placement.units import UnitError, install
+from gpuwarden.control.states import PlanData, PlannedWorker
+from gpuwarden.cpulist import format_cpu_list
+from gpuwarden.placement.alive import read_alive
+from gpuwarden.placement.dropins import unit_files, with_revisions
+from gpuwarden.placement.enumerate import Listing, list_cards_in_child
+from gpuwarden.placement.findings import find_cards, remember
+from gpuwarden.placement.gentle import Alive, choose_slices, dated, spared
+from gpuwarden.placement.ground import read_ground
+from gpuwarden.placement.plan import Ground, make_plan
+from gpuwarden.placement.units import (
+    UnitError,
+    holds_host,
+    install,
+    read_installed,
+    remove_host_files,
+    widen_host,
+)
 from gpuwarden.systemd.command import SystemctlError, reload_manager
 from gpuwarden.systemd.journal import set_up_logging
 from gpuwarden.topology.model import Topology
-from gpuwarden.topology.sysfs import SYSFS, pci_numa_node, read_topology
+from gpuwarden.topology.sysfs import SYSFS, read_possible_cpus
 
 log = logging.getLogger(__name__)
 
 COMPONENT = "placement"
+RELEASE_HOST = "release-host"
 # A plan holds until the next one or the next boot: a hundred years.
 PLAN_VALID_MILLISECONDS = 100 * 365 * 24 * 3600 * 1000
 CONFIGURATION_REFUSED = "the configuration was refused: "
@@ -41,6 +52,8 @@ class Places:
     plan_file: Path = names.PLAN_FILE
     cards_file: Path = names.CARDS_FILE
     sysfs: Path = SYSFS
+    ground: Callable[[Path], tuple[Ground, list[str]]] = read_ground
+    alive: Callable[[], Alive] = read_alive
 
     @property
     def reload_pending(self) -> Path:
@@ -48,20 +61,16 @@ class Places:
         return self.plan_file.with_name("reload-pending")
 
 
-@dataclass
-class Findings:
-    """The cards and the driver as found, and what is doubtful about them."""
-
-    cards: list[Card]
-    driver: Driver
-    warnings: list[str] = field(default_factory=list)
-
-
 def main(argv: list[str]) -> int:
-    """Plan the placement. Exit status 0 also without cards; 1 if the plan can't be written."""
+    """Plan the placement, or let go of the host's other programs (``release-host``).
+
+    Exit status 0 also without cards; 1 if what is to be written can't be.
+    """
     set_up_logging("info")
+    if argv == [RELEASE_HOST]:
+        return let_go(Places())
     if argv:
-        log.error("placement takes no arguments, found %s", " ".join(argv))
+        log.error("placement takes no argument but %s, found %s", RELEASE_HOST, " ".join(argv))
         return 2
     return run(Places())
 
@@ -72,11 +81,9 @@ def run(
     reload_units: Callable[[], None] = reload_manager,
 ) -> int:
     """The whole service, once."""
+    warnings: list[str] = []
     try:
-        configuration, warnings = (
-            places.load(),
-            list[str](),
-        )
+        configuration = places.load()
     except ConfigurationError as error:
         problems = "; ".join(str(error).splitlines())
         if _keep_last_plan(places, problems):
@@ -84,11 +91,8 @@ def run(
         configuration = Configuration()
         warnings = [f"{CONFIGURATION_REFUSED}{problems}; the workers are placed by the defaults"]
     try:
-        topology = read_topology(places.sysfs)
-        findings = find_cards(places, ask)
-        warnings += findings.warnings
-        plan = make_plan(findings.cards, topology, configuration, findings.driver, warnings)
-        write_down(plan, configuration, topology, places, reload_units)
+        plan, topology = plan_now(places, configuration, warnings, ask, keep_cards=True)
+        plan = write_down(plan, configuration, topology, places, reload_units)
     except (OSError, ValueError, UnitError, SystemctlError) as error:
         log.error("the placement plan can't be made or written: %s", error)
         return 1
@@ -96,31 +100,47 @@ def run(
     return 0
 
 
-def find_cards(places: Places, ask: Callable[[], Listing]) -> Findings:
-    """The cards with their indices: from the driver, or as last known if it hangs."""
-    library = choose_library()
-    warnings = [library.note] if library.note else []
-    known = _known_cards(places.cards_file, library.simulated, warnings)
-    known_cards = known.cards if known else []
+def plan_now(
+    places: Places,
+    configuration: Configuration,
+    warnings: Sequence[str],
+    ask: Callable[[], Listing],
+    *,
+    keep_cards: bool,
+) -> tuple[PlanData, Topology]:
+    """The plan for this node as it is now, and its topology.
+
+    :param keep_cards: remember the cards' indices for later boots.
+    :raises OSError: the kernel doesn't say what there is.
+    :raises ValueError: what it says can't be read.
+    """
+    ground, doubts = places.ground(places.sysfs)
+    findings = find_cards(places.cards_file, places.sysfs, ground.machine, ask)
+    if keep_cards:
+        remember(findings, places.cards_file)
+    said = [*warnings, *doubts, *findings.warnings]
+    plan = make_plan(findings.cards, ground, configuration, findings.driver, said, findings.notes)
+    return with_revisions(plan, configuration, ground.machine), ground.machine
+
+
+def let_go(places: Places, reload_units: Callable[[], None] = reload_manager) -> int:
+    """Give the rest of the host all CPUs back; the workers' placement stays."""
     try:
-        listing = ask()
-    except EnumerationError as error:
-        driver = Driver(None, library.simulated, str(error))
-        if error.hung and known_cards:
-            warnings.append(f"{error}; the cards are taken as last known")
-            return Findings(known_cards, driver, warnings)
-        gone = [card.model_copy(update={"present": False}) for card in known_cards]
-        return Findings(gone, driver, warnings)
-    warnings += listing.faults
-    found = [_located(card, places.sysfs) for card in listing.cards]
-    same_boot = known is not None and known.boot_id == boot_id()
-    cards = fix_indices(found, known_cards, same_boot=same_boot)
-    record = CardRecord(boot_id=boot_id(), simulated=library.simulated, cards=cards)
-    try:
-        write_record(places.cards_file, record)
-    except OSError as error:
-        warnings.append(f"{places.cards_file} can't be written: {error.strerror}")
-    return Findings(cards, Driver(listing.driver_version, library.simulated), warnings)
+        _release_host(places, reload_units)
+    except (OSError, ValueError, UnitError, SystemctlError) as error:
+        log.error("the rest of this host stays on the housekeeping CPUs: %s", error)
+        return 1
+    return 0
+
+
+def _release_host(places: Places, reload_units: Callable[[], None]) -> None:
+    if not holds_host(places.unit_directory):
+        return
+    widen_host(places.unit_directory, format_cpu_list(read_possible_cpus(places.sysfs)))
+    reload_units()
+    gone = remove_host_files(places.unit_directory)
+    reload_units()
+    log.info("the rest of this host has all CPUs again: %s", ", ".join(gone))
 
 
 def write_down(
@@ -129,9 +149,10 @@ def write_down(
     topology: Topology,
     places: Places,
     reload_units: Callable[[], None],
-) -> None:
+) -> PlanData:
     """Units first, then the plan, so that whoever reads the plan finds its units in force.
 
+    :returns: the plan as it was published, with slices and times.
     :raises UnitError: systemd's files can't be written.
     :raises SystemctlError: systemd doesn't read them.
     :raises OSError: the plan can't be published.
@@ -139,12 +160,30 @@ def write_down(
     pending = places.reload_pending
     was_pending = pending.exists()
     pending.touch()
-    changed = install(places.unit_directory, unit_files(plan, configuration, topology))
+    alive = places.alive()
+    former = plan_of_this_boot(places.plan_file)
+    installed = read_installed(places.unit_directory)
+    plan = choose_slices(plan, {str(path): text for path, text in installed.items()}, alive)
+    files = unit_files(plan, configuration, topology)
+    changed = install(places.unit_directory, spared(files, installed, former, plan, alive))
     if changed or was_pending:
         reload_units()
         log.info("systemd reads again: %s", ", ".join(changed) or "files of an earlier run")
+    if not plan.housekeeping_exclusive:
+        _release_host(places, reload_units)
     pending.unlink()
+    plan = dated(plan, former, time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000)
     _publish(plan, places)
+    return plan
+
+
+def plan_of_this_boot(path: Path) -> PlanData | None:
+    """The plan in force; None where there is none of this boot."""
+    try:
+        snapshot = read_snapshot(path, PlanData)
+    except SnapshotError:
+        return None
+    return snapshot.data if snapshot.boot_id == boot_id() else None
 
 
 def tell(plan: PlanData) -> None:
@@ -153,26 +192,35 @@ def tell(plan: PlanData) -> None:
         log.warning("SIMULATED: these cards are the simulator's")
     for warning in plan.warnings:
         log.warning("%s", warning)
+    for note in plan.notes:
+        log.info("%s", note)
     for worker in plan.workers:
-        place = f"NUMA node {worker.numa_node}, CPUs {worker.cpus}" if worker.cpus else "not pinned"
-        log.info("worker %d: GPU %d, %s", worker.number, worker.gpu_index, place)
+        log.info("worker %d: GPU %d, %s", worker.number, worker.gpu_index, _place(worker))
     if plan.reason:
         log.warning("no workers: %s", plan.reason)
 
 
+def _place(worker: PlannedWorker) -> str:
+    if not worker.cpus:
+        return "not pinned"
+    memory = (
+        f", memory of node {worker.memory_node} {worker.memory_policy}"
+        if worker.memory_policy != "none"
+        else ""
+    )
+    return f"NUMA node {worker.numa_node}, CPUs {worker.cpus}{memory}"
+
+
 def _keep_last_plan(places: Places, problems: str) -> bool:
     """Leave the plan of this boot in force, if there is one, and have it say why."""
-    try:
-        snapshot = read_snapshot(places.plan_file, PlanData)
-    except SnapshotError:
+    plan = plan_of_this_boot(places.plan_file)
+    if plan is None:
         return False
-    if snapshot.boot_id != boot_id():
-        return False
-    warnings = [w for w in snapshot.data.warnings if not w.startswith(CONFIGURATION_REFUSED)]
+    warnings = [w for w in plan.warnings if not w.startswith(CONFIGURATION_REFUSED)]
     warnings.append(f"{CONFIGURATION_REFUSED}{problems}; the last good plan holds")
     log.error("%s", warnings[-1])
     try:
-        _publish(snapshot.data.model_copy(update={"warnings": warnings}), places)
+        _publish(plan.model_copy(update={"warnings": warnings}), places)
     except OSError as error:
         log.error("%s: %s", places.plan_file, error.strerror)
     return True
@@ -180,25 +228,3 @@ def _keep_last_plan(places: Places, problems: str) -> bool:
 
 def _publish(plan: PlanData, places: Places) -> None:
     SnapshotWriter(places.plan_file, COMPONENT, PLAN_VALID_MILLISECONDS).publish(plan)
-
-
-def _known_cards(path: Path, simulated: bool, warnings: list[str]) -> CardRecord | None:
-    try:
-        record = read_record(path)
-    except ValueError as error:
-        warnings.append(f"the record of the cards can't be read and is begun anew: {error}")
-        return None
-    # The simulator's cards must not haunt a node that got a real driver, nor the other way round.
-    return record if record and record.simulated == simulated else None
-
-
-def _located(card: CardIdentity, sysfs: Path) -> Card:
-    return Card(
-        index=card.index,
-        uuid=card.uuid,
-        name=card.name,
-        pci_address=card.pci_address,
-        minor=card.minor,
-        numa_node=pci_numa_node(card.pci_address, sysfs),
-        present=True,
-    )

@@ -7,12 +7,14 @@ from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from gpuwarden.cpulist import parse_disjoint_cpu_list
 from gpuwarden.plant.cards import PRESETS, CardModel
 from gpuwarden.plant.problems import describe
-from gpuwarden.simulator.layout import MAX_CARDS
+from gpuwarden.simulator.layout import AFFINITY_WORDS, MAX_CARDS
 
 # A fixed name space, so that a card at the same address has the same UUID after every boot.
 UUID_NAMESPACE = uuid.UUID("6b1e4c1e-6d0f-4b70-9b0a-2f1f0d9a51aa")
+MOST_CPUS = AFFINITY_WORDS * 64
 PCI_ADDRESS = r"^[0-9a-fA-F]{4}(?:[0-9a-fA-F]{4})?:[0-9a-fA-F]{2}:[0-1][0-9a-fA-F]\.0$"
 UUID_TEXT = r"^GPU-[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$"
 
@@ -22,13 +24,25 @@ class CardsError(Exception):
 
 
 class CardEntry(BaseModel):
-    """One card of the node."""
+    """One card of the node.
+
+    :ivar near_cpus: the CPUs that its driver calls near, as a CPU list. None: those of the node
+        that the kernel names for the device, and no answer where it names none.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     preset: str
     pci_address: Annotated[str, Field(pattern=PCI_ADDRESS)]
     uuid: Annotated[str, Field(pattern=UUID_TEXT)] | None = None
+    near_cpus: str | None = None
+
+    @field_validator("near_cpus")
+    @classmethod
+    def _cpus(cls, text: str | None) -> str | None:
+        if text is not None and not all(cpu < MOST_CPUS for cpu in parse_disjoint_cpu_list(text)):
+            raise ValueError(f"CPUs from 0 to {MOST_CPUS - 1} can be named")
+        return text
 
     @field_validator("preset")
     @classmethod

@@ -8,11 +8,12 @@ import ctypes
 from ctypes import c_char, c_int32, c_uint32, c_uint64
 
 MAGIC = 0x4D49535750475557
-VERSION = 1
+VERSION = 2
 MAX_CARDS = 8
 MAX_PROCESSES = 64
 MAX_EVENTS = 64
 MAX_MEMORY_CLOCKS = 8
+AFFINITY_WORDS = 8
 
 
 class Identity(ctypes.Structure):
@@ -52,6 +53,7 @@ class Identity(ctypes.Structure):
         ("video_maximum_mhz", c_uint32),
         ("memory_clock_count", c_uint32),
         ("memory_clocks_mhz", c_uint32 * MAX_MEMORY_CLOCKS),
+        ("near_cpus", c_uint64 * AFFINITY_WORDS),
     )
 
 

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from gpuwarden.cpulist import parse_cpu_list
 from gpuwarden.simulator import layout
 from gpuwarden.simulator.configuration import CardEntry
 
@@ -158,6 +159,8 @@ def fill_card(card: layout.Card, entry: CardEntry, minor: int) -> None:
     identity.limit_default_mw = milli(model.limit_default_watts)
     identity.limit_maximum_mw = milli(model.limit_maximum_watts)
     fill_thresholds_and_clocks(identity, entry)
+    for cpu in parse_cpu_list(entry.near_cpus or ""):
+        identity.near_cpus[cpu // 64] |= 1 << (cpu % 64)
     reset_settings(card)
     card.control.attachment = 1
     card.control.persistence = 1

@@ -1,6 +1,7 @@
 """systemctl, for the short-lived parts that need one word of systemd and no bus connection."""
 
 import subprocess
+from collections.abc import Sequence
 
 TIMEOUT_SECONDS = 30.0  # a reload of the manager re-reads every unit of the machine
 
@@ -17,6 +18,22 @@ def reload_manager() -> None:
 def unit_property(unit: str, name: str) -> str:
     """One property of a unit as ``systemctl show`` prints it. Raises SystemctlError."""
     return _systemctl("show", f"--property={name}", "--value", unit)
+
+
+def unit_properties(units: Sequence[str], names: Sequence[str]) -> list[dict[str, str]]:
+    """Properties of units, in the units' order, as ``systemctl show`` prints them.
+
+    :raises SystemctlError: it doesn't say.
+    """
+    wished = ",".join(names)
+    shown = _systemctl("show", f"--property={wished}", "--", *units)
+    found = [
+        dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
+        for block in shown.split("\n\n")
+    ]
+    if len(found) != len(units):
+        raise SystemctlError(f"systemctl show of {len(units)} units told of {len(found)}")
+    return found
 
 
 def _systemctl(*arguments: str) -> str:

@@ -47,6 +47,8 @@ class Event(Enum):
     CHANGE_GRANTED = ("change-granted", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1e")
     CHANGE_DENIED = ("change-denied", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1f")
     GATEWAY_HEAT = ("gateway-heat", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e20")
+    WORKER_OUTDATED = ("worker-outdated", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e30")
+    PLAN_STALE = ("plan-stale", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e31")
 
     def __init__(self, label: str, message_id: str) -> None:
         self.label = label

@@ -110,6 +110,15 @@ class SimulatedNode:
             wait_until(lambda: (self.simulator / "control.sock").exists() or process.poll())
             yield
 
+    def configure_cards(self, *entries: dict[str, str]) -> None:
+        """Other cards than the usual two; before it is powered."""
+        text = json.dumps({"cards": list(entries)})
+        (self.root / "cards-of-the-simulator.json").write_text(text)
+
+    def forget_node_of(self, address: str) -> None:
+        """Have the kernel not know where a card is."""
+        (self.root / "sys/bus/pci/devices" / address / "numa_node").write_text("-1\n")
+
     def ask(self, **request: Any) -> dict[str, Any]:
         """What gpuwarden-sim would ask of the simulator."""
         answer = cli.ask(self.simulator / "control.sock", request)

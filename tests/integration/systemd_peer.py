@@ -32,6 +32,7 @@ class Unit:
     name: str
     active_state: str = "inactive"
     main_pid: int = 0
+    started_monotonic_microseconds: int = 1
 
 
 UNIT: Interface[Unit] = Interface(
@@ -44,6 +45,13 @@ SERVICE: Interface[Unit] = Interface(
     "",
     properties=(
         Property("MainPID", "u", Emits.TRUE, lambda unit: unit.main_pid, ""),
+        Property(
+            "ExecMainStartTimestampMonotonic",
+            "t",
+            Emits.TRUE,
+            lambda unit: unit.started_monotonic_microseconds,
+            "",
+        ),
         Property("Result", "s", Emits.TRUE, lambda unit: "success", ""),
     ),
 )

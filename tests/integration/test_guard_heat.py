@@ -11,7 +11,7 @@ from gpuwarden import names
 from gpuwarden.bus.bus import Bus
 from gpuwarden.control.snapshot import SnapshotWriter
 from gpuwarden.control.states import GuardData, PlanData, PlannedWorker, ThermalData
-from gpuwarden.guard import heat, supervisor
+from gpuwarden.guard import heat, placement
 from gpuwarden.guard.supervisor import Supervisor
 from gpuwarden.names import worker_unit
 from gpuwarden.systemd.units import Systemd
@@ -108,7 +108,7 @@ def plan() -> PlanData:
 @pytest.fixture
 async def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Node]:
     monkeypatch.setattr(heat, "CALM_SECONDS", (0.0,))
-    monkeypatch.setattr(supervisor, "PLAN_FILE", tmp_path / "plan.json")
+    monkeypatch.setattr(placement, "PLAN_FILE", tmp_path / "plan.json")
     monkeypatch.setattr(names, "GATEWAY_STATE_FILE", tmp_path / "gateway.json")
     monkeypatch.setattr(names, "thermal_snapshot_file", lambda index: tmp_path / f"{index}.json")
     SnapshotWriter(tmp_path / "plan.json", "placement", LASTING_MILLISECONDS).publish(plan())

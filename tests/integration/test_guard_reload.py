@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuwarden.config import Configuration
+from gpuwarden.config import Configuration, digest
 from gpuwarden.control.requests import ReloadAnswer
 from gpuwarden.control.socket import ControlError, serve
 from gpuwarden.guard import reload
@@ -35,12 +35,13 @@ async def cards(
 
 
 async def asked(folder: Path, *present: int, plan_fails: bool = False) -> ReloadAnswer:
-    async def replan() -> None:
+    async def replan(configuration_digest: str) -> None:
+        assert configuration_digest == digest(Configuration())
         if plan_fails:
             raise JobError("medgemma-numa.service: failed")
 
     guards = ThermalGuards(NodeOfCards(), partial(socket_of, folder))
-    return await reload.reload(replan, lambda: present, guards.reload)
+    return await reload.reload(replan, lambda: present, guards.reload, lambda: [1])
 
 
 async def test_every_card_that_is_there_is_asked(
@@ -49,6 +50,7 @@ async def test_every_card_that_is_there_is_asked(
     answer = await asked(tmp_path, 0, 1)
     assert answer.applied == ["guard", "placement", "gateway", "thermal@0", "thermal@1"]
     assert answer.is_complete
+    assert answer.restart == [1]
     assert [peer.done for peer in cards.values()] == [[{"request": "reload"}]] * 2
 
 

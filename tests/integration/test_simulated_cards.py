@@ -38,6 +38,23 @@ def test_the_plan_names_the_cards_where_the_kernel_has_them(node: SimulatedNode)
     assert [w.gpu_uuid for w in plan.workers] == [c.uuid for c in plan.cards]
 
 
+def test_a_card_that_the_kernel_cannot_place_is_placed_by_its_drivers_affinity(
+    tmp_path: Path, library: Path
+) -> None:
+    node = SimulatedNode(tmp_path, library)
+    node.configure_cards(
+        {"preset": "H200", "pci_address": ADDRESSES[0], "near_cpus": "0-3"},
+        {"preset": "T4", "pci_address": ADDRESSES[1], "near_cpus": "2-3"},
+    )
+    for address in ADDRESSES:
+        node.forget_node_of(address)
+    with node.powered():
+        plan = node.place()
+    assert [(c.numa_node, c.numa_node_from) for c in plan.cards] == [(-1, "unknown"), (1, "driver")]
+    assert [w.cpus for w in plan.workers] == ["", "2-3"]
+    assert "the driver calls CPUs 0-3 near, of nodes 0-1" in plan.notes[0]
+
+
 def test_a_guard_publishes_what_the_card_reads(node: SimulatedNode) -> None:
     plan = node.place()
     with node.guarded(0), node.guarded(1):

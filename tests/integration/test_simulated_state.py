@@ -38,6 +38,7 @@ def test_python_and_c_agree_on_the_state(tmp_path: Path) -> None:
         "SIM_MAX_CARDS": layout.MAX_CARDS,
         "SIM_MAX_PROCESSES": layout.MAX_PROCESSES,
         "SIM_MAX_EVENTS": layout.MAX_EVENTS,
+        "SIM_AFFINITY_WORDS": layout.AFFINITY_WORDS,
         **capabilities_and_faults(),
     }
     for name, value in constants.items():

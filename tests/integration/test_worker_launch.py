@@ -1,3 +1,4 @@
+import contextlib
 import json
 import os
 import socket
@@ -7,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from gpuwarden.config import Configuration
+from gpuwarden.config import ConfigurationError, load_configuration
 from gpuwarden.control.snapshot import SnapshotWriter
+from gpuwarden.control.states import PlanData
+from gpuwarden.placement.dropins import REVISION_VARIABLE, with_revisions
 from gpuwarden.placement.plan import Driver, make_plan
-from tests.machines import card, machine
+from tests.machines import card, machine, write_sysfs
+from tests.waiting import wait_until
 
 HOST = """\
 import fcntl, json, os, sys
@@ -37,7 +41,7 @@ from gpuwarden.config import load_configuration
 from gpuwarden.placement.launch import Places, main
 root = Path(sys.argv[1])
 load = lambda: load_configuration(root / "gpuwarden.toml", root / "conf.d")
-places = Places(load, root / "plan.json", root / "worker-host")
+places = Places(load, root / "plan.json", root / "worker-host", root / "sys", 0.5)
 raise SystemExit(main(sys.argv[2:], places))
 """
 
@@ -48,18 +52,32 @@ class Site:
     def __init__(self, root: Path) -> None:
         self.root = root
         (root / "worker-host").write_text(HOST)
+        write_sysfs(root / "sys", machine(), {})
         self.configure()
-        configuration = Configuration.model_validate({"workers": {"workers_per_gpu": 2}})
-        plan = make_plan([card(0)], machine(), configuration, Driver("580", simulated=False))
-        SnapshotWriter(root / "plan.json", "placement").publish(plan)
+        self.plan = self.make_plan()
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self.notify.bind(str(root / "notify"))
         self.notify.setblocking(False)
 
     def configure(self, **workers: object) -> None:
-        values = {"python": sys.executable, **workers}
+        """Write the configuration, and plan for it, if it can be read."""
+        values = {"workers_per_gpu": 2, "python": sys.executable, **workers}
         lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
         (self.root / "gpuwarden.toml").write_text("[workers]\n" + "\n".join(lines) + "\n")
+        with contextlib.suppress(ConfigurationError):
+            self.plan = self.make_plan()
+
+    def make_plan(self) -> PlanData:
+        configuration = load_configuration(self.root / "gpuwarden.toml", None)
+        plan = make_plan([card(0)], machine(), configuration, Driver("580", simulated=False))
+        plan = with_revisions(plan, configuration, machine())
+        SnapshotWriter(self.root / "plan.json", "placement").publish(plan)
+        return plan
+
+    def revision(self, *argv: str) -> str:
+        """What systemd gives the worker by its drop-in; that of worker 0 where there is none."""
+        numbers = {str(worker.number): worker.revision for worker in self.plan.workers}
+        return numbers.get("".join(argv[:1]), numbers["0"])
 
     def launch(self, *argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -68,15 +86,20 @@ class Site:
             text=True,
             timeout=60,
             check=False,
-            env={**os.environ, "NOTIFY_SOCKET": str(self.root / "notify"), **environment},
+            env={
+                **os.environ,
+                "NOTIFY_SOCKET": str(self.root / "notify"),
+                REVISION_VARIABLE: self.revision(*argv),
+                **environment,
+            },
         )
 
     def status(self) -> str:
         return self.notify.recv(4096).decode("ascii")
 
-    def refusal(self, *argv: str) -> str:
+    def refusal(self, *argv: str, **environment: str) -> str:
         """What a launch that must fail says, the same to systemd and to the journal."""
-        result = self.launch(*(argv or ("0",)))
+        result = self.launch(*(argv or ("0",)), **environment)
         assert result.returncode == 78
         assert len(result.stderr.splitlines()) == 1
         status = self.status()
@@ -173,7 +196,7 @@ def test_a_worker_that_is_not_planned_is_told_which_are(site: Site) -> None:
 
 def test_a_missing_plan_names_the_unit_that_makes_it(site: Site) -> None:
     (site.root / "plan.json").unlink()
-    assert "start medgemma-numa.service" in site.refusal()
+    assert "systemctl reload-or-restart medgemma-numa.service" in site.refusal()
 
 
 def test_a_plan_of_another_boot_is_refused(site: Site) -> None:
@@ -181,6 +204,47 @@ def test_a_plan_of_another_boot_is_refused(site: Site) -> None:
     document = json.loads(path.read_text())
     path.write_text(json.dumps(document | {"boot_id": "another"}))
     assert "of another boot" in site.refusal()
+
+
+def test_a_plan_for_another_configuration_is_refused(site: Site) -> None:
+    file = site.root / "gpuwarden.toml"
+    file.write_text(file.read_text() + "max_batch = 7\n")
+    assert "made for another configuration" in site.refusal()
+
+
+def test_a_plan_for_other_cpus_is_refused(site: Site) -> None:
+    (site.root / "sys/devices/system/cpu/online").write_text("0-14\n")
+    said = site.refusal()
+    assert "made for node 0: CPUs 0-3,8-11; node 1: CPUs 4-7,12-15" in said
+    assert "now there is node 0: CPUs 0-3,8-11; node 1: CPUs 4-7,12-14" in said
+    assert "systemctl reload-or-restart medgemma-numa.service" in said
+
+
+def test_a_plan_that_is_being_made_is_waited_for(site: Site) -> None:
+    plan = (site.root / "plan.json").read_bytes()
+    file = site.root / "gpuwarden.toml"
+    settings = file.read_text() + "max_batch = 7\n"
+    file.write_text(settings)
+    renewed = site.make_plan()
+    ready = (site.root / "plan.json").read_bytes()
+    (site.root / "plan.json").write_bytes(plan)
+    process = subprocess.Popen(
+        [sys.executable, "-c", LAUNCH.replace("0.5)", "60.0)"), str(site.root), "0"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, REVISION_VARIABLE: renewed.workers[0].revision},
+    )
+    wait_until(lambda: "launch" in Path(f"/proc/{process.pid}/cmdline").read_text())
+    (site.root / "plan.json").write_bytes(ready)
+    output, _ = process.communicate(timeout=60)
+    assert json.loads(output)["settings"]["max_batch"] == 7
+
+
+def test_what_systemd_has_not_read_yet_is_refused(site: Site) -> None:
+    said = site.refusal("0", **{REVISION_VARIABLE: "of-a-former-plan"})
+    assert "systemd has set it up for placement of-a-former-plan" in said
+    assert "systemctl daemon-reload" in said
+    assert "placement (none)" in site.refusal("0", **{REVISION_VARIABLE: ""})
 
 
 @pytest.mark.parametrize("argv", [["x"], ["0", "1"], ["-1"]])

@@ -52,11 +52,11 @@ def test_install_as_documented(nodes: Callable[..., Node]) -> None:
     wait_for(node, "runuser -u oscar -- gpuwarden status")
 
 
-def test_operate_as_documented(node: Node) -> None:
+def test_operate_and_place_as_documented(node: Node) -> None:
     node.put(ct_small(), "/tmp/ct.dcm")
     documented = blocks("operate.md")
     assert len(documented) >= 7
-    for block in documented:
+    for block in documented + blocks("placement.md"):
         run_block(node, block)
 
 

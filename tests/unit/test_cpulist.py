@@ -2,7 +2,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuwarden.cpulist import CpuListError, format_cpu_list, parse_cpu_list
+from gpuwarden.cpulist import (
+    CpuListError,
+    format_cpu_list,
+    parse_cpu_list,
+    parse_disjoint_cpu_list,
+)
 
 
 @given(st.frozensets(st.integers(0, 8191), max_size=200))
@@ -44,3 +49,11 @@ def test_any_text_is_a_list_or_an_error(text: str) -> None:
         parse_cpu_list(text)
     except CpuListError as error:
         assert str(error)
+
+
+def test_a_cpu_named_twice_is_a_mistake_of_whoever_wrote_the_list() -> None:
+    assert parse_cpu_list("0-3,2") == parse_disjoint_cpu_list("0-3") == {0, 1, 2, 3}
+    with pytest.raises(CpuListError, match="CPU 2-3 is named twice"):
+        parse_disjoint_cpu_list("0-3,2-5")
+    with pytest.raises(CpuListError, match="backwards"):
+        parse_disjoint_cpu_list("3-0")

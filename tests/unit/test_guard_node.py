@@ -11,8 +11,9 @@ from gpuwarden.config import ConfigurationError, load_configuration
 from gpuwarden.config.urls import Door
 from gpuwarden.control.snapshot import SnapshotWriter
 from gpuwarden.control.states import PlanData
+from gpuwarden.guard import node
 from gpuwarden.guard.node import front_door, node_rules
-from tests.machines import card
+from tests.machines import card, machine, write_sysfs
 
 HERE = "GPU-8f3a2b1c-0d4e-4f5a-9b6c-7d8e9f0a1b2c"
 ELSEWHERE = "GPU-00000000-0d4e-4f5a-9b6c-7d8e9f0a1b2c"
@@ -80,6 +81,39 @@ def test_the_front_door_is_where_systemd_says(file: Path) -> None:
     text = "[[thermal.hooks]]\non = ['alert']\npost = 'http://localhost:{}/'\n"
     assert f"{file}:3: thermal.hooks[0].post" in check(file, text.format(7900))
     assert check(file, text.format(7901)) == ""
+
+
+def test_housekeeping_cpus_are_of_this_node_and_leave_some_to_workers(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sysfs(file.parent / "sys", machine(2, 2, 1), {})
+    monkeypatch.setattr(node, "SYSFS", file.parent / "sys")
+    text = "[placement]\nhousekeeping_cpus = '{}'\n"
+    assert check(file, text.format("0-1")) == check(file, text.format("")) == ""
+    assert check(file, text.format("0,7-9")) == (
+        f'{file}:2: placement.housekeeping_cpus: found "0,7-9", and this node has no CPU 7-9; '
+        "allowed: CPUs of this node: 0-3"
+    )
+    assert "which is every CPU of this node" in check(file, text.format("0-3"))
+
+
+def test_a_housekeeping_cpu_that_is_off_now_is_no_mistake_but_one_must_be_on(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_sysfs(file.parent / "sys", machine(1, 4, 1), {})
+    (file.parent / "sys/devices/system/cpu/online").write_text("1-3\n")
+    monkeypatch.setattr(node, "SYSFS", file.parent / "sys")
+    text = "[placement]\nhousekeeping_cpus = '{}'\n"
+    assert check(file, text.format("0-1")) == ""
+    assert "of which no CPU is online" in check(file, text.format("0"))
+    assert "which is every CPU" in check(file, text.format("0-3"))
+
+
+def test_a_machine_that_does_not_say_its_cpus_forbids_none(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(node, "SYSFS", file.parent / "nowhere")
+    assert check(file, "[placement]\nhousekeeping_cpus = '4095'\n") == ""
 
 
 def test_a_systemd_that_does_not_answer_forbids_nothing(file: Path) -> None:

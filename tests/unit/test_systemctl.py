@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from gpuwarden.systemd import command
-from gpuwarden.systemd.command import SystemctlError, reload_manager, unit_property
+from gpuwarden.systemd.command import SystemctlError, reload_manager, unit_properties, unit_property
 
 
 @pytest.fixture
@@ -20,6 +20,14 @@ def program(path: Path, text: str) -> None:
 def test_a_property_is_what_systemctl_prints(systemctl: Path) -> None:
     program(systemctl, 'echo "$@"')
     assert unit_property("a.socket", "Listen") == "show --property=Listen --value a.socket\n"
+
+
+def test_properties_of_several_units_come_in_the_units_order(systemctl: Path) -> None:
+    program(systemctl, r"printf 'A=1\nB=\n\nB=x=y\nA=2 3\n'")
+    found = unit_properties(["a.slice", "b.slice"], ["A", "B"])
+    assert found == [{"A": "1", "B": ""}, {"A": "2 3", "B": "x=y"}]
+    with pytest.raises(SystemctlError, match="3 units told of 2"):
+        unit_properties(["a", "b", "c"], ["A"])
 
 
 def test_a_refusal_is_told_in_systemctls_words(systemctl: Path) -> None:

@@ -174,6 +174,21 @@ static void parse_mask(const char *text, unsigned int words, unsigned long long 
 	}
 }
 
+/* The CPUs that cards.json calls near the card; false where it leaves that to the kernel. */
+static bool configured_mask(const struct sim_card *card, unsigned int words,
+			    unsigned long long *mask)
+{
+	unsigned long long any = 0;
+	for (unsigned int word = 0; word < SIM_AFFINITY_WORDS; word++) {
+		any |= card->identity.near_cpus[word];
+		if (word < words)
+			mask[word] = card->identity.near_cpus[word];
+	}
+	return any != 0;
+}
+
+/* As configured, else as the kernel says. Where it names no node for the card (-1), its "local" CPUs
+ * are all that there are: then we know nothing, and say so. */
 API nvmlReturn_t nvmlDeviceGetCpuAffinityWithinScope(nvmlDevice_t device, unsigned int words,
 						     unsigned long *cpus, unsigned int scope)
 {
@@ -186,6 +201,10 @@ API nvmlReturn_t nvmlDeviceGetCpuAffinityWithinScope(nvmlDevice_t device, unsign
 		return NVML_ERROR_INVALID_ARGUMENT;
 	unsigned long long *mask = (unsigned long long *)cpus;
 	memset(mask, 0, words * sizeof *mask);
+	if (configured_mask(card, words, mask))
+		return NVML_SUCCESS;
+	if (read_pci_file(card, "numa_node", text, sizeof text) && strtol(text, NULL, 10) < 0)
+		return NVML_ERROR_NOT_SUPPORTED;
 	if (read_pci_file(card, "local_cpus", text, sizeof text)) {
 		parse_mask(text, words, mask);
 		return NVML_SUCCESS;

@@ -16,11 +16,12 @@
 #include <stdint.h>
 
 #define SIM_MAGIC 0x4d49535750475557ull
-#define SIM_VERSION 1u
+#define SIM_VERSION 2u
 #define SIM_MAX_CARDS 8
 #define SIM_MAX_PROCESSES 64
 #define SIM_MAX_EVENTS 64
 #define SIM_MAX_MEMORY_CLOCKS 8
+#define SIM_AFFINITY_WORDS 8 /* of 64 CPUs each */
 
 /* sim_identity.capabilities */
 #define SIM_CAN_MEMORY_TEMPERATURE (1u << 0)
@@ -77,6 +78,7 @@ struct sim_identity {
 	uint32_t video_maximum_mhz;
 	uint32_t memory_clock_count;
 	uint32_t memory_clocks_mhz[SIM_MAX_MEMORY_CLOCKS];
+	uint64_t near_cpus[SIM_AFFINITY_WORDS]; /* all 0: as the kernel says */
 };
 
 struct sim_control {

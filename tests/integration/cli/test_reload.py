@@ -56,6 +56,15 @@ async def run(*words: str) -> int:
             ],
         ),
         (
+            {"applied": ["guard"], "restart": [0, 2]},
+            0,
+            [
+                "new settings taken by: guard",
+                "workers 0, 2 run by former settings until restarted: systemctl restart "
+                "medgemma-worker@0.service medgemma-worker@2.service",
+            ],
+        ),
+        (
             {"applied": ["guard"], "kept": {"thermal 1": "blind"}},
             1,
             ["thermal 1 keeps its old settings: blind", "new settings taken by: guard"],
@@ -82,7 +91,7 @@ async def test_the_outcome_is_told_and_in_the_exit_code(
     assert capsys.readouterr().out.splitlines() == lines
     assert await run("--json") == code
     document = json.loads(capsys.readouterr().out)
-    empty: dict[str, Any] = {"applied": [], "kept": {}, "problems": [], "notes": []}
+    empty: dict[str, Any] = {"applied": [], "kept": {}, "problems": [], "restart": [], "notes": []}
     assert document == empty | answer
 
 

@@ -71,7 +71,11 @@ def test_the_defaults_of_the_contract() -> None:
             "request_timeout_seconds": 30,
             "pool_bytes": 536870912,
         },
-        "placement": {"housekeeping_cpus": "", "memory_policy": "preferred"},
+        "placement": {
+            "housekeeping_cpus": "",
+            "memory_policy": "preferred",
+            "housekeeping_exclusive": False,
+        },
         "thermal": {
             "sample_hertz": 5,
             "decide_hertz": 2,
@@ -154,6 +158,8 @@ BAD_VALUES = [
     ("gateway.request_timeout_seconds", "'30s'", '"30s" (a string)', "a number from 0.1"),
     ("placement.housekeeping_cpus", "'0-'", '"0-" is neither', "a kernel CPU list"),
     ("placement.housekeeping_cpus", "0", "0 (an integer)", "a kernel CPU list as a string"),
+    ("placement.housekeeping_cpus", "'0-3,2'", "CPU 2 is named twice", "a kernel CPU list"),
+    ("placement.housekeeping_exclusive", "1", "1 (an integer)", "true or false"),
     ("placement.memory_policy", "'near'", '"near" (a string)', '"preferred", "bind" or "none"'),
     ("thermal.sample_hertz", "0.5", "0.5 (a float)", "a number from 1 to 20 (hertz)"),
     ("thermal.sample_hertz", "inf", "inf (a float)", "a number from 1 to 20"),

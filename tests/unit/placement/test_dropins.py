@@ -38,6 +38,8 @@ SLICE = """\
 Description=gpuwarden model workers of GPU 1
 
 [Slice]
+CPUWeight=100
+IOWeight=100
 MemoryMax=17179869184
 AllowedCPUs=4-7,12-15
 """
@@ -109,9 +111,9 @@ def test_no_policy_leaves_memory_to_the_kernel() -> None:
     ]
 
 
-def test_a_node_without_memory_is_not_asked_for_any() -> None:
+def test_a_machine_without_numa_is_not_asked_for_a_node() -> None:
     whole = machine()
-    bare = Topology(whole.online_cpus, whole.node_cpus, frozenset({0}), whole.siblings)
+    bare = Topology(whole.online_cpus, whole.node_cpus, frozenset(), whole.siblings)
     assert "NUMAPolicy" not in "".join(files(topology=bare).values())
 
 

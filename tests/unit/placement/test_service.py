@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,8 +9,11 @@ from gpuwarden.control.snapshot import boottime_nanoseconds, read_snapshot
 from gpuwarden.control.states import PlanData
 from gpuwarden.nvml.card import CardIdentity
 from gpuwarden.placement.enumerate import EnumerationError, Listing
-from gpuwarden.placement.service import Places, run
+from gpuwarden.placement.gentle import Alive
+from gpuwarden.placement.plan import Ground
+from gpuwarden.placement.service import Places, let_go, run
 from gpuwarden.systemd.command import SystemctlError
+from gpuwarden.topology.sysfs import read_topology
 from tests.machines import machine, write_sysfs
 
 TWO_CARDS = [
@@ -29,7 +33,10 @@ class Node:
             plan_file=root / "run/gpuwarden/plan.json",
             cards_file=root / "var/cards.json",
             sysfs=root / "sys",
+            ground=lambda sysfs: (Ground(read_topology(sysfs)), []),
+            alive=lambda: self.alive,
         )
+        self.alive = Alive()
         for path in ("etc", "run/systemd/system", "run/gpuwarden", "var"):
             (root / path).mkdir(parents=True)
         nodes = {"0000:10:00.0": 0, "0000:80:00.0": 1}
@@ -220,3 +227,92 @@ def test_a_folder_that_is_not_there_is_an_error_that_names_it(
     node.places.plan_file.parent.rmdir()
     assert node.boot() == 1
     assert "run/gpuwarden" in caplog.text
+
+
+def test_running_workers_keep_their_slice_and_have_another_revision(node: Node) -> None:
+    node.boot()
+    node.alive = Alive({0: 1, 1: 1}, frozenset({"medgemma-workers-gpu0.slice"}))
+    slice_before = node.units()["medgemma-workers-gpu0.slice"]
+    before = node.plan().workers
+    node.configure('[placement]\nhousekeeping_cpus = "1"\n')
+    node.boot()
+    assert node.units()["medgemma-workers-gpu0.slice"] == slice_before
+    assert "AllowedCPUs=0\n" in node.units()["medgemma-workers-gpu0b.slice"]
+    worker = node.plan().workers[0]
+    assert (worker.cpus, worker.slice) == ("0", "medgemma-workers-gpu0b.slice")
+    assert worker.revision != before[0].revision
+    assert worker.revised_monotonic_microseconds > before[0].revised_monotonic_microseconds == 0
+    node.alive = Alive({0: worker.revised_monotonic_microseconds + 1})
+    node.boot()
+    assert "medgemma-workers-gpu0.slice" not in node.units()
+    assert node.plan().workers == [worker, node.plan().workers[1]]
+
+
+def test_the_rest_of_the_host_is_kept_away_on_request_and_let_go_again(node: Node) -> None:
+    held = [
+        f"{unit}.d/50-gpuwarden-housekeeping.conf"
+        for unit in ("system.slice", "user.slice", "machine.slice", "init.scope")
+    ]
+    held.append("medgemma-control.slice.d/50-gpuwarden-housekeeping.conf")
+    node.configure("[placement]\nhousekeeping_exclusive = true\nhousekeeping_cpus = '0'\n")
+    node.boot()
+    assert {path for path in node.units() if "housekeeping" in path} == set(held)
+    for path in held:
+        assert node.units()[path].endswith("AllowedCPUs=\nAllowedCPUs=0\n")
+    assert "[Scope]" in node.units()["init.scope.d/50-gpuwarden-housekeeping.conf"]
+    assert node.reloads == 1
+
+    seen = []
+    assert let_go(node.places, lambda: seen.append(node.units().get(held[0], ""))) == 0
+    assert seen[0].endswith("AllowedCPUs=\nAllowedCPUs=0-3\n")
+    assert seen[1:] == [""]
+    assert not [path for path in node.units() if "housekeeping" in path]
+    assert let_go(node.places, pytest.fail) == 0
+
+
+def test_the_rest_of_the_host_is_let_go_when_that_is_switched_off(node: Node) -> None:
+    node.configure("[placement]\nhousekeeping_exclusive = true\n")
+    node.boot()
+    assert any("housekeeping_exclusive without" in text for text in node.plan().warnings)
+    node.configure("")
+    node.boot()
+    assert not [path for path in node.units() if "housekeeping" in path]
+    assert not node.plan().housekeeping_exclusive
+
+
+def test_a_card_that_the_kernel_cannot_place_is_placed_by_the_driver_and_that_is_said(
+    node: Node,
+) -> None:
+    (node.places.sysfs / "bus/pci/devices/0000:80:00.0/numa_node").write_text("-1\n")
+    lost = replace(TWO_CARDS[1], near_cpus="2-3")
+    node.driver = lambda: Listing("580.159.04", [TWO_CARDS[0], lost], [])
+    node.boot()
+    assert (node.plan().cards[1].numa_node, node.plan().cards[1].numa_node_from) == (1, "driver")
+    assert node.plan().workers[1].cpus == "2-3"
+    assert node.plan().notes == [
+        "GPU 1: the kernel names no NUMA node for it; the driver calls CPUs 2-3 near: node 1"
+    ]
+
+
+def test_a_card_that_nobody_can_place_is_not_pinned_and_that_is_said(node: Node) -> None:
+    (node.places.sysfs / "bus/pci/devices/0000:80:00.0/numa_node").write_text("-1\n")
+    node.boot()
+    worker = node.plan().workers[1]
+    assert (worker.cpus, worker.numa_node, worker.memory_policy) == ("", -1, "none")
+    assert any("worker 1 is not pinned: neither" in text for text in node.plan().warnings)
+
+
+def test_a_divided_card_shows_each_worker_its_instance(node: Node) -> None:
+    divided = replace(TWO_CARDS[0], mig_uuids=("MIG-a", "MIG-b"))
+    node.driver = lambda: Listing("580.159.04", [divided], [])
+    node.configure("[workers]\nworkers_per_gpu = 2\n")
+    node.boot()
+    shown = [worker.visible_device for worker in node.plan().workers]
+    assert shown == ["MIG-a", "MIG-b"]
+    assert {worker.numa_node for worker in node.plan().workers} == {0}
+    text = node.units()["medgemma-worker@1.service.d/50-placement.conf"]
+    assert "Environment=CUDA_VISIBLE_DEVICES=MIG-b\n" in text
+    assert "DeviceAllow=char-nvidia-caps r\n" in text
+    node.configure("[workers]\nworkers_per_gpu = 3\n")
+    node.boot()
+    assert any("2 MIG instances for 3 workers" in text for text in node.plan().warnings)
