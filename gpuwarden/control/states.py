@@ -65,7 +65,7 @@ class Card(State):
 
 
 class PlannedWorker(State):
-    """Where one worker runs."""
+    """Where one worker runs, and with which priority (``normal`` or ``fifo:N``) it computes."""
 
     number: int
     gpu_index: int
@@ -73,6 +73,7 @@ class PlannedWorker(State):
     numa_node: int
     cpus: str
     memory_max_bytes: int
+    inference_priority: str = "normal"
 
 
 class PlanData(State):
@@ -135,6 +136,8 @@ class PortHolder(State):
 class WorkerStatus(State):
     """One worker as the guard knows it (the Worker properties of the bus).
 
+    ``inference_priority`` is what the kernel says of its GPU thread: ``normal``, ``fifo:N``,
+    ``nice:N``, or empty where there is none.
     ``wanted`` is False while a worker is down because somebody stopped it. ``held`` says why the
     guard doesn't start one that is wanted: its card is too hot, or released for maintenance.
     """
@@ -149,6 +152,7 @@ class WorkerStatus(State):
     gpu_uuid: str
     numa_node: int
     cpus: str
+    inference_priority: str = ""
     process_count: int
     requests: int
     failures: int

@@ -17,7 +17,7 @@ from gpuwarden.guard.facts import unit_facts
 from gpuwarden.guard.holds import Holds
 from gpuwarden.guard.hook_starter import HookStarter
 from gpuwarden.guard.jobs import Jobs
-from gpuwarden.guard.kernel import allowed_cpus, process_count
+from gpuwarden.guard.kernel import allowed_cpus, inference_priority, process_count
 from gpuwarden.guard.lifecycle import UnitFacts
 from gpuwarden.guard.published import gateway_state, port_fault, thermal_states
 from gpuwarden.guard.status import Seen, summarise
@@ -208,6 +208,7 @@ class Supervisor:
             job_errors=dict(self._workers.job_errors),
             processes={n: process_count(facts.control_group) for n, facts in units.items()},
             cpus={n: allowed_cpus(facts.main_pid) for n, facts in units.items()},
+            priorities={n: inference_priority(facts.main_pid) for n, facts in units.items()},
             thermal=thermal,
             gateway=gateway_state(),
             was_ready=frozenset(self._workers.was_ready),

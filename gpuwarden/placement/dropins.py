@@ -11,6 +11,7 @@ from gpuwarden.config import Configuration
 from gpuwarden.config.models import WorkersSettings
 from gpuwarden.control.states import Card, PlanData, PlannedWorker
 from gpuwarden.cpulist import format_cpu_list, parse_cpu_list
+from gpuwarden.priority import parse_priority
 from gpuwarden.topology.model import NO_NODE, Topology
 
 DROP_IN_NAME = "50-placement.conf"
@@ -30,6 +31,9 @@ NVIDIA_CONTROL_MINOR = 255
 
 CHILDREN_GRACE_SECONDS = 5  # after the drain, before the cgroup is killed
 STOP_MARGIN_SECONDS = 5
+# The worker's own fallback (gpuwarden.worker.priority): weighs about ten normal threads, of which
+# there are only the worker's own on its CPUs' share.
+FALLBACK_NICE = -10
 # Each library of the model's would else start a thread for every CPU of the machine.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -73,6 +77,7 @@ def worker_text(
         f"Slice={names.gpu_slice(worker.gpu_index)}",
         *_cpu_lines(worker, topology),
         *_memory_node_lines(worker, configuration.placement.memory_policy, topology),
+        *_priority_lines(worker.inference_priority),
         f"Environment=CUDA_VISIBLE_DEVICES={worker.gpu_uuid}",
         *_device_lines(card),
         *_limit_lines(worker, configuration.workers),
@@ -136,6 +141,20 @@ def _memory_node_lines(worker: PlannedWorker, policy: str, topology: Topology) -
     if policy == "none" or node == NO_NODE or node not in topology.memory_nodes:
         return []
     return [f"NUMAPolicy={policy}", f"NUMAMask={node}"]
+
+
+def _priority_lines(priority: str) -> list[str]:
+    """What lets the worker raise its GPU thread itself, without any capability."""
+    realtime = parse_priority(priority)
+    if realtime is None:
+        return []
+    return [
+        "# The worker raises its GPU thread alone, and no higher than this.",
+        f"LimitRTPRIO={realtime}",
+        "RestrictRealtime=no",
+        "# What it takes where the kernel refuses a real-time policy.",
+        f"LimitNICE={FALLBACK_NICE}",
+    ]
 
 
 def _device_lines(card: Card) -> list[str]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from gpuwarden.config import Configuration, digest
 from gpuwarden.control.states import Card, PlanData, PlannedWorker
 from gpuwarden.cpulist import format_cpu_list, parse_cpu_list
+from gpuwarden.placement.priority import plan_priorities
 from gpuwarden.topology.model import NO_NODE, Topology
 
 Cpus = frozenset[int]
@@ -48,6 +49,8 @@ def make_plan(
     housekeeping = choose_housekeeping(configuration.placement.housekeeping_cpus, topology, said)
     seats = _seats(ordered, configuration.workers.workers_per_gpu)
     pins = _pin_all(seats, topology, housekeeping, configuration.workers.cpus_per_worker, said)
+    wanted = configuration.workers.inference_priority
+    priorities = plan_priorities(wanted, pins, housekeeping, said)
     workers = [
         PlannedWorker(
             number=seat.number,
@@ -56,6 +59,7 @@ def make_plan(
             numa_node=seat.card.numa_node if pins[seat.number] else NO_NODE,
             cpus=format_cpu_list(pins[seat.number]),
             memory_max_bytes=configuration.workers.memory_max_bytes,
+            inference_priority=priorities[seat.number],
         )
         for seat in seats
     ]
