@@ -8,6 +8,7 @@ CPUs from the very thread that it feeds.
 import logging
 import os
 import re
+import resource
 import threading
 from pathlib import Path
 from typing import Optional
@@ -43,8 +44,22 @@ def name_this_thread(name: str) -> None:
 def raise_this_thread(wanted: str) -> str:
     """Give the calling thread the priority ``wanted``, or nice where the kernel refuses it.
 
-    Returns what is wrong, and what was done instead; an empty text where nothing is.
+    No other thread of this process, and none that it starts, can have one afterwards. Returns what
+    is wrong, and what was done instead; an empty text where nothing is.
     """
+    try:
+        return _raise(wanted)
+    finally:
+        forgo_priorities()
+
+
+def forgo_priorities() -> None:
+    """Give up for good what the unit's limits allow this process; what it has, it keeps."""
+    for limit in (resource.RLIMIT_RTPRIO, resource.RLIMIT_NICE):
+        resource.setrlimit(limit, (0, 0))
+
+
+def _raise(wanted: str) -> str:
     priority = parse_priority(wanted)
     if priority is None:
         return ""

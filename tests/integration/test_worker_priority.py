@@ -1,6 +1,7 @@
 """What a real kernel gives the GPU thread of a real worker, and nothing else of it."""
 
 import os
+import resource
 from pathlib import Path
 
 from gpuwarden.guard.kernel import inference_priority
@@ -34,6 +35,9 @@ async def test_the_gpu_thread_alone_is_raised_and_what_it_starts_is_normal(node:
         connection = await node.accept_ready()
         assert inference_priority(worker.pid) == "fifo:10"
         assert others_of(worker.pid) == {tuple(NORMAL)}
+        for process in (worker.pid, *children_of(worker.pid)):
+            for limit in (resource.RLIMIT_RTPRIO, resource.RLIMIT_NICE):
+                assert resource.prlimit(process, limit) == (0, 0)  # nobody else, from now on
         connection.job(1)
         answer = (await connection.results(1))[1].meta["answer"]
         assert answer["gpu"] == [os.SCHED_FIFO | RESET_ON_FORK, 0]
