@@ -14,7 +14,10 @@ from gpuwarden.values import WorkerState
 
 BAD_STATES = frozenset({WorkerState.FAILED, WorkerState.STUCK, WorkerState.GHOST})
 _READY_STATES = frozenset({WorkerState.READY, WorkerState.BUSY})
-_HEADER = ("WORKER", "STATE", "GPU", "CPUS", "PID", "REQUESTS", "FAILED", "RESTARTS", "FOR")
+_HEADER = (
+    *("WORKER", "STATE", "GPU", "CPUS", "PRIORITY", "PID"),
+    *("REQUESTS", "FAILED", "RESTARTS", "FOR"),
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,6 +59,7 @@ def _row(worker: WorkerStatus, now_unix_seconds: float) -> tuple[str, ...]:
         worker.state,
         str(worker.gpu),
         worker.cpus or UNKNOWN,
+        worker.inference_priority or UNKNOWN,
         str(worker.main_pid) if worker.main_pid else UNKNOWN,
         str(worker.requests),
         str(worker.failures),

@@ -12,6 +12,7 @@ from gpuwarden.config.formats import (
 )
 from gpuwarden.config.urls import check_post_url
 from gpuwarden.cpulist import parse_disjoint_cpu_list
+from gpuwarden.priority import parse_priority
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 SETTABLE_CELSIUS = (30, 120)  # wider than what any card's own thresholds leave, and no typing error
@@ -32,6 +33,11 @@ def list_to_tuple(value: object) -> object:
 
 def _check_cpu_list(text: str) -> str:
     parse_disjoint_cpu_list(text)
+    return text
+
+
+def _check_priority(text: str) -> str:
+    parse_priority(text)
     return text
 
 
@@ -95,6 +101,7 @@ def _check_states(states: tuple[str, ...]) -> tuple[str, ...]:
 
 Bytes = Annotated[int, BeforeValidator(_size_to_bytes)]
 CpuList = Annotated[str, AfterValidator(_check_cpu_list)]
+Priority = Annotated[str, AfterValidator(_check_priority)]
 AbsolutePath = Annotated[str, AfterValidator(_check_absolute_path)]
 Engine = Annotated[str, AfterValidator(check_engine)]
 AbsolutePaths = Annotated[tuple[AbsolutePath, ...], BeforeValidator(list_to_tuple)]

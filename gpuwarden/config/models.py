@@ -18,9 +18,11 @@ from gpuwarden.config.kinds import (
     Engine,
     ModelName,
     Option,
+    Priority,
 )
 from gpuwarden.config.settings import Section, setting
 from gpuwarden.config.thermal import ThermalSettings
+from gpuwarden.priority import ALLOWED as ALLOWED_PRIORITIES
 
 
 def _model_follows_engine(data: dict[str, Any]) -> str:
@@ -88,6 +90,15 @@ class WorkersSettings(Section):
         unit="CPUs",
         at_least=0,
         at_most=1024,
+    )
+    inference_priority: Priority = setting(
+        "fifo:10",
+        description="Scheduling of the one thread of each worker that drives its card, where the "
+        "worker has two CPUs of its own or more: fifo:N is the kernel's real-time policy with "
+        "priority N. Everything else of the worker keeps the normal policy.",
+        why="above everything normal, so that a busy host can't keep the card waiting, and below "
+        "the kernel's own threads (interrupts run at 50), which the card itself depends on",
+        allowed=ALLOWED_PRIORITIES,
     )
     preprocess_processes: int = setting(
         2,

@@ -90,6 +90,7 @@ class PlannedWorker(State):
     :ivar numa_node: the node of its CPUs; -1 where they are left to the kernel.
     :ivar memory_node: the node of its memory; -1 where that is left to the kernel.
     :ivar has_own_cpus: no other worker and no housekeeping is on its CPUs.
+    :ivar inference_priority: ``normal`` or ``fifo:N``, of its GPU thread.
     :ivar visible_device: what CUDA is shown: the card, or one instance of a divided card.
     :ivar slice: where it runs.
     :ivar revision: changes with whatever makes a restart necessary.
@@ -106,6 +107,7 @@ class PlannedWorker(State):
     memory_node: int = -1
     memory_policy: MemoryPolicy = "none"
     has_own_cpus: bool = False
+    inference_priority: str = "normal"
     visible_device: str = ""
     slice: str = ""
     revision: str = ""
@@ -179,6 +181,8 @@ class PortHolder(State):
 class WorkerStatus(State):
     """One worker as the guard knows it (the Worker properties of the bus).
 
+    ``inference_priority`` is what the kernel says of its GPU thread: ``normal``, ``fifo:N``,
+    ``nice:N``, or empty where there is none.
     ``wanted`` is False while a worker is down because somebody stopped it. ``held`` says why the
     guard doesn't start one that is wanted: its card is too hot, or released for maintenance.
     ``outdated`` is a worker that runs by a former plan or by former settings until it is restarted.
@@ -195,6 +199,7 @@ class WorkerStatus(State):
     gpu_uuid: str
     numa_node: int
     cpus: str
+    inference_priority: str = ""
     process_count: int
     requests: int
     failures: int

@@ -1,4 +1,4 @@
-"""What the kernel says of a worker: its processes and the CPUs they may use."""
+"""What the kernel says of a worker: its processes, their CPUs, its GPU thread's priority."""
 
 from pathlib import Path
 
@@ -6,6 +6,9 @@ from gpuwarden.names import SERVICE_SLICE, WORKERS_SLICE
 
 CGROUP_ROOT = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
+GPU_THREAD = "gpu"  # what gpuwarden.worker.gpu calls it
+POLICIES = {1: "fifo", 2: "rr", 3: "batch", 5: "idle", 6: "deadline"}  # sched(7); 0 is normal
+_NICE, _REALTIME_PRIORITY, _POLICY = 19, 40, 41  # fields of /proc/PID/stat, proc(5)
 
 
 def process_count(control_group: str, root: Path = CGROUP_ROOT) -> int:
@@ -35,6 +38,36 @@ def allowed_cpus(pid: int, root: Path = PROC) -> str:
         if name == "Cpus_allowed_list":
             return value.strip()
     return ""
+
+
+def inference_priority(pid: int, root: Path = PROC) -> str:
+    """Priority of a worker's GPU thread: ``normal``, ``fifo:10``, ``nice:-10``; empty: none."""
+    if not pid:
+        return ""
+    for number in _threads(root / str(pid) / "task"):
+        folder = root / str(pid) / "task" / number
+        if _lines(folder / "comm") == [GPU_THREAD]:
+            return _priority(_lines(folder / "stat"))
+    return ""
+
+
+def _threads(folder: Path) -> list[str]:
+    """Thread numbers, oldest first: the GPU thread is one of the first, so few are looked at."""
+    try:
+        return sorted((entry.name for entry in folder.iterdir()), key=int)
+    except (FileNotFoundError, ProcessLookupError, NotADirectoryError):
+        return []
+
+
+def _priority(stat: list[str]) -> str:
+    if not stat:
+        return ""
+    # The second field, the name, may hold spaces and brackets; the third follows the last one.
+    fields = stat[0].rpartition(")")[2].split()
+    nice, priority, policy = (int(fields[n - 3]) for n in (_NICE, _REALTIME_PRIORITY, _POLICY))
+    if policy in POLICIES:
+        return f"{POLICIES[policy]}:{priority}" if priority else POLICIES[policy]
+    return f"nice:{nice}" if nice else "normal"
 
 
 def _lines(file: Path) -> list[str]:

@@ -43,6 +43,7 @@ class Seen:
     job_errors: Mapping[int, str] = field(default_factory=dict)
     processes: Mapping[int, int] = field(default_factory=dict)
     cpus: Mapping[int, str] = field(default_factory=dict)
+    priorities: Mapping[int, str] = field(default_factory=dict)
     thermal: Mapping[int, ThermalData] = field(default_factory=dict)
     gateway: GatewayData | None = None
     was_ready: frozenset[int] = frozenset()
@@ -110,6 +111,7 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
         gpu_uuid=planned.gpu_uuid,
         numa_node=planned.numa_node,
         cpus=seen.cpus.get(number, "") or planned.cpus,
+        inference_priority=seen.priorities.get(number, ""),
         process_count=seen.processes.get(number, 0),
         requests=told.requests if told else 0,
         failures=told.failures if told else 0,

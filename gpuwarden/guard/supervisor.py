@@ -16,7 +16,12 @@ from gpuwarden.guard.facts import unit_facts
 from gpuwarden.guard.holds import Holds
 from gpuwarden.guard.hook_starter import HookStarter
 from gpuwarden.guard.jobs import Jobs
-from gpuwarden.guard.kernel import allowed_cpus, process_count, running_workers
+from gpuwarden.guard.kernel import (
+    allowed_cpus,
+    inference_priority,
+    process_count,
+    running_workers,
+)
 from gpuwarden.guard.lifecycle import UnitFacts, is_outdated
 from gpuwarden.guard.placement import Placement
 from gpuwarden.guard.published import gateway_state, port_fault, thermal_states
@@ -236,6 +241,7 @@ class Supervisor:
             job_errors=dict(self._workers.job_errors),
             processes={n: process_count(facts.control_group) for n, facts in units.items()},
             cpus={n: allowed_cpus(facts.main_pid) for n, facts in units.items()},
+            priorities={n: inference_priority(facts.main_pid) for n, facts in units.items()},
             thermal=thermal,
             gateway=gateway_state(),
             was_ready=frozenset(self._workers.was_ready),

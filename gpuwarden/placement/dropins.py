@@ -12,6 +12,7 @@ from gpuwarden.config import Configuration
 from gpuwarden.config.models import WorkersSettings
 from gpuwarden.control.states import Card, PlanData, PlannedWorker
 from gpuwarden.cpulist import format_cpu_list, parse_cpu_list
+from gpuwarden.priority import parse_priority
 from gpuwarden.topology.model import Topology
 
 DROP_IN_NAME = "50-placement.conf"
@@ -43,6 +44,9 @@ NVIDIA_CONTROL_MINOR = 255
 WEIGHT_PER_WORKER = 100  # systemd's default for a unit
 CHILDREN_GRACE_SECONDS = 5  # after the drain, before the cgroup is killed
 STOP_MARGIN_SECONDS = 5
+# The worker's own fallback (gpuwarden.worker.priority): weighs about ten normal threads, of which
+# there are only the worker's own on its CPUs' share.
+FALLBACK_NICE = -10
 # Each library of the model's would else start a thread for every CPU of the machine.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -127,6 +131,7 @@ def worker_text(
         f"Slice={slice_of(worker)}",
         *_cpu_lines(worker, topology),
         *_memory_node_lines(worker),
+        *_priority_lines(worker.inference_priority),
         f"Environment=CUDA_VISIBLE_DEVICES={worker.visible_device or worker.gpu_uuid}",
         *_device_lines(card),
         *_limit_lines(worker, configuration.workers),
@@ -192,6 +197,20 @@ def _memory_node_lines(worker: PlannedWorker) -> list[str]:
     if worker.memory_policy == "none":
         return []
     return [f"NUMAPolicy={worker.memory_policy}", f"NUMAMask={worker.memory_node}"]
+
+
+def _priority_lines(priority: str) -> list[str]:
+    """What lets the worker raise its GPU thread itself, without any capability."""
+    realtime = parse_priority(priority)
+    if realtime is None:
+        return []
+    return [
+        "# The worker raises its GPU thread alone, and no higher than this.",
+        f"LimitRTPRIO={realtime}",
+        "RestrictRealtime=no",
+        "# What it takes where the kernel refuses a real-time policy.",
+        f"LimitNICE={FALLBACK_NICE}",
+    ]
 
 
 def _device_lines(card: Card) -> list[str]:

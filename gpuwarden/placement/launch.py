@@ -89,6 +89,7 @@ def settings_of(worker: PlannedWorker, configuration: Configuration) -> dict[str
         "execution_timeout_seconds": workers.execution_timeout_seconds,
         "load_timeout_seconds": workers.load_timeout_seconds,
         "dispatch_socket": str(names.DISPATCH_SOCKET),
+        "inference_priority": worker.inference_priority,
         "log_level": configuration.log.level,
     }
 

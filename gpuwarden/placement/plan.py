@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from gpuwarden.config import Configuration, digest
 from gpuwarden.control.states import Card, PlanData, PlannedNode, PlannedWorker
 from gpuwarden.cpulist import format_cpu_list, parse_cpu_list
+from gpuwarden.placement.priority import has_own_cpus, plan_priorities
 from gpuwarden.placement.share import Cpus, deal, named
 from gpuwarden.topology.model import EVERYTHING, NO_NODE, Bounds, Topology
 
@@ -115,8 +116,15 @@ def _place(
     _tell_strays(seats, cpu_nodes, warnings)
     per_worker = configuration.workers.cpus_per_worker
     pins = _pin_all(cpu_nodes, usable, housekeeping, per_worker, warnings)
+    wanted = configuration.workers.inference_priority
+    priorities = plan_priorities(wanted, pins, housekeeping, warnings)
     workers = [
-        _worker(seat, cpu_nodes[seat.number], pins, housekeeping, usable, configuration)
+        _worker(seat, cpu_nodes[seat.number], pins, usable, configuration).model_copy(
+            update={
+                "has_own_cpus": has_own_cpus(seat.number, pins, housekeeping),
+                "inference_priority": priorities[seat.number],
+            }
+        )
         for seat in seats
     ]
     warnings += _memory_strays(workers, cards)
@@ -196,10 +204,10 @@ def _worker(
     seat: _Seat,
     cpu_node: int,
     pins: Mapping[int, Cpus],
-    housekeeping: Cpus,
     usable: Topology,
     configuration: Configuration,
 ) -> PlannedWorker:
+    """Where it runs; who else is there, and what follows from it, is the caller's."""
     cpus = pins[seat.number]
     wished = configuration.placement.memory_policy
     # Near the card, not near the CPUs, should the two differ: the card reads it all.
@@ -215,16 +223,8 @@ def _worker(
         memory_max_bytes=configuration.workers.memory_max_bytes,
         memory_node=memory_node,
         memory_policy="none" if memory_node == NO_NODE else wished,
-        has_own_cpus=_are_own(seat.number, pins, housekeeping),
         visible_device=instances[seat.position % len(instances)],
     )
-
-
-def _are_own(number: int, pins: Mapping[int, Cpus], housekeeping: Cpus) -> bool:
-    """Whether nobody else of the plan is on the worker's CPUs; one without a pin is on all."""
-    others = [cpus for other, cpus in pins.items() if other != number]
-    mine = pins[number]
-    return bool(mine) and not mine & housekeeping and not any(not o or o & mine for o in others)
 
 
 def _memory_strays(workers: Sequence[PlannedWorker], cards: Sequence[Card]) -> list[str]:

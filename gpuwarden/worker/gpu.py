@@ -11,8 +11,10 @@ from typing import Any, Callable, Dict, List, Optional, Tuple, TypeVar, Union
 from gpuwarden.worker.engine import Engine, RequestError
 from gpuwarden.worker.faults import Failure, failure_of, location
 from gpuwarden.worker.frames import META_LIMIT_BYTES
+from gpuwarden.worker.priority import name_this_thread
 
 _log = logging.getLogger(__name__)
+THREAD_NAME = "gpu"  # in the kernel, too: the supervisor finds it by this
 Result = TypeVar("Result")
 Answer = Union[Dict[str, Any], Failure]
 ANSWER_LIMIT_BYTES = META_LIMIT_BYTES - 1024  # the RESULT's other fields take the rest
@@ -25,7 +27,7 @@ class GpuThread:
         self._loop = asyncio.get_running_loop()
         self._work: queue.SimpleQueue[Optional[Callable[[], None]]] = queue.SimpleQueue()
         # daemon: a call that hangs in the driver must not keep the process from ending
-        self._thread = threading.Thread(target=self._run, name="gpu", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         self._thread.start()
         self.busy_since: Optional[float] = None  # time.monotonic() when predict() was called
 
@@ -64,6 +66,7 @@ class GpuThread:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        name_this_thread(THREAD_NAME)
         while True:
             call = self._work.get()
             if call is None:

@@ -23,6 +23,7 @@ from gpuwarden.worker.link import GatewayLink, Session
 from gpuwarden.worker.loading import EXIT_ENGINE_FAILED, EXIT_SETTINGS, Loader
 from gpuwarden.worker.notify import Notifier, watchdog_seconds
 from gpuwarden.worker.pool import Pool
+from gpuwarden.worker.priority import raise_this_thread
 from gpuwarden.worker.pulse import Pulse
 from gpuwarden.worker.settings import Settings, SettingsError, read_settings
 from gpuwarden.worker.work import Work
@@ -126,6 +127,8 @@ class Host:
 
     async def _become_ready(self, engine: Engine) -> None:
         logs.withhold_foreign_text()
+        # Not before: ten minutes of loading at a real-time priority would help nobody.
+        self._tell_priority(await self.gpu.run(raise_this_thread, self.settings.inference_priority))
         self.work.accepting = True
         self._tell_memory(await self.gpu.run(read_memory, engine))
         self._set_state("ready")
@@ -194,6 +197,11 @@ class Host:
             memory = (self.loader.context.vram_bytes, self.loader.context.vram_bytes)
         if memory is not None:
             self.link.set_memory(*memory)
+
+    def _tell_priority(self, trouble: str) -> None:
+        if trouble:
+            _log.warning("%s", trouble)
+            self._set_error("priority", trouble)
 
     def _start(self, coroutine: Any) -> "asyncio.Task[Any]":
         task = asyncio.get_running_loop().create_task(coroutine)

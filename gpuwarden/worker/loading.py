@@ -14,6 +14,7 @@ from gpuwarden.worker.notify import Notifier
 from gpuwarden.worker.pool import Pool, PreparationError
 from gpuwarden.worker.settings import Settings
 from gpuwarden.worker.simulated import SimulatedCardError, SimulatedContext, is_there
+from gpuwarden.worker.waiting import within
 
 _log = logging.getLogger(__name__)
 
@@ -41,9 +42,9 @@ class Loader:
         """The engine, loaded and warm. Raises WorkerError with what to do."""
         extending = asyncio.get_running_loop().create_task(self._extend(notifier))
         try:
-            engine, _ = await asyncio.wait_for(
-                asyncio.gather(self._load_engine(), self._start_pool()),
+            engine, _ = await within(
                 self._settings.load_timeout_seconds,
+                asyncio.gather(self._load_engine(), self._start_pool()),
             )
         except asyncio.TimeoutError as error:
             limit = self._settings.load_timeout_seconds

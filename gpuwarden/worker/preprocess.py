@@ -19,6 +19,7 @@ from gpuwarden.worker.engines.registry import EngineNotFoundError, make_engine
 from gpuwarden.worker.faults import Failure, engine_traceback, failure_of, first_line
 from gpuwarden.worker.frames import Frame, FrameType, encode
 from gpuwarden.worker.handover import HandoverError, pack
+from gpuwarden.worker.priority import forgo_priorities
 
 _log = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ def main(descriptor: int) -> int:
     """Serve the worker at the other end of a socket until it closes; the exit status."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the worker's to handle
     faulthandler.enable()  # code locations only
+    forgo_priorities()  # they are the GPU thread's alone
     with socket.socket(fileno=descriptor) as connection:
         try:
             return _serve(connection)

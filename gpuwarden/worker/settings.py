@@ -6,6 +6,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Dict, List, Optional, Tuple, Type
 
 from gpuwarden.worker.engine import Context
+from gpuwarden.worker.priority import NORMAL, parse_priority
 
 SETTINGS_LIMIT_BYTES = 1024 * 1024
 SIMULATOR_SOCKET = "/run/gpuwarden-sim/attach.sock"
@@ -33,6 +34,7 @@ class Settings:
     drain_seconds: float = 30.0
     execution_timeout_seconds: float = 30.0
     load_timeout_seconds: float = 600.0
+    inference_priority: str = NORMAL
     simulator_socket: str = SIMULATOR_SOCKET
     log_level: str = "info"
 
@@ -63,6 +65,7 @@ _KINDS: Dict[str, Tuple[Tuple[Type[Any], ...], str]] = {
     "drain_seconds": (_NUMBER, "a number"),
     "execution_timeout_seconds": (_NUMBER, "a number"),
     "load_timeout_seconds": (_NUMBER, "a number"),
+    "inference_priority": ((str,), "a text"),
     "simulator_socket": ((str,), "a path"),
     "log_level": ((str,), "a text"),
 }
@@ -116,6 +119,15 @@ def _problems_of(key: str, value: Any) -> List[str]:
         return [f"{key} is {value}, should be at least 1"]
     if key in _POSITIVE and value <= 0:
         return [f"{key} is {value}, should be over 0 seconds"]
+    return _problems_of_word(key, value)
+
+
+def _problems_of_word(key: str, value: Any) -> List[str]:
     if key == "log_level" and value not in LOG_LEVELS:
         return [f"log_level is {value!r}, should be one of {', '.join(LOG_LEVELS)}"]
+    if key == "inference_priority":
+        try:
+            parse_priority(value)
+        except ValueError as error:
+            return [f"inference_priority is {value!r}, should be {error}"]
     return []

@@ -10,6 +10,8 @@ import logging
 from pathlib import Path
 from typing import Any, Callable, Dict, Optional
 
+from gpuwarden.worker.waiting import within
+
 _log = logging.getLogger(__name__)
 ANSWER_SECONDS = 10.0  # a daemon that steps its physics answers within milliseconds
 
@@ -49,8 +51,12 @@ class SimulatedContext:
         try:
             reader, writer = await asyncio.open_unix_connection(socket_path)
             attach = {"uuid": gpu_uuid, "vram_bytes": vram_bytes, "load": 0.0}
-            writer.write(json.dumps(attach).encode() + b"\n")
-            line = await asyncio.wait_for(reader.readline(), ANSWER_SECONDS)
+            try:
+                writer.write(json.dumps(attach).encode() + b"\n")
+                line = await within(ANSWER_SECONDS, reader.readline())
+            except BaseException:  # a stop, too, must leave no context on the card
+                writer.close()
+                raise
         except (OSError, asyncio.TimeoutError) as error:
             raise SimulatedCardError(
                 f"the simulator at {socket_path} does not answer: {type(error).__name__}"

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 import subprocess
@@ -56,3 +57,20 @@ def test_systemd_would_object_to_a_directive_that_it_does_not_know(tmp_path: Pat
     path = tmp_path / "medgemma-worker@0.service.d" / "50-placement.conf"
     path.write_text(path.read_text() + "CPUAffinitiy=1\n")
     assert "CPUAffinitiy" in verify(tmp_path, "medgemma-worker@0.service")
+
+
+def test_a_worker_that_may_use_real_time_is_still_exposed_by_2_of_10_at_most(
+    tmp_path: Path,
+) -> None:
+    unit = installed(tmp_path)[0]
+    result = subprocess.run(
+        ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--json=short", unit],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+    restricted = {row["json_field"]: row["set"] for row in json.loads(result.stdout)}
+    assert not restricted["RestrictRealtime"]  # so the drop-in was looked at

@@ -132,6 +132,7 @@ def test_the_worker_gets_its_settings_and_nothing_else(site: Site) -> None:
         "execution_timeout_seconds": 30.0,
         "load_timeout_seconds": 600.0,
         "dispatch_socket": "/run/gpuwarden/dispatch.sock",
+        "inference_priority": "fifo:10",
         "log_level": "info",
     }
     assert not told["writable"]

@@ -194,9 +194,16 @@ class Node:
 
     @asynccontextmanager
     async def worker(
-        self, *, environment: dict[str, str] | None = None, **settings: Any
+        self,
+        *,
+        environment: dict[str, str] | None = None,
+        within: tuple[str, ...] = (),
+        **settings: Any,
     ) -> AsyncIterator["Worker"]:
-        """A worker process with these settings; killed at the end if it still lives."""
+        """A worker process with these settings; killed at the end if it still lives.
+
+        ``within`` are the words of a command that becomes the worker, as setpriv does.
+        """
         whole = {
             "number": 0,
             "engine": "echo",
@@ -213,7 +220,9 @@ class Node:
             "log_level": "debug",
             **settings,
         }
-        process = await start_worker(json.dumps(whole).encode(), self.folder, environment or {})
+        process = await start_worker(
+            json.dumps(whole).encode(), self.folder, environment or {}, within
+        )
         worker = Worker(process, self.folder / "stderr")
         try:
             yield worker
@@ -225,7 +234,7 @@ class Node:
 
 
 async def start_worker(
-    settings: bytes, folder: Path, environment: dict[str, str]
+    settings: bytes, folder: Path, environment: dict[str, str], within: tuple[str, ...] = ()
 ) -> asyncio.subprocess.Process:
     descriptor = os.memfd_create("settings", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     os.write(descriptor, settings)
@@ -234,7 +243,7 @@ async def start_worker(
     interpreter = os.environ.get("GPUWARDEN_TEST_WORKER_PYTHON", sys.executable)
     with (folder / "stderr").open("ab") as log:
         process = await asyncio.create_subprocess_exec(
-            interpreter,
+            *(*within, interpreter),
             *arguments,
             pass_fds=[descriptor],
             stdin=asyncio.subprocess.DEVNULL,

@@ -54,9 +54,9 @@ def test_install_as_documented(nodes: Callable[..., Node]) -> None:
 
 def test_operate_and_place_as_documented(node: Node) -> None:
     node.put(ct_small(), "/tmp/ct.dcm")
-    documented = blocks("operate.md")
-    assert len(documented) >= 7
-    for block in documented + blocks("placement.md"):
+    documented = [*blocks("operate.md"), *blocks("placement.md")]
+    assert len(documented) >= 8
+    for block in documented:
         run_block(node, block)
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuwarden.guard.facts import unit_facts
-from gpuwarden.guard.kernel import allowed_cpus, process_count
+from gpuwarden.guard.kernel import allowed_cpus, inference_priority, process_count
 from gpuwarden.guard.lifecycle import (
     RETRY_SECONDS,
     GatewayView,
@@ -137,3 +137,34 @@ def test_the_kernel_is_asked_for_processes_and_cpus(tmp_path: Path) -> None:
     (tmp_path / "42/status").write_text("Name:\tx\nCpus_allowed_list:\t2-3\n")
     assert allowed_cpus(42, tmp_path) == "2-3"
     assert allowed_cpus(43, tmp_path) == allowed_cpus(0, tmp_path) == ""
+
+
+@pytest.mark.parametrize(
+    ("nice", "realtime", "policy", "told"),
+    [
+        (0, 0, 0, "normal"),
+        (0, 10, 1, "fifo:10"),
+        (-10, 0, 0, "nice:-10"),
+        (0, 5, 2, "rr:5"),
+        (0, 0, 3, "batch"),
+    ],
+)
+def test_the_kernel_is_asked_for_the_gpu_threads_priority(
+    tmp_path: Path, nice: int, realtime: int, policy: int, told: str
+) -> None:
+    for number, name in (("42", "python3"), ("100", "gpu"), ("101", "gpu")):
+        thread = tmp_path / "42/task" / number
+        thread.mkdir(parents=True)
+        (thread / "comm").write_text(f"{name}\n")
+        fields = ["0"] * 50  # from the third one on, proc(5)
+        if number == "100":  # the oldest of that name
+            fields[19 - 3], fields[40 - 3], fields[41 - 3] = str(nice), str(realtime), str(policy)
+        (thread / "stat").write_text(f"{number} (a ) b) {' '.join(fields)}\n")
+    assert inference_priority(42, tmp_path) == told
+
+
+def test_without_a_gpu_thread_there_is_no_priority(tmp_path: Path) -> None:
+    (tmp_path / "42/task/42").mkdir(parents=True)
+    (tmp_path / "42/task/42/comm").write_text("python3\n")
+    for pid in (42, 43, 0):
+        assert inference_priority(pid, tmp_path) == ""

@@ -91,6 +91,11 @@ def test_it_is_starting_until_each_worker_was_ready_once() -> None:
     assert later.reasons == ["worker 0 is starting"]
 
 
+def test_the_priority_that_is_told_is_the_kernels_not_the_plans() -> None:
+    assert summarise(seen(priorities={0: "nice:-10"})).workers[0].inference_priority == "nice:-10"
+    assert summarise(seen()).workers[0].inference_priority == ""
+
+
 def test_a_failed_worker_degrades_the_service_with_its_reason() -> None:
     failed = UnitFacts("failed", "failed", result="oom-kill")
     data = summarise(seen(units={0: failed}, gateway=gateway(), was_ready=frozenset()))

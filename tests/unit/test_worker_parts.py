@@ -37,6 +37,8 @@ class TestSettings:
             ({"max_batch": 0}, "max_batch is 0, should be at least 1"),
             ({"drain_seconds": 0}, "drain_seconds is 0, should be over 0 seconds"),
             ({"log_level": "loud"}, "should be one of debug, info"),
+            ({"inference_priority": "fifo:0"}, 'should be "normal" or "fifo:1" to "fifo:99"'),
+            ({"inference_priority": 10}, "inference_priority is 10, should be a text"),
         ],
     )
     def test_a_wrong_key_is_named_with_what_would_be_right(

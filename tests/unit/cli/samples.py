@@ -20,6 +20,7 @@ def worker(number: int = 0, **changes: object) -> WorkerStatus:
         "gpu_uuid": f"GPU-{number}",
         "numa_node": number,
         "cpus": f"{number}",
+        "inference_priority": "fifo:10",
         "process_count": 3,
         "requests": 12,
         "failures": 0,

@@ -56,6 +56,7 @@ def test_the_defaults_of_the_contract() -> None:
             "memory_max_bytes": 17179869184,
             "tasks_max": 512,
             "cpus_per_worker": 0,
+            "inference_priority": "fifo:10",
             "preprocess_processes": 2,
             "max_batch": 4,
             "drain_seconds": 30,
@@ -138,6 +139,17 @@ BAD_VALUES = [
     ("workers.memory_max_bytes", "'1K'", '"1K" (a string)', "bytes from 256M to 16T"),
     ("workers.memory_max_bytes", "1.5", "1.5 (a float)", "bytes from 256M"),
     ("workers.memory_max_bytes", "0x" + "f" * 5000, "0xfff", "bytes from 256M"),
+    *(
+        ("workers.inference_priority", value, found, '"normal" or "fifo:1" to "fifo:99"')
+        for value, found in (
+            ("'fifo:0'", "real-time priorities go from 1 to 99"),
+            ("'fifo:100'", "real-time priorities go from 1 to 99"),
+            ("'fifo'", "no priority given"),
+            ("'rr:5'", "the policy rr is not used"),
+            ("'high'", "not a priority"),
+            ("10", "10 (an integer)"),
+        )
+    ),
     ("workers.engine", "'medgemma'", "no built-in engine", '"package.module:ClassName"'),
     ("workers.engine", "'a.b:'", "not of the form", '"package.module:ClassName"'),
     ("workers.engine_path", "'/a'", '"/a" (a string)', "a list of absolute paths"),

@@ -20,6 +20,11 @@ Environment=OMP_NUM_THREADS=4 MKL_NUM_THREADS=4 OPENBLAS_NUM_THREADS=4 \
 NUMEXPR_NUM_THREADS=4 VECLIB_MAXIMUM_THREADS=4 RAYON_NUM_THREADS=4
 NUMAPolicy=preferred
 NUMAMask=1
+# The worker raises its GPU thread alone, and no higher than this.
+LimitRTPRIO=10
+RestrictRealtime=no
+# What it takes where the kernel refuses a real-time policy.
+LimitNICE=-10
 Environment=CUDA_VISIBLE_DEVICES=GPU-00000001
 DevicePolicy=closed
 DeviceAllow=/dev/char/195:1 rw
@@ -115,6 +120,20 @@ def test_a_machine_without_numa_is_not_asked_for_a_node() -> None:
     whole = machine()
     bare = Topology(whole.online_cpus, whole.node_cpus, frozenset(), whole.siblings)
     assert "NUMAPolicy" not in "".join(files(topology=bare).values())
+
+
+def test_real_time_is_allowed_as_far_as_it_is_planned() -> None:
+    lines = worker_lines(workers={"inference_priority": "fifo:99"})
+    assert "LimitRTPRIO=99" in lines
+    assert "RestrictRealtime=no" in lines
+
+
+def test_a_normal_worker_stays_as_shut_in_as_its_unit() -> None:
+    normal = worker_lines(workers={"inference_priority": "normal"})
+    unpinned = "".join(files(node=-1).values()).splitlines()
+    for lines in (normal, unpinned):
+        assert not [line for line in lines if "RTPRIO" in line or "NICE" in line]
+        assert not [line for line in lines if "RestrictRealtime" in line]
 
 
 def test_times_follow_the_configuration() -> None:

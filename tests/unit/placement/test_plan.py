@@ -126,7 +126,11 @@ def test_two_nodes_of_two_cores_leave_the_first_cpu_to_the_system() -> None:
     plan = plan_of([card(0, 0), card(1, 1)], topology)
     assert plan.housekeeping_cpus == "0"
     assert cpus_of(plan) == {0: "1", 1: "2-3"}
-    assert plan.warnings == []
+    assert [worker.inference_priority for worker in plan.workers] == ["normal", "fifo:10"]
+    assert plan.warnings == [
+        "worker 0 computes at normal priority, not at fifo:10: "
+        "CPU 1 is its only one, and the rest of it needs one, too"
+    ]
 
 
 def test_a_node_of_one_core_is_shared_with_the_system_and_says_so() -> None:
