@@ -73,6 +73,8 @@ class PlannedWorker(State):
     numa_node: int
     cpus: str
     memory_max_bytes: int
+    memory_policy: str = "none"
+    inference_priority: str = "normal"
 
 
 class PlanData(State):

@@ -1,6 +1,7 @@
 """systemctl, for the short-lived parts that need one word of systemd and no bus connection."""
 
 import subprocess
+from collections.abc import Sequence
 
 TIMEOUT_SECONDS = 30.0  # a reload of the manager re-reads every unit of the machine
 
@@ -19,7 +20,27 @@ def unit_property(unit: str, name: str) -> str:
     return _systemctl("show", f"--property={name}", "--value", unit)
 
 
-def _systemctl(*arguments: str) -> str:
+def units_properties(
+    units: Sequence[str], properties: Sequence[str], timeout_seconds: float = TIMEOUT_SECONDS
+) -> list[dict[str, str]]:
+    """The properties of each unit, in the order of ``units``; a unit that isn't there has them too.
+
+    :raises SystemctlError: also where an answer is missing.
+    """
+    asked = [f"--property={name}" for name in properties]
+    text = _systemctl("show", *asked, "--", *units, timeout_seconds=timeout_seconds)
+    blocks = [_block(block) for block in text.strip().split("\n\n")]
+    if len(blocks) != len(units):
+        raise SystemctlError(f"systemctl show: {len(blocks)} answers about {len(units)} units")
+    return blocks
+
+
+def _block(text: str) -> dict[str, str]:
+    pairs = (line.partition("=") for line in text.splitlines())
+    return {name: value for name, _, value in pairs}
+
+
+def _systemctl(*arguments: str, timeout_seconds: float = TIMEOUT_SECONDS) -> str:
     what = f"systemctl {' '.join(arguments)}"
     try:
         return subprocess.run(
@@ -27,7 +48,7 @@ def _systemctl(*arguments: str) -> str:
             check=True,
             capture_output=True,
             text=True,
-            timeout=TIMEOUT_SECONDS,
+            timeout=timeout_seconds,
         ).stdout
     except subprocess.CalledProcessError as error:
         raise SystemctlError(f"{what}: {error.stderr.strip()}") from error
