@@ -232,8 +232,10 @@ def _devices(facts: AccessFacts) -> Finding:
         return _DEVICES.good(", ".join(each.path for each in facts.devices))
     found = _shown(closed)
     group = closed[0].group
-    mend = f"adduser {WORKER_USER} {group}, or NVreg_DeviceFileMode=0666 in /etc/modprobe.d"
-    return _DEVICES.wrong(found, mend)
+    if group == "root":
+        mend = "set NVreg_DeviceFileMode=0666 for the module nvidia in /etc/modprobe.d, then reboot"
+        return _DEVICES.wrong(found, mend)
+    return _DEVICES.wrong(found, f"adduser {WORKER_USER} {group}  # then restart the workers")
 
 
 def _may_use(entry: Entry, groups: Sequence[str]) -> bool:

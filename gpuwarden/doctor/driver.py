@@ -137,7 +137,9 @@ def _driver(facts: DriverFacts) -> Finding:
         return _DRIVER.not_applicable(f"SIMULATED, version {version or 'unknown'}")
     loaded = "" if isinstance(facts.kernel, Absence) else kernel_version(facts.kernel)
     if facts.kernel is Absence.MISSING:
-        return _DRIVER.wrong("not loaded", "modprobe nvidia, or install the driver")
+        return _DRIVER.wrong(
+            "not loaded", "modprobe nvidia  # install the driver first where there is none"
+        )
     if not loaded:
         return _DRIVER.unknown("the kernel doesn't tell the version", "nvidia-smi")
     return _versions(loaded, nvml)
@@ -152,7 +154,9 @@ def _versions(loaded: str, nvml: NvmlAnswer | str) -> Finding:
         return _DRIVER.wrong(found, "systemctl reboot")
     if int(loaded.split(".", maxsplit=1)[0]) < OLDEST_KEPT_BRANCH:
         why = "NVIDIA mends this branch no more, and it was never tried with gpuwarden"
-        return _DRIVER.doubtful(loaded, "install a newer driver, then reboot", why)
+        return _DRIVER.doubtful(
+            loaded, "apt install nvidia-driver  # a newer one, then reboot", why
+        )
     return _DRIVER.good(loaded)
 
 

@@ -20,7 +20,8 @@ class Verdict(StrEnum):
 class Finding:
     """One check's answer.
 
-    :ivar mend: a command where there is one; empty where nothing is to be done.
+    :ivar mend: a command as a shell takes it, with what else there is to say behind a ``#``; words
+        where no command does it; empty where nothing is to be done.
     """
 
     name: str

@@ -173,5 +173,5 @@ def _clock(error_microseconds: int | None) -> Finding:
     if error_microseconds < LARGEST_CLOCK_ERROR_MICROSECONDS:
         return _CLOCK.good(f"synchronised within {error_microseconds / 1000:.0f} ms")
     return _CLOCK.doubtful(
-        "not synchronised", "apt install systemd-timesyncd (or chrony); timedatectl set-ntp true"
+        "not synchronised", "timedatectl set-ntp true  # with systemd-timesyncd or chrony installed"
     )

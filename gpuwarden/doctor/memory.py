@@ -24,7 +24,7 @@ _THP = Question(
     "never or madvise",
     "under load the kernel stops a model's allocations to make huge pages, and some fail",
 )
-_NEVER = f"echo never > {THP}; to keep: tuned, or transparent_hugepage=never at boot"
+_NEVER = f"echo never > {THP}  # for good: transparent_hugepage=never at boot, or tuned"
 # Documentation/admin-guide/mm/hugetlbpage.rst: reserved pages serve nothing else.
 _RESERVED = Question(
     "reserved huge pages",
@@ -122,7 +122,9 @@ def _reserved(facts: MemoryFacts) -> Finding:
         return _RESERVED.good("none")
     found = f"{total} of {page_kibibytes} KiB, {free} of them unused"
     if free * page_kibibytes > LARGE_RESERVE * memory_kibibytes:
-        return _RESERVED.doubtful(found, "sysctl -w vm.nr_hugepages=0, unless a program needs them")
+        return _RESERVED.doubtful(
+            found, "sysctl -w vm.nr_hugepages=0  # unless a program needs them"
+        )
     return _RESERVED.good(found)
 
 
@@ -140,7 +142,7 @@ def _swap(facts: MemoryFacts) -> Finding:
         return _SWAP.unknown(found, f"systemctl show -P MemorySwapMax {unread_units[0]}")
     if open_units:
         found = f"{where}, and {', '.join(open_units)} may use it"
-        mend = f"swapoff -a; systemctl cat {open_units[0]} shows which drop-in sets MemorySwapMax="
+        mend = f"swapoff -a  # which drop-in lets it: systemctl cat {open_units[0]}"
         return _SWAP.wrong(found, mend)
     if not facts.swap_limits:
         return _SWAP.good(f"{where}; workers will be kept away from it")

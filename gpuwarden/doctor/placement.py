@@ -169,7 +169,7 @@ def _pages(worker: WorkerFacts) -> Finding:
         return question.wrong(found, _restart(worker), _FORBIDDEN)
     if worker.planned_policy == "preferred" and share < WRONG_SHARE:
         return question.wrong(found, _restart(worker))
-    mend = f"numastat -m, then with room on node {node}: {_restart(worker)}"
+    mend = f"{_restart(worker)}  # once numastat -m shows room on node {node}"
     return question.doubtful(found, mend, "its node had no room when the memory was taken")
 
 

@@ -30,7 +30,7 @@ _LIMIT = Question(
     "freeze the host",
 )  # article 4: real-time everywhere froze a host
 _KEEP = (
-    "sysctl -w kernel.sched_rt_runtime_us=950000; see who sets it: grep -r sched_rt /etc/sysctl*"
+    "sysctl -w kernel.sched_rt_runtime_us=950000  # see who sets it: grep -r sched_rt /etc/sysctl*"
 )
 _PRIORITY = Question(
     "priority",
@@ -118,7 +118,7 @@ def _governor(clocks: Sequence[Clock]) -> Finding:
     if not slow:
         return _GOVERNOR.good(", ".join(sorted({str(governor) for governor, _ in known})))
     kinds = ", ".join(sorted({str(governor) for governor, _ in slow}))
-    mend = f"echo performance | tee {CPUS}/cpu*/cpufreq/scaling_governor; to keep: tuned"
+    mend = f"echo performance | tee {CPUS}/cpu*/cpufreq/scaling_governor  # for good: tuned"
     return _GOVERNOR.doubtful(f"{kinds} on {len(slow)} of {len(known)} CPUs", mend)
 
 
@@ -157,7 +157,7 @@ def _priority(worker: WorkerThreads) -> Finding:
         return question.doubtful(found, mend, why) if realtime else question.good(found)
     if all((each.policy, each.priority) == (FIFO, priority) for each in ours):
         return question.good(found)
-    mend = f"journalctl -u {unit} -n 50 says what the kernel refused; systemctl restart {unit}"
+    mend = f"systemctl restart {unit}  # what was refused: journalctl -u {unit} -n 50"
     if not realtime and all(each.nice < 0 for each in ours):
         why = "the kernel refused real-time, and a lower nice is the next best"
         return question.doubtful(found, mend, why)

@@ -26,7 +26,7 @@ _SETTER = re.compile(
 # LACT's configuration (docs/CONFIG.md): these set more than a fan.
 _LACT_LIMITS = re.compile(
     r"^\s*(power_cap|(min|max)_(core|memory)_clock|gpu_clock_offsets|mem_clock_offsets)\s*:"
-    r"\s*(?!null\b|\{\})\S*",
+    r"(?!\s*(null\b|\{\}))",
     re.MULTILINE,
 )
 _DCGM_TARGETS = ("Power Limit", "SM Application Clock", "Memory Application Clock")
@@ -239,17 +239,16 @@ def _judged(process: Running, facts: RivalFacts) -> Finding | None:
         return _LIMITS.wrong(f"{name} runs nvidia-smi, which sets a card", end)
     tool = TOOLS.get(program, Tool("what is unknown", is_wrong=False))
     if program == "nv-hostengine":
-        return _dcgm(name, facts.dcgm)
+        return _dcgm(name, end, facts.dcgm)
     found = f"{name} holds {tool.holds}"
     holds_limits = isinstance(facts.lact, str) and _LACT_LIMITS.search(facts.lact)
     if tool.is_wrong or (program.startswith("lact") and holds_limits):
         return _LIMITS.wrong(found, end)
-    return _LIMITS.doubtful(found, f"{end}, or keep it off power limits and clocks")
+    return _LIMITS.doubtful(found, f"{end}  # or keep it off power limits and clocks")
 
 
-def _dcgm(name: str, answer: Answer | None) -> Finding | None:
+def _dcgm(name: str, end: str, answer: Answer | None) -> Finding | None:
     """DCGM that only measures is no rival; one with a configuration puts it back after resets."""
-    mend = "dcgmi config --set with none of them, or stop the host engine"
     if answer is None or answer.problem:
         reason = answer.problem if answer else "it was not asked"
         found = f"{name}; what it enforces is unknown: {reason}"
@@ -260,7 +259,10 @@ def _dcgm(name: str, answer: Answer | None) -> Finding | None:
         for row in rows
         if len(row) > 2 and row[1] in _DCGM_TARGETS and row[2] not in ("Not Specified", "")
     ]
-    return _LIMITS.wrong(f"{name} enforces {', '.join(held)}", mend) if held else None
+    if not held:
+        return None
+    mend = f"{end}  # or take them out of its configuration: dcgmi config --set"
+    return _LIMITS.wrong(f"{name} enforces {', '.join(held)}", mend)
 
 
 def _end_of(process: Running) -> str:
@@ -272,7 +274,7 @@ def _end_of(process: Running) -> str:
 def _end_of_timed(path: str) -> str:
     if path.endswith(".timer"):
         return f"systemctl disable --now {Path(path).name}"
-    return f"take the line out of {path}"
+    return f"sensible-editor {path}  # take the line with nvidia-smi out"
 
 
 def _power(facts: RivalFacts) -> Finding:

@@ -16,6 +16,7 @@ MOUNTS = "/proc/self/mounts"
 LEAST_FREE_SHARE = 0.05  # as mke2fs keeps for root: fuller, and a file system begins to fragment
 LEAST_LOG_BUFFER_KIBIBYTES = 256  # xfs(5): the largest; article 4: "larger log buffers"
 MIB = 2**20
+_VIRTUAL_DISKS = ("vd", "xvd")
 
 # Article 4: mq-deadline. The kernel's Documentation/block: "none" adds no work of its own, and is
 # the default where a disk has hardware queues (NVMe); BFQ is for desktops and slow disks.
@@ -98,7 +99,9 @@ def _disks(node: Node) -> list[Disk] | Absence:
         Disk(
             name=folder.name,
             scheduler=node.text(f"/sys/block/{folder.name}/queue/scheduler"),
-            rotational=node.text(f"/sys/block/{folder.name}/queue/rotational") == "1",
+            # A virtual disk says yes by default; what turns, if anything, is the host's to order.
+            rotational=node.text(f"/sys/block/{folder.name}/queue/rotational") == "1"
+            and not folder.name.startswith(_VIRTUAL_DISKS),
         )
         for folder in folders(block)
         if (folder / "device").exists() and not folder.name.startswith(("sr", "fd"))
@@ -161,7 +164,7 @@ def _xfs(facts: StorageFacts) -> Finding:
     if not lacking:
         return _XFS.good(", ".join(writable))
     found = "; ".join(f"{path} lacks {', '.join(words)}" for path, words in lacking.items())
-    mend = f"in /etc/fstab: noatime,logbsize=256k; at once: mount -o remount,noatime {min(lacking)}"
+    mend = f"mount -o remount,noatime {min(lacking)}  # for good, in fstab: noatime,logbsize=256k"
     return _XFS.doubtful(found, mend)
 
 
