@@ -21,7 +21,7 @@ def unit_property(unit: str, name: str) -> str:
 
 
 def units_properties(
-    units: Sequence[str], properties: Sequence[str], timeout_seconds: float = TIMEOUT_SECONDS
+    units: Sequence[str], properties: Sequence[str], timeout_seconds: float
 ) -> list[dict[str, str]]:
     """The properties of each unit, in the order of ``units``; a unit that isn't there has them too.
 
@@ -40,7 +40,7 @@ def _block(text: str) -> dict[str, str]:
     return {name: value for name, _, value in pairs}
 
 
-def _systemctl(*arguments: str, timeout_seconds: float = TIMEOUT_SECONDS) -> str:
+def _systemctl(*arguments: str, timeout_seconds: float | None = None) -> str:
     what = f"systemctl {' '.join(arguments)}"
     try:
         return subprocess.run(
@@ -48,7 +48,7 @@ def _systemctl(*arguments: str, timeout_seconds: float = TIMEOUT_SECONDS) -> str
             check=True,
             capture_output=True,
             text=True,
-            timeout=timeout_seconds,
+            timeout=TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds,
         ).stdout
     except subprocess.CalledProcessError as error:
         raise SystemctlError(f"{what}: {error.stderr.strip()}") from error
