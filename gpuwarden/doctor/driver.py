@@ -25,6 +25,7 @@ _DRIVER = Question(
     f"loaded, version {OLDEST_KEPT_BRANCH} or newer, the same as its library's",
     "without it no model runs; a library of another version than the module refuses every call",
 )
+# design, "A hung driver": an NVML call may never come back, and no signal ends it.
 _NVML = Question(
     "NVML",
     f"answers within {DEADLINE_SECONDS:.0f} s and shows every planned card",

@@ -21,6 +21,7 @@ _FORBIDDEN = "bind forbids it, so the plan is not at work"
 _CPUS = Question(
     "CPUs", "the plan's", "across the sockets a card's memory is some 40 % slower to reach"
 )  # article 4: cross-node latency
+# docs/placement.md; Documentation/admin-guide/mm/numa_memory_policy.rst.
 _POLICY = Question(
     "memory policy", "the plan's", "it decides on which NUMA node the worker's memory comes to lie"
 )

@@ -5,31 +5,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpuwarden.doctor.commands import Answer
+from gpuwarden.doctor import dcgm, setters
 from gpuwarden.doctor.findings import AS_ROOT, Finding, Question
 from gpuwarden.doctor.node import POWER_UNITS, Node
 from gpuwarden.doctor.places import Absence, Text, folders, text_of
 
 LACT_CONFIGURATION = "/etc/lact/config.yaml"
-MOST_SCRIPT_BYTES = 65536
-UNIT_FOLDERS = ("/etc/systemd/system", "/run/systemd/system", "/usr/lib/systemd/system")
-CRON_TABLES = ("/etc/crontab", "/etc/cron.d", "/etc/cron.hourly", "/var/spool/cron/crontabs")
 _SHELLS = frozenset({"sh", "bash", "dash", "ash", "zsh", "ksh", "python3", "perl"})
 _RUNNERS = _SHELLS | {"watch"}
-_LOOP = re.compile(r"\b(while|until|for|watch|sleep)\b")
 
-# nvidia-smi's options that set a limit or a clock (nvidia-smi --help, 580).
-_SETTER = re.compile(
-    r"nvidia-smi\b[^\n;|&]*?\s(-pl|--power-limit|-lgc|--lock-gpu-clocks|-lmc|--lock-memory-clocks"
-    r"|-ac|--applications-clocks|-rgc|--reset-gpu-clocks|-rmc|--reset-memory-clocks)\b"
-)
 # LACT's configuration (docs/CONFIG.md): these set more than a fan.
 _LACT_LIMITS = re.compile(
     r"^\s*(power_cap|(min|max)_(core|memory)_clock|gpu_clock_offsets|mem_clock_offsets)\s*:"
     r"(?!\s*(null\b|\{\}))",
     re.MULTILINE,
 )
-_DCGM_TARGETS = ("Power Limit", "SM Application Clock", "Memory Application Clock")
 
 _LIMITS = Question(
     "other holders of card limits",
@@ -96,7 +86,7 @@ class RivalFacts:
     running: Sequence[Running]
     timed: Sequence[str]
     lact: Text
-    dcgm: Answer | None
+    dcgm: dcgm.Dcgm | None
     power_units: Mapping[str, str]
     tuning: bool
 
@@ -109,9 +99,9 @@ def read(node: Node) -> RivalFacts:
     return RivalFacts(
         sees_all=isinstance(node.text("/proc/1/cmdline"), str),
         running=running,
-        timed=_timed(node),
+        timed=setters.timed(node),
         lact=node.text(LACT_CONFIGURATION),
-        dcgm=node.run(["dcgmi", "config", "--get"]) if "nv-hostengine" in names else None,
+        dcgm=dcgm.ask(node.run) if "nv-hostengine" in names else None,
         power_units={name: units[name].active for name in POWER_UNITS if name in units},
         tuning=bool(node.configuration and node.configuration.tuning.enabled),
     )
@@ -137,7 +127,7 @@ def _sets(process: Running) -> bool:
     if not process.arguments or Path(process.arguments[0]).name not in _RUNNERS:
         return False
     text = "\n".join([" ".join(process.arguments), process.script])
-    return bool(_SETTER.search(text) and _LOOP.search(text))
+    return setters.sets_again(text)
 
 
 def _program(process: Running) -> str:
@@ -175,45 +165,7 @@ def _script(node: Node, arguments: Sequence[str]) -> str:
     """The script that an interpreter runs: a loop of its own is not in its command line."""
     if len(arguments) < 2 or Path(arguments[0]).name not in _SHELLS or arguments[1][:1] != "/":
         return ""
-    return _small_text(node.path(arguments[1]))
-
-
-def _small_text(path: Path) -> str:
-    """A regular file's text; nothing of one that is large, gone, or closed to this user."""
-    try:
-        if not path.is_file() or path.stat().st_size > MOST_SCRIPT_BYTES:
-            return ""
-    except OSError:  # gone meanwhile, or in a folder that is closed to this user
-        return ""
-    text = text_of(path)
-    return "" if isinstance(text, Absence) else text
-
-
-def _timed(node: Node) -> list[str]:
-    """Files that set a card again and again. What does so once a boot is the administrator's."""
-    found = []
-    for place in UNIT_FOLDERS:
-        for timer in node.path(place).glob("*.timer"):
-            unit = timer.with_suffix(".service")
-            if _SETTER.search(_with_programs(node, _small_text(unit))):
-                found.append(f"{place}/{timer.name}")
-    for place in CRON_TABLES:
-        path = node.path(place)
-        files = folders(path) if path.is_dir() else [path]
-        found += [f"/{file.relative_to(node.root)}" for file in files if _cron_sets(file)]
-    return found
-
-
-def _with_programs(node: Node, unit: str) -> str:
-    """A unit's text with the scripts that it starts."""
-    programs = re.findall(r"^ExecStart=[-+@!:]*(/\S+)", unit, re.MULTILINE)
-    return "\n".join([unit, *(_small_text(node.path(program)) for program in programs)])
-
-
-def _cron_sets(file: Path) -> bool:
-    lines = _small_text(file).splitlines()
-    active = [line for line in lines if not line.lstrip().startswith(("#", "@reboot"))]
-    return any(_SETTER.search(line) for line in active)
+    return setters.small_text(node.path(arguments[1]))
 
 
 def _limits(facts: RivalFacts) -> list[Finding]:
@@ -247,22 +199,20 @@ def _judged(process: Running, facts: RivalFacts) -> Finding | None:
     return _LIMITS.doubtful(found, f"{end}  # or keep it off power limits and clocks")
 
 
-def _dcgm(name: str, end: str, answer: Answer | None) -> Finding | None:
-    """DCGM that only measures is no rival; one with a configuration puts it back after resets."""
-    if answer is None or answer.problem:
-        reason = answer.problem if answer else "it was not asked"
-        found = f"{name}; what it enforces is unknown: {reason}"
-        return _LIMITS.doubtful(found, "dcgmi config --get")
-    rows = [[cell.strip() for cell in line.split("|")] for line in answer.text.splitlines()]
-    held = [
-        row[1]
-        for row in rows
-        if len(row) > 2 and row[1] in _DCGM_TARGETS and row[2] not in ("Not Specified", "")
-    ]
-    if not held:
-        return None
-    mend = f"{end}  # or take them out of its configuration: dcgmi config --set"
-    return _LIMITS.wrong(f"{name} enforces {', '.join(held)}", mend)
+def _dcgm(name: str, end: str, found: dcgm.Dcgm | None) -> Finding | None:
+    """DCGM that only measures is no rival: None."""
+    if found is None or found.problem:
+        reason = found.problem if found else "it was not asked"
+        text = f"{name}; what it enforces is unknown: {reason}"
+        return _LIMITS.doubtful(text, "dcgmi config --get")
+    if found.held:
+        mend = f"{end}  # or take them out of its configuration: dcgmi config --set"
+        return _LIMITS.wrong(f"{name} enforces {', '.join(found.held)}", mend)
+    if found.action:
+        why = "a card may be reset beneath the workers that run on it"
+        text = f"{name} answers a violated policy with: {found.action}"
+        return _LIMITS.doubtful(text, "dcgmi policy --clear", why)
+    return None
 
 
 def _end_of(process: Running) -> str:

@@ -30,6 +30,7 @@ _XFS = Question(
     "noatime, logbsize=256k",
     "each read image would else be a write, and each job waits for small log buffers",
 )  # article 4
+# [gateway] body_limit_bytes and queue_limit_bytes: what may have to be kept.
 _ROOM = Question("disk space", "", "without room a job is refused, or lost half way")
 
 

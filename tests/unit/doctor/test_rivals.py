@@ -23,6 +23,12 @@ DCGM = """\
 | Power Limit              | {limit} | 700                    |
 +--------------------------+------------------------+------------------------+
 """
+POLICY = """\
++-----------------------------+------------------------------------------------+
+| Violation conditions        | Double-bit ECC errors                          |
+| Action on violation         | {action} |
++-----------------------------+------------------------------------------------+
+"""
 FACTS = rivals.RivalFacts(
     sees_all=True,
     running=[],
@@ -117,6 +123,8 @@ def test_lact_is_wrong_only_where_it_holds_more_than_a_fan(
     [
         (Answer(DCGM.format(limit="Not Specified")), Verdict.GOOD),
         (Answer(DCGM.format(limit="250")), Verdict.WRONG),
+        (Answer(POLICY.format(action="None")), Verdict.GOOD),
+        (Answer(POLICY.format(action="Reset GPU")), Verdict.DOUBTFUL),
         (Answer("", "dcgmi is not installed"), Verdict.DOUBTFUL),
     ],
 )
@@ -139,6 +147,10 @@ def test_what_sets_cards_by_the_clock_is_wrong_and_once_a_boot_it_is_the_adminis
     made.write("/etc/systemd/system/cap.service", service)
     made.write("/etc/systemd/system/cap.timer", "[Timer]\nOnCalendar=hourly\n")
     made.write("/etc/cron.d/cap", "*/5 * * * * root nvidia-smi -pl 250\n")
+    (cron,) = limits(made)
+    wants = made.root / "etc/systemd/system/timers.target.wants"
+    wants.mkdir()
+    (wants / "cap.timer").symlink_to("../cap.timer")
     timer, cron = limits(made)
     assert timer.mend == "systemctl disable --now cap.timer"
     assert cron.mend == "sensible-editor /etc/cron.d/cap  # take the line with nvidia-smi out"
