@@ -73,6 +73,7 @@ class PlannedWorker(State):
     numa_node: int
     cpus: str
     memory_max_bytes: int
+    memory_node: int = -1
     memory_policy: str = "none"
     inference_priority: str = "normal"
 

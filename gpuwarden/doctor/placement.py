@@ -88,7 +88,7 @@ def _worker(worker: PlannedWorker, node: Node, online: frozenset[int] | Absence)
     return WorkerFacts(
         number=worker.number,
         planned_cpus=planned_cpus(worker),
-        planned_node=worker.numa_node,
+        planned_node=worker.numa_node if worker.memory_node == NO_NODE else worker.memory_node,
         planned_policy=worker.memory_policy,
         online_cpus=online,
         unit=unit.active if unit else "",
@@ -166,11 +166,18 @@ def _pages(worker: WorkerFacts) -> Finding:
     found = f"{share:.1%} of {sum(together.node_bytes.values()) / 2**20:.0f} MiB on node {node}"
     if share >= LEAST_SHARE:
         return question.good(found)
+    return _far_pages(worker, question, found, share)
+
+
+def _far_pages(worker: WorkerFacts, question: Question, found: str, share: float) -> Finding:
+    """Too much lies elsewhere: how bad that is, the planned policy says."""
+    if worker.planned_policy not in ("preferred", "bind"):
+        return question.not_applicable(f"{found}; the plan leaves it to the kernel")
     if worker.planned_policy == "bind":
         return question.wrong(found, _restart(worker), _FORBIDDEN)
-    if worker.planned_policy == "preferred" and share < WRONG_SHARE:
+    if share < WRONG_SHARE:
         return question.wrong(found, _restart(worker))
-    mend = f"{_restart(worker)}  # once numastat -m shows room on node {node}"
+    mend = f"{_restart(worker)}  # once numastat -m shows room on node {worker.planned_node}"
     return question.doubtful(found, mend, "its node had no room when the memory was taken")
 
 

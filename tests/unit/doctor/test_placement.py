@@ -52,6 +52,11 @@ def test_a_worker_that_follows_its_plan_is_good(made: Made) -> None:
     assert by_name(findings)["memory policy of worker 0"].found == "prefer:0"
 
 
+def test_memory_may_be_planned_for_another_node_than_the_cpus(made: Made) -> None:
+    node = made.node(plan=plan(numa_node=0, memory_node=1))
+    assert [worker.planned_node for worker in placement.read(node)] == [1]
+
+
 def test_own_memory_is_what_no_file_holds() -> None:
     pages = own_pages(NUMA_MAPS)
     assert pages == Pages({0: 1000 * 4096, 1: 10 * 4096}, "prefer:0")
@@ -84,7 +89,7 @@ def test_a_worker_with_fewer_cpus_than_planned_is_a_doubt_unless_they_are_offlin
         ("preferred", {0: 94, 1: 6}, Verdict.DOUBTFUL),
         ("preferred", {0: 49, 1: 51}, Verdict.WRONG),
         ("bind", {0: 94, 1: 6}, Verdict.WRONG),
-        ("none", {0: 10, 1: 90}, Verdict.DOUBTFUL),
+        ("none", {0: 10, 1: 90}, Verdict.NOT_APPLICABLE),
         ("preferred", {}, Verdict.GOOD),
     ],
 )
