@@ -116,13 +116,20 @@ def _calls(facts: BusFacts, members: Sequence[str]) -> Finding:
     """What the calls have shown of the policy."""
     if facts.own.problem and not facts.is_root:
         return _POLICY.unknown(f"this user's call: {facts.own.problem}", AS_ROOT)
-    if facts.own.problem:
+    if _DENIED in facts.own.problem:
         return _POLICY.wrong(f"root's call: {facts.own.problem}", _RELOAD)
+    if facts.own.problem:  # a guard that hangs says nothing of the policy
+        found = f"root's call: {facts.own.problem}"
+        return _POLICY.unknown(found, f"systemctl status {names.GUARD_UNIT}")
     if facts.as_member is None or not members:
         nobody = "" if members else f"; the group {names.OPERATORS_GROUP} is empty"
         return _POLICY.good(f"{'root' if facts.is_root else 'this user'} may call{nobody}")
-    if _DENIED in facts.as_member.problem:
-        return _POLICY.wrong(f"{members[0]}'s call: {facts.as_member.problem}", _RELOAD)
-    if facts.as_member.problem:
-        return _POLICY.unknown(f"root may call; {members[0]}: {facts.as_member.problem}")
-    return _POLICY.good(f"root and {members[0]} of the group may call")
+    return _members_call(members[0], facts.as_member)
+
+
+def _members_call(member: str, answer: Answer) -> Finding:
+    if _DENIED in answer.problem:
+        return _POLICY.wrong(f"{member}'s call: {answer.problem}", _RELOAD)
+    if answer.problem:
+        return _POLICY.unknown(f"root may call; {member}: {answer.problem}")
+    return _POLICY.good(f"root and {member} of the group may call")

@@ -35,6 +35,7 @@ def finding(facts: bus.BusFacts) -> Finding:
         (replace(FACTS, as_member=DENIED), Verdict.WRONG, "oscar's call: "),
         (replace(FACTS, as_member=Answer("", "setpriv is not installed")), Verdict.UNKNOWN, "root"),
         (replace(FACTS, own=DENIED), Verdict.WRONG, "root's call: "),
+        (replace(FACTS, own=Answer("", "timed out")), Verdict.UNKNOWN, "timed out"),
         (replace(FACTS, policy=""), Verdict.WRONG, "not installed"),
         (replace(FACTS, members=None), Verdict.WRONG, "no group gpuwarden"),
         (replace(FACTS, guard_runs=False), Verdict.UNKNOWN, "once the guard runs"),
