@@ -51,6 +51,7 @@ _CLOCK = Question(
 class KernelFacts:
     """IOMMU units, the domain type of each NVIDIA card, control groups, systemd, the clock.
 
+    :ivar units_problem: why systemd does not answer; empty where it does.
     :ivar clock_error_microseconds: the kernel's bound of the error; None where it tells none.
     """
 
@@ -59,6 +60,7 @@ class KernelFacts:
     controllers: Text
     is_booted: bool
     in_container: bool
+    units_problem: str
     systemctl: Answer
     clock_error_microseconds: int | None
 
@@ -74,6 +76,7 @@ def read(node: Node) -> KernelFacts:
         controllers=node.text(CGROUP),
         is_booted=node.path("/run/systemd/system").is_dir(),
         in_container=any(node.path(path).exists() for path in CONTAINER_MARKS),
+        units_problem=node.units_problem,
         systemctl=node.run(["systemctl", "--version"]),
         clock_error_microseconds=clock_error_microseconds(),
     )
@@ -155,9 +158,15 @@ def _systemd(facts: KernelFacts) -> Finding:
         return _SYSTEMD.unknown(_CONTAINER)
     if not facts.is_booted:
         return _SYSTEMD.wrong("not PID 1", "boot this machine with systemd")
-    match = re.match(r"systemd (\d{1,5})", facts.systemctl.text)
+    if facts.units_problem:
+        return _SYSTEMD.unknown(facts.units_problem, "systemctl is-system-running")
+    return _version(facts.systemctl)
+
+
+def _version(systemctl: Answer) -> Finding:
+    match = re.match(r"systemd (\d{1,5})", systemctl.text)
     if match is None:
-        return _SYSTEMD.unknown(facts.systemctl.problem or "systemctl tells no version")
+        return _SYSTEMD.unknown(systemctl.problem or "systemctl tells no version")
     version = int(match[1])
     if version < LEAST_SYSTEMD:
         return _SYSTEMD.wrong(str(version), "upgrade the distribution (Debian 12 has 252)")

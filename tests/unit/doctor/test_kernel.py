@@ -17,6 +17,7 @@ FACTS = kernel.KernelFacts(
     controllers="cpuset cpu io memory hugetlb pids",
     is_booted=True,
     in_container=False,
+    units_problem="",
     systemctl=Answer("systemd 252 (252.38-1~deb12u1)\n+PAM"),
     clock_error_microseconds=20_000,
 )
@@ -84,6 +85,12 @@ def test_a_controller_that_is_missing_is_named() -> None:
 )
 def test_the_version_of_systemd(text: str, expected: Verdict) -> None:
     assert verdict("systemd", replace(FACTS, systemctl=Answer(text, "failed"))) is expected
+
+
+def test_a_systemd_that_does_not_answer_is_told_in_its_words() -> None:
+    silent = replace(FACTS, units_problem="systemctl show: timed out after 5 seconds")
+    finding = by_name(kernel.judge(silent))["systemd"]
+    assert (finding.verdict, finding.found) == (Verdict.UNKNOWN, silent.units_problem)
 
 
 def test_without_systemd_a_machine_is_wrong_and_a_container_unknown(made: Made) -> None:
