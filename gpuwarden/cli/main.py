@@ -21,7 +21,7 @@ COMMANDS = {
     "workers": "the model processes and their state",
     "placement": "which worker runs on which CPUs and memory, and why",
     "simulate": "what a thermal policy makes of a card that is not there",
-    "doctor": "try on a card what its thermal guard sets",
+    "doctor": "whether this node will serve well, and how to mend what will not",
     "config": "check the configuration",
     "reload": "let the running service take the new configuration",
     "version": "the version of this command",

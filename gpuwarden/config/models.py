@@ -22,6 +22,7 @@ from gpuwarden.config.kinds import (
 )
 from gpuwarden.config.settings import Section, setting
 from gpuwarden.config.thermal import ThermalSettings
+from gpuwarden.config.tuning import TuningSettings
 from gpuwarden.priority import ALLOWED as ALLOWED_PRIORITIES
 
 
@@ -247,4 +248,5 @@ class Configuration(Section):
     gateway: GatewaySettings = GatewaySettings()
     placement: PlacementSettings = PlacementSettings()
     thermal: ThermalSettings = ThermalSettings()
+    tuning: TuningSettings = TuningSettings()
     log: LogSettings = LogSettings()

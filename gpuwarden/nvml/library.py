@@ -95,6 +95,28 @@ class Session:
         except NvmlError:
             return None
 
+    def nvml_version(self) -> str | None:
+        """NVML's own version, None where it doesn't say."""
+        try:
+            return str(calls.call("NVML", "nvmlSystemGetNVMLVersion"))
+        except NvmlError:
+            return None
+
+    def persistent(self) -> bool | None:
+        """Whether every card has persistence mode; None where one doesn't say, or there is none."""
+        try:
+            count = int(calls.call("cards", "nvmlDeviceGetCount"))
+            modes = [self._persistence_mode(index) for index in range(count)]
+        except NvmlError:
+            return None
+        return all(modes) if modes else None
+
+    @staticmethod
+    def _persistence_mode(index: int) -> bool:
+        where = f"card {index}"
+        handle = calls.call(where, "nvmlDeviceGetHandleByIndex", index)
+        return bool(calls.call(where, "nvmlDeviceGetPersistenceMode", handle))
+
     def cards(self, *, with_place: bool = False) -> Enumeration:
         """Every card of the node. One that doesn't answer is a fault, not an end.
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from gpuwarden import names
 from gpuwarden.placement.gentle import Alive
-from gpuwarden.systemd.command import unit_properties
+from gpuwarden.systemd.command import units_properties
 from gpuwarden.topology.cpuset import CGROUP_ROOT
 
 WORKERS_GROUP = Path(names.SERVICE_SLICE, names.WORKERS_SLICE)
@@ -22,7 +22,7 @@ def read_alive(cgroups: Path = CGROUP_ROOT) -> Alive:
     numbers = sorted(number for folder in slices for number in running_workers(folder))
     if not numbers:
         return Alive({}, frozenset(folder.name for folder in slices))
-    told = unit_properties([names.worker_unit(number) for number in numbers], [STARTED])
+    told = units_properties([names.worker_unit(number) for number in numbers], [STARTED])
     since = {n: int(each.get(STARTED) or 0) for n, each in zip(numbers, told, strict=True)}
     return Alive(since, frozenset(folder.name for folder in slices))
 

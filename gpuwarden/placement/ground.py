@@ -6,7 +6,7 @@ from pathlib import Path
 from gpuwarden import names
 from gpuwarden.cpulist import parse_cpu_list
 from gpuwarden.placement.plan import Ground
-from gpuwarden.systemd.command import SystemctlError, unit_properties
+from gpuwarden.systemd.command import SystemctlError, units_properties
 from gpuwarden.topology.cpuset import CGROUP_ROOT, bounds_of
 from gpuwarden.topology.model import Bounds
 from gpuwarden.topology.sysfs import SYSFS, read_topology
@@ -25,7 +25,7 @@ def read_ground(sysfs: Path = SYSFS, cgroups: Path = CGROUP_ROOT) -> tuple[Groun
     """
     machine = read_topology(sysfs)
     try:
-        root, *slices = unit_properties(SLICES, PROPERTIES)
+        root, *slices = units_properties(SLICES, PROPERTIES)
     except SystemctlError as error:
         said = str(error).splitlines()[0].rpartition(": ")[2]
         doubt = f"systemd doesn't say what AllowedCPUs= leaves to workers ({said})"

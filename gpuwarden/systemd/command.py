@@ -20,23 +20,27 @@ def unit_property(unit: str, name: str) -> str:
     return _systemctl("show", f"--property={name}", "--value", unit)
 
 
-def unit_properties(units: Sequence[str], names: Sequence[str]) -> list[dict[str, str]]:
-    """Properties of units, in the units' order, as ``systemctl show`` prints them.
+def units_properties(
+    units: Sequence[str], properties: Sequence[str], timeout_seconds: float | None = None
+) -> list[dict[str, str]]:
+    """The properties of each unit, in the order of ``units``; a unit that isn't there has them too.
 
-    :raises SystemctlError: it doesn't say.
+    :raises SystemctlError: also where an answer is missing.
     """
-    wished = ",".join(names)
-    shown = _systemctl("show", f"--property={wished}", "--", *units)
-    found = [
-        dict(line.split("=", 1) for line in block.splitlines() if "=" in line)
-        for block in shown.split("\n\n")
-    ]
-    if len(found) != len(units):
-        raise SystemctlError(f"systemctl show of {len(units)} units told of {len(found)}")
-    return found
+    asked = [f"--property={name}" for name in properties]
+    text = _systemctl("show", *asked, "--", *units, timeout_seconds=timeout_seconds)
+    blocks = [_block(block) for block in text.strip().split("\n\n")]
+    if len(blocks) != len(units):
+        raise SystemctlError(f"systemctl show: {len(blocks)} answers about {len(units)} units")
+    return blocks
 
 
-def _systemctl(*arguments: str) -> str:
+def _block(text: str) -> dict[str, str]:
+    pairs = (line.partition("=") for line in text.splitlines())
+    return {name: value for name, _, value in pairs}
+
+
+def _systemctl(*arguments: str, timeout_seconds: float | None = None) -> str:
     what = f"systemctl {' '.join(arguments)}"
     try:
         return subprocess.run(
@@ -44,7 +48,7 @@ def _systemctl(*arguments: str) -> str:
             check=True,
             capture_output=True,
             text=True,
-            timeout=TIMEOUT_SECONDS,
+            timeout=TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds,
         ).stdout
     except subprocess.CalledProcessError as error:
         raise SystemctlError(f"{what}: {error.stderr.strip()}") from error

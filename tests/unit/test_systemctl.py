@@ -3,7 +3,12 @@ from pathlib import Path
 import pytest
 
 from gpuwarden.systemd import command
-from gpuwarden.systemd.command import SystemctlError, reload_manager, unit_properties, unit_property
+from gpuwarden.systemd.command import (
+    SystemctlError,
+    reload_manager,
+    unit_property,
+    units_properties,
+)
 
 
 @pytest.fixture
@@ -22,14 +27,6 @@ def test_a_property_is_what_systemctl_prints(systemctl: Path) -> None:
     assert unit_property("a.socket", "Listen") == "show --property=Listen --value a.socket\n"
 
 
-def test_properties_of_several_units_come_in_the_units_order(systemctl: Path) -> None:
-    program(systemctl, r"printf 'A=1\nB=\n\nB=x=y\nA=2 3\n'")
-    found = unit_properties(["a.slice", "b.slice"], ["A", "B"])
-    assert found == [{"A": "1", "B": ""}, {"A": "2 3", "B": "x=y"}]
-    with pytest.raises(SystemctlError, match="3 units told of 2"):
-        unit_properties(["a", "b", "c"], ["A"])
-
-
 def test_a_refusal_is_told_in_systemctls_words(systemctl: Path) -> None:
     program(systemctl, "echo Access denied >&2; exit 1")
     with pytest.raises(SystemctlError, match="daemon-reload: Access denied"):
@@ -41,3 +38,19 @@ def test_a_silent_systemctl_is_given_up(systemctl: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(command, "TIMEOUT_SECONDS", 0.2)
     with pytest.raises(SystemctlError, match="timed out"):
         reload_manager()
+
+
+def test_properties_of_several_units_come_in_the_order_asked(systemctl: Path) -> None:
+    program(systemctl, r"printf 'LoadState=loaded\nEnvironment=A=1 B=2\n\nLoadState=not-found\n'")
+    assert units_properties(["a.service", "b.service"], ["LoadState", "Environment"], 5) == [
+        {"LoadState": "loaded", "Environment": "A=1 B=2"},
+        {"LoadState": "not-found"},
+    ]
+    with pytest.raises(SystemctlError, match="2 answers about 1 units"):
+        units_properties(["a.service"], ["LoadState"], 5)
+
+
+def test_properties_are_waited_for_no_longer_than_was_said(systemctl: Path) -> None:
+    program(systemctl, "exec sleep 1000")
+    with pytest.raises(SystemctlError, match="timed out"):
+        units_properties(["a.service"], ["LoadState"], 0.2)
