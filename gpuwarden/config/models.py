@@ -21,6 +21,7 @@ from gpuwarden.config.kinds import (
 )
 from gpuwarden.config.settings import Section, setting
 from gpuwarden.config.thermal import ThermalSettings
+from gpuwarden.config.tuning import TuningSettings
 
 
 def _model_follows_engine(data: dict[str, Any]) -> str:
@@ -228,4 +229,5 @@ class Configuration(Section):
     gateway: GatewaySettings = GatewaySettings()
     placement: PlacementSettings = PlacementSettings()
     thermal: ThermalSettings = ThermalSettings()
+    tuning: TuningSettings = TuningSettings()
     log: LogSettings = LogSettings()

@@ -1,13 +1,15 @@
 """Settings that must fit each other, whatever files they come from."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import pairwise
 
 from gpuwarden.config.formats import format_size
 from gpuwarden.config.models import Configuration
 from gpuwarden.config.positions import KeyPath
 from gpuwarden.config.problems import quoted
+from gpuwarden.config.tuning import TuningSettings
 from gpuwarden.config.urls import FRONT_DOOR_REFUSAL, Door, leads_to
 
 THRESHOLDS = ("safe_celsius", "alert_celsius", "critical_celsius")  # in this order, each the lower
@@ -86,6 +88,26 @@ def cards_are(cards: Mapping[int, str]) -> Rule:
                     (("thermal", "cards", uuid),),
                     f"no such card: {uuid}",
                     f"this node has: {here or 'no card'}",
+                )
+
+    return conflicts
+
+
+def profiles_are_known(known: Collection[str]) -> Rule:
+    """The rule that the host's tuner knows the profiles; the defaults, only where it is to tune."""
+
+    def conflicts(configuration: Configuration) -> Iterator[Conflict]:
+        tuning, defaults = configuration.tuning, TuningSettings()
+        for key in ("day_profile", "night_profile"):
+            profile = getattr(tuning, key)
+            is_wanted = tuning.enabled or profile != getattr(defaults, key)
+            if is_wanted and profile not in known:
+                close = get_close_matches(profile, sorted(known), n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                yield Conflict(
+                    (("tuning", key),),
+                    f"{quoted(profile)}, which is no profile that tuned knows{hint}",
+                    "one that `tuned-adm list` names",
                 )
 
     return conflicts

@@ -5,10 +5,17 @@ from collections.abc import Iterable
 
 from gpuwarden import names
 from gpuwarden.config import Configuration
-from gpuwarden.config.rules import Conflict, Rule, cards_are, front_door_is_at
+from gpuwarden.config.rules import (
+    Conflict,
+    Rule,
+    cards_are,
+    front_door_is_at,
+    profiles_are_known,
+)
 from gpuwarden.config.urls import Door
 from gpuwarden.control.snapshot import SnapshotError, boot_id, read_snapshot
 from gpuwarden.control.states import PlanData
+from gpuwarden.profiles import known_profiles, tuned_is_installed
 from gpuwarden.systemd.command import SystemctlError, unit_property
 
 _LISTENS = re.compile(r"^\[?(?P<host>[^\s\]]+?)\]?:(?P<port>\d+) \(Stream\)$", re.MULTILINE)
@@ -16,7 +23,7 @@ _LISTENS = re.compile(r"^\[?(?P<host>[^\s\]]+?)\]?:(?P<port>\d+) \(Stream\)$", r
 
 def node_rules() -> tuple[Rule, ...]:
     """Rules of this node's cards and addresses; what isn't known forbids nothing."""
-    return (_cards_are_here, _hooks_spare_the_front_door)
+    return (_cards_are_here, _hooks_spare_the_front_door, _tuned_knows_the_profiles)
 
 
 def front_door() -> list[Door]:
@@ -45,3 +52,9 @@ def _hooks_spare_the_front_door(configuration: Configuration) -> Iterable[Confli
         return front_door_is_at(front_door())(configuration)
     except SystemctlError:
         return ()  # no systemd to ask: the shipped address is refused in any case
+
+
+def _tuned_knows_the_profiles(configuration: Configuration) -> Iterable[Conflict]:
+    if not tuned_is_installed():
+        return ()  # it is suggested, not needed; whoever installs it is told then
+    return profiles_are_known(known_profiles())(configuration)

@@ -34,6 +34,7 @@ async def reload(
     replan: Callable[[], Awaitable[None]],
     cards: Callable[[], Iterable[int]],
     reload_card: Callable[[int], Awaitable[None]],
+    retune: Callable[[], Awaitable[None]],
 ) -> ReloadAnswer:
     """Take changed files into use: validate, then ask each component.
 
@@ -41,6 +42,7 @@ async def reload(
     :param cards: the cards that are there, asked for after that.
     :param reload_card: has a card's thermal guard take it; raises ControlError with the reason why
         it keeps the old.
+    :param retune: has the host tuned or left alone; raises JobError.
     """
     try:
         configuration = await asyncio.to_thread(load_configuration, rules=node_rules())
@@ -56,6 +58,7 @@ async def reload(
     outcomes["placement"] = await _outcome(replan())
     # All at once: one that doesn't answer costs its time once.
     asked = {"gateway": _gateway()} | {f"thermal@{card}": reload_card(card) for card in cards()}
+    asked["tuning"] = retune()
     answers = await asyncio.gather(*(_outcome(work) for work in asked.values()))
     outcomes |= dict(zip(asked, answers, strict=True))
     return ReloadAnswer(

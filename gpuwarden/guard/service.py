@@ -25,6 +25,7 @@ from gpuwarden.guard.reload import accept, refusal, reload
 from gpuwarden.guard.status import status_line
 from gpuwarden.guard.supervisor import Supervisor
 from gpuwarden.guard.thermal import ThermalGuards
+from gpuwarden.guard.tuning import HostTuning
 from gpuwarden.names import (
     ACCEPTED_CONFIGURATION_FILE,
     BUS_NAME,
@@ -82,6 +83,8 @@ class Service:
         self._systemd = Systemd(self._bus)
         self._supervisor = Supervisor(self._systemd, self._publish, former_state(), faults)
         self._thermal = ThermalGuards(self._supervisor)
+        self._tuning = HostTuning(self._bus, self._systemd, self._supervisor.wake)
+        self._supervisor.tuning = self._tuning.look
         self._publisher: Publisher | None = None
         self._stop = asyncio.Event()
 
@@ -105,6 +108,7 @@ class Service:
         control: list[ControlServer] = []
         try:
             await self._bus.connect()
+            await self._tuning.begin()
             await self._supervisor.begin()
             self._publisher = Publisher(self._bus, self, self._thermal)
             for listener in take_sockets().get("control", []):
@@ -112,6 +116,7 @@ class Service:
             await self._bus.own_name(BUS_NAME)
             self._notifier.ready()
             self._supervisor.open_up(digest(self._configuration))
+            self._supervisor.beside(self._tuning.apply(), "tune the host")
             while not self._stop.is_set():
                 await self._turn()
             self._notifier.stopping()
@@ -140,7 +145,10 @@ class Service:
 
     async def _reload(self, request: dict[str, Any]) -> dict[str, Any]:
         answer = await reload(
-            self._supervisor.replan, self._supervisor.present_cards, self._thermal.reload
+            self._supervisor.replan,
+            self._supervisor.present_cards,
+            self._thermal.reload,
+            self._tuning.apply,
         )
         self._supervisor.faults = _former_in_use(*answer.problems[:1])
         self._supervisor.wake()

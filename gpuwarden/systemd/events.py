@@ -47,6 +47,11 @@ class Event(Enum):
     CHANGE_GRANTED = ("change-granted", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1e")
     CHANGE_DENIED = ("change-denied", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1f")
     GATEWAY_HEAT = ("gateway-heat", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e20")
+    TUNING_PROFILE = ("tuning-profile", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e40")
+    TUNING_DIFFERS = ("tuning-differs", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e41")
+    TUNING_RESTORED = ("tuning-restored", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e42")
+    TUNING_LEFT_OUT = ("tuning-left-out", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e43")
+    TUNING_FAILED = ("tuning-failed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e44")
 
     def __init__(self, label: str, message_id: str) -> None:
         self.label = label

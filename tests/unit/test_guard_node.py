@@ -11,6 +11,7 @@ from gpuwarden.config import ConfigurationError, load_configuration
 from gpuwarden.config.urls import Door
 from gpuwarden.control.snapshot import SnapshotWriter
 from gpuwarden.control.states import PlanData
+from gpuwarden.guard import node
 from gpuwarden.guard.node import front_door, node_rules
 from tests.machines import card
 
@@ -87,6 +88,17 @@ def test_a_systemd_that_does_not_answer_forbids_nothing(file: Path) -> None:
     assert front_door() == []
     (file.parent / "systemctl").write_text("#!/bin/sh\nexit 1\n")
     assert check(file, "[[thermal.hooks]]\non = ['alert']\npost = 'http://localhost:7900/'\n") == ""
+
+
+def test_a_profile_is_looked_for_where_tuned_is_installed(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "[tuning]\nenabled = true\nday_profile = 'nonesuch'\n"
+    monkeypatch.setattr(node, "tuned_is_installed", lambda: False)
+    assert check(file, text) == ""
+    monkeypatch.setattr(node, "tuned_is_installed", lambda: True)
+    monkeypatch.setattr(node, "known_profiles", lambda: {"balanced", "gpuwarden-night"})
+    assert f'{file}:3: tuning.day_profile: found "nonesuch"' in check(file, text)
 
 
 def test_config_check_knows_this_nodes_cards(

@@ -85,6 +85,11 @@ def test_the_defaults_of_the_contract() -> None:
             "cards": {},
             "hooks": (),
         },
+        "tuning": {
+            "enabled": False,
+            "day_profile": "gpuwarden-day",
+            "night_profile": "gpuwarden-night",
+        },
         "log": {"level": "info"},
     }
 
