@@ -11,7 +11,12 @@ from gpuwarden.bus.bus import Bus
 from gpuwarden.bus.signals import Signal
 from gpuwarden.config import accepted_configuration
 from gpuwarden.config.tuning import TuningSettings
-from gpuwarden.control.snapshot import SnapshotError, boot_id, read_snapshot
+from gpuwarden.control.snapshot import (
+    SnapshotError,
+    boot_id,
+    boottime_nanoseconds,
+    read_snapshot,
+)
 from gpuwarden.control.states import TuningData
 from gpuwarden.systemd.units import JobError, Systemd
 
@@ -42,8 +47,8 @@ class HostTuning:
         self._systemd = systemd
         self._changed = changed
         self._settings = settings
-        self._sequence = (0, 0)
-        self._told: str | None = None
+        self._told = ""
+        self._told_nanoseconds = 0
 
     async def begin(self) -> None:
         """Listen to tuned, whether it runs or not. Raises BusError."""
@@ -80,13 +85,11 @@ class HostTuning:
             return None  # not tuned yet
         if snapshot.boot_id != boot_id():
             return None
-        sequence = (snapshot.pid, snapshot.unix_microseconds)
-        if sequence != self._sequence:
-            self._sequence, self._told = sequence, None
         data = snapshot.data
         if data.untuned:
             return data
-        profile = data.profile if self._told is None else self._told
+        is_newer = self._told_nanoseconds > snapshot.boottime_nanoseconds
+        profile = self._told if is_newer else data.profile
         # A tuned that has ended has taken everything back.
         in_force = profile if self._bus.owner(names.TUNED_BUS_NAME) else ""
         return data.model_copy(update={"profile": in_force})
@@ -108,5 +111,5 @@ class HostTuning:
         """profile_changed: the profiles, whether it worked, and why not."""
         profiles, worked, _ = signal.body
         if worked:
-            self._told = str(profiles)
+            self._told, self._told_nanoseconds = str(profiles), boottime_nanoseconds()
             self._changed()

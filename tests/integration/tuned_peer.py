@@ -56,6 +56,8 @@ class Host:
     day: str = "*-*-* 07:00:00"
     night: str = "*-*-* 19:00:00"
     firing: set[str] = field(default_factory=set)
+    tuning_unit_is_up: bool = False
+    job_results: dict[str, str] = field(default_factory=dict)
     told: list[str] = field(default_factory=list)
 
     def put_to_day(self) -> None:
@@ -118,7 +120,7 @@ class Peers:
             return False
         if message.member in ("Subscribe", "ResetFailedUnit"):
             return Message.new_method_return(message)
-        if message.member in ("StartUnit", "StopUnit"):
+        if message.member in ("StartUnit", "StopUnit", "ReloadOrRestartUnit"):
             return self._job(message)
         if message.member == "Get":
             state = "stopping" if self._host.going_down else "running"
@@ -137,7 +139,7 @@ class Peers:
         return Message.new_method_return(message, "o", [job])
 
     async def _do_job(self, member: str, unit: str, job: str) -> None:
-        result = "done"
+        result = self._host.job_results.get(unit, "done")
         if unit == names.TUNED_UNIT and member == "StartUnit":
             if self._host.starts:
                 await self.start_tuned()
@@ -158,6 +160,9 @@ class Peers:
                 "ActiveState": Variant("s", "active" if host.runs else "inactive"),
                 "Conflicts": Variant("as", ["shutdown.target", RIVAL]),
             }
+        if path == unit_path(names.TUNING_UNIT):
+            state = "active" if host.tuning_unit_is_up else "inactive"
+            return {"ActiveState": Variant("s", state)}
         if path == unit_path(RIVAL):
             return {"ActiveState": Variant("s", "active" if host.rival_is_active else "inactive")}
         for time_of_day in ("day", "night"):
