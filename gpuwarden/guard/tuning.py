@@ -47,6 +47,7 @@ class HostTuning:
         self._systemd = systemd
         self._changed = changed
         self._settings = settings
+        self._is_wanted = False
         self._told = ""
         self._told_nanoseconds = 0
 
@@ -66,7 +67,8 @@ class HostTuning:
         :raises JobError: it could not be done; the text says why.
         :raises BusError: systemd can't be asked.
         """
-        if self._settings().enabled:
+        self._is_wanted = self._settings().enabled
+        if self._is_wanted:
             await self._job(self._systemd.reload(names.TUNING_UNIT, JOB_SECONDS))
             return
         unit = (await self._systemd.properties(names.TUNING_UNIT)).unit
@@ -76,8 +78,8 @@ class HostTuning:
             await self._job(self._systemd.start(names.tuning_unit("off"), JOB_SECONDS))
 
     def look(self) -> TuningData | None:
-        """How the host is tuned; None where it isn't to be."""
-        if not self._settings().enabled:
+        """How the host is tuned, by now; None where it isn't to be."""
+        if not self._is_wanted:
             return None
         try:
             snapshot = read_snapshot(names.TUNING_STATE_FILE, TuningData)

@@ -58,6 +58,8 @@ async def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         made.tuned = Tuned(other)
         made.tuning = HostTuning(connection, systemd, made.wake, lambda: made.settings)
         await made.tuning.begin()
+        await made.tuning.apply()
+        host.told.clear()
         yield made
 
 
@@ -75,6 +77,7 @@ async def test_what_the_units_published_is_known_without_asking(guard: Guard) ->
 async def test_a_host_that_is_not_to_be_tuned_has_no_profile(guard: Guard) -> None:
     publish(DAY)
     guard.settings = TuningSettings()
+    await guard.tuning.apply()
     assert guard.tuning.look() is None
 
 
