@@ -116,7 +116,7 @@ class Service:
             await self._bus.own_name(BUS_NAME)
             self._notifier.ready()
             self._supervisor.open_up(digest(self._configuration))
-            self._supervisor.beside(self._tuning.apply(), "tune the host")
+            self._supervisor.beside(self._tuning.start(), "tune the host")
             while not self._stop.is_set():
                 await self._turn()
             self._notifier.stopping()
@@ -148,7 +148,7 @@ class Service:
             self._supervisor.replan,
             self._supervisor.present_cards,
             self._thermal.reload,
-            self._tuning.apply,
+            self._tuning.reload,
         )
         self._supervisor.faults = _former_in_use(*answer.problems[:1])
         self._supervisor.wake()

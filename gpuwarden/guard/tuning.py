@@ -61,15 +61,22 @@ class HostTuning:
             self._hear,
         )
 
-    async def apply(self) -> None:
-        """Have the host as the configuration wants it now; returns when it is.
+    async def start(self) -> None:
+        """Have the host as the configuration wants it; one that is tuned already stays as it is.
 
         :raises JobError: it could not be done; the text says why.
         :raises BusError: systemd can't be asked.
         """
+        await self._apply(self._systemd.start)
+
+    async def reload(self) -> None:
+        """Have it as the configuration and the hour want it now. Raises JobError or BusError."""
+        await self._apply(self._systemd.reload)
+
+    async def _apply(self, tune: Callable[[str, float], Awaitable[None]]) -> None:
         self._is_wanted = self._settings().enabled
         if self._is_wanted:
-            await self._job(self._systemd.reload(names.TUNING_UNIT, JOB_SECONDS))
+            await self._job(tune(names.TUNING_UNIT, JOB_SECONDS))
             return
         unit = (await self._systemd.properties(names.TUNING_UNIT)).unit
         if unit.get("ActiveState") in UP:
