@@ -4,7 +4,7 @@ What comes of it is read from what those units publish, and heard from tuned its
 else switches its profile.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 
 from gpuwarden import names
 from gpuwarden.bus.bus import Bus
@@ -18,6 +18,7 @@ from gpuwarden.control.snapshot import (
     read_snapshot,
 )
 from gpuwarden.control.states import TuningData
+from gpuwarden.profiles import known_profiles
 from gpuwarden.systemd.units import JobError, Systemd
 
 JOB_SECONDS = 240.0  # TimeoutStartSec= of the units
@@ -42,11 +43,13 @@ class HostTuning:
         systemd: Systemd,
         changed: Callable[[], None],
         settings: Callable[[], TuningSettings] = accepted_tuning,
+        profiles: Callable[[], Collection[str]] = known_profiles,
     ) -> None:
         self._bus = bus
         self._systemd = systemd
         self._changed = changed
         self._settings = settings
+        self._profiles = profiles
         self._is_wanted = False
         self._told = ""
         self._told_nanoseconds = 0
@@ -62,12 +65,12 @@ class HostTuning:
         )
 
     async def start(self) -> None:
-        """Have the host as the configuration wants it; one that is tuned already stays as it is.
+        """Have the host as the configuration wants it; one that is tuned so already stays as it is.
 
         :raises JobError: it could not be done; the text says why.
         :raises BusError: systemd can't be asked.
         """
-        await self._apply(self._systemd.start)
+        await self._apply(self._systemd.start if self._is_good() else self._systemd.reload)
 
     async def reload(self) -> None:
         """Have it as the configuration and the hour want it now. Raises JobError or BusError."""
@@ -86,8 +89,9 @@ class HostTuning:
 
     def look(self) -> TuningData | None:
         """How the host is tuned, by now; None where it isn't to be."""
-        if not self._is_wanted:
-            return None
+        return self._published() if self._is_wanted else None
+
+    def _published(self) -> TuningData | None:
         try:
             snapshot = read_snapshot(names.TUNING_STATE_FILE, TuningData)
         except SnapshotError:
@@ -102,6 +106,13 @@ class HostTuning:
         # A tuned that has ended has taken everything back.
         in_force = profile if self._bus.owner(names.TUNED_BUS_NAME) else ""
         return data.model_copy(update={"profile": in_force})
+
+    def _is_good(self) -> bool:
+        """Whether one of the configured profiles is in force, and the other could be."""
+        settings, now = self._settings(), self._published()
+        wanted = {settings.day_profile, settings.night_profile}
+        is_set = now is not None and now.profile in wanted and not now.fault
+        return is_set and wanted <= set(self._profiles())
 
     async def _job(self, work: Awaitable[None]) -> None:
         try:

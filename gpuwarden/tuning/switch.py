@@ -74,9 +74,10 @@ class Switch:
         :raises TunedError: tuned does not do it; what was in force is in force again.
         :raises RecordError: what the host has now could not be kept, so nothing is changed.
         """
-        key = f"{time_of_day}_profile"
-        target = str(getattr(settings, key))
-        self._require_known(target, key)
+        profiles = {"day": settings.day_profile, "night": settings.night_profile}
+        for when, profile in profiles.items():
+            self._require_known(profile, f"{when}_profile")
+        target = profiles[time_of_day]
         known = read_record(self._places.record_file)
         was_running = await host.is_running(self._systemd)
         if not was_running:

@@ -56,7 +56,9 @@ async def guard(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
         systemd = Systemd(connection)
         await systemd.subscribe(lambda: None)
         made.tuned = Tuned(other)
-        made.tuning = HostTuning(connection, systemd, made.wake, lambda: made.settings)
+        made.tuning = HostTuning(
+            connection, systemd, made.wake, lambda: made.settings, lambda: host.profiles
+        )
         await made.tuning.begin()
         await made.tuning.start()
         host.told.clear()
@@ -106,9 +108,21 @@ async def test_tuning_is_begun_and_ended_by_its_unit(guard: Guard) -> None:
 
 
 async def test_a_guard_that_comes_back_leaves_a_tuned_host_as_it_is(guard: Guard) -> None:
+    publish(DAY)
     await guard.tuning.start()
     # systemd does nothing at a start of what is up: a profile that was set by hand stays.
     assert guard.host.told == [f"StartUnit {names.TUNING_UNIT}"]
+
+
+@pytest.mark.parametrize("profile", ["site-day", "nonesuch"])
+async def test_a_guard_that_comes_back_with_other_profiles_has_them_set_or_refused(
+    guard: Guard, profile: str
+) -> None:
+    publish(DAY)
+    guard.host.profiles.add("site-day")
+    guard.settings = TuningSettings(enabled=True, day_profile=profile)
+    await guard.tuning.start()
+    assert guard.host.told == [f"ReloadOrRestartUnit {names.TUNING_UNIT}"]
 
 
 async def test_where_nothing_was_tuned_nothing_is_begun(guard: Guard) -> None:

@@ -221,9 +221,10 @@ async def test_a_tuned_without_its_bus_service_is_ended_again(node: Node) -> Non
     assert read_record(node.record_file) is None
 
 
-async def test_a_profile_that_tuned_does_not_know_changes_nothing(node: Node) -> None:
+@pytest.mark.parametrize("wish", [Wish.DAY, Wish.NIGHT])
+async def test_a_profile_that_tuned_does_not_know_changes_nothing(node: Node, wish: Wish) -> None:
     settings = TuningSettings(enabled=True, day_profile="nonesuch")
-    assert await node.run(Wish.DAY, settings) == 1
+    assert await node.run(wish, settings) == 1
     assert node.state().fault == (
         'tuning.day_profile is "nonesuch", which is no profile that tuned knows '
         "(`tuned-adm list` names them)"
