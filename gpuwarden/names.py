@@ -14,9 +14,17 @@ GATEWAY_UNIT = "medgemma-gateway.service"
 GATEWAY_SOCKET_UNIT = "medgemma-gateway.socket"
 DISPATCH_SOCKET_UNIT = "medgemma-dispatch.socket"
 THERMAL_TARGET = "medgemma-thermal.target"
+TUNING_UNIT = "medgemma-tuning.service"
 SERVICE_SLICE = "medgemma.slice"
 WORKERS_SLICE = "medgemma-workers.slice"
 CONTROL_SLICE = "medgemma-control.slice"
+
+# The distribution's tuner.
+TUNED_UNIT = "tuned.service"
+TUNED_BUS_NAME = "com.redhat.tuned"
+TUNED_OBJECT = "/Tuned"
+TUNED_INTERFACE = "com.redhat.tuned.control"
+TUNED_PROFILE_CHANGED = "profile_changed"
 
 CONFIG_FILE = Path("/etc/gpuwarden/gpuwarden.toml")
 CONFIG_DIRECTORY = Path("/etc/gpuwarden/conf.d")
@@ -34,6 +42,8 @@ GUARD_CONTROL_SOCKET = RUN_DIRECTORY / "guard.sock"
 GATEWAY_CONTROL_SOCKET = RUN_DIRECTORY / "gateway.sock"
 THERMAL_ORIGINALS_DIRECTORY = STATE_DIRECTORY / "thermal"
 CARDS_FILE = STATE_DIRECTORY / "cards.json"
+TUNING_STATE_FILE = RUN_DIRECTORY / "tuning" / "state.json"
+TUNING_RECORD_FILE = STATE_DIRECTORY / "tuning" / "former.json"
 
 
 def worker_unit(number: int) -> str:
@@ -57,6 +67,16 @@ def gpu_slice(gpu_index: int, variant: str = "") -> str:
     :param variant: a letter where workers of a former plan still run in the one without.
     """
     return f"medgemma-workers-gpu{gpu_index}{variant}.slice"
+
+
+def tuning_unit(wish: str) -> str:
+    """The unit that has the host tuned to ``wish``: day, night, now or off."""
+    return f"medgemma-tuning@{wish}.service"
+
+
+def tuning_timer(time_of_day: str) -> str:
+    """The timer at which ``time_of_day`` begins: day or night."""
+    return f"medgemma-tuning-{time_of_day}.timer"
 
 
 def thermal_snapshot_file(gpu_index: int) -> Path:

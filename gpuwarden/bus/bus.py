@@ -193,6 +193,10 @@ class Bus:
         """Hear no more. Raises BusError if the bus could not be told."""
         await self._router.remove(subscription)
 
+    def owner(self, name: str) -> str:
+        """Who owns the name of a peer whose signals we hear; empty where nobody does."""
+        return self._router.owner(name)
+
     def emit(self, path: str, interface: str, signal: SignalEntry, *values: object) -> None:
         """Send a signal to whoever the bus policy lets hear it; dropped without a connection."""
         if self._connection is not None:

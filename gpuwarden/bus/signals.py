@@ -91,6 +91,10 @@ class SignalRouter:
         self._subscriptions.remove(subscription)
         await self._call_daemon("RemoveMatch", "s", [subscription.rule()])
 
+    def owner(self, name: str) -> str:
+        """Who owns ``name`` now, as far as something of it is listened for; empty: nobody."""
+        return self._owners.get(name) or ""
+
     async def restore(self) -> None:
         """Tell a new bus everything that is listened for. Raises BusError."""
         self._owners.clear()

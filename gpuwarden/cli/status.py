@@ -10,7 +10,7 @@ from gpuwarden.cli.options import add_json
 from gpuwarden.cli.output import coloured, fitted, table, unix_now, warn
 from gpuwarden.cli.service import Known, get_status_or_last
 from gpuwarden.cli.workers import worker_lines
-from gpuwarden.control.states import GatewayData
+from gpuwarden.control.states import GatewayData, TuningData
 from gpuwarden.text import one_line
 from gpuwarden.values import ServiceState
 
@@ -51,12 +51,24 @@ def screen(known: Known, now_unix_seconds: float) -> list[str]:
     lines += ["", coloured("Cards", "strong"), *gpu_lines(data.gpus, now_unix_seconds)]
     now, so_far = _request_lines(data.gateway)
     lines += ["", f"{coloured('Requests', 'strong')}: {now}", f"  {so_far}"]
+    if data.tuning is not None:
+        lines += ["", fitted(f"{coloured('Host', 'strong')}: {_host(data.tuning)}")]
     helpful = advice(data, live=known.is_live)
     if helpful:
         rows = [(command, f"# {what}") for command, what in helpful]
         lines += ["", coloured("What would help", "strong")]
         lines += [fitted(line) for line in table(("", ""), rows)[1:]]
     return lines
+
+
+def _host(tuning: TuningData) -> str:
+    if tuning.untuned:
+        return f"not tuned: {one_line(tuning.untuned)}"
+    profile = one_line(tuning.profile) or "no profile"
+    by = f" ({tuning.time_of_day})" if tuning.time_of_day else ""
+    state = ", verified" if tuning.verified else ""
+    note = tuning.fault or tuning.note
+    return f"{profile} in force{by}{state}" + (f"; {one_line(note)}" if note else "")
 
 
 def _request_lines(gateway: GatewayData | None) -> tuple[str, str]:

@@ -1,13 +1,15 @@
 """Settings that must fit each other, whatever files they come from."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from itertools import pairwise
 
 from gpuwarden.config.formats import format_size
 from gpuwarden.config.models import Configuration
 from gpuwarden.config.positions import KeyPath
 from gpuwarden.config.problems import quoted
+from gpuwarden.config.tuning import TuningSettings
 from gpuwarden.config.urls import FRONT_DOOR_REFUSAL, Door, leads_to
 from gpuwarden.cpulist import format_cpu_list, parse_cpu_list
 
@@ -118,6 +120,26 @@ def housekeeping_is_among(present: frozenset[int], online: frozenset[int]) -> Ru
                 f'"{text}", which is every CPU of this node, so that none is left for workers',
                 f"some of {here}, or empty",
             )
+
+    return conflicts
+
+
+def profiles_are_known(known: Collection[str]) -> Rule:
+    """The rule that the host's tuner knows the profiles; the defaults, only where it is to tune."""
+
+    def conflicts(configuration: Configuration) -> Iterator[Conflict]:
+        tuning, defaults = configuration.tuning, TuningSettings()
+        for key in ("day_profile", "night_profile"):
+            profile = getattr(tuning, key)
+            is_wanted = tuning.enabled or profile != getattr(defaults, key)
+            if is_wanted and profile not in known:
+                close = get_close_matches(profile, sorted(known), n=1)
+                hint = f"; did you mean {close[0]}?" if close else ""
+                yield Conflict(
+                    (("tuning", key),),
+                    f"{quoted(profile)}, which is no profile that tuned knows{hint}",
+                    "one that `tuned-adm list` names",
+                )
 
     return conflicts
 

@@ -178,6 +178,24 @@ class PortHolder(State):
     unit: str
 
 
+class TuningData(State):
+    """What the host is tuned to, as tuned said when it was last asked.
+
+    ``time_of_day`` and ``profile`` are empty where we tune nothing; ``former`` is the profile that
+    comes back then (empty: none). ``verified`` is None where it was not looked at. ``untuned`` says
+    why the host is not tuned although it is to be, where nothing is wrong with that (no tuned);
+    ``fault``, where something is; ``note``, what else is to be known.
+    """
+
+    time_of_day: Literal["", "day", "night"] = ""
+    profile: str = ""
+    former: str = ""
+    verified: bool | None = None
+    untuned: str = ""
+    fault: str = ""
+    note: str = ""
+
+
 class WorkerStatus(State):
     """One worker as the guard knows it (the Worker properties of the bus).
 
@@ -225,3 +243,4 @@ class GuardData(State):
     workers: list[WorkerStatus]
     gpus: list[ThermalData]
     gateway: GatewayData | None
+    tuning: TuningData | None = None

@@ -11,10 +11,12 @@ from gpuwarden.config.rules import (
     cards_are,
     front_door_is_at,
     housekeeping_is_among,
+    profiles_are_known,
 )
 from gpuwarden.config.urls import Door
 from gpuwarden.control.snapshot import SnapshotError, boot_id, read_snapshot
 from gpuwarden.control.states import PlanData
+from gpuwarden.profiles import known_profiles, tuned_is_installed
 from gpuwarden.systemd.command import SystemctlError, unit_property
 from gpuwarden.topology.sysfs import SYSFS, read_online_cpus, read_present_cpus
 
@@ -22,8 +24,13 @@ _LISTENS = re.compile(r"^\[?(?P<host>[^\s\]]+?)\]?:(?P<port>\d+) \(Stream\)$", r
 
 
 def node_rules() -> tuple[Rule, ...]:
-    """Rules of this node's cards, CPUs and addresses; what isn't known forbids nothing."""
-    return (_cards_are_here, _housekeeping_is_here, _hooks_spare_the_front_door)
+    """Rules of this node's cards, CPUs, addresses and tuner; what isn't known forbids nothing."""
+    return (
+        _cards_are_here,
+        _housekeeping_is_here,
+        _hooks_spare_the_front_door,
+        _tuned_knows_the_profiles,
+    )
 
 
 def front_door() -> list[Door]:
@@ -61,3 +68,9 @@ def _hooks_spare_the_front_door(configuration: Configuration) -> Iterable[Confli
         return front_door_is_at(front_door())(configuration)
     except SystemctlError:
         return ()  # no systemd to ask: the shipped address is refused in any case
+
+
+def _tuned_knows_the_profiles(configuration: Configuration) -> Iterable[Conflict]:
+    if not tuned_is_installed():
+        return ()  # it is suggested, not needed; whoever installs it is told then
+    return profiles_are_known(known_profiles())(configuration)

@@ -33,6 +33,7 @@ async def reload(
     replan: Callable[[str], Awaitable[None]],
     cards: Callable[[], Iterable[int]],
     reload_card: Callable[[int], Awaitable[None]],
+    retune: Callable[[], Awaitable[None]],
     outdated: Callable[[], list[int]] = list,
 ) -> ReloadAnswer:
     """Take changed files into use: validate, then ask each component.
@@ -42,6 +43,7 @@ async def reload(
     :param cards: the cards that are there, asked for after that.
     :param reload_card: has a card's thermal guard take it; raises ControlError with the reason why
         it keeps the old.
+    :param retune: has the host tuned or left alone; raises JobError.
     :param outdated: the workers that need a restart after that.
     """
     try:
@@ -58,6 +60,7 @@ async def reload(
     outcomes["placement"] = await _outcome(replan(digest(configuration)))
     # All at once: one that doesn't answer costs its time once.
     asked = {"gateway": _gateway()} | {f"thermal@{card}": reload_card(card) for card in cards()}
+    asked["tuning"] = retune()
     answers = await asyncio.gather(*(_outcome(work) for work in asked.values()))
     outcomes |= dict(zip(asked, answers, strict=True))
     return ReloadAnswer(

@@ -26,6 +26,7 @@ from gpuwarden.guard.reload import accept, refusal, reload
 from gpuwarden.guard.status import status_line
 from gpuwarden.guard.supervisor import Supervisor
 from gpuwarden.guard.thermal import ThermalGuards
+from gpuwarden.guard.tuning import HostTuning
 from gpuwarden.names import (
     ACCEPTED_CONFIGURATION_FILE,
     BUS_NAME,
@@ -101,6 +102,8 @@ class Service:
         self._systemd = Systemd(self._bus)
         self._supervisor = Supervisor(self._systemd, self._publish, former_state(), faults)
         self._thermal = ThermalGuards(self._supervisor)
+        self._tuning = HostTuning(self._bus, self._systemd, self._supervisor.wake)
+        self._supervisor.tuning = self._tuning.look
         self._publisher: Publisher | None = None
         self._stop = asyncio.Event()
 
@@ -124,6 +127,7 @@ class Service:
         control: list[ControlServer] = []
         try:
             await self._bus.connect()
+            await self._tuning.begin()
             await self._supervisor.begin()
             self._publisher = Publisher(self._bus, self, self._thermal)
             for listener in take_sockets().get("control", []):
@@ -131,6 +135,7 @@ class Service:
             await self._bus.own_name(BUS_NAME)
             self._notifier.ready()
             self._supervisor.open_up(digest(self._configuration))
+            self._supervisor.beside(self._tuning.start(), "tune the host")
             while not self._stop.is_set():
                 await self._turn()
             self._notifier.stopping()
@@ -162,6 +167,7 @@ class Service:
             self._supervisor.replan,
             self._supervisor.present_cards,
             self._thermal.reload,
+            self._tuning.reload,
             self._supervisor.outdated_workers,
         )
         self._supervisor.faults = _former_in_use(*answer.problems[:1])

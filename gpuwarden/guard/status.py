@@ -11,6 +11,7 @@ from gpuwarden.control.states import (
     PlanData,
     PlannedWorker,
     ThermalData,
+    TuningData,
     WorkerStatus,
 )
 from gpuwarden.guard.lifecycle import UnitFacts, is_outdated, last_error, worker_state
@@ -46,6 +47,7 @@ class Seen:
     priorities: Mapping[int, str] = field(default_factory=dict)
     thermal: Mapping[int, ThermalData] = field(default_factory=dict)
     gateway: GatewayData | None = None
+    tuning: TuningData | None = None
     was_ready: frozenset[int] = frozenset()
     unwanted: frozenset[int] = frozenset()
     held: Mapping[int, Held] = field(default_factory=dict)
@@ -67,10 +69,11 @@ def summarise(seen: Seen) -> GuardData:
         reasons=reasons,
         workers_ready=sum(worker.state in SERVING for worker in workers),
         workers_total=len(workers),
-        profile="",
+        profile=seen.tuning.profile if seen.tuning else "",
         workers=workers,
         gpus=gpus,
         gateway=seen.gateway,
+        tuning=seen.tuning,
     )
 
 
@@ -169,6 +172,8 @@ def _reasons(seen: Seen, workers: Iterable[WorkerStatus], gpus: Iterable[Thermal
             reasons.append(f"GPU {gpu.index} is {gpu.state}{told}")
     if seen.gateway is None:
         reasons.append("the gateway says nothing (systemctl status medgemma-gateway)")
+    if seen.tuning is not None and seen.tuning.fault:
+        reasons.append(f"the host is not tuned: {seen.tuning.fault}")
     return reasons
 
 

@@ -6,12 +6,13 @@ One turn a second, or at once when systemd reports a change: read, decide, act, 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AbstractContextManager
+from typing import Any
 
 from gpuwarden import __version__
 from gpuwarden.bus.errors import BusError
-from gpuwarden.control.states import GuardData, PlanData
+from gpuwarden.control.states import GuardData, PlanData, TuningData
 from gpuwarden.guard.facts import unit_facts
 from gpuwarden.guard.holds import Holds
 from gpuwarden.guard.hook_starter import HookStarter
@@ -48,6 +49,7 @@ class Supervisor:
     """Follows and drives the units of this node.
 
     :ivar current: the state as last put together; None before the first look.
+    :ivar tuning: says how the host is tuned.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Supervisor:
         self.publish = publish
         self.faults = faults
         self.current: GuardData | None = None
+        self.tuning: Callable[[], TuningData | None] = lambda: None
         self._holds = Holds(former)
         self._wake = asyncio.Event()
         self._jobs = Jobs(self._wake.set)
@@ -155,6 +158,10 @@ class Supervisor:
         """The cards that are there, by the plan."""
         return [card.index for card in self._plan.cards if card.present] if self._plan else []
 
+    def beside(self, work: Coroutine[Any, Any, None], what: str) -> None:
+        """Do something that the loop doesn't wait for; ``what`` as in "could not ..."."""
+        self._jobs.spawn(work, what)
+
     def wake(self) -> None:
         """Have the next turn begin now."""
         self._wake.set()
@@ -244,6 +251,7 @@ class Supervisor:
             priorities={n: inference_priority(facts.main_pid) for n, facts in units.items()},
             thermal=thermal,
             gateway=gateway_state(),
+            tuning=self.tuning(),
             was_ready=frozenset(self._workers.was_ready),
             unwanted=frozenset(n for n in numbers if not self._workers.intent(n).wanted),
             held=self._holds.all_held(),

@@ -49,6 +49,11 @@ class Event(Enum):
     GATEWAY_HEAT = ("gateway-heat", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e20")
     WORKER_OUTDATED = ("worker-outdated", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e30")
     PLAN_STALE = ("plan-stale", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e31")
+    TUNING_PROFILE = ("tuning-profile", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e40")
+    TUNING_DIFFERS = ("tuning-differs", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e41")
+    TUNING_RESTORED = ("tuning-restored", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e42")
+    TUNING_LEFT_OUT = ("tuning-left-out", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e43")
+    TUNING_FAILED = ("tuning-failed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e44")
 
     def __init__(self, label: str, message_id: str) -> None:
         self.label = label

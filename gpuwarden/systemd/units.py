@@ -96,6 +96,26 @@ class Systemd:
         """Reload a unit, or start it if it is down, and wait for the end. Raises JobError."""
         await self._job("ReloadOrRestartUnit", unit, timeout_seconds)
 
+    async def order(self, method: str, unit: str) -> None:
+        """Have a job made (``StartUnit``, ``StopUnit``) and wait for nothing.
+
+        For what is ordered after the unit that asks: to wait for it would be to wait for oneself.
+        """
+        await self._manager(method, "ss", [unit, "replace"])
+
+    async def is_going_down(self) -> bool:
+        """Whether the whole system is being shut down or rebooted."""
+        (state,) = await self._bus.call(
+            SYSTEMD,
+            MANAGER_PATH,
+            PROPERTIES,
+            "Get",
+            "ss",
+            [MANAGER, "SystemState"],
+            READ_TIMEOUT_SECONDS,
+        )
+        return bool(state == "stopping")
+
     async def reset_failed(self, unit: str) -> None:
         """Forget a unit's failure and its count of starts; no error if it isn't loaded."""
         try:

@@ -34,21 +34,29 @@ async def cards(
     logging.getLogger().setLevel(level)
 
 
-async def asked(folder: Path, *present: int, plan_fails: bool = False) -> ReloadAnswer:
+async def asked(
+    folder: Path, *present: int, plan_fails: bool = False, tuning_fails: str = ""
+) -> ReloadAnswer:
     async def replan(configuration_digest: str) -> None:
         assert configuration_digest == digest(Configuration())
         if plan_fails:
             raise JobError("medgemma-numa.service: failed")
 
+    async def retune() -> None:
+        if tuning_fails:
+            raise JobError(tuning_fails)
+
     guards = ThermalGuards(NodeOfCards(), partial(socket_of, folder))
-    return await reload.reload(replan, lambda: present, guards.reload, lambda: [1])
+    return await reload.reload(replan, lambda: present, guards.reload, retune, lambda: [1])
 
 
 async def test_every_card_that_is_there_is_asked(
     cards: dict[int, ThermalPeer], tmp_path: Path
 ) -> None:
     answer = await asked(tmp_path, 0, 1)
-    assert answer.applied == ["guard", "placement", "gateway", "thermal@0", "thermal@1"]
+    assert answer.applied == [
+        *("guard", "placement", "gateway", "thermal@0", "thermal@1", "tuning")
+    ]
     assert answer.is_complete
     assert answer.restart == [1]
     assert [peer.done for peer in cards.values()] == [[{"request": "reload"}]] * 2
@@ -60,14 +68,21 @@ async def test_a_card_that_keeps_its_thresholds_says_why_and_no_other_does(
     cards[1].refusal = ControlError("InvalidArgument", REFUSAL)
     answer = await asked(tmp_path, 0, 1)
     assert answer.kept == {"thermal@1": REFUSAL}
-    assert answer.applied == ["guard", "placement", "gateway", "thermal@0"]
+    assert answer.applied == ["guard", "placement", "gateway", "thermal@0", "tuning"]
 
 
 async def test_a_dead_guard_and_a_failed_plan_are_named_and_hinder_nobody(
     cards: dict[int, ThermalPeer], tmp_path: Path
 ) -> None:
     answer = await asked(tmp_path, 1, 7, plan_fails=True)
-    assert answer.applied == ["guard", "gateway", "thermal@1"]
+    assert answer.applied == ["guard", "gateway", "thermal@1", "tuning"]
     assert answer.kept.keys() == {"placement", "thermal@7"}
     assert "thermal-7.sock: No such file" in answer.kept["thermal@7"]
     assert cards[0].done == []
+
+
+async def test_a_host_that_could_not_be_tuned_says_why(
+    cards: dict[int, ThermalPeer], tmp_path: Path
+) -> None:
+    answer = await asked(tmp_path, 0, tuning_fails="tuned refuses: no")
+    assert answer.kept == {"tuning": "tuned refuses: no"}

@@ -62,8 +62,31 @@ def test_each_thermal_guard_is_asked_by_root_alone_where_the_others_look_for_it(
         assert f"\n{name}=medgemma-thermal@%i.socket\n" in service
 
 
-@pytest.mark.parametrize("name", ["medgemma-thermal@3.socket", "medgemma-guard.socket"])
-def test_systemd_finds_nothing_to_say_of_a_socket(name: str, tmp_path: Path) -> None:
+def test_the_time_of_day_begins_when_the_documentation_says_and_is_made_up_for() -> None:
+    for time_of_day, hour in (("day", "07"), ("night", "19")):
+        timer = (UNITS / names.tuning_timer(time_of_day)).read_text()
+        for line in (
+            f"OnCalendar=*-*-* {hour}:00:00",
+            "Persistent=yes",
+            f"Unit={names.tuning_unit(time_of_day)}",
+            f"PartOf={names.TUNING_UNIT}",
+            f"After={names.TUNING_UNIT}",
+        ):
+            assert f"\n{line}\n" in timer
+        assert "[Install]" not in timer  # nothing of it runs until the guard says so
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "medgemma-thermal@3.socket",
+        "medgemma-guard.socket",
+        "medgemma-tuning-day.timer",
+        "medgemma-tuning-night.timer",
+        "medgemma-tuning.service",
+    ],
+)
+def test_systemd_finds_nothing_to_say_of_a_unit(name: str, tmp_path: Path) -> None:
     for file in UNITS.iterdir():
         text = re.sub(r"^(Exec\w+=\W*)/usr/\S+", r"\1/bin/true", file.read_text(), flags=re.M)
         (tmp_path / file.name).write_text(text)

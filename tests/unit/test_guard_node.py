@@ -123,6 +123,17 @@ def test_a_systemd_that_does_not_answer_forbids_nothing(file: Path) -> None:
     assert check(file, "[[thermal.hooks]]\non = ['alert']\npost = 'http://localhost:7900/'\n") == ""
 
 
+def test_a_profile_is_looked_for_where_tuned_is_installed(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "[tuning]\nenabled = true\nday_profile = 'nonesuch'\n"
+    monkeypatch.setattr(node, "tuned_is_installed", lambda: False)
+    assert check(file, text) == ""
+    monkeypatch.setattr(node, "tuned_is_installed", lambda: True)
+    monkeypatch.setattr(node, "known_profiles", lambda: {"balanced", "gpuwarden-night"})
+    assert f'{file}:3: tuning.day_profile: found "nonesuch"' in check(file, text)
+
+
 def test_config_check_knows_this_nodes_cards(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

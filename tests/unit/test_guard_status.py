@@ -5,6 +5,7 @@ from gpuwarden.control.states import (
     PlanData,
     PlannedWorker,
     ThermalData,
+    TuningData,
 )
 from gpuwarden.guard.lifecycle import UnitFacts
 from gpuwarden.guard.status import Seen, status_line, summarise
@@ -151,3 +152,17 @@ def test_what_the_gateway_says_of_a_former_life_is_not_believed() -> None:
 
 def test_stopping_wins_over_everything() -> None:
     assert summarise(seen(stopping=True)).state is ServiceState.STOPPING
+
+
+def test_the_profile_in_force_is_the_managers() -> None:
+    assert summarise(Seen("1", PLAN)).profile == ""
+    tuning = TuningData(time_of_day="day", profile="gpuwarden-day", verified=True)
+    data = summarise(Seen("1", PLAN, tuning=tuning))
+    assert (data.profile, data.tuning) == ("gpuwarden-day", tuning)
+
+
+def test_a_host_that_could_not_be_tuned_degrades_and_one_that_has_no_tuner_does_not() -> None:
+    without = summarise(Seen("1", PLAN, tuning=TuningData(untuned="tuned is not installed")))
+    assert not [reason for reason in without.reasons if "tuned" in reason]
+    broken = summarise(Seen("1", PLAN, tuning=TuningData(fault="tuned refuses: no")))
+    assert "the host is not tuned: tuned refuses: no" in broken.reasons

@@ -8,7 +8,7 @@ from gpuwarden.cli.advice import ADVICE_LIMIT, advice
 from gpuwarden.cli.output import duration, table
 from gpuwarden.cli.service import Known
 from gpuwarden.cli.status import screen
-from gpuwarden.control.states import GuardData
+from gpuwarden.control.states import GuardData, TuningData
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 from tests.unit.cli.samples import NOW_UNIX_SECONDS, gateway, gpu, guard, worker
 
@@ -30,6 +30,29 @@ def test_a_good_service_on_one_screen() -> None:
         "Requests: 3 of 100 waiting",
         "  15 answered, 0.12 s on average, 1 failed, 2 refused, 0 retried",
     ]
+
+
+@pytest.mark.parametrize(
+    ("tuning", "line"),
+    [
+        (
+            TuningData(time_of_day="night", profile="gpuwarden-night", verified=True),
+            "Host: gpuwarden-night in force (night), verified",
+        ),
+        (
+            TuningData(time_of_day="day", untuned="tuned is not installed (apt install tuned)"),
+            "Host: not tuned: tuned is not installed (apt install tuned)",
+        ),
+        (TuningData(fault="tuned refuses: no"), "Host: no profile in force; tuned refuses: no"),
+        (
+            TuningData(time_of_day="day", profile="balanced", note="it differs"),
+            "Host: balanced in force (day); it differs",
+        ),
+    ],
+)
+def test_the_hosts_tuning_is_a_line_where_it_is_wanted(tuning: TuningData, line: str) -> None:
+    lines = screen(Known(guard(tuning=tuning)), NOW_UNIX_SECONDS)
+    assert lines[-2:] == ["", line]
 
 
 def test_a_service_in_trouble_says_why_and_what_would_help() -> None:
