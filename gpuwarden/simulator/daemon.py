@@ -61,7 +61,7 @@ class Daemon:
             await listen(self._directory / places.ATTACH_SOCKET_NAME, 0o666, self._attach.serve),
             await listen(self._directory / places.CONTROL_SOCKET_NAME, 0o600, control.serve),
         ]
-        self._tick()
+        self.step_now()
         self._notifier.ready()
         await stop.wait()
         self._notifier.stopping()
@@ -77,19 +77,20 @@ class Daemon:
         if self._attach is not None:
             self._attach.drop_lost()
         self._schedule()
+        self._tell()
 
     def _schedule(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         settled = all(machine.is_settled() for machine in self._machines)
         pause = max(IDLE_PERIOD_SECONDS, self._period_seconds) if settled else self._period_seconds
-        self._timer = asyncio.get_running_loop().call_later(pause, self._tick)
+        self._timer = asyncio.get_running_loop().call_later(pause, self.step_now)
 
-    def _tick(self) -> None:
-        self.step_now()
-        self._notifier.watchdog()
+    def _tell(self) -> None:
+        """Now and then: also while requests come so fast that the timer never gets its turn."""
         if self._last >= self._status_due:
             self._status_due = self._last + STATUS_PERIOD_SECONDS
+            self._notifier.watchdog()
             self._notifier.status(self.describe())
 
     def describe(self) -> str:

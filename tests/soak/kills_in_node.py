@@ -27,7 +27,7 @@ from gpuwarden.simulator.cli import ask as ask_simulator
 
 LONGEST_DELAY_SECONDS = 2.5
 DEADLINE_SECONDS = 300.0  # an emulated node beside others is slow; what counts is that it ends
-LOOK_EVERY_SECONDS = 0.05
+LOOK_EVERY_SECONDS = 0.2
 OVERRIDE_SECONDS = 3600
 
 Found = TypeVar("Found")
