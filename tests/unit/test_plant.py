@@ -111,7 +111,10 @@ def test_one_long_step_equals_many_short_ones(card: CardModel, seconds: float, l
     one.step(seconds, world, at_default(card))
     for _ in range(7):
         many.step(seconds / 7, world, at_default(card))
-    assert one.die_celsius == pytest.approx(many.die_celsius, abs=0.8)
+    # A step sees the watts of its end for all of its length: of the die's own jump at full load at
+    # most 5 % where one step of a tenth of a second stands for all of the jump.
+    jump = card.thermal.die_resistance * (card.power.full_load_watts - card.power.idle_watts)
+    assert one.die_celsius == pytest.approx(many.die_celsius, abs=0.06 * jump)
     assert one.sink_celsius == pytest.approx(many.sink_celsius, abs=0.3)
 
 
