@@ -41,7 +41,10 @@ def test_a_node_is_told_what_is_wrong_with_it_and_mended_as_it_is_told(node: Nod
         assert "run as root" in seen[name]["mend"]
 
     pid = main_pid(node, "medgemma-worker@0")
+    # Its slice keeps it on its CPUs, whatever its affinity: both must be gone.
     node.run(
+        "slice=$(systemctl show -P Slice medgemma-worker@0); "
+        "systemctl set-property --runtime $slice AllowedCPUs=0-3; "
         f"taskset --all-tasks --pid --cpu-list 0-3 {pid}; chrt --fifo --pid 50 {pid}; "
         "chmod 0777 /var/lib/gpuwarden/jobs; chmod 0666 /etc/gpuwarden/gpuwarden.toml; "
         f"cp /bin/sleep /usr/local/bin/{RIVAL}; "
@@ -64,7 +67,7 @@ def test_a_node_is_told_what_is_wrong_with_it_and_mended_as_it_is_told(node: Nod
         "other holders of card limits": f"systemctl disable --now {RIVAL}.service",
         "swap": "swapoff -a  # which drop-in lets it: systemctl cat medgemma-worker@1.service",
     }
-    assert findings["CPUs of worker 0"]["found"] == f"PID {pid}: 0-3"
+    assert f"PID {pid}: 0-3" in findings["CPUs of worker 0"]["found"]
     assert f"{RIVAL}.service" in findings["other holders of card limits"]["found"]
     doubts = ("transparent huge pages", "real-time limit")
     assert {findings[name]["verdict"] for name in doubts} == {"doubtful"}
