@@ -4,15 +4,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from tests.node.vm import Node
+from tests.system.service import main_pid
 
 _POLICIES = {0: "normal", 1: "fifo", 2: "rr", 3: "batch", 5: "idle"}  # sched(7)
 
 
 @dataclass(frozen=True)
 class Thread:
-    """One thread of a worker, its children's included, by /proc's word."""
+    """One thread of a worker, its children's included, by /proc's word.
+
+    ``main`` tells the worker's own process from its children.
+    """
 
     process: int
+    main: bool
     number: int
     name: str
     priority: str
@@ -56,6 +61,7 @@ def processes_of(node: Node, unit: str) -> list[int]:
 
 def threads_of(node: Node, unit: str) -> list[Thread]:
     """Every thread in the unit's control group."""
+    main = main_pid(node, unit)
     files = " ".join(
         f"/proc/{pid}/task/*/{name}"
         for pid in processes_of(node, unit)
@@ -66,16 +72,17 @@ def threads_of(node: Node, unit: str) -> list[Thread]:
         path, _, text = line.partition(":")
         _, _, process, _, number, name = path.split("/")
         told.setdefault((int(process), int(number)), {})[name] = text
-    return [_thread(process, number, texts) for (process, number), texts in told.items()]
+    return [_thread(key, texts, main) for key, texts in told.items()]
 
 
-def _thread(process: int, number: int, texts: dict[str, str]) -> Thread:
+def _thread(key: tuple[int, int], texts: dict[str, str], main: int) -> Thread:
+    process, number = key
     # proc(5): from the third field on, which follows the name in brackets.
     fields = [int(field) for field in texts["stat"].rpartition(")")[2].split()[1:]]
     nice, realtime, policy = fields[19 - 4], fields[40 - 4], fields[41 - 4]
     running, waiting, _ = (int(figure) for figure in texts["schedstat"].split())
     priority = f"{_POLICIES[policy]}:{realtime}" if realtime else _POLICIES[policy]
-    return Thread(process, number, texts["comm"], priority, nice, running, waiting)
+    return Thread(process, process == main, number, texts["comm"], priority, nice, running, waiting)
 
 
 def anonymous_bytes_by_node(node: Node, pid: int) -> dict[int, int]:

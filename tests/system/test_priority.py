@@ -1,6 +1,7 @@
 """What the plan of a worker is worth, by the kernel's own word: priority, memory, CPU time."""
 
 import json
+from collections.abc import Callable
 
 from tests.node.vm import Node
 from tests.system.scheduling import (
@@ -46,10 +47,22 @@ CONFIGURATION = """
 memory_max_bytes = "400M"
 engine_path = ["/opt/models"]
 engine = "heavy:Heavy"
+execution_timeout_seconds = 120.0
+
+[gateway]
+request_timeout_seconds = 120.0
 """
-BLOCKS = 32
-REQUESTS = 6
+# Much work and few wake-ups: to wake a halted CPU takes an emulated machine milliseconds that count
+# as waiting, and are no queue.
+BLOCKS = 128
+REQUESTS = 2
 MOST_WAITING = 0.05
+PARTS: dict[str, Callable[[Thread], bool]] = {
+    "all": lambda thread: True,
+    "gpu": lambda thread: thread.name == "gpu",
+    "loop": lambda thread: thread.number == thread.process and thread.main,
+    "CPU processes": lambda thread: not thread.main,
+}
 
 
 def test_what_the_kernel_does_with_a_worker_is_what_was_planned(node: Node) -> None:
@@ -99,51 +112,51 @@ def memory_lies_on_the_planned_node(node: Node) -> None:
 
 
 def a_busy_host_keeps_no_worker_waiting(node: Node) -> None:
-    """The same work beside the same load, with the plan and without it."""
+    """The same work beside the same load: kept to the housekeeping CPUs, everywhere, no plan."""
     node.run("systemctl stop medgemma-worker@0", timeout_seconds=90)  # worker 1 answers all
-    outside = json.loads(node.run("cat /run/gpuwarden/placement/plan.json").text)["data"]
-    make_busy(node, outside["housekeeping_cpus"])
-    planned = measured(node, "with the plan, the rest of the host busy")
-    make_busy(node, "0-3")
-    beside = measured(node, "with the plan, every CPU busy")
-    lift_the_plan(node)
-    lifted = measured(node, "without the plan, every CPU busy")
-    node.run("systemctl stop busy; systemctl start medgemma-worker@0", timeout_seconds=120)
-    assert planned["all"].waiting_share <= MOST_WAITING
-    assert beside["gpu"].waiting_share <= MOST_WAITING
-    assert planned["all"].waiting_share < lifted["all"].waiting_share
-    assert beside["gpu"].waiting_share < lifted["gpu"].waiting_share
-
-
-def make_busy(node: Node, cpus: str) -> None:
-    """As many busy processes as the node has CPUs, on ``cpus``."""
-    node.run("systemctl stop busy", check=False)
-    node.run(f"systemd-run --quiet --unit=busy -p CPUAffinity={cpus} stress-ng --cpu 4")
+    node.run("systemd-run --quiet --unit=busy stress-ng --cpu 4")
     wait_for(node, "[ $(pgrep --count --exact stress-ng-cpu) = 4 ]")
+    keep_the_rest_on(node, "0")
+    outside = measured(node, "with the plan, the host busy outside of it")
+    keep_the_rest_on(node, "0-3")
+    beside = measured(node, "with the plan, the host busy everywhere")
+    lift_the_plan(node)
+    lifted = measured(node, "without the plan, the host busy everywhere")
+    node.run("systemctl stop busy; systemctl start medgemma-worker@0", timeout_seconds=120)
+    assert outside["all"].waiting_share <= MOST_WAITING < lifted["all"].waiting_share
+    # What the priority alone is worth, where everybody else may use the worker's CPUs.
+    assert beside["gpu"].waiting_share < lifted["gpu"].waiting_share / 2
+
+
+def keep_the_rest_on(node: Node, cpus: str) -> None:
+    """Everything but the workers, the stress included, as housekeeping_exclusive does."""
+    for unit in ("init.scope", "system.slice", "user.slice", "medgemma-control.slice"):
+        node.run(f"systemctl set-property --runtime {unit} AllowedCPUs={cpus}")
 
 
 def measured(node: Node, what: str) -> dict[str, Spent]:
     """A piece of work; what the worker, and its GPU thread alone, ran and waited for it."""
     before = threads_of(node, WORKER)
     answers = node.run(
-        f"for i in $(seq {REQUESTS}); do curl --silent --max-time 60 -o /dev/null "
+        f"for i in $(seq {REQUESTS}); do curl --silent --max-time 120 -o /dev/null "
         f"-w '%{{http_code}} ' -F image=@/etc/hostname -F question={BLOCKS} "
         "http://127.0.0.1:7860/predict; done",
         timeout_seconds=300,
     ).text
     assert answers.split() == ["200"] * REQUESTS
     after = threads_of(node, WORKER)
-
-    def spent(threads: list[Thread], name: str) -> Spent:
-        return Spent.of(thread for thread in threads if name in ("all", thread.name))
-
-    figures = {name: spent(after, name).since(spent(before, name)) for name in ("all", "gpu")}
-    for name, figure in figures.items():
-        print(
-            f"{what}: {name} waited {figure.waiting_share:.1%} of "
-            f"{figure.running_nanoseconds / 1e9:.2f} s"
-        )
+    figures = {part: spent(after, part).since(spent(before, part)) for part in PARTS}
+    told = ", ".join(
+        f"{part} {figure.waiting_share:.1%} of {figure.running_nanoseconds / 1e9:.2f} s"
+        for part, figure in figures.items()
+    )
+    print(f"waited {what}: {told}")
     return figures
+
+
+def spent(threads: list[Thread], part: str) -> Spent:
+    """What a part of the worker has run and waited: its GPU thread, its loop, all of it."""
+    return Spent.of(thread for thread in threads if PARTS[part](thread))
 
 
 def lift_the_plan(node: Node) -> None:
