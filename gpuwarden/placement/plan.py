@@ -68,7 +68,8 @@ def make_plan(
     ordered = sorted(cards, key=lambda card: card.index)
     said = [*warnings, *(_absence(card) for card in ordered if not card.present)]
     housekeeping = choose_housekeeping(configuration.placement.housekeeping_cpus, host, said)
-    workers = _place(ordered, usable, housekeeping, configuration, said)
+    decided = [*notes, *_restrictions(ground.machine, host, usable)]
+    workers = _place(ordered, usable, housekeeping, configuration, said, decided)
     if configuration.placement.housekeeping_exclusive:
         said += _exclusive_doubts(configuration.placement.housekeeping_cpus, housekeeping, host)
     return PlanData(
@@ -82,7 +83,7 @@ def make_plan(
         nodes=_nodes(host),
         worker_cpus=format_cpu_list(usable.online_cpus),
         housekeeping_exclusive=configuration.placement.housekeeping_exclusive,
-        notes=[*notes, *_restrictions(ground.machine, host, usable)],
+        notes=decided,
         warnings=said,
         reason=_reason(driver, ordered, workers),
     )
@@ -109,6 +110,7 @@ def _place(
     housekeeping: Cpus,
     configuration: Configuration,
     warnings: list[str],
+    notes: list[str],
 ) -> list[PlannedWorker]:
     """Every worker of these cards, by number."""
     seats = _seats(cards, configuration.workers.workers_per_gpu, warnings)
@@ -117,7 +119,7 @@ def _place(
     per_worker = configuration.workers.cpus_per_worker
     pins = _pin_all(cpu_nodes, usable, housekeeping, per_worker, warnings)
     wanted = configuration.workers.inference_priority
-    priorities = plan_priorities(wanted, pins, housekeeping, warnings)
+    priorities = plan_priorities(wanted, pins, housekeeping, notes)
     workers = [
         _worker(seat, cpu_nodes[seat.number], pins, usable, configuration).model_copy(
             update={

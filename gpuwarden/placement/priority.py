@@ -18,9 +18,9 @@ LEAST_CPUS = 2
 
 
 def plan_priorities(
-    wanted: str, pins: Mapping[int, Cpus], housekeeping: Cpus, warnings: list[str]
+    wanted: str, pins: Mapping[int, Cpus], housekeeping: Cpus, notes: list[str]
 ) -> dict[int, str]:
-    """The priority of each worker's GPU thread by number: as wanted, or normal with a warning.
+    """The priority of each worker's GPU thread by number: as wanted, or normal, noted with its why.
 
     :param pins: the CPUs of each worker by number; empty where it is not pinned.
     """
@@ -34,7 +34,7 @@ def plan_priorities(
         if reason:
             reasons.setdefault(reason, []).append(number)
     for reason, numbers in reasons.items():
-        warnings.append(f"{_named(numbers)} at normal priority, not at {wanted}: {reason}")
+        notes.append(f"{_named(numbers)} at normal priority, not at {wanted}: {reason}")
     return planned
 
 

@@ -86,7 +86,7 @@ def each_thread_has_its_planned_priority(node: Node) -> None:
     planned = {worker["number"]: worker["inference_priority"] for worker in plan["workers"]}
     # Worker 0 has one CPU beside the housekeeping one of its node, worker 1 has two.
     assert planned == {0: "normal", 1: "fifo:10"}
-    assert any("worker 0 computes at normal priority" in text for text in plan["warnings"])
+    assert any("worker 0 computes at normal priority" in text for text in plan["notes"])
     shown = json.loads(node.run("gpuwarden workers --json").text)
     assert {worker["number"]: worker["inference_priority"] for worker in shown} == planned
     for number, priority in planned.items():
