@@ -127,7 +127,8 @@ def test_two_nodes_of_two_cores_leave_the_first_cpu_to_the_system() -> None:
     assert plan.housekeeping_cpus == "0"
     assert cpus_of(plan) == {0: "1", 1: "2-3"}
     assert [worker.inference_priority for worker in plan.workers] == ["normal", "fifo:10"]
-    assert plan.warnings == [
+    assert plan.warnings == []
+    assert plan.notes == [
         "worker 0 computes at normal priority, not at fifo:10: "
         "CPU 1 is its only one, and the rest of it needs one, too"
     ]
