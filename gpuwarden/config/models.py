@@ -103,11 +103,10 @@ class WorkersSettings(Section):
     )
     preprocess_processes: int = setting(
         2,
-        description="Processes that decode images while the card computes. 0 decodes in the "
-        "worker itself, one image after the other.",
+        description="Processes that decode images while the card computes.",
         why="one decodes while the other hands over; the card is the bottleneck",
         unit="processes",
-        at_least=0,
+        at_least=1,
         at_most=32,
     )
     max_batch: int = setting(
