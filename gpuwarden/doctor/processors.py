@@ -8,11 +8,11 @@ from gpuwarden.doctor.findings import Finding, Question
 from gpuwarden.doctor.node import Node
 from gpuwarden.doctor.places import Absence, Text, unread
 from gpuwarden.doctor.processes import FIFO, ROUND_ROBIN, Thread, members, read_threads
+from gpuwarden.priority import NORMAL, PriorityError, parse_priority
 
 CPUS = "/sys/devices/system/cpu"
 RUNTIME = "/proc/sys/kernel/sched_rt_runtime_us"
 GPU_THREAD = "gpu"  # the kernel's name of the one thread that feeds a worker's card
-NORMAL = "normal"
 
 # Documentation/admin-guide/pm/cpufreq.rst. intel_pstate and amd_pstate call "powersave" what
 # follows the load; there energy_performance_preference decides (intel_pstate.rst).
@@ -83,7 +83,7 @@ def read(node: Node) -> ProcessorFacts:
 
 def judge(facts: ProcessorFacts) -> list[Finding]:
     """Governor, real-time limit, each worker's priorities."""
-    planned = [parse_priority(worker.planned) for worker in facts.workers]
+    planned = [planned_priority(worker.planned) for worker in facts.workers]
     limit = _limit(facts.rt_runtime, is_used=any(planned))
     return [_governor(facts.clocks), limit, *(_priority(worker) for worker in facts.workers)]
 
@@ -93,10 +93,12 @@ def examine(node: Node) -> list[Finding]:
     return judge(read(node))
 
 
-def parse_priority(planned: str) -> int:
-    """The real-time priority of ``fifo:N``; 0 where none is planned."""
-    kind, _, number = planned.partition(":")
-    return int(number) if kind == "fifo" and number.isascii() and number.isdigit() else 0
+def planned_priority(planned: str) -> int:
+    """The real-time priority that the plan names; 0 where it names none."""
+    try:
+        return parse_priority(planned) or 0
+    except PriorityError:
+        return 0
 
 
 def _workers(node: Node) -> list[WorkerThreads]:
@@ -141,7 +143,7 @@ def _limit(runtime: Text, *, is_used: bool) -> Finding:
 def _priority(worker: WorkerThreads) -> Finding:
     question = _PRIORITY.about(f"worker {worker.number}", worker.planned)
     unit = names.worker_unit(worker.number)
-    priority = parse_priority(worker.planned)
+    priority = planned_priority(worker.planned)
     others = [each for each in worker.threads if each.name != GPU_THREAD and _is_realtime(each)]
     if others:
         found = "real-time: " + ", ".join(sorted({_named(each) for each in others}))

@@ -108,4 +108,4 @@ def test_the_governor(made: Made, governor: str, preference: str, verdict: Verdi
     ("planned", "number"), [("normal", 0), ("fifo:10", 10), ("fifo:x", 0), ("", 0), ("rr:5", 0)]
 )
 def test_a_planned_priority_in_words(planned: str, number: int) -> None:
-    assert processors.parse_priority(planned) == number
+    assert processors.planned_priority(planned) == number
