@@ -50,7 +50,9 @@ lock: ## resolve requirements/*.txt again (pins and hashes for Python 3.11 to 3.
 .PHONY: test
 test: $(VENV)/ready deb ## everything: lint, types, unit, integration (private bus), system (VM)
 	$(MAKE) --no-print-directory lint
-	$(PYTHON) -m pytest -n 2 --dist worksteal --durations 15 tests/unit tests/integration tests/bench tests/gpu tests/system
+	# Half of these wait for something, where nodes keep their processors busy.
+	$(PYTHON) -m pytest -n 4 --dist worksteal tests/unit tests/integration tests/bench tests/gpu
+	$(PYTHON) -m pytest -n 2 --dist worksteal --durations 15 tests/system
 
 .PHONY: bench
 bench: $(VENV)/ready ## benchmarks: both thermal policies on every card and scenario, as a table

@@ -112,20 +112,17 @@ def memory_lies_on_the_planned_node(node: Node) -> None:
 
 
 def a_busy_host_keeps_no_worker_waiting(node: Node) -> None:
-    """The same work beside the same load: kept to the housekeeping CPUs, everywhere, no plan."""
+    """The same work beside the same load: kept to the housekeeping CPUs; everywhere, no plan."""
     node.run("systemctl stop medgemma-worker@0", timeout_seconds=90)  # worker 1 answers all
     node.run("systemd-run --quiet --unit=busy stress-ng --cpu 4")
     wait_for(node, "[ $(pgrep --count --exact stress-ng-cpu) = 4 ]")
     keep_the_rest_on(node, "0")
     outside = measured(node, "with the plan, the host busy outside of it")
     keep_the_rest_on(node, "0-3")
-    beside = measured(node, "with the plan, the host busy everywhere")
     lift_the_plan(node)
     lifted = measured(node, "without the plan, the host busy everywhere")
     node.run("systemctl stop busy; systemctl start medgemma-worker@0", timeout_seconds=120)
     assert outside["all"].waiting_share <= MOST_WAITING < lifted["all"].waiting_share
-    # What the priority alone is worth, where everybody else may use the worker's CPUs.
-    assert beside["gpu"].waiting_share < lifted["gpu"].waiting_share / 2
 
 
 def keep_the_rest_on(node: Node, cpus: str) -> None:

@@ -213,8 +213,9 @@ async def test_a_driver_that_hangs_from_the_start_leaves_it_ready_and_blind(
 
 
 async def test_a_card_that_is_back_is_published_with_its_original_from_the_first_word(
-    tmp_path: Path, card: StandInCard, rare: None
+    tmp_path: Path, card: StandInCard, rare: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(guard_module, "LOOK_AGAIN_SECONDS", 0.02)
     card.answer, card.original_watts = not_seen(Trouble.LOST), None
     async with guarding(tmp_path, card) as running:
         assert (await running.until(is_in(LOST))).original_power_limit_watts is None
