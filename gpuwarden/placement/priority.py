@@ -7,9 +7,8 @@ the twentieth that the kernel keeps for the rest, and that must be nobody but th
 from collections.abc import Mapping
 
 from gpuwarden.cpulist import format_cpu_list
+from gpuwarden.placement.share import Cpus, named
 from gpuwarden.priority import NORMAL, parse_priority
-
-Cpus = frozenset[int]
 
 # With one, the worker's own loop ran once a second while the GPU thread computed, and every two
 # seconds where that was Python code (measured, docs/placement.md): no image would be decoded
@@ -34,7 +33,9 @@ def plan_priorities(
         if reason:
             reasons.setdefault(reason, []).append(number)
     for reason, numbers in reasons.items():
-        notes.append(f"{_named(numbers)} at normal priority, not at {wanted}: {reason}")
+        notes.append(
+            f"{named(numbers, 'computes', 'compute')} at normal priority, not at {wanted}: {reason}"
+        )
     return planned
 
 
@@ -59,8 +60,3 @@ def _obstacle(number: int, pins: Mapping[int, Cpus], housekeeping: Cpus) -> str:
     if len(cpus) < LEAST_CPUS:
         return f"CPU {format_cpu_list(cpus)} is its only one, and the rest of it needs one, too"
     return ""
-
-
-def _named(numbers: list[int]) -> str:
-    words = ", ".join(str(number) for number in numbers)
-    return f"worker {words} computes" if len(numbers) == 1 else f"workers {words} compute"

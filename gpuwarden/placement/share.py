@@ -38,11 +38,11 @@ def deal(
     return shares
 
 
-def named(numbers: Iterable[int]) -> str:
-    """``worker 3 is``, ``workers 0, 1 are``."""
+def named(numbers: Iterable[int], one: str = "is", several: str = "are") -> str:
+    """``worker 3 is``, ``workers 0, 1 are``, or with another verb."""
     ordered = sorted(numbers)
     words = ", ".join(map(str, ordered))
-    return f"worker {words} is" if len(ordered) == 1 else f"workers {words} are"
+    return f"worker {words} {one}" if len(ordered) == 1 else f"workers {words} {several}"
 
 
 def _limited(cores: Sequence[Cpus], cpus_per_worker: int, number: int, warnings: list[str]) -> Cpus:
