@@ -5,7 +5,12 @@ from pathlib import Path
 BUS_NAME = "org.gpuwarden1"
 ROOT_OBJECT = "/org/gpuwarden1"
 OPERATORS_GROUP = "gpuwarden"  # may read the bus; holds people only, no service
-THERMAL_OVERRIDE_ACTION = f"{BUS_NAME}.thermal-override"  # polkit's; see packaging/polkit
+# polkit's actions; see packaging/polkit
+MANAGE_WORKERS_ACTION = f"{BUS_NAME}.manage-workers"
+REAP_ACTION = f"{BUS_NAME}.reap"
+THERMAL_OVERRIDE_ACTION = f"{BUS_NAME}.thermal-override"
+MANAGE_GATEWAY_ACTION = f"{BUS_NAME}.manage-gateway"
+RELOAD_ACTION = f"{BUS_NAME}.reload"
 
 GUARD_UNIT = "medgemma-guard.service"
 SHUTDOWN_UNIT = "medgemma-shutdown.service"
@@ -56,6 +61,11 @@ def thermal_unit(gpu_index: int) -> str:
     return f"medgemma-thermal@{gpu_index}.service"
 
 
+def scan_unit(gpu_index: int) -> str:
+    """The unit that lists who holds the memory of card ``gpu_index``."""
+    return f"medgemma-scan@{gpu_index}.service"
+
+
 def hook_unit(number: int, gpu_index: int) -> str:
     """The unit that runs hook ``number`` of [thermal] for card ``gpu_index``."""
     return f"medgemma-hook@{number}-{gpu_index}.service"
@@ -92,6 +102,16 @@ def thermal_control_socket(gpu_index: int) -> Path:
 def thermal_lease_file(gpu_index: int) -> Path:
     """The running override or release of card ``gpu_index``: it outlives its thermal guard."""
     return RUN_DIRECTORY / "thermal" / f"{gpu_index}.lease.json"
+
+
+def scan_snapshot_file(gpu_index: int) -> Path:
+    """The snapshot that the scan of card ``gpu_index`` publishes."""
+    return RUN_DIRECTORY / "scan" / f"{gpu_index}.json"
+
+
+def scan_control_socket(gpu_index: int) -> Path:
+    """Where the scan of card ``gpu_index`` is asked."""
+    return RUN_DIRECTORY / f"scan-{gpu_index}.sock"
 
 
 def gpu_object(gpu_index: int) -> str:

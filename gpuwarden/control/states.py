@@ -137,8 +137,97 @@ class PlanData(State):
     reason: str = ""
 
 
+HolderClass = Literal[
+    "ours",
+    "ours-dead",
+    "container",
+    "desktop",
+    "mps",
+    "monitoring",
+    "defunct",
+    "uninterruptible",
+    "hidden",
+    "foreign",
+]
+
+
+class Holder(State):
+    """A process that holds memory of a card.
+
+    :ivar start_time_ticks: field 22 of /proc/PID/stat: with the pid, the process's identity.
+    :ivar command: its name alone (comm), never its arguments.
+    :ivar unit: systemd's unit that its cgroup is in; empty where it is in none.
+    :ivar worker: the worker that its cgroup or its environment tag names.
+    :ivar listed: whether the driver lists it; False for one that was found by what it has open.
+    :ivar mappings: whether it was found by its open descriptors or maps.
+    """
+
+    pid: int
+    start_time_ticks: int
+    holder_class: HolderClass
+    command: str
+    uid: int
+    unit: str = ""
+    control_group: str = ""
+    worker: int | None = None
+    vram_bytes: int | None = None
+    listed: bool = True
+    mappings: bool = False
+
+
+class ScanData(State):
+    """Who holds a card's memory.
+
+    :ivar problem: why the list may be incomplete; then nothing that is missing in it proves
+        anything. Empty: it is complete.
+    :ivar scans: scans done since the scanner started.
+    :ivar unexplained_bytes: memory in use of which nobody was found to be the holder.
+    """
+
+    gpu_index: int
+    gpu_uuid: str
+    state: Literal["scanning", "blind", "released"]
+    problem: str = ""
+    scans: int
+    holders: list[Holder] = []
+    vram_used_bytes: int | None = None
+    vram_total_bytes: int | None = None
+    unexplained_bytes: int | None = None
+
+
+class Orphan(State):
+    """A process that holds a card's memory and is none of a worker that runs.
+
+    :ivar since: when it was first seen, in microseconds since 1970.
+    :ivar scans_seen: scans in which it was seen so, in a row.
+    """
+
+    pid: int
+    start_time_ticks: int
+    gpu: int
+    orphan_class: HolderClass
+    command: str
+    vram_bytes: int | None
+    unit: str = ""
+    since: int
+    scans_seen: int
+
+
+class HappenedEvent(State):
+    """Something that the guard has told the journal."""
+
+    unix_microseconds: int
+    event: str
+    message: str
+    level: Literal["info", "warning", "error"] = "info"
+
+
 class GatewayWorker(State):
-    """A connected worker as the gateway sees it."""
+    """A connected worker as the gateway sees it.
+
+    :ivar stalled: a batch is past its time limit and has not ended.
+    :ivar silent_seconds: how long nothing was heard of it.
+    """
 
     number: int
     pid: int
@@ -149,10 +238,16 @@ class GatewayWorker(State):
     last_error: str = ""
     vram_reserved_bytes: int | None = None
     vram_allocated_bytes: int | None = None
+    stalled: bool = False
+    silent_seconds: float | None = None
 
 
 class GatewayData(State):
-    """The front door: queue, counters, connected workers."""
+    """The front door: queue, counters, connected workers.
+
+    :ivar paused_until: when a pause ends, in microseconds since 1970; None: there is none.
+    :ivar drained: workers that get no work by the guard's order.
+    """
 
     queue_depth: int
     queue_limit: int
@@ -166,6 +261,8 @@ class GatewayData(State):
     p95_response_seconds: float | None
     batch_limits: dict[int, int] = {}
     paused: bool = False
+    paused_until: int | None = None
+    drained: list[int] = []
     workers: list[GatewayWorker] = []
 
 
@@ -204,6 +301,8 @@ class WorkerStatus(State):
     ``wanted`` is False while a worker is down because somebody stopped it. ``held`` says why the
     guard doesn't start one that is wanted: its card is too hot, or released for maintenance.
     ``outdated`` is a worker that runs by a former plan or by former settings until it is restarted.
+    ``operation`` says what is being done with it (``restarting: ghost``), ``last_exit`` how and
+    when its former life ended. ``process_depth`` counts the generations of its processes.
     """
 
     number: int
@@ -225,13 +324,22 @@ class WorkerStatus(State):
     vram_reserved_bytes: int | None = None
     vram_allocated_bytes: int | None = None
     vram_fragmentation: float | None = None
+    memory_bytes: int | None = None
+    memory_soft_limit_bytes: int | None = None
+    process_depth: int = 0
+    operation: str = ""
     last_error: str = ""
+    last_exit: str = ""
     reason: str = ""
     since: int
 
 
 class GuardData(State):
-    """The whole service as Manager.GetStatus answers it."""
+    """The whole service as Manager.GetStatus answers it.
+
+    :ivar scans: by card, why its holders are unknown; empty where they are known.
+    :ivar events: the last ones, oldest first.
+    """
 
     version: str
     simulated: bool
@@ -244,3 +352,6 @@ class GuardData(State):
     gpus: list[ThermalData]
     gateway: GatewayData | None
     tuning: TuningData | None = None
+    orphans: list[Orphan] = []
+    scans: dict[int, str] = {}
+    events: list[HappenedEvent] = []

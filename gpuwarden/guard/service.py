@@ -8,7 +8,7 @@ from typing import Any
 
 from gpuwarden.bus.bus import Bus
 from gpuwarden.bus.errors import BusError
-from gpuwarden.bus.objects.publisher import Publisher
+from gpuwarden.bus.objects.publisher import Commands, Publisher
 from gpuwarden.config import (
     Configuration,
     ConfigurationError,
@@ -20,6 +20,8 @@ from gpuwarden.control.requests import RELOAD
 from gpuwarden.control.snapshot import SnapshotError, SnapshotWriter, boot_id, read_snapshot
 from gpuwarden.control.socket import ControlServer, serve
 from gpuwarden.control.states import GuardData
+from gpuwarden.guard.commands import Commands as ManagerCommands
+from gpuwarden.guard.gateway import GatewayControl
 from gpuwarden.guard.node import node_rules
 from gpuwarden.guard.permission import Permission
 from gpuwarden.guard.reload import accept, refusal, reload
@@ -129,7 +131,8 @@ class Service:
             await self._bus.connect()
             await self._tuning.begin()
             await self._supervisor.begin()
-            self._publisher = Publisher(self._bus, self, self._thermal)
+            commands = Commands(self._thermal, ManagerCommands(), GatewayControl())
+            self._publisher = Publisher(self._bus, self, commands)
             for listener in take_sockets().get("control", []):
                 control.append(await serve(listener, {RELOAD: self._reload}))
             await self._bus.own_name(BUS_NAME)

@@ -8,10 +8,12 @@ from functools import partial
 from pathlib import Path
 
 from gpuwarden.bus.bus import Bus
-from gpuwarden.bus.objects.publisher import Publisher
+from gpuwarden.bus.objects.publisher import Commands, Publisher
 from gpuwarden.bus.polkit import Polkit
 from gpuwarden.bus.wire import plain
 from gpuwarden.control.states import GuardData
+from gpuwarden.guard.commands import Commands as ManagerCommands
+from gpuwarden.guard.gateway import GatewayControl
 from gpuwarden.guard.permission import Permission
 from gpuwarden.guard.thermal import ThermalGuards
 from gpuwarden.names import BUS_NAME
@@ -110,7 +112,8 @@ class Guarded:
         self.source = FixedSource(data)
         self.node = NodeOfCards()
         thermal = ThermalGuards(self.node, partial(socket_of, folder))
-        self.publisher = Publisher(bus, self.source, thermal)
+        commands = Commands(thermal, ManagerCommands(), GatewayControl())
+        self.publisher = Publisher(bus, self.source, commands)
 
     def publish(self, data: GuardData) -> None:
         self.source.data = data

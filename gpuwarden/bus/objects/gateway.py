@@ -1,10 +1,35 @@
 """org.gpuwarden1.Gateway: the front door's queue and counters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
-from gpuwarden.bus.interface import Emits, Interface, Property
+from gpuwarden.bus.interface import Argument, Emits, Handler, Interface, Method, Property
 from gpuwarden.control.states import GatewayData
-from gpuwarden.names import BUS_NAME
+from gpuwarden.names import BUS_NAME, MANAGE_GATEWAY_ACTION
+
+
+class GatewayCommands(Protocol):
+    """What answers the methods below. Each raises BusError."""
+
+    async def pause(self, seconds: int) -> None:
+        """Refuse new requests for so long."""
+
+    async def resume(self) -> None:
+        """End a pause now."""
+
+
+def gateway_handlers(commands: GatewayCommands) -> Mapping[str, Handler]:
+    """What answers each method of the interface."""
+
+    async def pause(seconds: int) -> Sequence[object]:
+        await commands.pause(seconds)
+        return ()
+
+    async def resume() -> Sequence[object]:
+        await commands.resume()
+        return ()
+
+    return {"Pause": pause, "Resume": resume}
 
 
 def _property(
@@ -17,6 +42,20 @@ def _property(
 GATEWAY: Interface[GatewayData | None] = Interface(
     f"{BUS_NAME}.Gateway",
     "The front door: its queue and counters, since it started. All 0 while it is not running.",
+    methods=(
+        Method(
+            "Pause",
+            "Refuse new requests for 1 to 86400 seconds; those accepted are answered. Outlives "
+            "caller, guard and gateway; ends by itself or with Resume. A later one replaces it.",
+            inputs=(Argument("seconds", "u"),),
+            action=MANAGE_GATEWAY_ACTION,
+        ),
+        Method(
+            "Resume",
+            "End a pause now; no error if there is none.",
+            action=MANAGE_GATEWAY_ACTION,
+        ),
+    ),
     properties=(
         _property(
             "QueueDepth", "u", Emits.FALSE, lambda data: data.queue_depth, "Requests waiting."

@@ -1,10 +1,95 @@
 """org.gpuwarden1.Manager: the service as a whole."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
-from gpuwarden.bus.interface import Argument, Emits, Interface, Method, Property, Signal
+from gpuwarden.bus.interface import Argument, Emits, Handler, Interface, Method, Property, Signal
 from gpuwarden.control.states import GuardData
-from gpuwarden.names import BUS_NAME, gpu_object, worker_object
+from gpuwarden.names import (
+    BUS_NAME,
+    MANAGE_WORKERS_ACTION,
+    REAP_ACTION,
+    RELOAD_ACTION,
+    gpu_object,
+    worker_object,
+)
+
+
+class ManagerCommands(Protocol):
+    """What answers the methods that change something. Each raises BusError.
+
+    Those of workers return when accepted; WorkerStateChanged tells how it goes on.
+    """
+
+    async def start(self, number: int) -> None:
+        """Start a worker, or give a drained one work again."""
+
+    async def stop(self, number: int) -> None:
+        """Drain and stop a worker; it stays down until somebody starts it."""
+
+    async def restart(self, number: int) -> None:
+        """Drain and stop a worker, and start it again."""
+
+    async def drain(self, number: int) -> None:
+        """Give a worker no new work; it stays up."""
+
+    async def rolling_restart(self) -> None:
+        """Restart all workers, one card at a time."""
+
+    async def reload(self) -> None:
+        """Take changed configuration files into use; Failed says who kept the former ones."""
+
+    async def reap(self, pid: int) -> int:
+        """End a process that holds a card's memory; the bytes that came free."""
+
+
+def manager_handlers(commands: ManagerCommands) -> Mapping[str, Handler]:
+    """What answers each method of the interface that changes something."""
+
+    async def start_worker(number: int) -> Sequence[object]:
+        await commands.start(number)
+        return ()
+
+    async def stop_worker(number: int) -> Sequence[object]:
+        await commands.stop(number)
+        return ()
+
+    async def restart_worker(number: int) -> Sequence[object]:
+        await commands.restart(number)
+        return ()
+
+    async def drain_worker(number: int) -> Sequence[object]:
+        await commands.drain(number)
+        return ()
+
+    async def rolling_restart() -> Sequence[object]:
+        await commands.rolling_restart()
+        return ()
+
+    async def reload() -> Sequence[object]:
+        await commands.reload()
+        return ()
+
+    async def reap_orphan(pid: int) -> Sequence[object]:
+        return (await commands.reap(pid),)
+
+    return {
+        "StartWorker": start_worker,
+        "StopWorker": stop_worker,
+        "RestartWorker": restart_worker,
+        "DrainWorker": drain_worker,
+        "RollingRestart": rolling_restart,
+        "Reload": reload,
+        "ReapOrphan": reap_orphan,
+    }
+
+
+def _orphans(data: GuardData) -> Sequence[object]:
+    rows = [
+        (each.pid, each.gpu, each.orphan_class, each.command, each.vram_bytes)
+        for each in data.orphans
+    ]
+    return (rows,)
 
 
 def _workers(data: GuardData) -> Sequence[object]:
@@ -37,6 +122,61 @@ MANAGER: Interface[GuardData] = Interface(
             "All cards: index, object, UUID, product name and thermal state.",
             outputs=(Argument("gpus", "a(uosss)"),),
             answer=_gpus,
+        ),
+        Method(
+            "StartWorker",
+            "Start a worker, or give a drained one work again. Returns when accepted; "
+            "WorkerStateChanged tells how it goes on. Busy while something is done with it.",
+            inputs=(Argument("worker", "u"),),
+            action=MANAGE_WORKERS_ACTION,
+        ),
+        Method(
+            "StopWorker",
+            "Let a worker finish what it does, then stop it; it stays down until it is started. "
+            "Returns when accepted. Busy while something is done with it.",
+            inputs=(Argument("worker", "u"),),
+            action=MANAGE_WORKERS_ACTION,
+        ),
+        Method(
+            "RestartWorker",
+            "Let a worker finish what it does, then stop it and start it again. Returns when "
+            "accepted. Busy while something is done with it.",
+            inputs=(Argument("worker", "u"),),
+            action=MANAGE_WORKERS_ACTION,
+        ),
+        Method(
+            "DrainWorker",
+            "Give a worker no new work; it finishes what it has and stays up until it is started "
+            "or stopped. Returns when accepted. Busy while something is done with it.",
+            inputs=(Argument("worker", "u"),),
+            action=MANAGE_WORKERS_ACTION,
+        ),
+        Method(
+            "RollingRestart",
+            "Restart all workers, one card at a time, each after the former is ready again. "
+            "Returns when accepted. Busy while something is done with any of them.",
+            action=MANAGE_WORKERS_ACTION,
+        ),
+        Method(
+            "ListOrphans",
+            "Processes that hold a card's memory and belong to no running worker: PID, card, "
+            "class, command name, bytes (0: unknown).",
+            outputs=(Argument("orphans", "a(uusst)"),),
+            answer=_orphans,
+        ),
+        Method(
+            "ReapOrphan",
+            "End one of the processes that ListOrphans lists: SIGTERM, then SIGKILL. Answers when "
+            "it is gone, with the bytes of the card's memory that came free.",
+            inputs=(Argument("pid", "u"),),
+            outputs=(Argument("freed_bytes", "t"),),
+            action=REAP_ACTION,
+        ),
+        Method(
+            "Reload",
+            "Take changed configuration files into use. Failed says what is wrong with them, or "
+            "who kept the former ones and why.",
+            action=RELOAD_ACTION,
         ),
         Method(
             "GetStatus",
@@ -94,6 +234,16 @@ MANAGER: Interface[GuardData] = Interface(
                 Argument("new_state", "s"),
                 Argument("reason", "s"),
             ),
+        ),
+        Signal(
+            "OrphanFound",
+            "A process holds a card's memory and belongs to no running worker.",
+            (Argument("pid", "u"), Argument("gpu", "u"), Argument("class", "s")),
+        ),
+        Signal(
+            "OrphanReaped",
+            "Such a process was ended; so many bytes of the card's memory came free.",
+            (Argument("pid", "u"), Argument("freed_bytes", "t")),
         ),
     ),
 )

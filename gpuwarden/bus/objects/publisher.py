@@ -8,11 +8,11 @@ from typing import Any
 from gpuwarden.bus.bus import Bus
 from gpuwarden.bus.interface import Emits, Exported, Handler, Interface
 from gpuwarden.bus.objects.changes import changed_values, thermal_changes, worker_changes
-from gpuwarden.bus.objects.gateway import GATEWAY
+from gpuwarden.bus.objects.gateway import GATEWAY, GatewayCommands, gateway_handlers
 from gpuwarden.bus.objects.gpu import GPU
-from gpuwarden.bus.objects.manager import MANAGER
+from gpuwarden.bus.objects.manager import MANAGER, ManagerCommands, manager_handlers
 from gpuwarden.bus.objects.thermal import THERMAL, ThermalCommands, thermal_handlers
-from gpuwarden.bus.objects.worker import WORKER
+from gpuwarden.bus.objects.worker import WORKER, worker_handlers
 from gpuwarden.bus.source import Source
 from gpuwarden.bus.standard import OBJECT_MANAGER, PROPERTIES
 from gpuwarden.bus.wire import to_variant
@@ -29,6 +29,15 @@ MIN_INTERVAL_SECONDS = 0.5
 Select = Callable[[GuardData], Any]
 # Interface, selector, and what answers those of its methods that its table does not.
 Parts = list[tuple[Interface[Any], Select, Mapping[str, Handler]]]
+
+
+@dataclass(frozen=True)
+class Commands:
+    """What answers the methods that change something."""
+
+    thermal: ThermalCommands
+    manager: ManagerCommands
+    gateway: GatewayCommands
 
 
 @dataclass
@@ -60,13 +69,13 @@ class Publisher:
 
     Reads are answered from ``source`` at the time of the read; signals from what is published.
 
-    :param thermal: answers the methods of the cards.
+    :param commands: answer the methods that change something.
     """
 
-    def __init__(self, bus: Bus, source: Source, thermal: ThermalCommands) -> None:
+    def __init__(self, bus: Bus, source: Source, commands: Commands) -> None:
         self._bus = bus
         self._source = source
-        self._thermal = thermal
+        self._commands = commands
         self._published = source.status()
         self._objects: dict[str, _Object] = {}
         for path, parts in self._wanted(self._published).items():
@@ -86,6 +95,16 @@ class Publisher:
                 self._tell(self._objects[path])
         self._tell_states(old, new)
 
+    def orphan_found(self, pid: int, gpu_index: int, orphan_class: str) -> None:
+        """Tell that a process holds a card's memory and belongs to no running worker."""
+        signal = MANAGER.signal("OrphanFound")
+        self._bus.emit(ROOT_OBJECT, MANAGER.name, signal, pid, gpu_index, orphan_class)
+
+    def orphan_reaped(self, pid: int, freed_bytes: int) -> None:
+        """Tell that such a process was ended."""
+        signal = MANAGER.signal("OrphanReaped")
+        self._bus.emit(ROOT_OBJECT, MANAGER.name, signal, pid, freed_bytes)
+
     def close(self) -> None:
         """Tell nothing more."""
         for each in self._objects.values():
@@ -94,17 +113,22 @@ class Publisher:
     def _wanted(self, data: GuardData) -> dict[str, Parts]:
         """Every object that ``data`` calls for: its interfaces, and where each finds its values."""
         objects: dict[str, Parts] = {
-            ROOT_OBJECT: [(MANAGER, lambda state: state, {})],
-            GATEWAY_OBJECT: [(GATEWAY, lambda state: state.gateway, {})],
+            ROOT_OBJECT: [(MANAGER, lambda state: state, manager_handlers(self._commands.manager))],
+            GATEWAY_OBJECT: [
+                (GATEWAY, lambda state: state.gateway, gateway_handlers(self._commands.gateway))
+            ],
         }
         for card in data.gpus:
             select_card = _card_selector(card.index)
             objects[gpu_object(card.index)] = [
                 (GPU, select_card, {}),
-                (THERMAL, select_card, thermal_handlers(self._thermal, card.index)),
+                (THERMAL, select_card, thermal_handlers(self._commands.thermal, card.index)),
             ]
         for worker in data.workers:
-            objects[worker_object(worker.number)] = [(WORKER, _worker_selector(worker.number), {})]
+            handlers = worker_handlers(self._commands.manager, worker.number)
+            objects[worker_object(worker.number)] = [
+                (WORKER, _worker_selector(worker.number), handlers)
+            ]
         return objects
 
     def _export(self, path: str, parts: Parts) -> None:

@@ -1,12 +1,44 @@
 """org.gpuwarden1.Worker: one model worker."""
 
-from gpuwarden.bus.interface import Emits, Interface, Property
+from collections.abc import Mapping, Sequence
+
+from gpuwarden.bus.interface import Emits, Handler, Interface, Method, Property
+from gpuwarden.bus.objects.manager import ManagerCommands
 from gpuwarden.control.states import WorkerStatus
-from gpuwarden.names import BUS_NAME
+from gpuwarden.names import BUS_NAME, MANAGE_WORKERS_ACTION
+
+
+def worker_handlers(commands: ManagerCommands, number: int) -> Mapping[str, Handler]:
+    """What answers each method of the interface, for one worker."""
+
+    async def start() -> Sequence[object]:
+        await commands.start(number)
+        return ()
+
+    async def stop() -> Sequence[object]:
+        await commands.stop(number)
+        return ()
+
+    async def restart() -> Sequence[object]:
+        await commands.restart(number)
+        return ()
+
+    async def drain() -> Sequence[object]:
+        await commands.drain(number)
+        return ()
+
+    return {"Start": start, "Stop": stop, "Restart": restart, "Drain": drain}
+
 
 WORKER: Interface[WorkerStatus] = Interface(
     f"{BUS_NAME}.Worker",
     "One model worker: a process of its own in its own unit.",
+    methods=(
+        Method("Start", "As Manager.StartWorker.", action=MANAGE_WORKERS_ACTION),
+        Method("Stop", "As Manager.StopWorker.", action=MANAGE_WORKERS_ACTION),
+        Method("Restart", "As Manager.RestartWorker.", action=MANAGE_WORKERS_ACTION),
+        Method("Drain", "As Manager.DrainWorker.", action=MANAGE_WORKERS_ACTION),
+    ),
     properties=(
         Property("Number", "u", Emits.CONST, lambda worker: worker.number, "Its number."),
         Property("Unit", "s", Emits.CONST, lambda worker: worker.unit, "Its systemd unit."),
