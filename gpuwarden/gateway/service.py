@@ -15,7 +15,7 @@ from aiohttp import web
 from gpuwarden.config import ConfigurationError, effective_configuration
 from gpuwarden.control.requests import DRAIN, RELOAD, UNDRAIN, ReloadAnswer
 from gpuwarden.control.snapshot import SnapshotWriter
-from gpuwarden.control.socket import ControlError, ControlServer
+from gpuwarden.control.socket import ControlError, ControlServer, Handler
 from gpuwarden.control.socket import serve as serve_control
 from gpuwarden.gateway.buffers import BufferPool
 from gpuwarden.gateway.dispatch import Dispatcher
@@ -176,7 +176,7 @@ class Service:
         await self._runner.setup()
         for http in self._sockets.http:
             await web.SockSite(self._runner, http, backlog=BACKLOG).start()
-        orders = {
+        orders: dict[str, Handler] = {
             RELOAD: self.reload,
             DRAIN: self._drains.drain,
             UNDRAIN: self._drains.undrain,

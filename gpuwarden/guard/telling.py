@@ -3,6 +3,7 @@
 import logging
 
 from gpuwarden.control.states import GuardData, ThermalData
+from gpuwarden.guard.breaker import Breaker
 from gpuwarden.systemd.events import Event, tell
 from gpuwarden.values import WorkerState
 
@@ -64,6 +65,27 @@ def tell_started_after_heat(card: ThermalData, numbers: list[int]) -> None:
     tell(
         Event.WORKERS_STARTED_AFTER_HEAT,
         f"GPU {card.index} has cooled, {_workers(numbers)} started again",
+        logging.INFO,
+        **_fields(card),
+    )
+
+
+def tell_card_out_of_service(card: ThermalData, numbers: list[int], breaker: Breaker) -> None:
+    """These workers are being stopped because their card needs more than a restart."""
+    tell(
+        Event.CARD_OUT_OF_SERVICE,
+        f"GPU {card.index} needs a {breaker.remedy} ({breaker.why}): it is out of service, "
+        f"{_workers(numbers)} stopped; what to do: {breaker.what_to_do(card.index)}",
+        logging.ERROR,
+        **(_fields(card) | {"REASON": breaker.why}),
+    )
+
+
+def tell_card_in_service(card: ThermalData, numbers: list[int]) -> None:
+    """These workers are started again."""
+    tell(
+        Event.CARD_IN_SERVICE,
+        f"GPU {card.index} is back in service, {_workers(numbers)} started again",
         logging.INFO,
         **_fields(card),
     )
