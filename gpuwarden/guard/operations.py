@@ -86,6 +86,8 @@ class Operations:
         except BusError as error:
             log.info("worker %d is not restarted (%s): %s", number, reason, error)
             return False
+        if worker.held:
+            return False  # an operator may try a card all the same, we don't
         self.begin(worker, Operation(Kind.RESTART, reason))
         return True
 
@@ -178,7 +180,8 @@ class Operations:
             WorkerState.STARTING,
             WorkerState.LOADING,
         ):
-            return  # it is up, or on its way
+            self._workers.keep_up(number)  # it is up, on its way, or about to go down
+            return
         await self._bring_up(number)
 
     async def _stop(self, number: int, operation: Operation) -> None:

@@ -26,13 +26,14 @@ def tell_changes(old: GuardData | None, new: GuardData) -> None:
         if former != worker.state and WorkerState.BUSY not in (former, worker.state):
             tell(
                 Event.WORKER_STATE,
-                f"worker {worker.number}: {former or 'unknown'} -> {worker.state}",
+                f"worker {worker.number}: {former or 'unknown'} -> {worker.state}"
+                + (f" ({worker.reason})" if worker.reason else ""),
                 WORKER=worker.number,
                 GPU=worker.gpu,
                 GPU_UUID=worker.gpu_uuid,
                 STATE_OLD=former or "",
                 STATE_NEW=worker.state,
-                REASON=worker.last_error,
+                REASON=worker.reason,
             )
 
 

@@ -70,6 +70,10 @@ class Workers:
         self._intents[number] = Intent(wanted)
         self.job_errors.pop(number, None)
 
+    def keep_up(self, number: int) -> None:
+        """It is up, or will be: start it if it is found down."""
+        self._try_again_at([number], time.monotonic())
+
     def start_all(self, planned: Mapping[int, tuple[int, UnitFacts]]) -> None:
         """Start every worker that is down, wanted and not held back.
 
