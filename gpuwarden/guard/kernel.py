@@ -1,5 +1,6 @@
 """What the kernel says of a worker: its processes, their CPUs, its GPU thread's priority."""
 
+import errno
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,3 +139,7 @@ def _lines(file: Path) -> list[str]:
         return file.read_text(encoding="utf-8", errors="replace").splitlines()
     except (FileNotFoundError, ProcessLookupError, NotADirectoryError):
         return []
+    except OSError as error:
+        if error.errno == errno.ENODEV:  # a control group that went between opening and reading
+            return []
+        raise
