@@ -34,6 +34,40 @@ class ReloadAnswer(BaseModel):
         return not self.kept and not self.problems
 
 
+class Request(BaseModel):
+    """Base of what is asked: nothing unknown in it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    version: int = 1
+    request: str
+
+
+# --- of the gateway
+
+CANARY: Final = "canary"
+
+
+class CanaryRequest(Request):
+    """Have a worker ask its card something tiny."""
+
+    request: Literal["canary"] = CANARY
+    number: Annotated[int, Field(ge=0)]
+
+
+class CanaryAnswer(BaseModel):
+    """What came of it: a word of ``worker/canary.py``, or ``silent``.
+
+    :param pid: of the worker's process that was asked.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pid: int
+    outcome: Literal["answered", "lost", "busy", "unused", "silent"]
+    detail: str = ""
+
+
 # --- of a thermal guard
 
 STATUS = "status"
@@ -43,15 +77,6 @@ CLEAR_OVERRIDE = "clear-override"
 RELEASE: Final = "release"
 
 HISTORY_ROWS_LIMIT = 200  # a record holds 64 KiB, a row with unrounded means some 290 bytes
-
-
-class Request(BaseModel):
-    """Base of what is asked: nothing unknown in it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
-
-    version: int = 1
-    request: str
 
 
 class OverrideRequest(Request):

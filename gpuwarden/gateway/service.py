@@ -18,6 +18,7 @@ from gpuwarden.control.snapshot import SnapshotWriter
 from gpuwarden.control.socket import ControlError, ControlServer
 from gpuwarden.control.socket import serve as serve_control
 from gpuwarden.gateway.buffers import BufferPool
+from gpuwarden.gateway.canary import Canary
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.endpoints import Endpoints
 from gpuwarden.gateway.heatwatch import FileOfCard, HeatWatch
@@ -167,6 +168,7 @@ class Service:
         self._listener = WorkerListener(sockets.dispatch, self.dispatcher, sockets.identify)
         self._routes = Endpoints(self.dispatcher).routes()
         self._runner = web.ServerRunner(make_server(self._routes), shutdown_timeout=DRAIN_SECONDS)
+        self._canary = Canary(self.dispatcher.links.values)
         self._control: list[ControlServer] = []
 
     async def start(self) -> None:
@@ -174,8 +176,9 @@ class Service:
         await self._runner.setup()
         for http in self._sockets.http:
             await web.SockSite(self._runner, http, backlog=BACKLOG).start()
+        handlers = {RELOAD: self.reload} | self._canary.handlers()
         for control in self._sockets.control:
-            self._control.append(await serve_control(control, {RELOAD: self.reload}))
+            self._control.append(await serve_control(control, handlers))
         self._notifier.ready()
 
     def reload(self, request: dict[str, Any]) -> dict[str, Any]:
