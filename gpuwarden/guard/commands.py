@@ -1,10 +1,14 @@
 """What the guard does for whoever called on the bus: the methods of Manager and Worker."""
 
 from gpuwarden.bus.errors import Unavailable
+from gpuwarden.guard.reaper import Reaper
 
 
 class Commands:
     """The methods of org.gpuwarden1.Manager and org.gpuwarden1.Worker that change something."""
+
+    def __init__(self, reaper: Reaper) -> None:
+        self._reaper = reaper
 
     async def start(self, number: int) -> None:
         """Start a worker, or give a drained one work again. Raises BusError."""
@@ -32,4 +36,4 @@ class Commands:
 
     async def reap(self, pid: int) -> int:
         """End a process that holds a card's memory. Raises BusError."""
-        raise Unavailable("not yet")
+        return await self._reaper.reap(pid)

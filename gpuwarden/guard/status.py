@@ -14,12 +14,14 @@ from gpuwarden.control.states import (
     TuningData,
     WorkerStatus,
 )
+from gpuwarden.guard.findings import Findings, Footprint
 from gpuwarden.guard.lifecycle import UnitFacts, is_outdated, last_error, worker_state
 from gpuwarden.names import thermal_unit, worker_unit
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 
 SERVING = frozenset({WorkerState.READY, WorkerState.BUSY})
 UNDER_WAY = frozenset({WorkerState.STOPPED, WorkerState.STARTING, WorkerState.LOADING})
+UNWELL = frozenset({WorkerState.GHOST, WorkerState.STUCK})
 WHY_HELD: dict[Held, str] = {
     "": "",
     "heat": "GPU {} is too hot",
@@ -51,6 +53,7 @@ class Seen:
     was_ready: frozenset[int] = frozenset()
     unwanted: frozenset[int] = frozenset()
     held: Mapping[int, Held] = field(default_factory=dict)
+    care: Findings = field(default_factory=Findings)
     stopping: bool = False
     strays: frozenset[int] = frozenset()
     faults: tuple[str, ...] = ()
@@ -74,6 +77,8 @@ def summarise(seen: Seen) -> GuardData:
         gpus=gpus,
         gateway=seen.gateway,
         tuning=seen.tuning,
+        orphans=list(seen.care.orphans),
+        scans=dict(seen.care.scans),
     )
 
 
@@ -97,6 +102,8 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
     state = worker_state(unit, told.state if told else None)
     if state is WorkerState.STOPPED and number in seen.job_errors:
         state = WorkerState.FAILED  # systemd refused to start it at all
+    ailment = seen.care.ailing.get(number) if state in SERVING else None
+    memory = seen.care.memory.get(number, Footprint())
     error = last_error(unit) or seen.job_errors.get(number, "") or (told.last_error if told else "")
     held = seen.held.get(planned.gpu_index, "")
     outdated = is_outdated(unit, planned.revised_monotonic_microseconds)
@@ -105,7 +112,7 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
     return WorkerStatus(
         number=number,
         unit=worker_unit(number),
-        state=state,
+        state=ailment.state if ailment else state,
         wanted=number not in seen.unwanted,
         held=held,
         outdated=outdated,
@@ -122,8 +129,12 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
         vram_reserved_bytes=reserved,
         vram_allocated_bytes=allocated,
         vram_fragmentation=1 - allocated / reserved if reserved and allocated is not None else None,
+        memory_bytes=memory.bytes,
+        memory_soft_limit_bytes=memory.soft_limit_bytes,
         last_error=error,
-        reason=WHY_HELD[held].format(planned.gpu_index) or error or (OUTDATED if outdated else ""),
+        reason=WHY_HELD[held].format(planned.gpu_index)
+        or (ailment.reason if ailment else error)
+        or (OUTDATED if outdated else ""),
         since=unit.since_unix_microseconds,
     )
 
@@ -182,6 +193,8 @@ def _worker_reason(worker: WorkerStatus, *, was_ready: bool) -> list[str]:
         return [f"worker {worker.number} failed: {worker.last_error or 'no reason known'}"]
     if worker.held == "heat":
         return []  # its card says it for all its workers
+    if worker.state in UNWELL:
+        return [f"worker {worker.number} is {worker.state}: {worker.reason}"]
     if worker.state in UNDER_WAY and was_ready:
         told = f" ({worker.last_error})" if worker.last_error else ""
         return [f"worker {worker.number} is {worker.state}{told}"]

@@ -13,6 +13,7 @@ from typing import Any
 from gpuwarden import __version__
 from gpuwarden.bus.errors import BusError
 from gpuwarden.control.states import GuardData, PlanData, TuningData
+from gpuwarden.guard.care import Care
 from gpuwarden.guard.facts import unit_facts
 from gpuwarden.guard.holds import Holds
 from gpuwarden.guard.hook_starter import HookStarter
@@ -28,7 +29,7 @@ from gpuwarden.guard.placement import Placement
 from gpuwarden.guard.published import gateway_state, port_fault, thermal_states
 from gpuwarden.guard.status import Seen, summarise
 from gpuwarden.guard.telling import tell_changes
-from gpuwarden.guard.workers import Workers
+from gpuwarden.guard.workers import JOB_TIMEOUT_SECONDS, Workers
 from gpuwarden.names import (
     GATEWAY_SOCKET_UNIT,
     NUMA_UNIT,
@@ -68,6 +69,8 @@ class Supervisor:
         self._wake = asyncio.Event()
         self._jobs = Jobs(self._wake.set)
         self._workers = Workers(systemd, self._jobs, self._holds, former, self._ensure_plan)
+        self._care = Care(systemd, self._jobs, self._recycle)
+        self.reaper = self._care.reaper
         self._hooks = HookStarter(systemd, former)
         self._placement = Placement()
         self._replanning = 0
@@ -241,6 +244,7 @@ class Supervisor:
         cards = self._plan.cards if self._plan else []
         thermal = thermal_states(cards)
         self._holds.look(self.cards(), thermal, now_seconds)
+        gateway = gateway_state()
         return Seen(
             version=__version__,
             plan=self._plan,
@@ -250,7 +254,8 @@ class Supervisor:
             cpus={n: allowed_cpus(facts.main_pid) for n, facts in units.items()},
             priorities={n: inference_priority(facts.main_pid) for n, facts in units.items()},
             thermal=thermal,
-            gateway=gateway_state(),
+            gateway=gateway,
+            care=self._care.look(self._plan, units, gateway, now_seconds),
             tuning=self.tuning(),
             was_ready=frozenset(self._workers.was_ready),
             unwanted=frozenset(n for n in numbers if not self._workers.intent(n).wanted),
@@ -278,10 +283,20 @@ class Supervisor:
 
     def _act(self, current: GuardData, now_seconds: float) -> None:
         self._workers.act(current, now_seconds)
+        self._care.act(current, now_seconds)
         self._settle(any(worker.outdated for worker in current.workers))
         if now_seconds >= self._next_look_seconds:
             self._next_look_seconds = now_seconds + NO_CARDS_RETRY_SECONDS
             self._mend()
+
+    def _recycle(self, number: int, reason: str) -> bool:
+        """Restart a worker, its drain included, unless that is being done."""
+        what = f"restart worker {number}"
+        if self._jobs.is_running(what):
+            return False
+        tell(Event.WORKER_RETRY, f"worker {number} is restarted: {reason}", logging.WARNING)
+        self._jobs.spawn(self.systemd.reload(worker_unit(number), JOB_TIMEOUT_SECONDS), what)
+        return True
 
     def _settle(self, outdated: bool) -> None:
         """Once all run by the plan, what it spared for those of a former one goes."""

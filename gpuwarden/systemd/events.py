@@ -54,6 +54,14 @@ class Event(Enum):
     TUNING_RESTORED = ("tuning-restored", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e42")
     TUNING_LEFT_OUT = ("tuning-left-out", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e43")
     TUNING_FAILED = ("tuning-failed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e44")
+    ORPHAN_FOUND = ("orphan-found", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e60")
+    ORPHAN_REAPED = ("orphan-reaped", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e61")
+    ORPHAN_NOT_REAPED = ("orphan-not-reaped", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e62")
+    WORKER_GHOST = ("worker-ghost", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e63")
+    WORKER_STUCK = ("worker-stuck", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e64")
+    WORKER_RECYCLED = ("worker-recycled", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e65")
+    WORKER_NEEDS_MEMORY = ("worker-needs-memory", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e66")
+    WORKER_NOT_LISTED = ("worker-not-listed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e67")
 
     def __init__(self, label: str, message_id: str) -> None:
         self.label = label

@@ -14,9 +14,12 @@ from gpuwarden.bus.wire import plain
 from gpuwarden.control.states import GuardData
 from gpuwarden.guard.commands import Commands as ManagerCommands
 from gpuwarden.guard.gateway import GatewayControl
+from gpuwarden.guard.jobs import Jobs
 from gpuwarden.guard.permission import Permission
+from gpuwarden.guard.reaper import Reaper
 from gpuwarden.guard.thermal import ThermalGuards
 from gpuwarden.names import BUS_NAME
+from gpuwarden.systemd.units import Systemd
 from tests.integration.bus_states import FixedSource, state
 from tests.integration.private_bus import REPOSITORY, PrivateBus
 from tests.integration.probe import INTERFACE, NAME, ROOT
@@ -112,7 +115,8 @@ class Guarded:
         self.source = FixedSource(data)
         self.node = NodeOfCards()
         thermal = ThermalGuards(self.node, partial(socket_of, folder))
-        commands = Commands(thermal, ManagerCommands(), GatewayControl())
+        reaper = Reaper(Systemd(bus), Jobs(lambda: None))
+        commands = Commands(thermal, ManagerCommands(reaper), GatewayControl())
         self.publisher = Publisher(bus, self.source, commands)
 
     def publish(self, data: GuardData) -> None:

@@ -33,6 +33,7 @@ class Unit:
     active_state: str = "inactive"
     main_pid: int = 0
     started_monotonic_microseconds: int = 1
+    control_group: str = ""
 
 
 UNIT: Interface[Unit] = Interface(
@@ -53,6 +54,7 @@ SERVICE: Interface[Unit] = Interface(
             "",
         ),
         Property("Result", "s", Emits.TRUE, lambda unit: "success", ""),
+        Property("ControlGroup", "s", Emits.TRUE, lambda unit: unit.control_group, ""),
     ),
 )
 SOCKET: Interface[Unit] = Interface(
