@@ -16,6 +16,7 @@ from gpuwarden.control.states import GatewayData, GuardData, PlannedWorker, Work
 from gpuwarden.guard import kernel
 from gpuwarden.guard.findings import Ailment, Footprint
 from gpuwarden.guard.health import (
+    ASK_AGAIN_SECONDS,
     Pause,
     Vitals,
     Watch,
@@ -80,6 +81,7 @@ class Checkup:
     settings: Callable[[], HealthSettings] = field(default_factory=AcceptedHealth)
     _watches: dict[int, Watch] = field(default_factory=dict)
     _pauses: dict[int, Pause] = field(default_factory=dict)
+    _refused_seconds: dict[int, float] = field(default_factory=dict)
     _told: dict[int, str] = field(default_factory=dict)
     _accepted: int = -1
     _quiet_since_seconds: float = field(default_factory=time.monotonic)
@@ -148,10 +150,15 @@ class Checkup:
                 return
 
     def _restart(self, worker: WorkerStatus, reason: str, now_seconds: float) -> bool:
-        pause = self._pauses.get(worker.number, Pause())
-        if not may_restart(pause, now_seconds) or not self.recycle(worker.number, reason):
+        number, pause = worker.number, self._pauses.get(worker.number, Pause())
+        refused = self._refused_seconds.get(number)
+        waits = refused is not None and now_seconds - refused < ASK_AGAIN_SECONDS
+        if worker.operation or waits or not may_restart(pause, now_seconds):
             return False
-        self._pauses[worker.number] = after_restart(pause, now_seconds)
+        if not self.recycle(number, reason):
+            self._refused_seconds[number] = now_seconds
+            return False
+        self._pauses[number] = after_restart(pause, now_seconds)
         return True
 
     def _tell(self, worker: WorkerStatus, watch: Watch, now_seconds: float) -> None:

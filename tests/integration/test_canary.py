@@ -1,6 +1,7 @@
 """The canary's whole way: control socket, front door, a real worker, its card, and back."""
 
 import asyncio
+import signal
 import socket
 import tempfile
 from collections.abc import AsyncIterator
@@ -83,7 +84,7 @@ async def test_a_simulated_context_is_lost_when_the_simulator_ends_it(
     settings: dict[str, Any] = {"gpu_uuid": uuid_of(simulated), "simulator_socket": attach}
     async with front_door() as (node, path), real_worker(node, gpu_index=0, **settings):
         assert (await canary(path)).outcome == "answered"
-        simulated.sim("reload-driver")
+        simulated.sim("fault", "--gpu", "0", "context-lost")
         (link,) = node.service.dispatcher.links.values()
         await node.until(lambda: "context lost" in link.tally.last_error)
         assert (await canary(path)).outcome == "lost"
@@ -151,3 +152,30 @@ async def test_a_real_worker_is_heard_of_every_two_seconds() -> None:
         await node.until(lambda: FrameType.HEARTBEAT in frames)
         assert link.silent_seconds is not None
         assert link.silent_seconds < 1
+
+
+async def test_a_worker_whose_loop_stands_still_falls_silent_and_that_is_published() -> None:
+    async with front_door() as (node, path), real_worker(node) as worker:
+        worker.process.send_signal(signal.SIGSTOP)
+        beats_missed = 2.5  # seconds: one beat and a half
+        await node.until(lambda: (node.snapshot().workers[0].silent_seconds or 0) > beats_missed)
+        assert (await canary(path)).outcome == "silent"
+        worker.process.send_signal(signal.SIGCONT)
+        await node.until(lambda: (node.snapshot().workers[0].silent_seconds or 0) < 1)
+
+
+async def test_a_batch_that_does_not_end_is_published_as_stalled_while_the_loop_is_heard() -> None:
+    home = make_node()
+    announced, hold = home.gate("predicting"), home.gate("hold")
+    options = {"announce": announced.path, "hold": hold.path}
+    engine = "model_classes:Announcing"
+    async with (
+        front_door(execution_timeout_seconds=0.3) as (node, _),
+        real_worker(node, engine=engine, options=options),
+    ):
+        assert (await node.post(b"x")).error == "execution_timeout"
+        await node.until(lambda: node.snapshot().workers[0].stalled)
+        assert (node.snapshot().workers[0].silent_seconds or 0) < 3
+        hold.open()
+        await node.until(lambda: not node.snapshot().workers[0].stalled)
+    close_node(home)
