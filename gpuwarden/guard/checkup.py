@@ -83,6 +83,7 @@ class Checkup:
     _pauses: dict[int, Pause] = field(default_factory=dict)
     _refused_seconds: dict[int, float] = field(default_factory=dict)
     _told: dict[int, str] = field(default_factory=dict)
+    _answers: dict[int, tuple[tuple[int, int], str]] = field(default_factory=dict)
     _accepted: int = -1
     _quiet_since_seconds: float = field(default_factory=time.monotonic)
 
@@ -188,8 +189,10 @@ class Checkup:
         if watch is None:
             return
         self._watches[worker.number] = after_canary(watch, pid, outcome, detail, time.monotonic())
-        if outcome != "lost":
+        news = (watch.life, outcome)
+        if outcome != "lost" and self._answers.get(worker.number) != news:
             tell_not_listed(worker, outcome, detail)
+        self._answers[worker.number] = news
 
 
 def vitals(

@@ -33,6 +33,7 @@ CONFIGURATION = """
 engine_path = ["/opt/models"]
 engine = "moody:Moody"
 execution_timeout_seconds = 4.0
+memory_max_bytes = "400M"
 drain_seconds = 1.0
 max_batch = 1
 
