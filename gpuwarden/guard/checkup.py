@@ -62,7 +62,7 @@ class AcceptedHealth:
         except OSError:
             return self._settings  # nothing was accepted yet
         if stamp != self._stamp:
-            configuration = accepted_configuration()
+            configuration = accepted_configuration(names.ACCEPTED_CONFIGURATION_FILE)
             self._stamp = stamp
             self._settings = configuration.health if configuration else HealthSettings()
         return self._settings
