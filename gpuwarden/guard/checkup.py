@@ -38,6 +38,7 @@ from gpuwarden.guard.scans import Scans
 from gpuwarden.guard.status import SERVING
 from gpuwarden.guard.telling_care import (
     tell_ailment,
+    tell_card_lost,
     tell_needs_memory,
     tell_not_listed,
     tell_recycled,
@@ -165,10 +166,12 @@ class Checkup:
     def _tell(self, worker: WorkerStatus, watch: Watch, now_seconds: float) -> None:
         """What is new of it, once."""
         ill, needed = ailment(watch), needs_memory(watch, now_seconds)
-        news = ill.reason if ill else needed
+        news = ill.reason if ill else watch.refused or needed
         if news and not self._told.get(worker.number):
             if ill is not None:
                 tell_ailment(worker, ill)
+            elif watch.refused:
+                tell_card_lost(worker, watch.refused)
             else:
                 tell_needs_memory(worker, needed)
         self._told[worker.number] = news
@@ -227,6 +230,8 @@ def vitals(
         presence=presence_in(scan.data, scan.identity, worker.number, unit.control_group)
         if scan
         else None,
+        requests=told.requests,
+        failures=told.failures,
         memory_bytes=memory.held_bytes,
         memory_soft_limit_bytes=limit,
         vram_reserved_bytes=reserved,

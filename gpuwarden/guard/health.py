@@ -14,6 +14,7 @@ from gpuwarden.names import worker_unit
 from gpuwarden.values import WorkerState
 
 GHOST_SCANS = 3  # design.md, contract: in a row, all complete
+FAILED_REQUESTS = 3  # in a row: a context that an error has killed stands in the card's list still
 SILENT_SECONDS = 15.0  # heartbeats come each 2 s; a library may hold the interpreter for some
 OVER_MEMORY_SECONDS = 10.0  # a peak that is gone by then was one of a batch
 ASK_AGAIN_SECONDS = 10.0  # a worker that was busy, or said nothing
@@ -45,6 +46,7 @@ class Vitals:
     :ivar is_stalled: a batch is past its time limit and has not ended.
     :ivar silent_seconds: since anything was heard of it.
     :ivar presence: what the last scan of its card says.
+    :ivar requests: answered so far, ``failures`` of them with an error that is not the caller's.
     :ivar memory_bytes: main memory that can't be taken back from it.
     """
 
@@ -53,6 +55,8 @@ class Vitals:
     is_stalled: bool = False
     silent_seconds: float | None = None
     presence: Presence | None = None
+    requests: int = 0
+    failures: int = 0
     memory_bytes: int | None = None
     memory_soft_limit_bytes: int | None = None
     vram_reserved_bytes: int | None = None
@@ -64,8 +68,11 @@ class Watch:
     """What is remembered of one life of a worker.
 
     :ivar absent_scans: complete scans in a row without any of its processes in the card's list.
+    :ivar failed_requests: in a row.
     :ivar ask_after_seconds: the canary isn't asked before.
-    :ivar lost: what the canary said of a card that doesn't answer; empty: nothing of the kind.
+    :ivar lost: what the canary of a worker that no scan lists said of a card that doesn't answer;
+        empty: nothing of the kind.
+    :ivar refused: the same of one that is listed, and all of whose requests fail.
     :ivar stuck_since_seconds: None where it is not stuck.
     :ivar was_within_memory: it has been below its soft limit.
     """
@@ -75,6 +82,10 @@ class Watch:
     absent_scans: int = 0
     ask_after_seconds: float = 0.0
     lost: str = ""
+    requests: int = 0
+    failures: int = 0
+    failed_requests: int = 0
+    refused: str = ""
     stuck: str = ""
     stuck_since_seconds: float | None = None
     was_within_memory: bool = False
@@ -85,8 +96,18 @@ class Watch:
 
     @property
     def is_suspect(self) -> bool:
-        """Whether the canary is to be asked: it may be a ghost."""
-        return self.absent_scans >= GHOST_SCANS and not self.lost
+        """Whether the canary is to be asked: its card may be gone for it."""
+        return (self.is_absent or self.is_failing) and not (self.lost or self.refused)
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether no scan lists it any more."""
+        return self.absent_scans >= GHOST_SCANS
+
+    @property
+    def is_failing(self) -> bool:
+        """Whether nothing that it was asked lately has worked."""
+        return self.failed_requests >= FAILED_REQUESTS
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +126,11 @@ def next_watch(
 ) -> Watch:
     """What is remembered after a look. A new life, or one that doesn't serve, begins anew."""
     if watch is None or watch.life != seen.life or not seen.serves:
-        watch = Watch(seen.life)
+        watch = Watch(seen.life, requests=seen.requests, failures=seen.failures)
     if not seen.serves:
         return watch
     watch = _look_for_it_on_the_card(watch, seen.presence)
+    watch = _look_whether_it_works(watch, seen)
     watch = _look_whether_it_moves(watch, seen, now_seconds)
     watch = _look_at_memory(watch, seen, now_seconds)
     return _look_at_fragmentation(watch, seen, now_seconds, settings)
@@ -125,6 +147,20 @@ def _look_for_it_on_the_card(watch: Watch, presence: Presence | None) -> Watch:
     absent = watch.absent_scans + 1 if in_a_row else 1
     return replace(
         watch, scan=presence.scan, absent_scans=absent, lost=watch.lost if in_a_row else ""
+    )
+
+
+def _look_whether_it_works(watch: Watch, seen: Vitals) -> Watch:
+    answered, failed = seen.requests - watch.requests, seen.failures - watch.failures
+    row, refused = watch.failed_requests + failed, watch.refused
+    if failed < answered or answered < 0:  # one has worked, or the front door counts anew
+        row, refused = 0, ""
+    return replace(
+        watch,
+        requests=seen.requests,
+        failures=seen.failures,
+        failed_requests=row,
+        refused=refused,
     )
 
 
@@ -192,9 +228,11 @@ def after_canary(watch: Watch, pid: int, outcome: str, detail: str, now_seconds:
     if pid != watch.life[0] or not watch.is_suspect:
         return watch
     if outcome == "lost":
-        return replace(watch, lost=detail or "its card does not answer")
+        why = detail or "the card does not answer"
+        return replace(watch, lost=why) if watch.is_absent else replace(watch, refused=why)
     if outcome in ("answered", "unused"):
-        return replace(watch, absent_scans=0, ask_after_seconds=now_seconds + BELIEVED_SECONDS)
+        after_seconds = now_seconds + BELIEVED_SECONDS
+        return replace(watch, absent_scans=0, failed_requests=0, ask_after_seconds=after_seconds)
     return replace(watch, ask_after_seconds=now_seconds + ASK_AGAIN_SECONDS)
 
 
@@ -214,6 +252,8 @@ def ailment(watch: Watch) -> Ailment | None:
 
 def restart_reason(watch: Watch, now_seconds: float, settings: HealthSettings) -> str:
     """Why it is to be restarted now, whatever it does; empty where it isn't."""
+    if watch.refused:
+        return f"card lost: {watch.refused}"
     ill = ailment(watch)
     if ill is None:
         return ""

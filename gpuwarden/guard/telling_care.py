@@ -20,6 +20,16 @@ def tell_ailment(worker: WorkerStatus, ill: Ailment) -> None:
     )
 
 
+def tell_card_lost(worker: WorkerStatus, reason: str) -> None:
+    """All that a worker is asked fails, and it says itself that its card is gone for it."""
+    tell(
+        Event.WORKER_CARD_LOST,
+        f"worker {worker.number}: its requests fail, and its card is gone for it: {reason}",
+        logging.ERROR,
+        **_of(worker, reason),
+    )
+
+
 def tell_recycled(worker: WorkerStatus, reason: str) -> None:
     """A worker is restarted while nobody needs it."""
     tell(
@@ -42,12 +52,12 @@ def tell_needs_memory(worker: WorkerStatus, reason: str) -> None:
 
 
 def tell_not_listed(worker: WorkerStatus, outcome: str, detail: str) -> None:
-    """No process of a worker is in its card's list, and its canary did not say that it is lost."""
+    """A worker may have lost its card, and its canary did not say so."""
     told = f"{outcome}, {detail}" if detail else outcome
     tell(
         Event.WORKER_NOT_LISTED,
-        f"worker {worker.number}: none of its processes is in its card's list; asked, it said: "
-        f"{told}; it is left alone",
+        f"worker {worker.number} is not in its card's list, or all its requests fail; asked for "
+        f"its card, it said: {told}; it is left alone",
         logging.INFO,
         **_of(worker, told),
     )

@@ -62,6 +62,7 @@ class Event(Enum):
     WORKER_RECYCLED = ("worker-recycled", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e65")
     WORKER_NEEDS_MEMORY = ("worker-needs-memory", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e66")
     WORKER_NOT_LISTED = ("worker-not-listed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e67")
+    WORKER_CARD_LOST = ("worker-card-lost", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e68")
 
     def __init__(self, label: str, message_id: str) -> None:
         self.label = label

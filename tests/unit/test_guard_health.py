@@ -188,6 +188,46 @@ def test_law_unknown_ends_nobody(history: list[Vitals]) -> None:
         assert recycle_reason(watch, 1e9, SETTINGS) == ""
 
 
+# --- a context that an error has killed: its process stands in the list still
+
+
+def answering(requests: int, failures: int) -> Vitals:
+    return well(present(requests), requests=requests, failures=failures)
+
+
+FAILING = watched(answering(10, 0), answering(11, 1), answering(13, 3))
+
+
+def test_a_worker_all_of_whose_requests_fail_is_asked_and_restarted_if_its_card_is_gone() -> None:
+    assert wants_canary(FAILING, 0)
+    refused = after_canary(FAILING, LIFE[0], "lost", "AcceleratorError", 0)
+    assert restart_reason(refused, 0, SETTINGS) == "card lost: AcceleratorError"
+    assert ailment(refused) is None  # no ghost: a scan lists it
+    again = next_watch(refused, answering(14, 4), 1, SETTINGS)
+    assert restart_reason(again, 1, SETTINGS) == "card lost: AcceleratorError"
+
+
+@pytest.mark.parametrize("outcome", ["answered", "unused", "busy", "silent"])
+def test_requests_that_fail_for_another_reason_restart_nobody(outcome: str) -> None:
+    watch = after_canary(FAILING, LIFE[0], outcome, "", 0)
+    assert restart_reason(watch, 1e9, SETTINGS) == ""
+    assert not wants_canary(watch, 0)
+
+
+@pytest.mark.parametrize(
+    "looks",
+    [
+        [answering(10, 0), answering(12, 2)],
+        [answering(10, 7), answering(10, 7)],
+        [answering(10, 0), answering(12, 2), answering(13, 2), answering(14, 3)],
+        [answering(10, 10), answering(3, 3)],
+    ],
+    ids=["two", "long ago", "one worked", "counted anew"],
+)
+def test_a_few_failures_are_no_suspicion(looks: list[Vitals]) -> None:
+    assert not wants_canary(watched(*looks), 1e9)
+
+
 # --- the card's list
 
 
