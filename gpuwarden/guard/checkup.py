@@ -17,23 +17,20 @@ from gpuwarden.guard import kernel
 from gpuwarden.guard.findings import Ailment, Footprint
 from gpuwarden.guard.health import (
     ASK_AGAIN_SECONDS,
-    Pause,
     Vitals,
     Watch,
     after_canary,
-    after_restart,
     ailment,
-    is_idle_moment,
-    may_restart,
     needs_memory,
     next_watch,
-    presence_in,
     recycle_reason,
     restart_reason,
     wants_canary,
 )
 from gpuwarden.guard.jobs import Jobs
 from gpuwarden.guard.lifecycle import UnitFacts
+from gpuwarden.guard.presence import presence_in
+from gpuwarden.guard.recycling import Pause, after_restart, is_idle_moment, may_restart
 from gpuwarden.guard.scans import Scans
 from gpuwarden.guard.status import SERVING
 from gpuwarden.guard.telling_care import (

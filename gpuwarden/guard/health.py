@@ -3,14 +3,11 @@
 What is unknown ends nobody: it begins each count anew.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from gpuwarden.config.health import HealthSettings
-from gpuwarden.control.states import GatewayData, ScanData, WorkerStatus
 from gpuwarden.guard.findings import Ailment
-from gpuwarden.guard.status import SERVING
-from gpuwarden.names import worker_unit
+from gpuwarden.guard.presence import Presence
 from gpuwarden.values import WorkerState
 
 GHOST_SCANS = 3  # design.md, contract: in a row, all complete
@@ -19,22 +16,6 @@ SILENT_SECONDS = 15.0  # heartbeats come each 2 s; a library may hold the interp
 OVER_MEMORY_SECONDS = 10.0  # a peak that is gone by then was one of a batch
 ASK_AGAIN_SECONDS = 10.0  # a worker that was busy, or said nothing
 BELIEVED_SECONDS = 60.0  # a card that answered, though nobody of the worker is in its list
-QUIET_SECONDS = 60.0  # without a request, before the only worker that serves is started again
-
-# What is not cured by one restart is not cured by many: seconds between those of one worker.
-PAUSE_SECONDS = (0.0, 60.0, 300.0, 900.0, 1800.0)
-FORGET_SECONDS = 3600.0
-
-
-@dataclass(frozen=True, slots=True)
-class Presence:
-    """Whether a complete scan has any process of a worker in the card's list.
-
-    :ivar scan: which scan.
-    """
-
-    scan: tuple[int, int]
-    listed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +89,6 @@ class Watch:
     def is_failing(self) -> bool:
         """Whether nothing that it was asked lately has worked."""
         return self.failed_requests >= FAILED_REQUESTS
-
-
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """How often a worker was restarted for its health lately, and when last."""
-
-    restarts: int = 0
-    last_seconds: float = 0.0
 
 
 # --- looking
@@ -282,61 +255,3 @@ def needs_memory(watch: Watch, now_seconds: float) -> str:
     since = watch.over_memory_since_seconds
     lasts = since is not None and now_seconds - since >= OVER_MEMORY_SECONDS
     return watch.over_memory if lasts and not watch.was_within_memory else ""
-
-
-def is_idle_moment(
-    number: int,
-    workers: Iterable[WorkerStatus],
-    gateway: GatewayData | None,
-    quiet_seconds: float,
-) -> bool:
-    """Whether nobody would miss a worker for as long as a restart takes.
-
-    :param quiet_seconds: for how long no request has come and none is under way.
-    """
-    if gateway is None or gateway.queue_depth:
-        return False
-    if not any(each.number == number and not each.outstanding for each in gateway.workers):
-        return False
-    known = list(workers)
-    if not any(each.number == number and each.state is WorkerState.READY for each in known):
-        return False
-    others = [each for each in known if each.number != number and each.wanted and not each.held]
-    if any(each.state not in SERVING or each.operation for each in others):
-        return False  # one at a time
-    return bool(others) or quiet_seconds >= QUIET_SECONDS
-
-
-def may_restart(pause: Pause, now_seconds: float) -> bool:
-    """Whether a worker's last restarts for its health are long enough ago for another one."""
-    wait = PAUSE_SECONDS[min(pause.restarts, len(PAUSE_SECONDS) - 1)]
-    return not pause.restarts or now_seconds - pause.last_seconds >= wait
-
-
-def after_restart(pause: Pause, now_seconds: float) -> Pause:
-    """The pause after one more."""
-    forgotten = now_seconds - pause.last_seconds >= FORGET_SECONDS
-    return Pause(1 if forgotten else pause.restarts + 1, now_seconds)
-
-
-# --- the card's list
-
-
-def presence_in(
-    scan: ScanData, identity: tuple[int, int], number: int, control_group: str
-) -> Presence | None:
-    """Whether any process of a worker's whole cgroup is in the card's compute list.
-
-    None: unknown, as long as the scan is incomplete or a listed process can't be told from ours.
-    """
-    if scan.state != "scanning" or scan.problem or not control_group:
-        return None
-    listed = [each for each in scan.holders if each.listed]
-    for each in listed:
-        inside = f"{each.control_group}/".startswith(f"{control_group}/")
-        ours = each.holder_class == "ours"
-        if inside or (ours and (each.worker == number or each.unit == worker_unit(number))):
-            return Presence(identity, listed=True)
-    if any(not each.control_group for each in listed):
-        return None
-    return Presence(identity, listed=False)

@@ -9,8 +9,8 @@ from typing import Any, Tuple
 from gpuwarden.worker.engine import Engine
 from gpuwarden.worker.faults import location
 
-# For the end of the batch that runs, and one tiny kernel, which takes 21 ms the first time and 0.2 ms
-# from then on (an H100, torch 2.11).
+# For the end of the batch that runs, and one tiny kernel, which takes 21 ms the first time and
+# 0.2 ms from then on (an H100, torch 2.11).
 ANSWER_SECONDS = 3.0
 
 # What a worker answers a PROBE.

@@ -3,39 +3,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuwarden.config.health import HealthSettings
-from gpuwarden.control.states import Holder, ScanData
 from gpuwarden.guard import health
 from gpuwarden.guard.health import (
     GHOST_SCANS,
     OVER_MEMORY_SECONDS,
-    QUIET_SECONDS,
     SILENT_SECONDS,
-    Pause,
-    Presence,
     Vitals,
     Watch,
     after_canary,
-    after_restart,
     ailment,
-    is_idle_moment,
-    may_restart,
     needs_memory,
     next_watch,
-    presence_in,
     recycle_reason,
     restart_reason,
     wants_canary,
 )
-from gpuwarden.guard.status import SERVING
+from gpuwarden.guard.presence import Presence
 from gpuwarden.values import WorkerState
-from tests.integration.bus_states import gateway, worker
-from tests.machines import gateway_worker
 
 LIFE = (1000, 1)
 SETTINGS = HealthSettings()
-GROUP = (
-    "/medgemma.slice/medgemma-workers.slice/medgemma-workers-gpu0.slice/medgemma-worker@0.service"
-)
 GIBIBYTE = 2**30
 MISSING = None
 
@@ -228,68 +215,6 @@ def test_a_few_failures_are_no_suspicion(looks: list[Vitals]) -> None:
     assert not wants_canary(watched(*looks), 1e9)
 
 
-# --- the card's list
-
-
-def holder(**changes: object) -> Holder:
-    fields: dict[str, object] = {
-        "pid": 4000,
-        "start_time_ticks": 1,
-        "holder_class": "ours",
-        "command": "python3",
-        "uid": 990,
-        "unit": "medgemma-worker@0.service",
-        "control_group": GROUP,
-        "worker": 0,
-        "vram_bytes": GIBIBYTE,
-    }
-    return Holder(**(fields | changes))
-
-
-def scan(*holders: Holder, **changes: object) -> ScanData:
-    fields: dict[str, object] = {
-        "gpu_index": 0,
-        "gpu_uuid": "GPU-0",
-        "state": "scanning",
-        "scans": 3,
-        "holders": list(holders),
-    }
-    return ScanData(**(fields | changes))
-
-
-def listed(data: ScanData) -> bool | None:
-    presence = presence_in(data, (7, data.scans), 0, GROUP)
-    return None if presence is None else presence.listed
-
-
-NEIGHBOUR = holder(worker=1, unit="medgemma-worker@1.service", control_group="/other")
-
-
-@pytest.mark.parametrize(
-    ("data", "expected"),
-    [
-        (scan(holder()), True),
-        (scan(holder(control_group=f"{GROUP}/engine", unit="")), True),
-        (scan(), False),
-        (scan(NEIGHBOUR), False),
-        (scan(holder(control_group=f"{GROUP}0", worker=None, unit="")), False),
-        (scan(holder(listed=False, mappings=True)), False),
-        (scan(holder(holder_class="ours-dead", control_group="/system.slice")), False),
-        (scan(holder(control_group="", unit="", worker=None, holder_class="foreign")), None),
-        (scan(holder(), problem="no permission"), None),
-        (scan(problem="no permission"), None),
-        (scan(state="blind"), None),
-        (scan(state="released"), None),
-    ],
-)
-def test_what_a_scan_says_of_a_workers_whole_group(data: ScanData, expected: bool | None) -> None:
-    assert listed(data) is expected
-
-
-def test_a_worker_whose_group_is_unknown_is_neither_there_nor_missing() -> None:
-    assert presence_in(scan(), (7, 1), 0, "") is None
-
-
 # --- stuck
 
 
@@ -360,66 +285,3 @@ def test_fragmentation_counts_when_it_is_large_and_lasts() -> None:
 @pytest.mark.parametrize("look", [fragmented(0.5), fragmented(0.9, GIBIBYTE), well()])
 def test_little_fragmentation_or_fragmentation_of_little_is_none(look: Vitals) -> None:
     assert recycle_reason(watched(look), 1e9, SETTINGS) == ""
-
-
-# --- the idle moment
-
-READY, BUSY = worker(0), worker(1, state=WorkerState.BUSY)
-IDLE = gateway(queue_depth=0, workers=[gateway_worker(0), gateway_worker(1)])
-
-
-def test_an_idle_worker_is_restarted_while_another_serves() -> None:
-    assert is_idle_moment(0, [READY, BUSY], IDLE, 0)
-
-
-@pytest.mark.parametrize(
-    "state",
-    [
-        None,
-        IDLE.model_copy(update={"queue_depth": 1}),
-        gateway(queue_depth=0, workers=[gateway_worker(0, outstanding=1)]),
-        gateway(queue_depth=0, workers=[]),
-    ],
-    ids=["silent gateway", "somebody waits", "at work", "not connected"],
-)
-def test_a_moment_is_not_idle_while_anybody_could_miss_it(state: object) -> None:
-    assert not is_idle_moment(0, [READY, BUSY], state, 1e9)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    "other",
-    [worker(1, state=state) for state in WorkerState if state not in SERVING]
-    + [worker(1, operation="restarting: memory")],
-)
-def test_one_worker_at_a_time(other: object) -> None:
-    assert not is_idle_moment(0, [READY, other], IDLE, 1e9)  # type: ignore[list-item]
-
-
-@pytest.mark.parametrize(
-    "others", [[], [worker(1, wanted=False, state=WorkerState.STOPPED)], [worker(1, held="heat")]]
-)
-def test_the_only_worker_that_serves_waits_until_nobody_has_come_for_a_minute(
-    others: list[object],
-) -> None:
-    workers = [READY, *others]
-    assert not is_idle_moment(0, workers, IDLE, QUIET_SECONDS - 1)  # type: ignore[arg-type]
-    assert is_idle_moment(0, workers, IDLE, QUIET_SECONDS)  # type: ignore[arg-type]
-
-
-# --- pauses
-
-
-def test_what_one_restart_does_not_cure_is_tried_ever_more_rarely() -> None:
-    pause, now, waits = Pause(), 0.0, []
-    for _ in range(6):
-        start = now
-        while not may_restart(pause, now):
-            now += 1.0
-        waits.append(now - start)
-        pause = after_restart(pause, now)
-    assert waits == [0.0, 60.0, 300.0, 900.0, 1800.0, 1800.0]
-
-
-def test_a_worker_that_was_well_for_an_hour_begins_with_no_pause_again() -> None:
-    pause = after_restart(Pause(4, 0.0), health.FORGET_SECONDS)
-    assert pause.restarts == 1
