@@ -117,10 +117,10 @@ class Reaper:
             held = orphans.chosen(pid, scans, self._scans.doubts, listed)
         except NotToBeReapedError as error:
             raise (Unavailable if error.is_unknown else InvalidArgument)(str(error)) from error
-        if _identity(held.holder) in self._ending:
-            raise Busy(f"PID {pid} is being ended already")
         if held.holder.holder_class == "ours-dead" and not await self._is_left_over(held.holder):
             raise InvalidArgument(f"PID {pid} is of a worker that runs, or gone")
+        if _identity(held.holder) in self._ending:
+            raise Busy(f"PID {pid} is being ended already")
         try:
             return await self._end(held)
         except SurvivedError as error:
@@ -174,6 +174,8 @@ class Reaper:
     async def _end(self, held: Held) -> int:
         """End a process and see what comes free. Raises SurvivedError."""
         identity = _identity(held.holder)
+        if identity in self._ending:
+            return 0  # it is told where it was begun
         before = {gpu: used_bytes(gpu) for gpu in held.gpus}
         self._ending.add(identity)
         try:
