@@ -34,6 +34,11 @@ class ReloadAnswer(BaseModel):
         return not self.kept and not self.problems
 
 
+# --- of the gateway
+
+PAUSE: Final = "pause"
+RESUME = "resume"
+
 # --- of a thermal guard
 
 STATUS = "status"
@@ -52,6 +57,13 @@ class Request(BaseModel):
 
     version: int = 1
     request: str
+
+
+class PauseRequest(Request):
+    """Refuse new requests for so long."""
+
+    request: Literal["pause"] = PAUSE
+    seconds: Annotated[int, Field(ge=1, le=86400)]
 
 
 class OverrideRequest(Request):

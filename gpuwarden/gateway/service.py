@@ -19,6 +19,7 @@ from gpuwarden.control.socket import ControlError, ControlServer
 from gpuwarden.control.socket import serve as serve_control
 from gpuwarden.gateway.buffers import BufferPool
 from gpuwarden.gateway.dispatch import Dispatcher
+from gpuwarden.gateway.door import PAUSE_FILE, Door
 from gpuwarden.gateway.endpoints import Endpoints
 from gpuwarden.gateway.heatwatch import FileOfCard, HeatWatch
 from gpuwarden.gateway.http import make_server
@@ -164,6 +165,7 @@ class Service:
         self.dispatcher = Dispatcher(settings, self.pool, self._publisher.changed)
         self._heat = HeatWatch(self.dispatcher.limit, thermal)
         self.dispatcher.on_card = self._heat.watch
+        self._door = Door(self.dispatcher, writer.path.with_name(PAUSE_FILE))
         self._listener = WorkerListener(sockets.dispatch, self.dispatcher, sockets.identify)
         self._routes = Endpoints(self.dispatcher).routes()
         self._runner = web.ServerRunner(make_server(self._routes), shutdown_timeout=DRAIN_SECONDS)
@@ -175,7 +177,8 @@ class Service:
         for http in self._sockets.http:
             await web.SockSite(self._runner, http, backlog=BACKLOG).start()
         for control in self._sockets.control:
-            self._control.append(await serve_control(control, {RELOAD: self.reload}))
+            handlers = {RELOAD: self.reload, **self._door.handlers}
+            self._control.append(await serve_control(control, handlers))
         self._notifier.ready()
 
     def reload(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -220,6 +223,7 @@ class Service:
         for task in meanwhile:
             task.cancel()
         self._publisher.publish(self.dispatcher)
+        self._door.close()
         self._listener.close()
         self.dispatcher.close()
         self.pool.close()

@@ -8,15 +8,19 @@ from functools import partial
 from pathlib import Path
 
 from gpuwarden.bus.bus import Bus
+from gpuwarden.bus.objects.log_control import exported_log_control
 from gpuwarden.bus.objects.publisher import Commands, Publisher
 from gpuwarden.bus.polkit import Polkit
 from gpuwarden.bus.wire import plain
+from gpuwarden.control.requests import ReloadAnswer
 from gpuwarden.control.states import GuardData
 from gpuwarden.guard.commands import Commands as ManagerCommands
 from gpuwarden.guard.gateway import GatewayControl
+from gpuwarden.guard.logs import GuardLog
 from gpuwarden.guard.permission import Permission
+from gpuwarden.guard.reload import Reloading
 from gpuwarden.guard.thermal import ThermalGuards
-from gpuwarden.names import BUS_NAME
+from gpuwarden.names import BUS_NAME, LOG_CONTROL_OBJECT
 from tests.integration.bus_states import FixedSource, state
 from tests.integration.private_bus import REPOSITORY, PrivateBus
 from tests.integration.probe import INTERFACE, NAME, ROOT
@@ -104,16 +108,23 @@ async def abuse(bus: PrivateBus, kind: str, count: int) -> None:
 class Guarded:
     """What stands for the guard: the real objects over a state that the test sets.
 
-    Its cards' thermal guards are asked below ``folder``.
+    Its cards' thermal guards and its gateway are asked below ``folder``; a reload comes to what
+    ``reloaded`` says.
     """
 
     def __init__(self, bus: Bus, data: GuardData, folder: Path) -> None:
         self.bus = bus
         self.source = FixedSource(data)
         self.node = NodeOfCards()
+        self.reloaded = ReloadAnswer(applied=["guard"])
         thermal = ThermalGuards(self.node, partial(socket_of, folder))
-        commands = Commands(thermal, ManagerCommands(), GatewayControl())
+        manager = ManagerCommands(Reloading(self._reload))
+        commands = Commands(thermal, manager, GatewayControl(folder / "gateway.sock"))
+        bus.objects.export(LOG_CONTROL_OBJECT, [exported_log_control(GuardLog())])
         self.publisher = Publisher(bus, self.source, commands)
+
+    async def _reload(self) -> ReloadAnswer:
+        return self.reloaded
 
     def publish(self, data: GuardData) -> None:
         self.source.data = data
