@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from gpuwarden.bus.bus import Bus
 from gpuwarden.bus.objects.log_control import exported_log_control
@@ -28,12 +29,13 @@ from tests.integration.thermal_peer import NodeOfCards, socket_of
 
 OURS = "tests.integration.bus_service"
 STOCK = "tests.integration.bus_stock_service"
+GUARD = "tests.integration.bus_guard_service"
 START_SECONDS = 15.0
 
 
 @asynccontextmanager
 async def service(
-    module: str, bus: PrivateBus, *arguments: str
+    module: str, bus: PrivateBus, *arguments: str, stderr: IO[bytes] | None = None
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """The probe service in its own process, owning its name."""
     process = await asyncio.create_subprocess_exec(
@@ -43,6 +45,7 @@ async def service(
         bus.address,
         *arguments,
         stdout=asyncio.subprocess.PIPE,
+        stderr=stderr,
         cwd=REPOSITORY,
     )
     assert process.stdout is not None
