@@ -21,7 +21,7 @@ async def test_a_flood_of_10000_calls_delays_nobody_else_for_long(kind: str) -> 
     """Counted in the service's own CPU: what it did before it came to the other client.
 
     The service is stopped until the whole flood waits, so that the speed of the flooding client
-    changes nothing. What else runs on the machine can only make it worse (caches, hyper-threads), so
+    changes nothing. What else runs on the machine can only make it worse (caches, hyper-threads):
     the best of three counts.
     """
     waited = [await delay_seconds(kind)]
