@@ -52,22 +52,29 @@ WORTH_TRYING = (0, 1, -1, 2, 7, 86_400, 86_401, 3600, 2**31, 2**32 - 1)
 
 @dataclass(frozen=True)
 class Target:
-    """A method of an object."""
+    """A method of an object, and that object's properties: interface, name, type."""
 
     path: str
     interface: str
     member: str
     signature: str
+    properties: tuple[tuple[str, str, str], ...]
 
 
 def targets_of(path: str, xml: str) -> list[Target]:
     """Every method of an object, from its introspection."""
     found = []
-    for interface in ET.fromstring(xml).iter("interface"):
+    interfaces = list(ET.fromstring(xml).iter("interface"))
+    properties = tuple(
+        (interface.get("name", ""), each.get("name", ""), each.get("type", ""))
+        for interface in interfaces
+        for each in interface.iter("property")
+    )
+    for interface in interfaces:
         for method in interface.iter("method"):
             inputs = [a.get("type", "") for a in method.iter("arg") if a.get("direction") == "in"]
             name, member = interface.get("name", ""), method.get("name", "")
-            found.append(Target(path, name, member, "".join(inputs)))
+            found.append(Target(path, name, member, "".join(inputs), properties))
     return found
 
 
@@ -136,11 +143,22 @@ def variants(draw: st.DrawFn) -> Variant:
     """A variant, nested up to the deepest that D-Bus allows, and beyond."""
     signature = draw(st.sampled_from(("s", "u", "as", "a{sv}", "(us)", "ay", "d", "b")))
     (type_,) = SignatureTree._get(signature).types
-    depth = draw(st.sampled_from((0, 0, 0, 0, 0, 1, 2, 20, 50, 60, 65)))
+    depth = draw(st.sampled_from((0, 0, 0, 0, 0, 0, 0, 1, 1, 2, 2, 20, 50, 60, 65)))
     value = Variant(signature, draw(values(type_)) if signature != "a{sv}" else {})
     for _ in range(depth):
         value = Variant("v", value)
     return value
+
+
+@st.composite
+def of_property(draw: st.DrawFn, target: Target, body: list[Any]) -> list[Any]:
+    """The arguments of Get, GetAll or Set, with a property that is there; its type or another."""
+    interface, name, signature = draw(st.sampled_from(target.properties))
+    found: list[Any] = [interface, name, *body[2:]][: len(body)]
+    if len(found) == 3 and draw(st.booleans()):
+        (type_,) = SignatureTree._get(signature).types
+        found[2] = Variant(signature, draw(values(type_)))
+    return found
 
 
 @st.composite
@@ -160,7 +178,9 @@ def calls(draw: st.DrawFn, targets: list[Target]) -> Message:
             signature = draw(signatures)
     types = SignatureTree._get(signature).types
     body = [draw(values(each)) for each in types]
-    if signature and draw(st.integers(0, 30)) == 0:
+    if interface == PROPERTIES and signature == target.signature and draw(st.integers(0, 3)):
+        body = draw(of_property(target, body))
+    if signature and draw(st.integers(0, 60)) == 60:
         pairs = zip(types, body, strict=True)
         body = [draw(nuls) if each.token == "s" else one for each, one in pairs]
     # Not through the constructor's checks: what the bus lets pass is for the bus to say.

@@ -3,7 +3,7 @@
 
 from tests.soak.bus_fuzz import fuzz
 
-CALLS = 1500
+CALLS = 1000
 SEED = 20261125
 
 

@@ -13,7 +13,7 @@ from tests.node.vm import Node
 from tests.soak import bus_fuzz, thermal
 
 KILLS, KILLED_CARDS, POWER_CUTS, CRASH_ROUNDS = 200, 6, 20, 10
-FUZZED_CALLS = 100_000
+FUZZED_CALLS = 50_000
 SEED = 20261121
 
 

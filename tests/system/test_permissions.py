@@ -152,6 +152,15 @@ def test_orders_work_as_documented_and_outlive_whoever_takes_them(node: Node) ->
     assert predict(node, "/tmp/ct.dcm").status == 200
     wait_for_state(node, "running")
 
+    # A bus that dies takes nobody along: the same processes are on the next one, and take orders.
+    former = {unit: main_pid(node, unit) for unit in (*units, "medgemma-worker@0")}
+    node.run("systemctl kill --signal=KILL dbus.service")
+    wait_for(node, f"busctl call {GATEWAY} Pause u 60")
+    node.run(f"busctl call {GATEWAY} Resume")
+    wait_for_state(node, "running")
+    assert {unit: main_pid(node, unit) for unit in former} == former
+    assert predict(node, "/tmp/ct.dcm").status == 200
+
     # Every order of the documentation is understood and reaches who would do it.
     (orders,) = re.findall(r"^## Orders\n\n```console\n(.*?)^```$", DOCUMENT, re.M | re.S)
     for order in orders.splitlines():
