@@ -48,6 +48,8 @@ class Request(BaseModel):
 CANARY: Final = "canary"
 DRAIN: Final = "drain"
 UNDRAIN: Final = "undrain"
+PAUSE: Final = "pause"
+RESUME = "resume"
 
 
 class DrainRequest(Request):
@@ -71,6 +73,13 @@ class DrainAnswer(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     unanswered: int
+
+
+class PauseRequest(Request):
+    """Refuse new requests for so long."""
+
+    request: Literal["pause"] = PAUSE
+    seconds: Annotated[int, Field(ge=1, le=86400)]
 
 
 class CanaryRequest(Request):

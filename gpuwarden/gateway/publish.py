@@ -83,6 +83,7 @@ async def feed_watchdog(notifier: ServiceNotifier) -> None:
 def gateway_data(dispatcher: Dispatcher) -> GatewayData:
     """The state as it is published."""
     statistics, queue = dispatcher.statistics, dispatcher.queue
+    pause = dispatcher.running_pause()
     links = sorted(dispatcher.links.values(), key=lambda link: link.number)
     return GatewayData(
         queue_depth=queue.depth,
@@ -97,6 +98,8 @@ def gateway_data(dispatcher: Dispatcher) -> GatewayData:
         p95_response_seconds=statistics.p95_response_seconds,
         batch_limits=batch_limits(dispatcher, links),
         drained=sorted(dispatcher.drained),
+        paused=pause is not None,
+        paused_until=pause.until_unix_microseconds if pause else None,
         workers=[worker_data(link) for link in links],
     )
 
@@ -135,7 +138,8 @@ def status_text(data: GatewayData) -> str:
     ready = data.workers_active
     others = len(data.workers) - ready
     return (
-        f"{ready} worker{'s' * (ready != 1)} ready"
+        ("PAUSED, " if data.paused else "")
+        + f"{ready} worker{'s' * (ready != 1)} ready"
         + (f", {others} not" if others else "")
         + f", {data.queue_depth} waiting"
     )

@@ -20,6 +20,7 @@ from gpuwarden.guard.kernel import Process, generations
 from gpuwarden.guard.lifecycle import UnitFacts, is_outdated, last_error, worker_state
 from gpuwarden.guard.operation import DRAINED, Kind
 from gpuwarden.names import thermal_unit, worker_unit
+from gpuwarden.text import utc
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 
 SERVING = frozenset({WorkerState.READY, WorkerState.BUSY})
@@ -206,6 +207,8 @@ def _reasons(seen: Seen, workers: Iterable[WorkerStatus], gpus: Iterable[Thermal
             reasons.append(f"GPU {gpu.index} is {gpu.state}{told}")
     if seen.gateway is None:
         reasons.append("the gateway says nothing (systemctl status medgemma-gateway)")
+    elif seen.gateway.paused_until is not None:
+        reasons.append(f"the front door is paused until {utc(seen.gateway.paused_until)}")
     if seen.tuning is not None and seen.tuning.fault:
         reasons.append(f"the host is not tuned: {seen.tuning.fault}")
     return reasons

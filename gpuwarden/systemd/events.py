@@ -4,6 +4,9 @@ import logging
 from enum import Enum
 
 log = logging.getLogger("gpuwarden")
+# Who changed what is told whatever level is set: a caller must not be able to act unseen.
+always_log = logging.getLogger("gpuwarden.changes")
+always_log.setLevel(logging.INFO)
 
 
 class Event(Enum):
@@ -47,6 +50,8 @@ class Event(Enum):
     CHANGE_GRANTED = ("change-granted", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1e")
     CHANGE_DENIED = ("change-denied", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1f")
     GATEWAY_HEAT = ("gateway-heat", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e20")
+    GATEWAY_PAUSED = ("gateway-paused", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e80")
+    GATEWAY_RESUMED = ("gateway-resumed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e81")
     WORKER_OUTDATED = ("worker-outdated", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e30")
     PLAN_STALE = ("plan-stale", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e31")
     TUNING_PROFILE = ("tuning-profile", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e40")
@@ -85,6 +90,7 @@ def tell(event: Event, message: str, level: int = logging.INFO, **fields: object
 
     :param fields: further fields of the contract in their own spelling (``GPU=0, WORKER=1``).
     """
+    logger = always_log if event in (Event.CHANGE_GRANTED, Event.CHANGE_DENIED) else log
     known = {name: str(value) for name, value in fields.items()}
     head = {"MESSAGE_ID": event.message_id, "GPUWARDEN_EVENT": event.label}
-    log.log(level, message, extra={"fields": {**head, **known}})
+    logger.log(level, message, extra={"fields": {**head, **known}})
