@@ -26,6 +26,7 @@ from gpuwarden.guard.kernel import (
 from gpuwarden.guard.lifecycle import UnitFacts, is_outdated
 from gpuwarden.guard.placement import Placement
 from gpuwarden.guard.published import gateway_state, port_fault, thermal_states
+from gpuwarden.guard.recent import Recent
 from gpuwarden.guard.status import Seen, summarise
 from gpuwarden.guard.telling import tell_changes
 from gpuwarden.guard.workers import Workers
@@ -50,6 +51,7 @@ class Supervisor:
 
     :ivar current: the state as last put together; None before the first look.
     :ivar tuning: says how the host is tuned.
+    :ivar recent: the last events.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class Supervisor:
         self.faults = faults
         self.current: GuardData | None = None
         self.tuning: Callable[[], TuningData | None] = lambda: None
+        self.recent = Recent(former)
         self._holds = Holds(former)
         self._wake = asyncio.Event()
         self._jobs = Jobs(self._wake.set)
@@ -96,8 +99,9 @@ class Supervisor:
             except BusError:
                 self._stale.add(unit)
                 raise
-        old, self.current = self.current, summarise(self._seen(time.monotonic()))
-        tell_changes(old, self.current)
+        old, new = self.current, summarise(self._seen(time.monotonic()))
+        tell_changes(old, new)
+        self.current = self.recent.added_to(old, new)
         self.publish(self.current)
         return self.current
 
