@@ -27,7 +27,7 @@ BY_REASON: tuple[tuple[str, tuple[Advice, ...]], ...] = (
         (("gpuwarden config check", "what is wrong with the configuration"),),
     ),
     (
-        r"no placement plan|plan|driver|\bNVML\b|no cards?\b",
+        r"plan|driver|\bNVML\b|no cards?\b|which CPUs there are",
         (
             (f"systemctl status {names.NUMA_UNIT}", "why there is no good plan"),
             ("gpuwarden doctor", "driver, cards and placement, looked at one by one"),
@@ -116,6 +116,8 @@ def _of_worker(worker: WorkerStatus, data: GuardData) -> Iterator[Advice]:
     number = worker.number
     if worker.operation:
         return  # something is done about it already
+    if worker.held == "heat":
+        yield f"gpuwarden thermal {worker.gpu}", "what keeps it cool, and its last hour"
     if worker.state is WorkerState.FAILED:
         yield f"gpuwarden logs --worker {number}", f"why worker {number} is failed"
         yield f"gpuwarden workers start {number}", "once that is mended; else it is tried by itself"
@@ -158,4 +160,4 @@ def _of_orphan(orphan: Orphan) -> Iterator[Advice]:
 def _of_scans(data: GuardData) -> Iterator[Advice]:
     for gpu, why in sorted(data.scans.items()):
         if why:
-            yield f"systemctl status {names.scan_unit(gpu)}", f"why nobody sees who holds gpu {gpu}"
+            yield f"gpuwarden logs --gpu {gpu}", f"why nobody sees who holds gpu {gpu}"

@@ -45,7 +45,7 @@ class Command(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: this process's) and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    command, arguments = _parse(words)
+    command, arguments = parse(words)
     try:
         code = command.run(arguments)
         sys.stdout.flush()
@@ -60,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parse(words: list[str]) -> tuple[Command, argparse.Namespace]:
+def parse(words: list[str]) -> tuple[Command, argparse.Namespace]:
+    """The command that these words name, and what it makes of them; exits with 2 on bad use."""
     parser = argparse.ArgumentParser(
         prog="gpuwarden",
         description="Looks after the model workers of this node.",

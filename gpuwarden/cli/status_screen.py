@@ -43,19 +43,22 @@ _CARDS = ("GPU", "STATE", "FOR", "TEMP C", "HBM C", "WATTS", "VRAM GiB", "FRAG",
 def screen(known: Known, now_unix_seconds: float, height: int = SCREEN_LINES) -> list[str]:
     """The lines; as many events as ``height`` leaves room for, with a line for the prompt."""
     data = known.data
-    lines = [_headline(known)]
-    if known.caveat and not known.is_down:
-        lines.append(fitted(f"  {known.caveat}"))
-    lines += [fitted(f"  because: {reason}") for reason in data.reasons]
-    lines += _helpful(known)
-    lines += ["", *_workers(known, now_unix_seconds)]
-    lines += ["", *_cards(known, now_unix_seconds)]
-    lines += ["", *_requests(data.gateway, known.origins.gateway, now_unix_seconds)]
-    lines += _orphans(known, now_unix_seconds)
-    if data.tuning is not None:
-        lines.append(_titled("Host", _host(data.tuning)))
-    room = max(height - len(lines) - 3, EVENTS_SHOWN_AT_LEAST)  # a blank, a title, the prompt
-    return lines + _events(data.events[-room:], known.origins.rest, now_unix_seconds)
+    parts = [
+        [_headline(known), *_why(known), *_helpful(known)],
+        _workers(known, now_unix_seconds),
+        _cards(known, now_unix_seconds),
+        _requests(data.gateway, known.origins.gateway, now_unix_seconds)
+        + _orphans(known, now_unix_seconds)
+        + ([_titled("Host", _host(data.tuning))] if data.tuning else []),
+    ]
+    left = height - 1 - sum(map(len, parts))
+    apart = left >= len(parts) + 1 + EVENTS_SHOWN_AT_LEAST  # room for empty lines and a title
+    room = max(left - 1 - (len(parts) if apart else 0), EVENTS_SHOWN_AT_LEAST)
+    parts.append(_events(data.events[-room:], known.origins.rest, now_unix_seconds))
+    lines: list[str] = []
+    for part in parts:
+        lines += ["", *part] if apart and lines and part else part
+    return lines
 
 
 def clock(unix_seconds: float, now_unix_seconds: float) -> str:
@@ -72,6 +75,13 @@ def _headline(known: Known) -> str:
     if known.is_down:
         shown = coloured("NOT RUNNING", "bad")
     return f"gpuwarden {one_line(known.data.version)} is {shown}{simulated}"
+
+
+def _why(known: Known) -> list[str]:
+    aside = [f"  {known.caveat}"] if known.caveat and not known.is_down else []
+    return [
+        fitted(line) for line in (*aside, *(f"  because: {each}" for each in known.data.reasons))
+    ]
 
 
 def _helpful(known: Known) -> list[str]:
@@ -210,7 +220,7 @@ def _host(tuning: TuningData) -> str:
 def _events(events: Sequence[HappenedEvent], origin: str, now: float) -> list[str]:
     if not events:
         return []
-    lines = ["", _titled("Last events", "", origin)]
+    lines = [_titled("Last events", "", origin)]
     for each in events:
         text = f"  {clock(each.unix_microseconds / 1e6, now)}  {each.message}"
         lines.append(coloured(fitted(text), _LEVEL_COLOURS.get(each.level, "")))
