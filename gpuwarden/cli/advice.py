@@ -27,6 +27,13 @@ BY_REASON: tuple[tuple[str, tuple[Advice, ...]], ...] = (
         (("gpuwarden config check", "what is wrong with the configuration"),),
     ),
     (
+        r"the host is not tuned",
+        (
+            (f"systemctl status {names.TUNING_UNIT}", "why the host is not tuned"),
+            ("gpuwarden reload", "tries again"),
+        ),
+    ),
+    (
         r"plan|driver|\bNVML\b|no cards?\b|which CPUs there are",
         (
             (f"systemctl status {names.NUMA_UNIT}", "why there is no good plan"),
@@ -36,13 +43,6 @@ BY_REASON: tuple[tuple[str, tuple[Advice, ...]], ...] = (
     (
         r"is held by|HTTP port|gateway|front door",
         (_NO_REQUESTS,),
-    ),
-    (
-        r"the host is not tuned",
-        (
-            (f"systemctl status {names.TUNING_UNIT}", "why the host is not tuned"),
-            ("gpuwarden reload", "tries again"),
-        ),
     ),
     (
         rf"{re.escape(names.GUARD_UNIT)}|bus",
@@ -128,7 +128,13 @@ def _of_worker(worker: WorkerStatus, data: GuardData) -> Iterator[Advice]:
         if data.state is not ServiceState.STOPPING:
             yield f"gpuwarden workers start {number}", f"starts worker {number}"
     elif worker.state is WorkerState.DRAINING:
-        yield f"gpuwarden workers start {number}", f"gives worker {number} work again"
+        if data.gateway is not None and number in data.gateway.drained:
+            yield f"gpuwarden workers start {number}", f"gives worker {number} work again"
+        else:
+            yield f"gpuwarden logs --worker {number} -f", "it stops when it has finished"
+    elif worker.state in (WorkerState.STARTING, WorkerState.LOADING):
+        if data.state is ServiceState.DEGRADED:
+            yield f"gpuwarden logs --worker {number} -f", f"how worker {number} starts again"
     elif worker.outdated:
         yield f"gpuwarden workers restart {number}", "runs it by the settings of now"
 

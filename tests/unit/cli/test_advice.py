@@ -46,6 +46,19 @@ UNITS = Path(__file__).parents[3] / "packaging" / "systemd"
         ({"workers": [worker(0, state=WorkerState.GHOST, operation="restarting")]}, True, []),
         ({"workers": [worker(0, outdated=True)]}, True, ["gpuwarden workers restart 0"]),
         (
+            {
+                "workers": [worker(0, state=WorkerState.DRAINING)],
+                "gateway": gateway(drained=[0]),
+            },
+            True,
+            ["gpuwarden workers start 0"],
+        ),
+        (
+            {"workers": [worker(0, state=WorkerState.DRAINING)]},
+            True,
+            ["gpuwarden logs --worker 0 -f"],
+        ),
+        (
             {"gpus": [gpu(0, state=ThermalState.LOST), gpu(1, state=ThermalState.LOST)]},
             True,
             [
@@ -126,8 +139,8 @@ UNITS_SEEN = (
     UP,
     UnitFacts(),
     UnitFacts(active_state="failed", result="oom-kill"),
-    UnitFacts(active_state="activating", main_pid=9),
-    UnitFacts(active_state="deactivating", main_pid=9),
+    UnitFacts(active_state="activating", main_pid=9, started_monotonic_microseconds=9),
+    UnitFacts(active_state="deactivating", main_pid=9, started_monotonic_microseconds=9),
 )
 
 
