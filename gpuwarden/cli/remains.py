@@ -120,7 +120,10 @@ def _refreshed(former: GuardData, pieces: _Pieces) -> GuardData:
     """Its last state, with what the parts say now."""
     cards = pieces.fresh_cards
     gpus = [cards.get(card.index) or _blind(card) for card in former.gpus]
-    return former.model_copy(update={"gpus": gpus, "gateway": pieces.fresh_gateway})
+    # Nobody goes on with what was being done.
+    workers = [each.model_copy(update={"operation": ""}) for each in former.workers]
+    changed = {"gpus": gpus, "gateway": pieces.fresh_gateway, "workers": workers}
+    return former.model_copy(update=changed)
 
 
 def _blind(card: ThermalData) -> ThermalData:
