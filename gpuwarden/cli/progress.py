@@ -60,11 +60,7 @@ def begun(action: str, number: int | None, before: GuardData, now_seconds: float
 def judge(progress: Progress, data: GuardData, now_seconds: float) -> Progress:
     """The order after one more look."""
     workers = _concerned(progress.number, data)
-    changed = {
-        each.number
-        for each, was in zip(workers, progress.workers, strict=False)
-        if _face(each) != _face(was)
-    }
+    changed = {each.number for each in _changed(progress.workers, workers)}
     after = replace(
         progress,
         workers=workers,
@@ -81,12 +77,15 @@ def judge(progress: Progress, data: GuardData, now_seconds: float) -> Progress:
 
 def told(before: Progress, after: Progress) -> list[str]:
     """What has changed from one look to the next, a line a worker."""
-    former = {each.number: each for each in before.workers}
     return [
         f"worker {each.number}: {each.operation or each.state}"
-        for each in after.workers
-        if each.number not in former or _face(each) != _face(former[each.number])
+        for each in _changed(before.workers, after.workers)
     ]
+
+
+def _changed(before: Sequence[WorkerStatus], after: Sequence[WorkerStatus]) -> list[WorkerStatus]:
+    former = {each.number: _face(each) for each in before}
+    return [each for each in after if _face(each) != former.get(each.number)]
 
 
 def _concerned(number: int | None, data: GuardData) -> tuple[WorkerStatus, ...]:
