@@ -22,7 +22,7 @@ from gpuwarden.control.snapshot import (
     read_snapshot,
 )
 from gpuwarden.control.states import GatewayData, GuardData, PlanData, ThermalData
-from gpuwarden.guard.kernel import allowed_cpus, inference_priority, process_count
+from gpuwarden.guard.kernel import allowed_cpus, inference_priority, processes
 from gpuwarden.guard.lifecycle import UnitFacts
 from gpuwarden.guard.status import Seen, summarise
 from gpuwarden.values import ServiceState, ThermalState
@@ -99,7 +99,7 @@ def _summary(
             version=former.version if former else __version__,
             plan=plan,
             units=units,
-            processes={n: process_count(facts.control_group) for n, facts in units.items()},
+            processes={n: processes(facts.control_group) for n, facts in units.items()},
             cpus={n: allowed_cpus(facts.main_pid) for n, facts in units.items()},
             priorities={n: inference_priority(facts.main_pid) for n, facts in units.items()},
             thermal=pieces.fresh_cards,
