@@ -133,6 +133,12 @@ class SystemdPeer:
         signal = PROPERTIES.signal("PropertiesChanged")
         self.bus.emit(unit_path(name), PROPERTIES.name, signal, UNIT.name, {}, ["ActiveState"])
 
+    def become_ready(self, name: str) -> None:
+        """End the start of a slow unit."""
+        number = self._starting.pop(name)
+        self.change(name, "active")
+        self._end(number, name, "done")
+
     def die(self, name: str, result: str, exit_status: int) -> None:
         """End a unit's main process, tell of it, and restart it before anybody can ask."""
         unit = self.units[name]
@@ -166,6 +172,8 @@ class SystemdPeer:
         if name not in self.units:
             raise NoSuchUnit(f"Unit {name} not loaded.")
         self.asked.append(f"{verb} {name}")
+        if verb == "start" and name in self._starting:
+            return (_job_path(self._starting[name]),)  # merged, as systemd does it
         number = next(self._numbers)
         if name in self._starting:
             self._end(self._starting.pop(name), name, "canceled")

@@ -121,6 +121,20 @@ async def test_a_worker_that_ignores_sigterm_is_killed_after_the_grace(
     assert len(told(caplog, "worker-killed")) == 1
 
 
+async def test_everybody_who_waits_for_one_start_hears_of_its_end(node: SupervisedNode) -> None:
+    node.supervisor.operations.stop(0)
+    await node.until(stopped)
+    node.systemd.slow.add(FIRST)
+    starts = [
+        asyncio.create_task(node.supervisor.systemd.start(FIRST, timeout_seconds=10))
+        for _ in range(3)
+    ]
+    await node.until(lambda _: node.asked_of(0).count("start") == 4)
+    starts[0].cancel()
+    node.systemd.become_ready(FIRST)
+    await asyncio.wait_for(asyncio.gather(*starts[1:]), 5)
+
+
 async def test_one_thing_at_a_time_with_each_worker(node: SupervisedNode) -> None:
     node.systemd.stubborn.add(FIRST)
     operations = node.supervisor.operations
