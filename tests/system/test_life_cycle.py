@@ -47,12 +47,21 @@ def worker(node: Node, number: int = 0) -> dict[str, Any]:
     return found
 
 
-def operation_is(number: int, words: str) -> str:
-    """A shell condition: what is being done with a worker, by the guard's own state."""
+def published(number: int, name: str) -> str:
+    """A shell word: what the guard publishes of a worker; there, without starting a Python."""
+    state = "/run/gpuwarden/guard/state.json"
     return (
-        "python3 -c \"import json; w = json.load(open('/run/gpuwarden/guard/state.json'))"
-        f"['data']['workers'][{number}]; assert w['operation'] == '{words}', w\" 2>/dev/null"
+        f"$(grep -o '\"{name}\":[^,]*' {state} | sed -n {number + 1}p | cut -d: -f2- | tr -d '\"')"
     )
+
+
+def operation_is(number: int, words: str) -> str:
+    return f'[ "{published(number, "operation")}" = "{words}" ]'
+
+
+def wait_for_the_children(node: Node) -> None:
+    """All of them are there, and the guard has seen them."""
+    wait_for(node, f"[ $({STRAYS} | wc -l) -ge 4 ] && [ {published(0, 'process_count')} -ge 8 ]")
 
 
 def count(node: Node, event: str) -> int:
@@ -142,8 +151,7 @@ def killed(node: Node, table: Table) -> None:
     wait_for(node, operation_is(1, "drained"))
     assert ask(node, "spawn") == 200
     before = main_pid(node, "medgemma-worker@0")
-    wait_for(node, f"[ $({STRAYS} | wc -l) -ge 4 ]")
-    wait_for(node, "sleep 2")  # two looks of the guard
+    wait_for_the_children(node)
     was, ended = worker(node), count(node, "worker-ended")
     assert was["process_depth"] >= 4
     assert was["process_count"] >= 8
@@ -214,8 +222,7 @@ def only_for_worker_0(node: Node, *questions: str, wait: bool = True) -> None:
 def ignoring_sigterm(node: Node, table: Table) -> None:
     """With the same children, so that systemd's own SIGKILL is what ends them."""
     only_for_worker_0(node, "spawn", "ignore-sigterm")
-    wait_for(node, f"[ $({STRAYS} | wc -l) -ge 4 ]")
-    wait_for(node, "sleep 2")
+    wait_for_the_children(node)
     killed = count(node, "worker-killed")
     told = stop(node)
     assert node.run(STRAYS, check=False).text == ""
