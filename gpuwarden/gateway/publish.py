@@ -112,7 +112,7 @@ def batch_limits(dispatcher: Dispatcher, links: list[WorkerLink]) -> dict[int, i
 
 def worker_data(link: WorkerLink) -> GatewayWorker:
     """One connected worker as it is published."""
-    memory, tally = link.memory, link.tally
+    memory, tally, silent = link.memory, link.tally, link.silent_seconds
     stuck = "an execution passed its time limit and has not ended"
     state = cast(Literal["loading", "ready", "busy", "draining"], link.published_state)
     return GatewayWorker(
@@ -125,6 +125,8 @@ def worker_data(link: WorkerLink) -> GatewayWorker:
         last_error=stuck if link.seat.stalled else tally.last_error,
         vram_reserved_bytes=memory.vram_reserved_bytes if memory else None,
         vram_allocated_bytes=memory.vram_allocated_bytes if memory else None,
+        stalled=link.seat.stalled,
+        silent_seconds=None if silent is None else round(silent, 1),
     )
 
 

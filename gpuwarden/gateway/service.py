@@ -18,6 +18,7 @@ from gpuwarden.control.snapshot import SnapshotWriter
 from gpuwarden.control.socket import ControlError, ControlServer, Handler
 from gpuwarden.control.socket import serve as serve_control
 from gpuwarden.gateway.buffers import BufferPool
+from gpuwarden.gateway.canary import Canary
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.drains import Drains
 from gpuwarden.gateway.endpoints import Endpoints
@@ -169,6 +170,7 @@ class Service:
         self._listener = WorkerListener(sockets.dispatch, self.dispatcher, sockets.identify)
         self._routes = Endpoints(self.dispatcher).routes()
         self._runner = web.ServerRunner(make_server(self._routes), shutdown_timeout=DRAIN_SECONDS)
+        self._canary = Canary(self.dispatcher.links.values)
         self._control: list[ControlServer] = []
 
     async def start(self) -> None:
@@ -180,6 +182,7 @@ class Service:
             RELOAD: self.reload,
             DRAIN: self._drains.drain,
             UNDRAIN: self._drains.undrain,
+            **self._canary.handlers(),
         }
         for control in self._sockets.control:
             self._control.append(await serve_control(control, orders))

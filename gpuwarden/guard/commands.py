@@ -2,15 +2,17 @@
 
 from gpuwarden.bus.errors import Unavailable
 from gpuwarden.guard.operations import Operations
+from gpuwarden.guard.reaper import Reaper
 from gpuwarden.guard.rolling import Rolling
 
 
 class Commands:
     """The methods of org.gpuwarden1.Manager and org.gpuwarden1.Worker that change something."""
 
-    def __init__(self, operations: Operations, rolling: Rolling) -> None:
+    def __init__(self, operations: Operations, rolling: Rolling, reaper: Reaper) -> None:
         self._operations = operations
         self._rolling = rolling
+        self._reaper = reaper
 
     async def start(self, number: int) -> None:
         """Start a worker, or give a drained one work again. Raises BusError."""
@@ -38,4 +40,4 @@ class Commands:
 
     async def reap(self, pid: int) -> int:
         """End a process that holds a card's memory. Raises BusError."""
-        raise Unavailable("not yet")
+        return await self._reaper.reap(pid)

@@ -133,10 +133,14 @@ class Service:
             await self._supervisor.begin()
             commands = Commands(
                 self._thermal,
-                ManagerCommands(self._supervisor.operations, self._supervisor.rolling),
+                ManagerCommands(
+                    self._supervisor.operations, self._supervisor.rolling, self._supervisor.reaper
+                ),
                 GatewayControl(),
             )
             self._publisher = Publisher(self._bus, self, commands)
+            self._supervisor.reaper.found = self._publisher.orphan_found
+            self._supervisor.reaper.reaped = self._publisher.orphan_reaped
             for listener in take_sockets().get("control", []):
                 control.append(await serve(listener, {RELOAD: self._reload}))
             await self._bus.own_name(BUS_NAME)
