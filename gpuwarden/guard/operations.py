@@ -174,6 +174,7 @@ class Operations:
         try:
             await steps[operation.kind](number, operation)
         except (JobError, BusError) as error:
+            self.drains.wanted.discard(number)  # where it stays up, it is to work
             raise OperationError(str(error)) from error
 
     async def _start(self, number: int, operation: Operation) -> None:
