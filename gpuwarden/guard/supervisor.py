@@ -171,8 +171,13 @@ class Supervisor:
     def _start_workers(self) -> None:
         """Start every planned worker that is down, but for those stopped or held back."""
         planned = self._plan.workers if self._plan else []
+        busy = self.operations.under_way
         self._workers.start_all(
-            {each.number: (each.gpu_index, self._unit(each.number)) for each in planned}
+            {
+                each.number: (each.gpu_index, self._unit(each.number))
+                for each in planned
+                if each.number not in busy
+            }
         )
 
     def occupants(self, gpu_index: int) -> list[int]:
