@@ -20,6 +20,7 @@ from gpuwarden.config.kinds import (
     Option,
     Priority,
 )
+from gpuwarden.config.scan import ScanSettings
 from gpuwarden.config.settings import Section, setting
 from gpuwarden.config.thermal import ThermalSettings
 from gpuwarden.config.tuning import TuningSettings
@@ -247,5 +248,6 @@ class Configuration(Section):
     gateway: GatewaySettings = GatewaySettings()
     placement: PlacementSettings = PlacementSettings()
     thermal: ThermalSettings = ThermalSettings()
+    scan: ScanSettings = ScanSettings()
     tuning: TuningSettings = TuningSettings()
     log: LogSettings = LogSettings()

@@ -54,6 +54,10 @@ class Event(Enum):
     TUNING_RESTORED = ("tuning-restored", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e42")
     TUNING_LEFT_OUT = ("tuning-left-out", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e43")
     TUNING_FAILED = ("tuning-failed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e44")
+    SCAN_BLIND = ("scan-blind", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e50")
+    SCAN_SEES = ("scan-sees", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e51")
+    SCAN_HIDDEN = ("scan-hidden", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e52")
+    SCAN_UNEXPLAINED = ("scan-unexplained", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e53")
 
     def __init__(self, label: str, message_id: str) -> None:
         self.label = label

@@ -90,6 +90,16 @@ def test_the_defaults_of_the_contract() -> None:
             "cards": {},
             "hooks": (),
         },
+        "scan": {
+            "period_seconds": 5,
+            "monitoring": (
+                "nvidia-smi",
+                "nvidia-persistenced",
+                "nv-hostengine",
+                "dcgm-exporter",
+                "nvtop",
+            ),
+        },
         "tuning": {
             "enabled": False,
             "day_profile": "gpuwarden-day",
