@@ -17,30 +17,34 @@ RUNNING_UNITS = Path("/run/systemd/units")
 INITIAL_PID_NAMESPACE = "pid:[4026531836]"  # the kernel's PROC_PID_INIT_INO
 TAG_VARIABLE = "GPUWARDEN_WORKER"  # medgemma-worker@.service sets it
 ENVIRONMENT_LIMIT_BYTES = 256 * 1024
+CAP_SYS_PTRACE = 19  # linux/capability.h; for another's environment, descriptors and namespaces
 _START_TIME = 22  # fields of /proc/PID/stat, proc(5)
 
 
 class ProcessReader:
     """Reads processes; remembers who slept uninterruptibly when last looked at."""
 
-    def __init__(self, proc: Path = PROC, running_units: Path = RUNNING_UNITS) -> None:
+    def __init__(
+        self,
+        proc: Path = PROC,
+        running_units: Path = RUNNING_UNITS,
+        host_namespace: str = INITIAL_PID_NAMESPACE,
+    ) -> None:
+        self._host_namespace = host_namespace
         self._proc = proc
         self._running_units = running_units
         self._namespace = link_of(proc / "self/ns/pid")
+        self._may_look = _has_capability(proc / "self/status", CAP_SYS_PTRACE)
         self._slept: frozenset[tuple[int, int]] = frozenset()
         self._sleeps: set[tuple[int, int]] = set()
 
     def shortcoming(self) -> str:
         """Why processes may be missed or mistaken from here; empty where none is."""
-        if self._namespace != INITIAL_PID_NAMESPACE:
+        if self._namespace != self._host_namespace:
             # The driver drops, without a word, whoever has no PID here.
             return "it runs in a PID namespace of its own: who is outside doesn't show"
-        try:
-            (self._proc / "1/ns/pid").readlink()
-        except PermissionError:
-            return "it may not look into other processes (CAP_SYS_PTRACE is missing)"
-        except OSError as error:
-            return f"/proc can't be read: {error.strerror}"
+        if not self._may_look:
+            return "it may not look into other processes: it lacks CAP_SYS_PTRACE"
         return ""
 
     def begin(self) -> None:
@@ -83,6 +87,13 @@ class ProcessReader:
         if number is None:
             return False
         return bool(link_of(self._running_units / f"invocation:medgemma-worker@{number}.service"))
+
+
+def _has_capability(status: Path, number: int) -> bool:
+    for line in text_of(status).splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> number & 1)
+    return False
 
 
 def _start_and_command(folder: Path) -> tuple[int, str]:

@@ -16,7 +16,7 @@ from gpuwarden.control.states import Card, Holder
 from gpuwarden.nvml.errors import NvmlError
 from gpuwarden.nvml.library import Library, Session
 from gpuwarden.nvml.processes import CardUse, ProcessLister
-from gpuwarden.scan.account import unexplained_bytes
+from gpuwarden.scan.account import MIB, unexplained_bytes
 from gpuwarden.scan.classify import holder, is_daemon_of_ours
 from gpuwarden.scan.descriptors import openers
 from gpuwarden.scan.evidence import Customs, Sight
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 # All descriptors of a machine: some 30 ms of work, so not at every look while nothing changes.
 SEARCH_EVERY_SECONDS = 30.0
+SAME_BYTES = 64 * MIB  # what programs take and give back all the time is no news
 # Who has the card open without being listed, and needs no explanation.
 _HARMLESS = frozenset({"ours", "monitoring"})
 
@@ -54,6 +55,7 @@ class Scanner:
         self._session: Session | None = None
         self._lister: ProcessLister | None = None
         self._searched_at = -math.inf
+        self._searched_for: object = None
         self._openers: list[int] = []
 
     def look(self, customs: Customs) -> Seen | NotSeen:
@@ -110,11 +112,11 @@ class Scanner:
 
         Who made a context and has ended stays listed while somebody has inherited its descriptors.
         """
-        if not rest and all(each.start_time_ticks for each in listed):
+        if not rest and all(each.holder_class != "defunct" for each in listed):
             self._searched_at, self._openers = -math.inf, []
             return []
         known = {each.pid for each in use.processes}
-        self._openers = self._search(known)
+        self._openers = self._search(known, (known.copy(), (rest or 0) // SAME_BYTES))
         if not self._openers:
             return []
         assert self._lister is not None, "opened before"
@@ -128,16 +130,20 @@ class Scanner:
         ]
         return [each for each in found if each.holder_class not in _HARMLESS]
 
-    def _search(self, known: Iterable[int]) -> list[int]:
-        """Everybody, now and then; in between, whether those who were found are still there."""
+    def _search(self, known: Iterable[int], riddle: object) -> list[int]:
+        """Everybody, now and then; in between, whether those who were found are still there.
+
+        :param riddle: what is to be explained: another one is looked into at once.
+        """
         assert self._card is not None, "opened before"
         device_file = self._library.device_file(self._card.uuid, self._card.minor)
         if not device_file:
             return []
         pids = self._openers
-        if self._clock() - self._searched_at >= SEARCH_EVERY_SECONDS:
+        is_due = self._clock() - self._searched_at >= SEARCH_EVERY_SECONDS
+        if is_due or riddle != self._searched_for:
             pids = self._reader.pids()
-            self._searched_at = self._clock()
+            self._searched_at, self._searched_for = self._clock(), riddle
         return openers(device_file, set(pids) - {*known, os.getpid()}, self._proc)
 
 

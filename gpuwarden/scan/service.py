@@ -15,7 +15,8 @@ from gpuwarden.control.lease_store import LeaseStore
 from gpuwarden.nvml.library import choose_library
 from gpuwarden.scan.classify import COMM_LIMIT
 from gpuwarden.scan.evidence import Customs
-from gpuwarden.scan.processes import RUNNING_UNITS, ProcessReader
+from gpuwarden.scan.proc import PROC
+from gpuwarden.scan.processes import INITIAL_PID_NAMESPACE, RUNNING_UNITS, ProcessReader
 from gpuwarden.scan.scanner import Scanner
 from gpuwarden.scan.watch import CardWatch
 from gpuwarden.systemd.journal import set_up_logging
@@ -37,6 +38,7 @@ class Places:
     lease_file: Callable[[int], Path] = names.thermal_lease_file
     running_units: Path = RUNNING_UNITS
     worker_user: str = WORKER_USER
+    host_namespace: str = INITIAL_PID_NAMESPACE
 
 
 class Settings:
@@ -88,7 +90,7 @@ async def _serve(index: int, places: Places) -> None:
         log.warning("%s", library.note)
     if library.simulated:
         log.warning("SIMULATED: GPU %d is the simulator's", index)
-    reader = ProcessReader(running_units=places.running_units)
+    reader = ProcessReader(PROC, places.running_units, places.host_namespace)
     watch = CardWatch(
         index,
         Scanner(index, places.plan_file, library, reader),

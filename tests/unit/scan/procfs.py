@@ -16,9 +16,13 @@ class ProcFolder:
         self.root = root / "proc"
         self.units = root / "units"
         self.units.mkdir()
-        for name in ("self", "1"):
-            (self.root / name / "ns").mkdir(parents=True)
-            (self.root / name / "ns/pid").symlink_to(INITIAL_PID_NAMESPACE)
+        (self.root / "self/ns").mkdir(parents=True)
+        (self.root / "self/ns/pid").symlink_to(INITIAL_PID_NAMESPACE)
+        self.allow("0000000000080004")
+
+    def allow(self, capabilities: str) -> None:
+        """What the reader itself may do."""
+        (self.root / "self/status").write_text(f"Name:\tx\nCapEff:\t{capabilities}\n")
 
     def reader(self) -> ProcessReader:
         return ProcessReader(self.root, self.units)

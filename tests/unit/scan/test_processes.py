@@ -102,7 +102,12 @@ def test_from_another_namespace_not_everybody_shows(proc: ProcFolder) -> None:
     assert "PID namespace of its own" in proc.reader().shortcoming()
 
 
+def test_without_the_right_to_look_nobody_is_taken_for_a_stranger(proc: ProcFolder) -> None:
+    proc.allow("0000000000000004")
+    assert "CAP_SYS_PTRACE" in proc.reader().shortcoming()
+
+
 def test_everybody_is_listed(proc: ProcFolder) -> None:
     proc.add(50)
     proc.add(60)
-    assert sorted(proc.reader().pids()) == [1, 50, 60]
+    assert sorted(proc.reader().pids()) == [50, 60]
