@@ -82,6 +82,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
         const="unlisted",
         help="in no list of the driver's",
     )
+    holding.add_argument("--user", default="", metavar="NAME", help="whose program it is")
     for command in (change, load, fault, holding):
         command.add_argument("--gpu", type=int, required=True, metavar="INDEX")
     for command in (show, clear):
@@ -109,7 +110,9 @@ def hold_memory(arguments: argparse.Namespace) -> int:
     if arguments.gpu not in uuids:
         print(f"gpuwarden-sim: no GPU {arguments.gpu}", file=sys.stderr)
         return EXIT_FAILED
-    wish = Wish(arguments.gpu, uuids[arguments.gpu], arguments.bytes, arguments.kind)
+    wish = Wish(
+        arguments.gpu, uuids[arguments.gpu], arguments.bytes, arguments.kind, arguments.user
+    )
     try:
         hold(arguments.socket.parent, wish)
     except HoldError as error:

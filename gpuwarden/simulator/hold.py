@@ -1,6 +1,8 @@
 """``gpuwarden-sim hold``: a program of somebody else's that holds memory of a card."""
 
 import json
+import os
+import pwd
 import socket
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,19 +18,25 @@ class HoldError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is to be held: so much of which card, and the driver's list that shows it."""
+    """What is to be held: so much of which card, and the driver's list that shows it.
+
+    :ivar user: whose program it is; empty: the caller's.
+    """
 
     gpu: int
     uuid: str
     vram_bytes: int
     kind: str
+    user: str = ""
 
 
 def hold(directory: Path, wish: Wish) -> None:
     """Hold it until the simulator ends the context, or a signal this process.
 
-    :raises HoldError: the simulator doesn't answer, or the card hasn't so much left.
+    :raises HoldError: no such user, no answer, or the card hasn't so much left.
     """
+    if wish.user:
+        _become(wish.user)
     try:
         # What a program that uses a card has open, whether the driver lists it or not.
         with (
@@ -48,3 +56,12 @@ def hold(directory: Path, wish: Wish) -> None:
             answers.read()
     except OSError as error:
         raise HoldError(f"the simulator doesn't answer in {directory}: {error}") from error
+
+
+def _become(user: str) -> None:
+    try:
+        entry = pwd.getpwnam(user)
+        os.setgid(entry.pw_gid)
+        os.setuid(entry.pw_uid)
+    except (KeyError, PermissionError) as error:
+        raise HoldError(f"can't run as {user}: {error}") from error
