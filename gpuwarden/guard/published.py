@@ -13,7 +13,14 @@ from gpuwarden.control.snapshot import (
     boottime_nanoseconds,
     read_snapshot,
 )
-from gpuwarden.control.states import Card, GatewayData, PortHolder, ScanData, ThermalData
+from gpuwarden.control.states import (
+    Card,
+    GatewayData,
+    Holder,
+    PortHolder,
+    ScanData,
+    ThermalData,
+)
 
 RELEASED = "released"
 
@@ -37,6 +44,24 @@ def units_that_hold(gpu_index: int) -> list[str]:
     }
     said = {unit: _fresh(path, kind, now) for unit, (path, kind) in places.items()}
     return [unit for unit, last in said.items() if last and last.data.state != RELEASED]
+
+
+def memory_in_use(gpu_index: int) -> tuple[int | None, int]:
+    """Bytes of a card's memory in use, as last published, and when, by CLOCK_BOOTTIME in ns."""
+    now = boottime_nanoseconds()
+    snapshot = _fresh(names.thermal_snapshot_file(gpu_index), ThermalData, now)
+    if snapshot is None:
+        return None, now
+    return snapshot.data.vram_used_bytes, snapshot.boottime_nanoseconds
+
+
+def card_holders(gpu_index: int) -> list[Holder] | None:
+    """Who holds a card's memory; None while that is not known for certain."""
+    snapshot = _fresh(names.scan_snapshot_file(gpu_index), ScanData, boottime_nanoseconds())
+    if snapshot is None or snapshot.data.problem or snapshot.data.state != "scanning":
+        return None
+    holders: list[Holder] = snapshot.data.holders
+    return holders
 
 
 def gateway_state() -> GatewayData | None:

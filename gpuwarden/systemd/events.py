@@ -58,6 +58,17 @@ class Event(Enum):
     SCAN_SEES = ("scan-sees", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e51")
     SCAN_HIDDEN = ("scan-hidden", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e52")
     SCAN_UNEXPLAINED = ("scan-unexplained", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e53")
+    WORKER_ENDED = ("worker-ended", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e70")
+    WORKER_DIED = ("worker-died", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e71")
+    WORKER_LEFT_SOMETHING = ("worker-left-something", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e72")
+    WORKER_KILLED = ("worker-killed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e73")
+    WORKER_OPERATION = ("worker-operation", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e74")
+    WORKER_OPERATION_FAILED = ("worker-operation-failed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e75")
+    ROLLING_RESTART = ("rolling-restart", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e76")
+    ROLLING_RESTART_STOPPED = ("rolling-restart-stopped", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e77")
+    CARD_OUT_OF_SERVICE = ("card-out-of-service", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e78")
+    CARD_IN_SERVICE = ("card-in-service", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e79")
+    WORKER_DRAINED = ("worker-drained", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e7a")
 
     def __init__(self, label: str, message_id: str) -> None:
         self.label = label
