@@ -21,6 +21,7 @@ from gpuwarden.config.kinds import (
     Option,
     Priority,
 )
+from gpuwarden.config.scan import ScanSettings
 from gpuwarden.config.settings import Section, setting
 from gpuwarden.config.thermal import ThermalSettings
 from gpuwarden.config.tuning import TuningSettings
@@ -249,5 +250,6 @@ class Configuration(Section):
     placement: PlacementSettings = PlacementSettings()
     thermal: ThermalSettings = ThermalSettings()
     health: HealthSettings = HealthSettings()
+    scan: ScanSettings = ScanSettings()
     tuning: TuningSettings = TuningSettings()
     log: LogSettings = LogSettings()

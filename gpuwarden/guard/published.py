@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from gpuwarden import names
 from gpuwarden.control.snapshot import (
     Snapshot,
@@ -20,6 +22,8 @@ from gpuwarden.control.states import (
     ThermalData,
 )
 
+RELEASED = "released"
+
 
 def thermal_states(cards: Iterable[Card]) -> dict[int, ThermalData]:
     """What each card's thermal guard says; a card whose guard is silent is not in it."""
@@ -29,6 +33,17 @@ def thermal_states(cards: Iterable[Card]) -> dict[int, ThermalData]:
         for card in cards
         if (snapshot := _fresh(names.thermal_snapshot_file(card.index), ThermalData, now))
     }
+
+
+def units_that_hold(gpu_index: int) -> list[str]:
+    """Which of a card's own services have it open; one that is silent is down and holds nothing."""
+    now = boottime_nanoseconds()
+    places: dict[str, tuple[Path, type[BaseModel]]] = {
+        names.thermal_unit(gpu_index): (names.thermal_snapshot_file(gpu_index), ThermalData),
+        names.scan_unit(gpu_index): (names.scan_snapshot_file(gpu_index), ScanData),
+    }
+    said = {unit: _fresh(path, kind, now) for unit, (path, kind) in places.items()}
+    return [unit for unit, last in said.items() if last and last.data.state != RELEASED]
 
 
 def memory_in_use(gpu_index: int) -> tuple[int | None, int]:

@@ -40,6 +40,7 @@ from gpuwarden.guard.workers import Workers
 from gpuwarden.names import (
     GATEWAY_SOCKET_UNIT,
     NUMA_UNIT,
+    SCAN_TARGET,
     SHUTDOWN_UNIT,
     THERMAL_TARGET,
     worker_number,
@@ -161,12 +162,17 @@ class Supervisor:
         self._jobs.spawn(
             self.systemd.start(THERMAL_TARGET, timeout_seconds=60), "start thermal guards"
         )
+        self._start_scans()
         if self._placement.fault():
             await self.replan()
         self._opened = True
         self._start_workers()
         former, self._former = self._former, None  # once
         resume(former, self.operations, self.rolling)
+
+    def _start_scans(self) -> None:
+        """Not waited for: without them the service knows less, and serves as well."""
+        self._jobs.spawn(self.systemd.start(SCAN_TARGET, timeout_seconds=60), "start the scans")
 
     def _start_workers(self) -> None:
         """Start every planned worker that is down, but for those stopped or held back."""
@@ -217,6 +223,7 @@ class Supervisor:
             await self.systemd.reload(NUMA_UNIT, timeout_seconds=60)
             await self._read_plan()
             await self.systemd.start(THERMAL_TARGET, timeout_seconds=60)
+            self._start_scans()
         finally:
             self._replanning -= 1
         if self._opened:

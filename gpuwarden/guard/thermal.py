@@ -1,5 +1,6 @@
 """Asks the cards' thermal guards, on behalf of whoever called on the bus."""
 
+import asyncio
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -28,11 +29,15 @@ from gpuwarden.control.requests import (
     Request,
 )
 from gpuwarden.control.socket import ControlError, ControlUnreachableError, ask_async
+from gpuwarden.guard.published import units_that_hold
 
 # A thermal guard answers from memory, whatever its driver does; busctl waits for 25 s.
 ASK_SECONDS = 5.0
 # Closing the card's NVML session is a call of the driver.
 RELEASE_SECONDS = 15.0
+# For the card's services to let go of it, in which time a healthy driver has closed it long ago.
+LET_GO_SECONDS = 8.0
+LOOK_AGAIN_SECONDS = 0.1
 
 OVERRIDES = ("alert", "critical")
 LONGEST_SECONDS = 86_400  # design.md, Override and Release: a day
@@ -64,13 +69,20 @@ class ThermalGuards:
     """The methods of org.gpuwarden1.Thermal, and reloading.
 
     :param socket_of: where the thermal guard of a card is asked.
+    :param holding: the units that still have a released card open.
     """
 
     def __init__(
-        self, node: Node, socket_of: Callable[[int], Path] = names.thermal_control_socket
+        self,
+        node: Node,
+        socket_of: Callable[[int], Path] = names.thermal_control_socket,
+        holding: Callable[[int], list[str]] = units_that_hold,
+        let_go_seconds: float = LET_GO_SECONDS,
     ) -> None:
         self._node = node
         self._socket_of = socket_of
+        self._holding = holding
+        self._let_go_seconds = let_go_seconds
         self._readers: dict[int, int] = {}
 
     async def override(self, gpu_index: int, state: str, seconds: int) -> None:
@@ -88,7 +100,11 @@ class ThermalGuards:
         await self._ask(gpu_index, Request(request=CLEAR_OVERRIDE), ASK_SECONDS)
 
     async def release(self, gpu_index: int, seconds: int) -> None:
-        """Have a card let go of, if no worker runs on it. Raises BusError."""
+        """Have a card let go of, if no worker runs on it. Raises BusError.
+
+        The thermal guard keeps the order, the scan follows it; the card is released when both have
+        closed it. If one of them doesn't, the order is taken back.
+        """
         _check_seconds(seconds, LONGEST_SECONDS)
         with self._node.releasing(gpu_index):
             numbers = self._node.occupants(gpu_index)
@@ -96,6 +112,18 @@ class ThermalGuards:
                 listed = " ".join(f"medgemma-worker@{number}" for number in numbers)
                 raise Busy(f"GPU {gpu_index} is in use: first systemctl stop {listed}")
             await self._ask(gpu_index, ReleaseRequest(seconds=seconds), RELEASE_SECONDS)
+            await self._closed(gpu_index)
+
+    async def _closed(self, gpu_index: int) -> None:
+        deadline = time.monotonic() + self._let_go_seconds
+        while units := self._holding(gpu_index):
+            if time.monotonic() >= deadline:
+                await self.clear_override(gpu_index)
+                raise Failed(
+                    f"GPU {gpu_index} is not released: {' and '.join(units)} did not close it "
+                    f"within {self._let_go_seconds:g} s (journalctl -k tells of its driver)"
+                )
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     async def history(self, gpu_index: int, seconds: int) -> list[HistoryRow]:
         """The last ``seconds`` of a card, oldest first. Raises BusError."""

@@ -52,6 +52,7 @@ _CODES: Final[dict[int, tuple[type[NvmlError], str, str]]] = {
     3: (NotSupportedError, "not supported by this card", ""),
     4: (NoPermissionError, "permission denied", "run as root with CAP_SYS_ADMIN"),
     6: (NoDataError, "not found", ""),
+    7: (DriverError, "the answer has more entries than were asked for", ""),
     8: (DriverError, "external power is missing", "check the card's power cables"),
     9: (
         DriverMissingError,

@@ -13,10 +13,13 @@ from gpuwarden.nvml.control import CardControl
 from gpuwarden.nvml.errors import CardLostError, DriverError, NoDataError, NvmlError
 from gpuwarden.nvml.events import XidEvents
 from gpuwarden.nvml.place import mig_instances, near_cpus
+from gpuwarden.nvml.processes import ProcessLister, instances_of
 
 DRIVER_LIBRARY = "libnvidia-ml.so.1"
 LIBRARY_VARIABLE = "GPUWARDEN_NVML_LIBRARY"
 DRIVER_VERSION_FILE = Path("/proc/driver/nvidia/version")
+SIMULATOR_STATE_VARIABLE = "GPUWARDEN_SIM_STATE"  # core.c of the simulated library reads it, too
+SIMULATOR_STATE_FILE = "/run/gpuwarden-sim/state"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,13 @@ class Library:
     path: str
     simulated: bool
     note: str = ""
+
+    def device_file(self, uuid: str, minor: int | None) -> str:
+        """What whoever uses a card has open; empty where it is not known."""
+        if self.simulated:
+            state = Path(os.environ.get(SIMULATOR_STATE_VARIABLE) or SIMULATOR_STATE_FILE)
+            return str(state.with_name(f"card-{uuid}"))
+        return "" if minor is None else f"/dev/nvidia{minor}"
 
 
 def choose_library(
@@ -157,6 +167,12 @@ class Session:
         return OpenCard(
             CardReader(where, handle), CardControl(where, handle), XidEvents(where, handle)
         )
+
+    def open_processes(self, uuid: str, pci_address: str = "") -> ProcessLister:
+        """For whoever wants to know who uses the card. Raises as :meth:`open_card`."""
+        where = f"card {uuid}"
+        handle = self._handle(where, uuid, pci_address)
+        return ProcessLister(where, handle, instances_of(where, handle), self.driver_version())
 
     def _handle(self, where: str, uuid: str, pci_address: str) -> calls.Handle:
         if pci_address:

@@ -22,7 +22,11 @@ OWNED_PATTERNS = (
     "medgemma-workers-gpu*.slice",
     f"medgemma-thermal@*.service.d/{DROP_IN_NAME}",
     f"{names.THERMAL_TARGET}.d/{DROP_IN_NAME}",
+    f"medgemma-scan@*.service.d/{DROP_IN_NAME}",
+    f"{names.SCAN_TARGET}.d/{DROP_IN_NAME}",
 )
+# The services that each card has of its own, by the target that wants them all.
+CARD_SERVICES = {names.THERMAL_TARGET: names.thermal_unit, names.SCAN_TARGET: names.scan_unit}
 # All that runs beside our workers, but for the kernel's own threads, with the section of its kind.
 HOST_DROP_IN_NAME = "50-gpuwarden-housekeeping.conf"
 HOST_UNITS = {
@@ -64,12 +68,11 @@ def unit_files(
 ) -> dict[PurePosixPath, str]:
     """Every file of the plan, by its path below systemd's unit directory."""
     cards = {card.index: card for card in plan.cards}
-    files = {
-        PurePosixPath(f"{names.THERMAL_TARGET}.d", DROP_IN_NAME): thermal_target_text(plan.cards)
-    }
-    for card in plan.cards:
-        path = PurePosixPath(f"{names.thermal_unit(card.index)}.d", DROP_IN_NAME)
-        files[path] = thermal_guard_text(card)
+    files = {}
+    for target, unit in CARD_SERVICES.items():
+        files[PurePosixPath(f"{target}.d", DROP_IN_NAME)] = target_text(map(unit, cards))
+        for card in plan.cards:
+            files[PurePosixPath(f"{unit(card.index)}.d", DROP_IN_NAME)] = card_service_text(card)
     for worker in plan.workers:
         path = PurePosixPath(f"{names.worker_unit(worker.number)}.d", DROP_IN_NAME)
         files[path] = worker_text(worker, cards[worker.gpu_index], configuration, topology)
@@ -167,14 +170,14 @@ def slice_text(workers: Sequence[PlannedWorker]) -> str:
     return _HEAD + "\n".join(lines) + "\n"
 
 
-def thermal_target_text(cards: Iterable[Card]) -> str:
-    """The wants of the thermal target: one guard a card, a missing one's too (it says `lost`)."""
-    wants = "".join(f"Wants={names.thermal_unit(card.index)}\n" for card in cards)
+def target_text(units: Iterable[str]) -> str:
+    """The wants of a target: one service a card, a missing one's too (it says `lost`)."""
+    wants = "".join(f"Wants={unit}\n" for unit in units)
     return f"{_HEAD}[Unit]\n{wants}"
 
 
-def thermal_guard_text(card: Card) -> str:
-    """The drop-in of a card's guard: its card's devices alone, so that no neighbour can hang it."""
+def card_service_text(card: Card) -> str:
+    """A card's own service: its card's devices alone, so that no neighbour can hang it."""
     return _HEAD + "\n".join(["[Service]", "DeviceAllow=", *_device_lines(card)]) + "\n"
 
 

@@ -65,7 +65,7 @@ class AttachServer:
             machine = self._machines.get(request.uuid)
             if machine is None:
                 raise RefusedError(f"uuid: no card {request.uuid!r} here")
-            context = machine.attach(pid, request.vram_bytes, request.load)
+            context = machine.attach(pid, request.vram_bytes, request.load, request.kind)
         except (MessageError, RefusedError) as error:
             await answer(writer, str(error))
             return None

@@ -5,13 +5,16 @@ import json
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from gpuwarden.simulator import places
-from gpuwarden.simulator.messages import ONCE_FAULTS, SWITCH_FAULTS
+from gpuwarden.simulator.hold import HoldError, Wish, hold
+from gpuwarden.simulator.messages import ONCE_FAULTS, SWITCH_FAULTS, ContextKind
 
 ANSWER_SECONDS = 60.0
 EXIT_FAILED, EXIT_UNREACHABLE = 1, 3
+KINDS: tuple[str, ...] = get_args(ContextKind)
+SIZE_UNITS = {"K": 2**10, "M": 2**20, "G": 2**30}
 VALUE_FAULTS = ("external-limit", "xid")
 
 
@@ -23,6 +26,8 @@ def main(argv: list[str] | None = None) -> int:
     """Exit status: 0 done, 1 refused, 2 bad use, 3 no simulator."""
     arguments = parse_arguments(sys.argv[1:] if argv is None else argv)
     try:
+        if arguments.command == "hold":
+            return hold_memory(arguments)
         answer = ask(arguments.socket, request_of(arguments))
     except UnreachableError as error:
         print(f"gpuwarden-sim: {error}", file=sys.stderr)
@@ -67,13 +72,53 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     fault.add_argument("kind", type=fault_kind, metavar="KIND[=VALUE]", help=fault_names())
     clear = commands.add_parser("clear", help="mend faults; no load, 24 C, good cooling")
     reload = commands.add_parser("reload-driver", help="default settings, all contexts lost")
-    for command in (change, load, fault):
+    holding = commands.add_parser("hold", help="hold memory of a card until this ends")
+    holding.add_argument("--bytes", type=size, default="1G", metavar="SIZE", help="as 512M, 1G")
+    holding.add_argument("--kind", choices=KINDS, default=KINDS[0], help="the list it stands in")
+    holding.add_argument(
+        *("--unlisted", "--hidden"),
+        dest="kind",
+        action="store_const",
+        const="unlisted",
+        help="in no list of the driver's",
+    )
+    holding.add_argument("--user", default="", metavar="NAME", help="whose program it is")
+    for command in (change, load, fault, holding):
         command.add_argument("--gpu", type=int, required=True, metavar="INDEX")
     for command in (show, clear):
         command.add_argument("--gpu", type=int, metavar="INDEX", help="default: every card")
     for command in (show, change, load, fault, clear, reload):
         command.add_argument("--json", action="store_true", help="the state afterwards as JSON")
     return parser.parse_args(argv)
+
+
+def size(text: str) -> int:
+    """``512M`` in bytes."""
+    digits, unit = (text[:-1], text[-1]) if text[-1:] in SIZE_UNITS else (text, "")
+    if not (digits.isascii() and digits.isdigit()):
+        raise argparse.ArgumentTypeError(f"a size is written as 512M or 1G (found {text!r})")
+    return int(digits) * SIZE_UNITS.get(unit, 1)
+
+
+def hold_memory(arguments: argparse.Namespace) -> int:
+    """Hold memory until the context is ended; the exit status.
+
+    :raises UnreachableError: no simulator, or not allowed.
+    """
+    cards = ask(arguments.socket, {"command": "show"})["cards"]
+    uuids = {card["gpu"]: card["uuid"] for card in cards}
+    if arguments.gpu not in uuids:
+        print(f"gpuwarden-sim: no GPU {arguments.gpu}", file=sys.stderr)
+        return EXIT_FAILED
+    wish = Wish(
+        arguments.gpu, uuids[arguments.gpu], arguments.bytes, arguments.kind, arguments.user
+    )
+    try:
+        hold(arguments.socket.parent, wish)
+    except HoldError as error:
+        print(f"gpuwarden-sim: {error}", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
 
 
 def fault_names() -> str:

@@ -172,7 +172,12 @@ def show(machine: Machine) -> dict[str, Any]:
         "attachment": machine.card.control.attachment,
         "vram_used_bytes": machine.vram_used_bytes,
         "contexts": [
-            {"pid": context.pid, "vram_bytes": context.vram_bytes, "load": context.load}
+            {
+                "pid": context.pid,
+                "vram_bytes": context.vram_bytes,
+                "load": context.load,
+                "kind": context.kind,
+            }
             for context in machine.contexts
         ],
     }

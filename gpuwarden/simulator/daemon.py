@@ -55,6 +55,8 @@ class Daemon:
         self._machines = [
             Machine(index, entry, self._file) for index, entry in enumerate(self._cards.cards)
         ]
+        for machine in self._machines:
+            places.device_file(self._directory, machine.uuid).touch(mode=0o644)
         self._attach = AttachServer(self._machines, self.step_now)
         control = ControlServer(self._machines, self._file, self._frozen, self.step_now)
         servers = [

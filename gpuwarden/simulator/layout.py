@@ -8,7 +8,7 @@ import ctypes
 from ctypes import c_char, c_int32, c_uint32, c_uint64
 
 MAGIC = 0x4D49535750475557
-VERSION = 2
+VERSION = 3
 MAX_CARDS = 8
 MAX_PROCESSES = 64
 MAX_EVENTS = 64
@@ -78,6 +78,8 @@ class Process(ctypes.Structure):
         ("sm_utilization", c_uint32),
         ("memory_bytes", c_uint64),
         ("seen_unix_us", c_uint64),
+        ("kinds", c_uint32),
+        ("padding", c_uint32),
     )
 
 

@@ -7,6 +7,7 @@ from gpuwarden.plant.cards import Capability
 from gpuwarden.plant.physics import Environment, Plant, Settings
 from gpuwarden.simulator import layout
 from gpuwarden.simulator.configuration import CardEntry
+from gpuwarden.simulator.messages import ContextKind
 from gpuwarden.simulator.state_file import StateFile, milli, reset_settings, unix_microseconds
 
 XID_EVENT = 0x8  # nvmlEventTypeXidCriticalError
@@ -27,11 +28,31 @@ class Fault(IntFlag):
     NO_PERMISSION = 1 << 3
     NO_MEMORY_LOCK = 1 << 4
     NO_POWER_LIMIT = 1 << 5
+    NO_PROCESS_LIST = 1 << 6
+    NO_PROCESS_MEMORY = 1 << 7
 
     @property
     def command(self) -> str:
         """Its name on the command line."""
         return (self.name or "").lower().replace("_", "-")
+
+
+class Kind(IntFlag):
+    """The lists that a process is in; mirrors SIM_COMPUTE and its like of state.h."""
+
+    UNLISTED = 0
+    COMPUTE = 1 << 0
+    GRAPHICS = 1 << 1
+    MPS = 1 << 2
+
+
+# NVML has an MPS client in the list of compute processes as well (seen on an H100).
+KINDS: dict[ContextKind, Kind] = {
+    "compute": Kind.COMPUTE,
+    "graphics": Kind.GRAPHICS,
+    "mps": Kind.MPS | Kind.COMPUTE,
+    "unlisted": Kind.UNLISTED,
+}
 
 
 @dataclass(slots=True, eq=False)
@@ -41,6 +62,7 @@ class Context:
     pid: int
     vram_bytes: int
     load: float
+    kind: ContextKind = "compute"
 
 
 class RefusedError(Exception):
@@ -113,7 +135,9 @@ class Machine:
         target = air + nodes.sink_resistance * factor * self.plant.watts
         return abs(self.plant.sink_celsius - target) < SETTLED_CELSIUS
 
-    def attach(self, pid: int, vram_bytes: int, load: float) -> Context:
+    def attach(
+        self, pid: int, vram_bytes: int, load: float, kind: ContextKind = "compute"
+    ) -> Context:
         """Open a context.
 
         :raises RefusedError: the card is lost, full, or has too many users.
@@ -123,7 +147,7 @@ class Machine:
         if len(self.contexts) >= layout.MAX_PROCESSES:
             raise RefusedError(f"{self.uuid} has {layout.MAX_PROCESSES} contexts, and no more")
         self._check_room(vram_bytes, 0)
-        context = Context(pid, vram_bytes, load)
+        context = Context(pid, vram_bytes, load, kind)
         self.contexts.append(context)
         return context
 
@@ -218,18 +242,20 @@ class Machine:
 
     def _publish_processes(self, sample: layout.Sample) -> None:
         """One entry a process, however many contexts it has."""
-        held: dict[int, tuple[int, float]] = {}
+        held: dict[int, tuple[int, float, Kind]] = {}
         for context in self.contexts:
-            vram_bytes, load = held.get(context.pid, (0, 0.0))
-            held[context.pid] = (vram_bytes + context.vram_bytes, load + context.load)
+            vram_bytes, load, kinds = held.get(context.pid, (0, 0.0, Kind.UNLISTED))
+            kinds |= KINDS[context.kind]
+            held[context.pid] = (vram_bytes + context.vram_bytes, load + context.load, kinds)
         sample.process_count = len(held)
         now = unix_microseconds() if held else 0
-        for number, (pid, (vram_bytes, load)) in enumerate(held.items()):
+        for number, (pid, (vram_bytes, load, kinds)) in enumerate(held.items()):
             process = sample.processes[number]
             process.pid = pid
             process.memory_bytes = vram_bytes
             process.sm_utilization = round(min(1.0, load) * 100)
             process.seen_unix_us = now
+            process.kinds = int(kinds)
 
     def _check_room(self, wanted_bytes: int, held_bytes: int) -> None:
         free = self.entry.model.memory_bytes - self.vram_used_bytes + held_bytes

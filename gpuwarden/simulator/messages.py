@@ -11,8 +11,17 @@ Bytes = Annotated[int, Field(ge=0)]
 GpuIndex = Annotated[int, Field(ge=0)]
 
 SwitchFault = Literal[
-    "lost", "sensor-error", "hang", "no-permission", "no-memory-lock", "no-power-limit"
+    "lost",
+    "sensor-error",
+    "hang",
+    "no-permission",
+    "no-memory-lock",
+    "no-power-limit",
+    "no-process-list",
+    "no-process-memory",
 ]
+# The list of NVML's that a context stands in; none where the driver doesn't show its process.
+ContextKind = Literal["compute", "graphics", "mps", "unlisted"]
 OnceFault = Literal["external-limit", "xid", "context-lost"]
 SWITCH_FAULTS: tuple[str, ...] = get_args(SwitchFault)  # stay until they are cleared
 ONCE_FAULTS: tuple[str, ...] = get_args(OnceFault)  # happen, and are over
@@ -34,6 +43,7 @@ class Attach(Message):
     uuid: str
     vram_bytes: Bytes = 0
     load: Load = 0.0
+    kind: ContextKind = "compute"
 
 
 class Change(Message):

@@ -10,4 +10,12 @@ ATTACH_SOCKET_NAME = "attach.sock"
 CONTROL_SOCKET_NAME = "control.sock"
 FROZEN_NAME = "frozen"  # mount point of the file system that `fault hang` freezes
 
+# What a program that uses a card has open, as it has /dev/nvidia0 of a real one.
+DEVICE_PREFIX = "card-"
+
 CONTROL_SOCKET = RUN_DIRECTORY / CONTROL_SOCKET_NAME
+
+
+def device_file(directory: Path, uuid: str) -> Path:
+    """The card's device, a file here."""
+    return directory / f"{DEVICE_PREFIX}{uuid}"

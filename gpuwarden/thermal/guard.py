@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from gpuwarden.control.lease import Lease
+from gpuwarden.control.lease_store import LeaseStore
 from gpuwarden.control.snapshot import (
     SnapshotError,
     SnapshotWriter,
@@ -17,17 +19,16 @@ from gpuwarden.control.snapshot import (
     read_snapshot,
 )
 from gpuwarden.control.states import ThermalData
+from gpuwarden.nvml.thread import DriverThread
 from gpuwarden.systemd.events import Event
+from gpuwarden.systemd.former import former_processes
 from gpuwarden.systemd.notify import Notifier
 from gpuwarden.thermal.actuators import Options
 from gpuwarden.thermal.chronicle import Chronicle, former_xids
 from gpuwarden.thermal.decision import Authority, Judgement, Settings
-from gpuwarden.thermal.driver import DriverThread
-from gpuwarden.thermal.former import former_processes
 from gpuwarden.thermal.happening import Happening
 from gpuwarden.thermal.history import History
-from gpuwarden.thermal.lease import Lease, released
-from gpuwarden.thermal.lease_store import LeaseStore
+from gpuwarden.thermal.lease import released
 from gpuwarden.thermal.mind import Mind, Rules
 from gpuwarden.thermal.observation import NotSeen, Observation, Seen, Trouble, reading_of
 from gpuwarden.thermal.publication import CardFacts, status_line, thermal_data

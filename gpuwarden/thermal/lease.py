@@ -1,12 +1,8 @@
 """Overrides and releases: for a bounded time, towards cooler only. Pure."""
 
 from dataclasses import replace
-from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
-from gpuwarden.control.requests import Override
-from gpuwarden.text import utc
+from gpuwarden.control.lease import Lease
 from gpuwarden.thermal.decision import Authority, Judgement, Settings, cooler
 from gpuwarden.thermal.policy.fixed import alert_settings, critical_settings
 from gpuwarden.values import ThermalState
@@ -17,37 +13,6 @@ SEVERITY = (
     ThermalState.ALERT,
     ThermalState.CRITICAL,
 )
-
-
-class Lease(BaseModel):
-    """What an operator asked for.
-
-    :param until_boottime_nanoseconds: its end on CLOCK_BOOTTIME, which no clock step moves.
-    :param until_unix_microseconds: the same for people.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: Literal[1] = 1
-    boot_id: str
-    uuid: str
-    state: Literal["alert", "critical", "released"]
-    until_boottime_nanoseconds: int
-    until_unix_microseconds: int
-
-    def runs(self, boottime_nanoseconds: int) -> bool:
-        """Whether it has not ended."""
-        return boottime_nanoseconds < self.until_boottime_nanoseconds
-
-    @property
-    def shown(self) -> Override:
-        """As it is answered and published."""
-        return Override(state=self.state, until_unix_microseconds=self.until_unix_microseconds)
-
-    @property
-    def until(self) -> str:
-        """Its end in words, UTC."""
-        return utc(self.until_unix_microseconds)
 
 
 def released(lease: Lease) -> Judgement:

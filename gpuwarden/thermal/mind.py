@@ -3,9 +3,10 @@
 from dataclasses import dataclass, replace
 
 from gpuwarden.config.thermal import CardWishes
+from gpuwarden.control.lease import Lease
 from gpuwarden.nvml.limits import CardLimits
 from gpuwarden.thermal.decision import Authority, Judgement, Policy, Reading, Settings
-from gpuwarden.thermal.lease import Lease, overridden
+from gpuwarden.thermal.lease import overridden
 from gpuwarden.thermal.observation import reading_of
 from gpuwarden.thermal.policy import make_policy
 from gpuwarden.thermal.policy.fixed import alert_settings

@@ -8,6 +8,7 @@ from pydantic import ValidationError
 
 from gpuwarden.config import Configuration, ConfigurationError
 from gpuwarden.control import requests
+from gpuwarden.control.lease import Lease
 from gpuwarden.control.requests import (
     HISTORY_ROWS_LIMIT,
     HistoryAnswer,
@@ -19,7 +20,6 @@ from gpuwarden.control.requests import (
 from gpuwarden.control.snapshot import boot_id, boottime_nanoseconds
 from gpuwarden.control.socket import ControlError, Document, Handler
 from gpuwarden.thermal.guard import ThermalGuard
-from gpuwarden.thermal.lease import Lease
 from gpuwarden.thermal.rules import options_for, rules_for
 from gpuwarden.thermal.thresholds import ThresholdsError
 

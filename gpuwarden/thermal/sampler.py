@@ -9,8 +9,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from gpuwarden.control.snapshot import SnapshotError, boot_id, read_snapshot
-from gpuwarden.control.states import Card, PlanData
+from gpuwarden.control.plan import planned_card
+from gpuwarden.control.snapshot import SnapshotError
+from gpuwarden.control.states import Card
 from gpuwarden.nvml.card import Condition, Sample
 from gpuwarden.nvml.errors import CardLostError, DriverMissingError, NvmlError
 from gpuwarden.nvml.library import Library, OpenCard, Session, choose_library
@@ -75,7 +76,7 @@ class Sampler:
         """Look at the card once. Never raises for what a driver may do."""
         try:
             if self.card is None:
-                self.name = _named(self._planned_card())
+                self.name = _named(planned_card(self._plan_file, self._gpu_index))
                 self._open()
             return self._look()
         except SnapshotError as error:
@@ -107,15 +108,6 @@ class Sampler:
                 session.close()
             except NvmlError as error:
                 log.warning("GPU %d: closing the driver failed: %s", self._gpu_index, error)
-
-    def _planned_card(self) -> Card:
-        snapshot = read_snapshot(self._plan_file, PlanData)
-        if snapshot.boot_id != boot_id():
-            raise SnapshotError(f"{self._plan_file}: of another boot")
-        for card in snapshot.data.cards:
-            if card.index == self._gpu_index:
-                return card
-        raise SnapshotError(f"{self._plan_file}: the plan has no GPU {self._gpu_index}")
 
     def _open(self) -> None:
         self._session = Session(self._library)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gpuwarden import names
 from gpuwarden.config import Configuration, ConfigurationError, effective_configuration
+from gpuwarden.control.lease_store import LeaseStore
 from gpuwarden.control.socket import ControlServer, serve
 from gpuwarden.nvml.library import choose_library
 from gpuwarden.systemd.activation import take_sockets
@@ -20,7 +21,6 @@ from gpuwarden.systemd.journal import set_up_logging
 from gpuwarden.systemd.notify import Notifier
 from gpuwarden.thermal.card import GuardedCard
 from gpuwarden.thermal.guard import ThermalGuard
-from gpuwarden.thermal.lease_store import LeaseStore
 from gpuwarden.thermal.orders import Orders
 from gpuwarden.thermal.originals_store import Places as OriginalsPlaces
 from gpuwarden.thermal.rules import card_uuid, options_for, rules_for

@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 from pathlib import Path
-from typing import Any, Callable, Dict, Optional
+from typing import Any, BinaryIO, Callable, Dict, Optional
 
 from gpuwarden.worker.waiting import within
 
@@ -30,11 +30,13 @@ class SimulatedContext:
 
     def __init__(
         self,
+        device: Optional[BinaryIO],
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         vram_bytes: int,
         on_lost: Callable[[], None],
     ) -> None:
+        self._device = device
         self._reader = reader
         self._writer = writer
         self._on_lost = on_lost
@@ -65,7 +67,8 @@ class SimulatedContext:
         if problem:
             writer.close()
             raise SimulatedCardError(f"simulated card {gpu_uuid}: {problem}")
-        return cls(reader, writer, vram_bytes, on_lost)
+        device = _open_device(Path(socket_path).with_name(f"card-{gpu_uuid}"))
+        return cls(device, reader, writer, vram_bytes, on_lost)
 
     def set_load(self, load: float) -> None:
         """The fraction of the card that this process uses from now on."""
@@ -78,6 +81,8 @@ class SimulatedContext:
         self._watcher.cancel()
         await asyncio.gather(self._watcher, return_exceptions=True)
         self._writer.close()
+        if self._device is not None:
+            self._device.close()
 
     async def _watch(self) -> None:
         while True:
@@ -92,6 +97,14 @@ class SimulatedContext:
             problem = _problem(line)
             if problem:
                 _log.warning("simulated card: %s", problem)
+
+
+def _open_device(path: Path) -> Optional[BinaryIO]:
+    """What tells who uses the card, as CUDA has /dev/nvidia0 open; older simulators have none."""
+    try:
+        return path.open("rb")
+    except FileNotFoundError:
+        return None
 
 
 def _problem(line: bytes) -> Optional[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpuwarden.control import socket as control_socket
 from gpuwarden.control.snapshot import SnapshotError, read_snapshot
-from gpuwarden.control.states import PlanData, ThermalData
+from gpuwarden.control.states import PlanData, ScanData, ThermalData
 from gpuwarden.simulator import cli
 from tests.machines import machine, write_sysfs
 from tests.waiting import wait_until
@@ -60,6 +60,29 @@ places = service.Places(
 sys.exit(service.main(sys.argv[3:], places))
 """
 
+SCAN = """\
+import logging, os, pwd, sys
+from pathlib import Path
+from gpuwarden.config import load_configuration
+from gpuwarden.scan import service
+from gpuwarden.systemd.journal import JournalHandler
+root = Path(sys.argv[1])
+service.set_up_logging = lambda level: logging.basicConfig(
+    level="INFO", handlers=[JournalHandler(root / "journal")], format="%(message)s", force=True
+)
+places = service.Places(
+    lambda: load_configuration(root / "gpuwarden.toml", root / "conf.d"),
+    root / "gpuwarden.toml",
+    root / "plan.json",
+    lambda index: root / f"scan-{index}.json",
+    lambda index: root / f"thermal-{index}.lease.json",
+    root / "running-units",
+    pwd.getpwuid(os.getuid()).pw_name,
+    os.readlink("/proc/self/ns/pid"),
+)
+sys.exit(service.main(sys.argv[2:], places))
+"""
+
 RESTORE = """\
 import sys
 from pathlib import Path
@@ -91,6 +114,7 @@ class SimulatedNode:
     def __init__(self, root: Path, library: Path) -> None:
         self.root = root
         self.guards: dict[int, int] = {}
+        self.scans: dict[int, int] = {}
         self.simulator = root / "sim"
         self.environment = {
             **os.environ,
@@ -152,6 +176,27 @@ class SimulatedNode:
             with self._running(THERMAL, *arguments, pass_fds=(number,)) as process:
                 self.guards[gpu_index] = process.pid
                 yield process
+
+    @contextmanager
+    def scanned(self, gpu_index: int) -> Iterator["subprocess.Popen[bytes]"]:
+        """A card's scan at work; it must end cleanly on SIGTERM."""
+        with self._running(SCAN, str(self.root), str(gpu_index)) as process:
+            self.scans[gpu_index] = process.pid
+            yield process
+        assert process.returncode == 0
+
+    def scan(self, gpu_index: int, wanted: Callable[[ScanData], bool]) -> ScanData:
+        """What the card's last scan has published, once it is as wanted."""
+
+        def published() -> ScanData | None:
+            try:
+                snapshot = read_snapshot(self.root / f"scan-{gpu_index}.json", ScanData)
+            except SnapshotError:
+                return None
+            is_of_this_life = snapshot.pid == self.scans[gpu_index]
+            return snapshot.data if is_of_this_life and wanted(snapshot.data) else None
+
+        return wait_until(published)
 
     def restore_cards(
         self, *argv: str, card_seconds: float = 10.0

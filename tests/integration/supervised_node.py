@@ -149,7 +149,8 @@ async def supervised_node(
         gateway_node(control=[control]) as gateway,
     ):
         monkeypatch.setattr(names, "GATEWAY_STATE_FILE", gateway.state_path)
-        peer.add(names.SHUTDOWN_UNIT, names.GATEWAY_SOCKET_UNIT, names.THERMAL_TARGET)
+        peer.add(names.SHUTDOWN_UNIT, names.GATEWAY_SOCKET_UNIT)
+        peer.add(names.THERMAL_TARGET, names.SCAN_TARGET)
         peer.add(names.NUMA_UNIT, worker_unit(0), worker_unit(1))
         connection = Bus(bus.address)
         await connection.connect()

@@ -114,7 +114,8 @@ async def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     SnapshotWriter(tmp_path / "plan.json", "placement", LASTING_MILLISECONDS).publish(plan())
     SnapshotWriter(tmp_path / "gateway.json", "gateway", LASTING_MILLISECONDS).publish(gateway())
     async with private_bus([POLICY]) as bus, systemd(bus) as peer:
-        peer.add(names.SHUTDOWN_UNIT, names.GATEWAY_SOCKET_UNIT, names.THERMAL_TARGET)
+        peer.add(names.SHUTDOWN_UNIT, names.GATEWAY_SOCKET_UNIT)
+        peer.add(names.THERMAL_TARGET, names.SCAN_TARGET)
         peer.add(names.NUMA_UNIT, worker_unit(0), worker_unit(1))
         connection = Bus(bus.address)
         await connection.connect()

@@ -139,7 +139,8 @@ def test_clients_that_misbehave_disturb_nobody(simulated: Node) -> None:
 
 def test_control_is_for_root_and_attaching_for_everybody(simulated: Node) -> None:
     modes = {path.name: path.stat().st_mode & 0o777 for path in simulated.directory.iterdir()}
-    assert modes == {"attach.sock": 0o666, "control.sock": 0o600, "state": 0o644}
+    devices = {f"card-{card['uuid']}": 0o644 for card in simulated.do("show")}
+    assert modes == {"attach.sock": 0o666, "control.sock": 0o600, "state": 0o644} | devices
 
 
 def test_looking_at_cards_needs_no_reading_glasses(simulated: Node) -> None:

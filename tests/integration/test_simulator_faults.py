@@ -56,9 +56,10 @@ def test_a_hanging_call_sleeps_uninterruptibly_and_its_neighbour_goes_on(simulat
     simulated.do("clear")
     assert other.receive() > 20
     wait_until(lambda: stuck.state() == "Z")
-    assert sorted(path.name for path in simulated.directory.iterdir()) == [
+    assert {path.name for path in simulated.directory.iterdir()} == {
         *("attach.sock", "control.sock", "state"),
-    ]
+        *(f"card-{card['uuid']}" for card in simulated.do("show")),
+    }
 
 
 @pytest.mark.parametrize(

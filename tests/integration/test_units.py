@@ -80,6 +80,8 @@ def test_the_time_of_day_begins_when_the_documentation_says_and_is_made_up_for()
     "name",
     [
         "medgemma-thermal@3.socket",
+        "medgemma-scan@3.service",
+        "medgemma-scan.target",
         "medgemma-guard.socket",
         "medgemma-tuning-day.timer",
         "medgemma-tuning-night.timer",

@@ -13,6 +13,8 @@ SERVICE_UNITS = (
     "medgemma-worker@1.service",
     "medgemma-thermal@0.service",
     "medgemma-thermal@1.service",
+    "medgemma-scan@0.service",
+    "medgemma-scan@1.service",
 )
 
 

@@ -18,6 +18,8 @@ RUNNING_UNITS = (
     "medgemma-gateway",
     "medgemma-thermal@0",
     "medgemma-thermal@1",
+    "medgemma-scan@0",
+    "medgemma-scan@1",
     "medgemma-worker@0",
     "medgemma-worker@1",
 )

@@ -51,8 +51,9 @@ API nvmlReturn_t nvmlDeviceGetUtilizationRates(nvmlDevice_t device, nvmlUtilizat
 	return NVML_SUCCESS;
 }
 
-API nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count,
-							 nvmlProcessInfo_t *processes)
+/* One of the lists. Asked with too little room it says how much is wanted, as the driver does. */
+static nvmlReturn_t list_processes(nvmlDevice_t device, uint32_t kind, unsigned int *count,
+				   nvmlProcessInfo_t *processes)
 {
 	const struct sim_card *card;
 	struct sim_sample sample;
@@ -61,67 +62,59 @@ API nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, un
 		return result;
 	if (!count)
 		return NVML_ERROR_INVALID_ARGUMENT;
-	unsigned int room = *count;
-	*count = sample.process_count;
-	if (*count == 0)
-		return NVML_SUCCESS;
-	if (!processes || room < *count)
-		return NVML_ERROR_INSUFFICIENT_SIZE;
-	for (unsigned int i = 0; i < *count; i++) {
-		processes[i].pid = sample.processes[i].pid;
-		processes[i].usedGpuMemory = sample.processes[i].memory_bytes;
-		processes[i].gpuInstanceId = NVML_NO_INSTANCE;
-		processes[i].computeInstanceId = NVML_NO_INSTANCE;
+	if (sim_has_fault(card, SIM_FAULT_NO_PROCESS_LIST))
+		return NVML_ERROR_NO_PERMISSION;
+	bool tells = !sim_has_fault(card, SIM_FAULT_NO_PROCESS_MEMORY);
+	unsigned int room = processes ? *count : 0, found = 0;
+	for (unsigned int i = 0; i < sample.process_count; i++) {
+		const struct sim_process *process = &sample.processes[i];
+		if (!(process->kinds & kind))
+			continue;
+		if (found < room)
+			processes[found] = (nvmlProcessInfo_t){
+				process->pid,
+				tells ? process->memory_bytes : NVML_VALUE_NOT_AVAILABLE,
+				NVML_NO_INSTANCE, NVML_NO_INSTANCE};
+		found++;
 	}
-	return NVML_SUCCESS;
+	*count = found;
+	return found > room ? NVML_ERROR_INSUFFICIENT_SIZE : NVML_SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count,
+							 nvmlProcessInfo_t *processes)
+{
+	return list_processes(device, SIM_COMPUTE, count, processes);
 }
 
 API nvmlReturn_t nvmlDeviceGetComputeRunningProcesses_v2(nvmlDevice_t device, unsigned int *count,
 							 nvmlProcessInfo_t *processes)
 {
-	return nvmlDeviceGetComputeRunningProcesses_v3(device, count, processes);
-}
-
-/* Simulated contexts are compute contexts: the other two lists exist and are empty. */
-static nvmlReturn_t no_processes(nvmlDevice_t device, unsigned int *count)
-{
-	const struct sim_card *card;
-	nvmlReturn_t result = sim_card_of(device, &card);
-	if (result == NVML_SUCCESS && !count)
-		result = NVML_ERROR_INVALID_ARGUMENT;
-	if (result == NVML_SUCCESS)
-		*count = 0;
-	return result;
+	return list_processes(device, SIM_COMPUTE, count, processes);
 }
 
 API nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v3(nvmlDevice_t device, unsigned int *count,
 							  nvmlProcessInfo_t *processes)
 {
-	(void)processes;
-	return no_processes(device, count);
+	return list_processes(device, SIM_GRAPHICS, count, processes);
 }
 
 API nvmlReturn_t nvmlDeviceGetGraphicsRunningProcesses_v2(nvmlDevice_t device, unsigned int *count,
 							  nvmlProcessInfo_t *processes)
 {
-	(void)processes;
-	return no_processes(device, count);
+	return list_processes(device, SIM_GRAPHICS, count, processes);
 }
 
-API nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v3(nvmlDevice_t device,
-							    unsigned int *count,
+API nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v3(nvmlDevice_t device, unsigned int *count,
 							    nvmlProcessInfo_t *processes)
 {
-	(void)processes;
-	return no_processes(device, count);
+	return list_processes(device, SIM_MPS, count, processes);
 }
 
-API nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v2(nvmlDevice_t device,
-							    unsigned int *count,
+API nvmlReturn_t nvmlDeviceGetMPSComputeRunningProcesses_v2(nvmlDevice_t device, unsigned int *count,
 							    nvmlProcessInfo_t *processes)
 {
-	(void)processes;
-	return no_processes(device, count);
+	return list_processes(device, SIM_MPS, count, processes);
 }
 
 /* Samples newer than a timestamp (microseconds); none at all is NOT_FOUND. */
@@ -139,7 +132,7 @@ API nvmlReturn_t nvmlDeviceGetProcessUtilization(nvmlDevice_t device,
 	unsigned int room = *count, found = 0;
 	for (unsigned int i = 0; i < sample.process_count; i++) {
 		const struct sim_process *process = &sample.processes[i];
-		if (process->seen_unix_us <= newer_than)
+		if (!process->kinds || process->seen_unix_us <= newer_than)
 			continue;
 		if (samples && found < room)
 			samples[found] = (nvmlProcessUtilizationSample_t){

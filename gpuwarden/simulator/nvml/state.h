@@ -16,7 +16,7 @@
 #include <stdint.h>
 
 #define SIM_MAGIC 0x4d49535750475557ull
-#define SIM_VERSION 2u
+#define SIM_VERSION 3u
 #define SIM_MAX_CARDS 8
 #define SIM_MAX_PROCESSES 64
 #define SIM_MAX_EVENTS 64
@@ -43,6 +43,13 @@
 #define SIM_FAULT_NO_PERMISSION (1u << 3)
 #define SIM_FAULT_NO_MEMORY_LOCK (1u << 4)
 #define SIM_FAULT_NO_POWER_LIMIT (1u << 5)
+#define SIM_FAULT_NO_PROCESS_LIST (1u << 6)
+#define SIM_FAULT_NO_PROCESS_MEMORY (1u << 7)
+
+/* sim_process.kinds: the lists that it is in */
+#define SIM_COMPUTE (1u << 0)
+#define SIM_GRAPHICS (1u << 1)
+#define SIM_MPS (1u << 2)
 
 struct sim_identity {
 	char name[96];
@@ -95,6 +102,8 @@ struct sim_process {
 	uint32_t sm_utilization;
 	uint64_t memory_bytes;
 	uint64_t seen_unix_us;
+	uint32_t kinds;
+	uint32_t padding;
 };
 
 struct sim_sample {

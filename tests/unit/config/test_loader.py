@@ -98,6 +98,16 @@ def test_the_defaults_of_the_contract() -> None:
             "fragmentation_at_least_bytes": 2147483648,
             "reap_orphans": True,
         },
+        "scan": {
+            "period_seconds": 5,
+            "monitoring": (
+                "nvidia-smi",
+                "nvidia-persistenced",
+                "nv-hostengine",
+                "dcgm-exporter",
+                "nvtop",
+            ),
+        },
         "tuning": {
             "enabled": False,
             "day_profile": "gpuwarden-day",

@@ -89,6 +89,9 @@ def test_the_files_of_a_node_are_these() -> None:
         "medgemma-thermal.target.d/50-placement.conf": TARGET,
         "medgemma-thermal@0.service.d/50-placement.conf": GUARD.format(minor=0),
         "medgemma-thermal@1.service.d/50-placement.conf": GUARD.format(minor=1),
+        "medgemma-scan.target.d/50-placement.conf": TARGET.replace("thermal", "scan"),
+        "medgemma-scan@0.service.d/50-placement.conf": GUARD.format(minor=0),
+        "medgemma-scan@1.service.d/50-placement.conf": GUARD.format(minor=1),
     }
 
 

@@ -86,6 +86,9 @@ def test_a_node_is_planned_written_down_and_reloaded_once(node: Node) -> None:
         "medgemma-thermal.target.d/50-placement.conf",
         "medgemma-thermal@0.service.d/50-placement.conf",
         "medgemma-thermal@1.service.d/50-placement.conf",
+        "medgemma-scan.target.d/50-placement.conf",
+        "medgemma-scan@0.service.d/50-placement.conf",
+        "medgemma-scan@1.service.d/50-placement.conf",
     }
     assert node.reloads == 1
 
@@ -122,6 +125,9 @@ def test_what_is_no_longer_planned_is_taken_away(node: Node) -> None:
         "medgemma-thermal.target.d/50-placement.conf",
         "medgemma-thermal@0.service.d/50-placement.conf",
         "medgemma-thermal@1.service.d/50-placement.conf",
+        "medgemma-scan.target.d/50-placement.conf",
+        "medgemma-scan@0.service.d/50-placement.conf",
+        "medgemma-scan@1.service.d/50-placement.conf",
     }
     assert not (node.places.unit_directory / "medgemma-worker@3.service.d").exists()
     assert node.reloads == 2

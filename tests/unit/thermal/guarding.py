@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from gpuwarden.config.thermal import CardWishes
+from gpuwarden.control.lease_store import LeaseStore
 from gpuwarden.control.snapshot import SnapshotError, read_snapshot
 from gpuwarden.control.states import ThermalData
 from gpuwarden.systemd.notify import Notifier
@@ -14,7 +15,6 @@ from gpuwarden.thermal.actuators import Options
 from gpuwarden.thermal.decision import Authority, Settings
 from gpuwarden.thermal.guard import ThermalGuard
 from gpuwarden.thermal.happening import Happening
-from gpuwarden.thermal.lease_store import LeaseStore
 from gpuwarden.thermal.mind import Rules
 from gpuwarden.thermal.observation import Observation
 from gpuwarden.values import ThermalState

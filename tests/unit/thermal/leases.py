@@ -2,8 +2,8 @@
 
 from typing import Literal
 
+from gpuwarden.control.lease import Lease
 from gpuwarden.control.snapshot import boot_id, boottime_nanoseconds
-from gpuwarden.thermal.lease import Lease
 
 UNTIL_UNIX_MICROSECONDS = 1_790_000_000_000_000  # 2026-09-21 14:13:20 UTC
 UNTIL = "2026-09-21 14:13:20 UTC"

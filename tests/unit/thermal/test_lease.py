@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpuwarden.control.lease_store import LeaseStore
 from gpuwarden.thermal.decision import UNTOUCHED, Judgement, Settings
 from gpuwarden.thermal.lease import SEVERITY, overridden, released
-from gpuwarden.thermal.lease_store import LeaseStore
 from gpuwarden.values import ThermalState
 from tests.unit.thermal.leases import UNTIL, UNTIL_UNIX_MICROSECONDS, lease
 from tests.unit.thermal.readings import AUTHORITY, judgement

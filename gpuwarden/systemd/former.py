@@ -1,4 +1,4 @@
-"""Whether a former guard of this card is still in the driver's hands.
+"""Whether a former process of our own unit is still in the driver's hands.
 
 A process in an uninterruptible sleep outlives SIGKILL. It stays in the unit's cgroup, and systemd
 starts the next one beside it; each that asks the driver as well would be one more of them.

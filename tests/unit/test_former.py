@@ -1,7 +1,7 @@
 import os
 from pathlib import Path
 
-from gpuwarden.thermal.former import former_processes
+from gpuwarden.systemd.former import former_processes
 
 UNIT = "medgemma.slice/medgemma-thermal@0.service"
 

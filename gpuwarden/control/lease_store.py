@@ -5,8 +5,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from gpuwarden.control.lease import Lease
 from gpuwarden.control.snapshot import boot_id, boottime_nanoseconds, write_atomically
-from gpuwarden.thermal.lease import Lease
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,15 @@ class LeaseStore:
             self.clear()
             return None
         return lease
+
+    def peek(self) -> Lease | None:
+        """The lease that runs, for whoever only goes by it: changes nothing, says nothing."""
+        try:
+            lease = Lease.model_validate_json(self.path.read_bytes())
+        except (OSError, ValidationError):
+            return None  # its owner says so
+        runs = lease.boot_id == boot_id() and lease.runs(boottime_nanoseconds())
+        return lease if runs else None
 
     def save(self, lease: Lease) -> None:
         """Keep it. Raises OSError."""

@@ -1,0 +1,1 @@
+"""Who holds a card's memory. Looks and says; decides and ends nothing: the guard does."""
