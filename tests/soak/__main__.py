@@ -9,9 +9,11 @@ from tests.node import levels
 from tests.node.channel import NodeError
 from tests.node.vm import Node
 from tests.soak import thermal
+from tests.soak.random_kills.campaign import random_kills
 from tests.soak.thermal import Figures
 
 KILLS, KILLED_CARDS, POWER_CUTS, CRASH_ROUNDS = 200, 6, 20, 10
+RANDOM_KILLS = 500
 SEED = 20261121
 
 CAMPAIGNS: tuple[tuple[str, Callable[[Node], Figures]], ...] = (
@@ -21,6 +23,7 @@ CAMPAIGNS: tuple[tuple[str, Callable[[Node], Figures]], ...] = (
         "crash-points",
         lambda node: thermal.crash_points(node, CRASH_ROUNDS, Path(tempfile.mkdtemp())),
     ),
+    ("random-kills", lambda node: random_kills(node, RANDOM_KILLS, SEED)),
 )
 
 
