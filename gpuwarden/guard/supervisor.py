@@ -26,6 +26,7 @@ from gpuwarden.guard.kernel import (
 from gpuwarden.guard.lifecycle import UnitFacts, is_outdated
 from gpuwarden.guard.placement import Placement
 from gpuwarden.guard.published import gateway_state, port_fault, thermal_states
+from gpuwarden.guard.silence import Silence
 from gpuwarden.guard.status import Seen, summarise
 from gpuwarden.guard.telling import tell_changes
 from gpuwarden.guard.workers import Workers
@@ -70,6 +71,7 @@ class Supervisor:
         self._workers = Workers(systemd, self._jobs, self._holds, former, self._ensure_plan)
         self._hooks = HookStarter(systemd, former)
         self._placement = Placement()
+        self._silence = Silence(time.monotonic())
         self._replanning = 0
         self._was_outdated = False
         self._units: dict[str, UnitFacts] = {}
@@ -241,6 +243,7 @@ class Supervisor:
         cards = self._plan.cards if self._plan else []
         thermal = thermal_states(cards)
         self._holds.look(self.cards(), thermal, now_seconds)
+        self._silence.look(cards, thermal, self._running_by_card(), now_seconds)
         return Seen(
             version=__version__,
             plan=self._plan,
@@ -259,6 +262,13 @@ class Supervisor:
             faults=(*self.faults, *self._port_faults(), *self._plan_faults()),
             strays=frozenset(running_workers() - set(numbers)) if self._plan else frozenset(),
         )
+
+    def _running_by_card(self) -> dict[int, list[int]]:
+        running: dict[int, list[int]] = {}
+        for worker in self._plan.workers if self._plan else []:
+            if self._unit(worker.number).main_pid > 0:
+                running.setdefault(worker.gpu_index, []).append(worker.number)
+        return running
 
     def _stopping(self) -> bool:
         """The shutdown unit has gone down: no worker is to be started any more."""
