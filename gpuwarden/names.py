@@ -56,6 +56,13 @@ def worker_unit(number: int) -> str:
     return f"medgemma-worker@{number}.service"
 
 
+def worker_number(unit: str) -> int | None:
+    """The number of the worker whose unit it is; None for another unit."""
+    prefix, _, suffix = worker_unit(0).partition("0")
+    number = unit.removeprefix(prefix).removesuffix(suffix)
+    return int(number) if number.isdigit() and worker_unit(int(number)) == unit else None
+
+
 def thermal_unit(gpu_index: int) -> str:
     """The unit that guards card ``gpu_index``."""
     return f"medgemma-thermal@{gpu_index}.service"

@@ -34,6 +34,11 @@ class ReloadAnswer(BaseModel):
         return not self.kept and not self.problems
 
 
+# --- of the gateway
+
+DRAIN: Final = "drain"
+UNDRAIN: Final = "undrain"
+
 # --- of a thermal guard
 
 STATUS = "status"
@@ -52,6 +57,29 @@ class Request(BaseModel):
 
     version: int = 1
     request: str
+
+
+class DrainRequest(Request):
+    """Give a worker no new work; the answer comes when it has none left, or after ``seconds``."""
+
+    request: Literal["drain"] = DRAIN
+    number: Annotated[int, Field(ge=0)]
+    seconds: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 0.0
+
+
+class UndrainRequest(Request):
+    """Give a worker work again."""
+
+    request: Literal["undrain"] = UNDRAIN
+    number: Annotated[int, Field(ge=0)]
+
+
+class DrainAnswer(BaseModel):
+    """``unanswered``: accepted requests that the worker still has to answer."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    unanswered: int
 
 
 class OverrideRequest(Request):

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 
-Held = Literal["", "heat", "released"]
+Held = Literal["", "heat", "released", "reset", "reboot"]
 
 
 class State(BaseModel):
@@ -18,8 +18,18 @@ class State(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class Xid(State):
+    """An error that the driver has reported of a card, and when it was read."""
+
+    number: int
+    unix_microseconds: int
+
+
 class ThermalData(State):
-    """One card as its thermal guard sees it (the Gpu and Thermal properties of the bus)."""
+    """One card as its thermal guard sees it (the Gpu and Thermal properties of the bus).
+
+    :ivar xids: the last ones of this boot, oldest first.
+    """
 
     index: int
     uuid: str
@@ -50,6 +60,7 @@ class ThermalData(State):
     admission: Literal["open", "paused"] = "open"
     stop_requested: bool = False
     sm_clock_lock_mhz: int | None = None
+    xids: list[Xid] = []
 
 
 NodeSource = Literal["kernel", "driver", "only-node", "unknown"]
@@ -299,7 +310,8 @@ class WorkerStatus(State):
     ``inference_priority`` is what the kernel says of its GPU thread: ``normal``, ``fifo:N``,
     ``nice:N``, or empty where there is none.
     ``wanted`` is False while a worker is down because somebody stopped it. ``held`` says why the
-    guard doesn't start one that is wanted: its card is too hot, or released for maintenance.
+    guard doesn't start one that is wanted: its card is too hot, released for maintenance, or needs
+    a reset or a reboot first.
     ``outdated`` is a worker that runs by a former plan or by former settings until it is restarted.
     ``operation`` says what is being done with it (``restarting: ghost``), ``last_exit`` how and
     when its former life ended. ``process_depth`` counts the generations of its processes.

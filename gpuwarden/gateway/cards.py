@@ -72,12 +72,19 @@ class Cards:
         self[number].set_running(running, now)
 
     def is_usable(self, seat: Seat) -> bool:
-        """Whether a worker serves and its card is not paused."""
-        return seat.serving and not self[seat.card].limits.paused
+        """Whether a worker serves, may get new work, and its card is not paused."""
+        return seat.serving and not seat.drained and not self[seat.card].limits.paused
 
     def usable(self) -> list[Seat]:
         """The workers that can be given requests, now or after a rest."""
         return [seat for seat in self._seats.values() if self.is_usable(seat)]
+
+    def last_resort(self) -> list[Seat]:
+        """Drained workers, where no other is left: what was accepted before is theirs to finish."""
+        if self.usable():
+            return []
+        seats = self._seats.values()
+        return [one for one in seats if one.serving and not self[one.card].limits.paused]
 
     def by_load(self) -> list[Seat]:
         """They in the order in which they are given some: the queue's "Cards"."""
@@ -85,7 +92,7 @@ class Cards:
         for seat in self._seats.values():
             load[seat.card] += seat.outstanding
         return sorted(
-            self.usable(),
+            self.usable() or self.last_resort(),
             key=lambda seat: (
                 load[seat.card],
                 seat.outstanding,
@@ -96,13 +103,14 @@ class Cards:
 
     def next_rested(self) -> float | None:
         """When the first card has rested that has a worker with room."""
-        rested = [self[seat.card].rested_at() for seat in self.usable() if seat.open]
+        seats = self.usable() or self.last_resort()
+        rested = [self[seat.card].rested_at() for seat in seats if seat.open]
         return min((when for when in rested if when is not None), default=None)
 
     @property
     def too_hot(self) -> bool:
         """Whether it is for the heat alone that no worker can be given anything."""
-        if any(seat.serving for seat in self._seats.values()):
+        if any(seat.serving and not seat.drained for seat in self._seats.values()):
             return not self.usable()
         return bool(self._cards) and all(card.limits.paused for card in self._cards.values())
 

@@ -86,6 +86,7 @@ class Dispatcher:
         self.pool = pool
         self.links: dict[int, WorkerLink] = {}
         self._tallies: dict[int, Tally] = {}
+        self.drained: set[int] = set()
         self.queue = RequestQueue(limits_of(settings), self._loop.time())
         self._jobs: dict[int, Job] = {}
         self._on_change = on_change
@@ -181,6 +182,7 @@ class Dispatcher:
         self.on_card(link.seat.card)
         self.links[link.key] = link
         link.tally = self._tallies.setdefault(link.number, link.tally)
+        link.seat.drained = link.number in self.drained
         self.queue.attach(link.seat)
         link.limit(self.batch_size(link))
         self.state_changed(link, hello.state)
@@ -195,6 +197,14 @@ class Dispatcher:
                 now=self._loop.time(),
             )
         )
+
+    def drain(self, number: int, drained: bool) -> None:
+        """A worker, in this life and the next ones, gets no new work, or gets work again."""
+        (self.drained.add if drained else self.drained.discard)(number)
+        for link in list(self.links.values()):
+            if link.number == number:
+                self._carry_out(self.queue.drain(link.seat, drained, self._loop.time()))
+        self._on_change()
 
     def limit(self, card: int, limits: CardLimits) -> None:
         """A card has grown hotter or cooler."""

@@ -154,6 +154,8 @@ class WorkerLink:
     @property
     def published_state(self) -> str:
         """The state as the snapshot names it."""
+        if self.state == "ready" and self.seat.drained:
+            return "draining"
         return "busy" if self.state == "ready" and self.seat.batches else self.state
 
     def _on_frame(self, frame: Frame) -> None:

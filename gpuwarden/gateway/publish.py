@@ -87,7 +87,7 @@ def gateway_data(dispatcher: Dispatcher) -> GatewayData:
     return GatewayData(
         queue_depth=queue.depth,
         queue_limit=dispatcher.settings.queue_limit,
-        workers_active=sum(link.seat.serving for link in links),
+        workers_active=sum(link.seat.serving and not link.seat.drained for link in links),
         accepted=statistics.accepted,
         completed=statistics.completed,
         failed=statistics.failed,
@@ -96,6 +96,7 @@ def gateway_data(dispatcher: Dispatcher) -> GatewayData:
         mean_response_seconds=statistics.mean_response_seconds,
         p95_response_seconds=statistics.p95_response_seconds,
         batch_limits=batch_limits(dispatcher, links),
+        drained=sorted(dispatcher.drained),
         workers=[worker_data(link) for link in links],
     )
 

@@ -11,6 +11,8 @@ answer, its caller, its deadline or its own third death.
   cooler card, then the worker that has rested longest.
 - **Heat**: a card's limits bound the size of a batch and the share of the time in which it works;
   while it is paused its workers are given nothing, and what they have not begun is taken back.
+- **Drained**: a worker that the guard wants idle gets nothing new; the last one finishes what was
+  accepted before, and nothing new is accepted.
 - **Suspects**: whoever was in a worker that died is retried alone in a worker, so that one
   poisonous image doesn't use up its neighbours' attempts. Only deaths while alone count.
 """
@@ -118,12 +120,16 @@ class RequestQueue:
 
     def _take_back(self, number: int) -> list[Action]:
         """Withdraw what the card's workers have not begun, for another card or a cooler time."""
-        actions: list[Action] = []
-        for seat in self.seats.values():
-            if seat.card == number and not seat.slots:
-                for batch in list(seat.batches.values())[1:]:
-                    actions += self._recall(batch)
-        return actions
+        return [
+            action
+            for seat in self.seats.values()
+            if seat.card == number
+            for action in self._take_back_from(seat)
+        ]
+
+    def _take_back_from(self, seat: Seat) -> list[Action]:
+        not_begun = [] if seat.slots else list(seat.batches.values())[1:]
+        return [action for batch in not_begun for action in self._recall(batch)]
 
     # --- workers
 
@@ -143,6 +149,20 @@ class RequestQueue:
         seat.draining = draining
         self._note_loss(served, now)
         return self._assign(now)
+
+    def drain(self, seat: Seat, drained: bool, now: float) -> list[Action]:
+        """The worker gets no new work from now on, or gets work again.
+
+        No grace, unlike for one that is lost: nobody knows when it will be back, and what is
+        accepted meanwhile might wait in vain.
+        """
+        seat.drained = drained
+        taken_back: list[Action] = []
+        if drained and self.cards.usable():
+            taken_back = self._take_back_from(seat)
+        elif drained:
+            self._grace_until = now
+        return taken_back + self._assign(now)
 
     def result(
         self,

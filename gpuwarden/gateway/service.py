@@ -13,12 +13,13 @@ from typing import Any
 from aiohttp import web
 
 from gpuwarden.config import ConfigurationError, effective_configuration
-from gpuwarden.control.requests import RELOAD, ReloadAnswer
+from gpuwarden.control.requests import DRAIN, RELOAD, UNDRAIN, ReloadAnswer
 from gpuwarden.control.snapshot import SnapshotWriter
-from gpuwarden.control.socket import ControlError, ControlServer
+from gpuwarden.control.socket import ControlError, ControlServer, Handler
 from gpuwarden.control.socket import serve as serve_control
 from gpuwarden.gateway.buffers import BufferPool
 from gpuwarden.gateway.dispatch import Dispatcher
+from gpuwarden.gateway.drains import Drains
 from gpuwarden.gateway.endpoints import Endpoints
 from gpuwarden.gateway.heatwatch import FileOfCard, HeatWatch
 from gpuwarden.gateway.http import make_server
@@ -161,7 +162,8 @@ class Service:
         self._sockets = sockets
         self._publisher = Publisher(writer, notifier)
         self.pool = BufferPool(settings.pool_bytes, loop.call_soon)
-        self.dispatcher = Dispatcher(settings, self.pool, self._publisher.changed)
+        self.dispatcher = Dispatcher(settings, self.pool, self._changed)
+        self._drains = Drains(self.dispatcher)
         self._heat = HeatWatch(self.dispatcher.limit, thermal)
         self.dispatcher.on_card = self._heat.watch
         self._listener = WorkerListener(sockets.dispatch, self.dispatcher, sockets.identify)
@@ -174,9 +176,18 @@ class Service:
         await self._runner.setup()
         for http in self._sockets.http:
             await web.SockSite(self._runner, http, backlog=BACKLOG).start()
+        orders: dict[str, Handler] = {
+            RELOAD: self.reload,
+            DRAIN: self._drains.drain,
+            UNDRAIN: self._drains.undrain,
+        }
         for control in self._sockets.control:
-            self._control.append(await serve_control(control, {RELOAD: self.reload}))
+            self._control.append(await serve_control(control, orders))
         self._notifier.ready()
+
+    def _changed(self) -> None:
+        self._publisher.changed()
+        self._drains.changed()
 
     def reload(self, request: dict[str, Any]) -> dict[str, Any]:
         """Take a changed configuration into use. Raises ControlError if there is none to be had."""

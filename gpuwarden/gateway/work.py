@@ -80,6 +80,7 @@ class Seat:
     """One connected worker.
 
     :param slots: the worker joins requests by itself: each goes out at once, against its credit.
+    :ivar drained: the guard wants it to get no new work.
     """
 
     key: int
@@ -88,6 +89,7 @@ class Seat:
     slots: bool = False
     ready: bool = False
     draining: bool = False
+    drained: bool = False
     stalled: bool = False  # an execution passed its time limit and has not come back since
     exclusive: bool = False  # a suspect is in it
     credit: int = 0
@@ -98,6 +100,15 @@ class Seat:
     def outstanding(self) -> int:
         """Leases that have not come back."""
         return sum(len(batch.leases) for batch in self.batches.values())
+
+    @property
+    def unanswered(self) -> int:
+        """Requests in it that somebody waits for."""
+        return sum(
+            request is not None
+            for batch in self.batches.values()
+            for request in batch.leases.values()
+        )
 
     @property
     def serving(self) -> bool:

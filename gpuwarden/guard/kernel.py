@@ -1,5 +1,8 @@
 """What the kernel says of a worker: its processes, their CPUs, its GPU thread's priority."""
 
+import errno
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from gpuwarden.names import SERVICE_SLICE, WORKERS_SLICE
@@ -8,17 +11,55 @@ CGROUP_ROOT = Path("/sys/fs/cgroup")
 PROC = Path("/proc")
 GPU_THREAD = "gpu"  # what gpuwarden.worker.gpu calls it
 POLICIES = {1: "fifo", 2: "rr", 3: "batch", 5: "idle", 6: "deadline"}  # sched(7); 0 is normal
-_NICE, _REALTIME_PRIORITY, _POLICY = 19, 40, 41  # fields of /proc/PID/stat, proc(5)
+# Fields of /proc/PID/stat, proc(5).
+_STATE, _PARENT, _NICE, _START_TIME, _REALTIME_PRIORITY, _POLICY = 3, 4, 19, 22, 40, 41
+_DEAD = frozenset({"Z", "X"})  # they hold nothing any more but their number
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process; number and start time together are nobody else's in this boot."""
+
+    pid: int
+    parent: int
+    start_time_ticks: int
+
+
+def processes(
+    control_group: str, root: Path = CGROUP_ROOT, proc: Path = PROC
+) -> tuple[Process, ...]:
+    """The living processes of a unit's control group and below; none where the group is gone."""
+    found = (_process(pid, proc) for pid in _members(control_group, root))
+    return tuple(process for process in found if process is not None)
+
+
+def generations(processes: Iterable[Process]) -> int:
+    """How many generations they are: 1 for a process without a child among them, 0 for none."""
+    parents = {process.pid: process.parent for process in processes}
+
+    def generation(pid: int) -> int:
+        seen = set[int]()
+        while pid in parents and pid not in seen:  # read one by one: a number may come twice
+            seen.add(pid)
+            pid = parents[pid]
+        return len(seen)
+
+    return max((generation(pid) for pid in parents), default=0)
+
+
+def survivors(processes: Iterable[Process], proc: Path = PROC) -> tuple[Process, ...]:
+    """Those of them that still live, wherever they are now; another of the same number is none."""
+    now = ((process, _process(process.pid, proc)) for process in processes)
+    return tuple(
+        process
+        for process, found in now
+        if found is not None and found.start_time_ticks == process.start_time_ticks
+    )
 
 
 def process_count(control_group: str, root: Path = CGROUP_ROOT) -> int:
     """Processes in a unit's control group and below; 0 where the group is gone."""
-    if not control_group:
-        return 0
-    folder = root / control_group.lstrip("/")
-    return sum(
-        len(_lines(file)) for file in (folder / "cgroup.procs", *folder.glob("*/cgroup.procs"))
-    )
+    return len(_members(control_group, root))
 
 
 def running_workers(root: Path = CGROUP_ROOT) -> set[int]:
@@ -51,6 +92,30 @@ def inference_priority(pid: int, root: Path = PROC) -> str:
     return ""
 
 
+def _members(control_group: str, root: Path) -> list[int]:
+    if not control_group:
+        return []
+    folder = root / control_group.lstrip("/")
+    files = (folder / "cgroup.procs", *folder.glob("*/cgroup.procs"))
+    # 0 stands for a process of another PID namespace.
+    return [int(line) for file in files for line in _lines(file) if line.isdigit()]
+
+
+def _process(pid: int, proc: Path) -> Process | None:
+    lines = _lines(proc / str(pid) / "stat")
+    if not lines:
+        return None
+    fields = _stat_fields(lines)
+    if fields[_STATE - 3] in _DEAD:
+        return None
+    return Process(pid, int(fields[_PARENT - 3]), int(fields[_START_TIME - 3]))
+
+
+def _stat_fields(stat: list[str]) -> list[str]:
+    """The fields from the third on: the second, the name, may hold spaces, brackets and lines."""
+    return "\n".join(stat).rpartition(")")[2].split()
+
+
 def _threads(folder: Path) -> list[str]:
     """Thread numbers, oldest first: the GPU thread is one of the first, so few are looked at."""
     try:
@@ -62,8 +127,7 @@ def _threads(folder: Path) -> list[str]:
 def _priority(stat: list[str]) -> str:
     if not stat:
         return ""
-    # The second field, the name, may hold spaces and brackets; the third follows the last one.
-    fields = stat[0].rpartition(")")[2].split()
+    fields = _stat_fields(stat)
     nice, priority, policy = (int(fields[n - 3]) for n in (_NICE, _REALTIME_PRIORITY, _POLICY))
     if policy in POLICIES:
         return f"{POLICIES[policy]}:{priority}" if priority else POLICIES[policy]
@@ -75,3 +139,7 @@ def _lines(file: Path) -> list[str]:
         return file.read_text(encoding="utf-8", errors="replace").splitlines()
     except (FileNotFoundError, ProcessLookupError, NotADirectoryError):
         return []
+    except OSError as error:
+        if error.errno == errno.ENODEV:  # a control group that went between opening and reading
+            return []
+        raise

@@ -1,5 +1,6 @@
 """What state a worker is in and what to do about it: pure functions over what was seen."""
 
+import signal
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,6 +9,8 @@ from gpuwarden.values import WorkerState
 # After systemd itself has given up (StartLimitBurst=5 in 120 s) the guard tries again after these
 # seconds; the last one repeats for ever.
 RETRY_SECONDS = (30, 60, 120, 240, 480, 600)
+
+CLD_KILLED, CLD_DUMPED = 2, 3  # waitid(2), si_code
 
 ActiveState = Literal[
     "active", "reloading", "inactive", "failed", "activating", "deactivating", "maintenance"
@@ -21,14 +24,19 @@ class UnitFacts:
 
     ``since_unix_microseconds`` is when its active state last changed; ``has_job`` says that systemd
     has yet to start, stop or restart it. ``started_monotonic_microseconds`` is when its main
-    process was started, by the clock that nobody sets.
+    process was started, by the clock that nobody sets. ``exec_pid`` is the main process that was
+    started last, ``exit_code`` and ``exit_status`` tell of its end (waitid(2)'s si_code and
+    si_status; 0 while it runs).
     """
 
     active_state: str = "inactive"
     sub_state: str = "dead"
     result: str = "success"
     main_pid: int = 0
+    exec_pid: int = 0
+    exit_code: int = 0
     exit_status: int = 0
+    exited_unix_microseconds: int = 0
     restarts: int = 0
     status_text: str = ""
     control_group: str = ""
@@ -81,7 +89,17 @@ def last_error(unit: UnitFacts) -> str:
     told = f": {unit.status_text}" if unit.status_text else ""
     if unit.result == "exit-code":
         return f"exit status {unit.exit_status}{told}"
+    if unit.result in ("signal", "core-dump") and unit.exit_code in (CLD_KILLED, CLD_DUMPED):
+        return f"killed by {signal_name(unit.exit_status)}"
     return f"{WHAT_RESULTS_MEAN.get(unit.result, unit.result)}{told}"
+
+
+def signal_name(number: int) -> str:
+    """``SIGKILL`` for 9; a number that has no name stays one."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 # systemd.service(5), "Result": in the words of an operator.

@@ -11,7 +11,14 @@ from gpuwarden.control.snapshot import (
     boottime_nanoseconds,
     read_snapshot,
 )
-from gpuwarden.control.states import Card, GatewayData, PortHolder, ThermalData
+from gpuwarden.control.states import (
+    Card,
+    GatewayData,
+    Holder,
+    PortHolder,
+    ScanData,
+    ThermalData,
+)
 
 
 def thermal_states(cards: Iterable[Card]) -> dict[int, ThermalData]:
@@ -22,6 +29,24 @@ def thermal_states(cards: Iterable[Card]) -> dict[int, ThermalData]:
         for card in cards
         if (snapshot := _fresh(names.thermal_snapshot_file(card.index), ThermalData, now))
     }
+
+
+def memory_in_use(gpu_index: int) -> tuple[int | None, int]:
+    """Bytes of a card's memory in use, as last published, and when, by CLOCK_BOOTTIME in ns."""
+    now = boottime_nanoseconds()
+    snapshot = _fresh(names.thermal_snapshot_file(gpu_index), ThermalData, now)
+    if snapshot is None:
+        return None, now
+    return snapshot.data.vram_used_bytes, snapshot.boottime_nanoseconds
+
+
+def card_holders(gpu_index: int) -> list[Holder] | None:
+    """Who holds a card's memory; None while that is not known for certain."""
+    snapshot = _fresh(names.scan_snapshot_file(gpu_index), ScanData, boottime_nanoseconds())
+    if snapshot is None or snapshot.data.problem or snapshot.data.state != "scanning":
+        return None
+    holders: list[Holder] = snapshot.data.holders
+    return holders
 
 
 def gateway_state() -> GatewayData | None:

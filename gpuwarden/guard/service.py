@@ -131,7 +131,11 @@ class Service:
             await self._bus.connect()
             await self._tuning.begin()
             await self._supervisor.begin()
-            commands = Commands(self._thermal, ManagerCommands(), GatewayControl())
+            commands = Commands(
+                self._thermal,
+                ManagerCommands(self._supervisor.operations, self._supervisor.rolling),
+                GatewayControl(),
+            )
             self._publisher = Publisher(self._bus, self, commands)
             for listener in take_sockets().get("control", []):
                 control.append(await serve(listener, {RELOAD: self._reload}))

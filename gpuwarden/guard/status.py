@@ -14,7 +14,10 @@ from gpuwarden.control.states import (
     TuningData,
     WorkerStatus,
 )
+from gpuwarden.guard.breaker import TAKING_DOWN
+from gpuwarden.guard.kernel import Process, generations
 from gpuwarden.guard.lifecycle import UnitFacts, is_outdated, last_error, worker_state
+from gpuwarden.guard.operation import DRAINED, Kind
 from gpuwarden.names import thermal_unit, worker_unit
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 
@@ -24,6 +27,8 @@ WHY_HELD: dict[Held, str] = {
     "": "",
     "heat": "GPU {} is too hot",
     "released": "GPU {} is released",
+    "reset": "GPU {} needs a reset",
+    "reboot": "GPU {} needs a reboot of this node",
 }
 OUTDATED = "runs by former settings until it is restarted"
 UNWATCHED = frozenset({ThermalState.BLIND, ThermalState.LOST, ThermalState.RELEASED})
@@ -33,6 +38,8 @@ UNWATCHED = frozenset({ThermalState.BLIND, ThermalState.LOST, ThermalState.RELEA
 class Seen:
     """Everything the guard knows at one moment.
 
+    ``operations`` says what is being done with a worker, ``last_errors`` and ``last_exits`` how
+    former lives ended, ``out_of_service`` by card why it is and what to do.
     ``thermal`` and ``gateway`` hold only states fresh enough to be believed; ``held`` says by card
     why its workers are held back; ``faults`` are sentences of what else is wrong (a socket that
     could not be opened, a bad configuration).
@@ -42,7 +49,11 @@ class Seen:
     plan: PlanData | None
     units: Mapping[int, UnitFacts] = field(default_factory=dict)
     job_errors: Mapping[int, str] = field(default_factory=dict)
-    processes: Mapping[int, int] = field(default_factory=dict)
+    processes: Mapping[int, tuple[Process, ...]] = field(default_factory=dict)
+    operations: Mapping[int, str] = field(default_factory=dict)
+    last_errors: Mapping[int, str] = field(default_factory=dict)
+    last_exits: Mapping[int, str] = field(default_factory=dict)
+    out_of_service: Mapping[int, str] = field(default_factory=dict)
     cpus: Mapping[int, str] = field(default_factory=dict)
     priorities: Mapping[int, str] = field(default_factory=dict)
     thermal: Mapping[int, ThermalData] = field(default_factory=dict)
@@ -98,7 +109,12 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
     if state is WorkerState.STOPPED and number in seen.job_errors:
         state = WorkerState.FAILED  # systemd refused to start it at all
     error = last_error(unit) or seen.job_errors.get(number, "") or (told.last_error if told else "")
+    former_error = seen.last_errors.get(number, "")
     held = seen.held.get(planned.gpu_index, "")
+    operation = seen.operations.get(number, "")
+    if state in SERVING and operation in (DRAINED, Kind.DRAIN):
+        state = WorkerState.DRAINING  # also while the gateway has not been told
+    processes = seen.processes.get(number, ())
     outdated = is_outdated(unit, planned.revised_monotonic_microseconds)
     reserved = told.vram_reserved_bytes if told else None
     allocated = told.vram_allocated_bytes if told else None
@@ -115,15 +131,22 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
         numa_node=planned.numa_node,
         cpus=seen.cpus.get(number, "") or planned.cpus,
         inference_priority=seen.priorities.get(number, ""),
-        process_count=seen.processes.get(number, 0),
+        process_count=len(processes),
+        process_depth=generations(processes),
         requests=told.requests if told else 0,
         failures=told.failures if told else 0,
         restarts=unit.restarts,
         vram_reserved_bytes=reserved,
         vram_allocated_bytes=allocated,
         vram_fragmentation=1 - allocated / reserved if reserved and allocated is not None else None,
-        last_error=error,
-        reason=WHY_HELD[held].format(planned.gpu_index) or error or (OUTDATED if outdated else ""),
+        operation=operation,
+        last_error=error or former_error,
+        last_exit=seen.last_exits.get(number, ""),
+        reason=WHY_HELD[held].format(planned.gpu_index)
+        or operation
+        or error
+        or ("" if state in SERVING else former_error)
+        or (OUTDATED if outdated else ""),
         since=unit.since_unix_microseconds,
     )
 
@@ -166,7 +189,9 @@ def _reasons(seen: Seen, workers: Iterable[WorkerStatus], gpus: Iterable[Thermal
         reasons += _worker_reason(worker, was_ready=worker.number in seen.was_ready)
     for gpu in gpus:
         told = f": {gpu.reason}" if gpu.reason else ""
-        if seen.held.get(gpu.index) == "heat":
+        if gpu.index in seen.out_of_service:
+            reasons.append(seen.out_of_service[gpu.index])
+        elif seen.held.get(gpu.index) == "heat":
             reasons.append(f"GPU {gpu.index} is too hot, its workers are stopped{told}")
         elif gpu.state in UNWATCHED:
             reasons.append(f"GPU {gpu.index} is {gpu.state}{told}")
@@ -180,13 +205,14 @@ def _reasons(seen: Seen, workers: Iterable[WorkerStatus], gpus: Iterable[Thermal
 def _worker_reason(worker: WorkerStatus, *, was_ready: bool) -> list[str]:
     if worker.state is WorkerState.FAILED:
         return [f"worker {worker.number} failed: {worker.last_error or 'no reason known'}"]
-    if worker.held == "heat":
+    if worker.held in TAKING_DOWN:
         return []  # its card says it for all its workers
     if worker.state in UNDER_WAY and was_ready:
-        told = f" ({worker.last_error})" if worker.last_error else ""
-        return [f"worker {worker.number} is {worker.state}{told}"]
+        why = worker.operation or worker.last_error
+        return [f"worker {worker.number} is {worker.state}" + (f" ({why})" if why else "")]
     if worker.state is WorkerState.DRAINING:
-        return [f"worker {worker.number} is draining"]
+        why = worker.operation if worker.operation not in ("", Kind.DRAIN) else ""
+        return [f"worker {worker.number} is draining" + (f" ({why})" if why else "")]
     return []
 
 

@@ -6,35 +6,42 @@ One turn a second, or at once when systemd reports a change: read, decide, act, 
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
 from gpuwarden import __version__
-from gpuwarden.bus.errors import BusError
-from gpuwarden.control.states import GuardData, PlanData, TuningData
-from gpuwarden.guard.facts import unit_facts
+from gpuwarden.control.states import GatewayData, GuardData, PlanData, ThermalData, TuningData
+from gpuwarden.guard.drains import Drains
 from gpuwarden.guard.holds import Holds
 from gpuwarden.guard.hook_starter import HookStarter
 from gpuwarden.guard.jobs import Jobs
 from gpuwarden.guard.kernel import (
+    Process,
     allowed_cpus,
     inference_priority,
-    process_count,
+    processes,
     running_workers,
 )
 from gpuwarden.guard.lifecycle import UnitFacts, is_outdated
+from gpuwarden.guard.lives import Lives
+from gpuwarden.guard.operations import Operations
 from gpuwarden.guard.placement import Placement
-from gpuwarden.guard.published import gateway_state, port_fault, thermal_states
+from gpuwarden.guard.published import card_holders, gateway_state, port_fault, thermal_states
+from gpuwarden.guard.remains import held_bytes
+from gpuwarden.guard.resuming import resume
+from gpuwarden.guard.rolling import Rolling
 from gpuwarden.guard.silence import Silence
 from gpuwarden.guard.status import Seen, summarise
 from gpuwarden.guard.telling import tell_changes
+from gpuwarden.guard.units import Units
 from gpuwarden.guard.workers import Workers
 from gpuwarden.names import (
     GATEWAY_SOCKET_UNIT,
     NUMA_UNIT,
     SHUTDOWN_UNIT,
     THERMAL_TARGET,
+    worker_number,
     worker_unit,
 )
 from gpuwarden.systemd.events import Event, tell
@@ -51,6 +58,7 @@ class Supervisor:
 
     :ivar current: the state as last put together; None before the first look.
     :ivar tuning: says how the host is tuned.
+    :ivar operations: what is done with workers by order, ``rolling`` with all of them.
     """
 
     def __init__(
@@ -68,14 +76,22 @@ class Supervisor:
         self._holds = Holds(former)
         self._wake = asyncio.Event()
         self._jobs = Jobs(self._wake.set)
-        self._workers = Workers(systemd, self._jobs, self._holds, former, self._ensure_plan)
+        self._lives = Lives(self._jobs, former)
+        self._units = Units(systemd, self._wake.set, self._heard)
+        self._workers = Workers(
+            systemd, self._jobs, self._holds, self._lives, former, self._ensure_plan
+        )
+        self.operations = Operations(
+            self, self._workers, self._holds, self._lives, self._jobs, Drains(self._jobs)
+        )
+        self.rolling = Rolling(self, self.operations, self._holds, self._jobs)
+        self._former = former
+        self._looked = asyncio.Event()
         self._hooks = HookStarter(systemd, former)
         self._placement = Placement()
         self._silence = Silence(time.monotonic())
         self._replanning = 0
         self._was_outdated = False
-        self._units: dict[str, UnitFacts] = {}
-        self._stale: set[str] = set()
         self._was_up = False
         self._opened = False
         self._opening: asyncio.Task[None] | None = None
@@ -83,24 +99,31 @@ class Supervisor:
 
     async def begin(self) -> None:
         """Subscribe to systemd and learn what already runs; starts nothing."""
-        await self.systemd.subscribe(self._all_changed)
+        await self.systemd.subscribe(self._units.all_changed)
         for unit in (SHUTDOWN_UNIT, GATEWAY_SOCKET_UNIT):
-            await self._follow(unit)
+            await self._units.follow(unit)
         await self._read_plan()
         await self.look()
 
     async def look(self) -> GuardData:
         """Refresh what changed, decide, and publish the state."""
-        for unit in sorted(self._stale):
-            self._stale.discard(unit)  # before the question: a change during it counts
-            try:
-                self._units[unit] = unit_facts(await self.systemd.properties(unit))
-            except BusError:
-                self._stale.add(unit)
-                raise
+        await self._units.refresh()
+        current = self.republish()
+        looked, self._looked = self._looked, asyncio.Event()
+        looked.set()
+        return current
+
+    def republish(self) -> GuardData:
+        """Publish what is known and wanted now, without asking anybody."""
         old, self.current = self.current, summarise(self._seen(time.monotonic()))
         tell_changes(old, self.current)
         self.publish(self.current)
+        return self.current
+
+    async def next_look(self) -> GuardData:
+        """The state after the next look."""
+        await self._looked.wait()
+        assert self.current is not None, "looked at just now"
         return self.current
 
     async def turn(self) -> None:
@@ -114,7 +137,7 @@ class Supervisor:
         await self._read_plan()
         current = await self.look()
         self._hooks.follow(current.gpus)
-        if not self._stopping():
+        if not self.is_stopping():
             self._act(current, time.monotonic())
 
     def open_up(self, configuration_digest: str) -> None:
@@ -136,6 +159,8 @@ class Supervisor:
             await self.replan()
         self._opened = True
         self._start_workers()
+        former, self._former = self._former, None  # once
+        resume(former, self.operations, self.rolling)
 
     def _start_workers(self) -> None:
         """Start every planned worker that is down, but for those stopped or held back."""
@@ -218,48 +243,51 @@ class Supervisor:
     async def _read_plan(self) -> None:
         if self._placement.read() and self._plan:
             for worker in self._plan.workers:
-                await self._follow(worker_unit(worker.number))
+                await self._units.follow(worker_unit(worker.number))
 
-    async def _follow(self, unit: str) -> None:
-        if unit not in self._units:
-            await self.systemd.watch(unit, self._changed)
-            self._units[unit] = UnitFacts()
-        self._stale.add(unit)
-
-    def _all_changed(self) -> None:
-        self._stale.update(self._units)
-        self._wake.set()
-
-    def _changed(self, unit: str) -> None:
-        self._stale.add(unit)
-        self._wake.set()
+    def _heard(self, unit: str, told: UnitFacts) -> None:
+        number = worker_number(unit)
+        if number is not None:
+            self._lives.hear(number, told)
 
     def _unit(self, number: int) -> UnitFacts:
-        return self._units.get(worker_unit(number), UnitFacts())
+        return self._units[worker_unit(number)]
 
     def _seen(self, now_seconds: float) -> Seen:
         numbers = [worker.number for worker in self._plan.workers] if self._plan else []
         units = {number: self._unit(number) for number in numbers}
         cards = self._plan.cards if self._plan else []
         thermal = thermal_states(cards)
+        gateway = gateway_state()
         self._holds.look(self.cards(), thermal, now_seconds)
         self._silence.look(cards, thermal, self._running_by_card(), now_seconds)
+        found = {n: processes(facts.control_group) for n, facts in units.items()}
+        self._look_at_lives(found, thermal, gateway)
         return Seen(
             version=__version__,
             plan=self._plan,
             units=units,
             job_errors=dict(self._workers.job_errors),
-            processes={n: process_count(facts.control_group) for n, facts in units.items()},
+            processes=found,
+            operations=self.operations.words(),
+            last_errors=dict(self._lives.errors),
+            last_exits=dict(self._lives.exits),
+            out_of_service=self._holds.out_of_service(),
             cpus={n: allowed_cpus(facts.main_pid) for n, facts in units.items()},
             priorities={n: inference_priority(facts.main_pid) for n, facts in units.items()},
             thermal=thermal,
-            gateway=gateway_state(),
+            gateway=gateway,
             tuning=self.tuning(),
             was_ready=frozenset(self._workers.was_ready),
             unwanted=frozenset(n for n in numbers if not self._workers.intent(n).wanted),
             held=self._holds.all_held(),
-            stopping=self._stopping(),
-            faults=(*self.faults, *self._port_faults(), *self._plan_faults()),
+            stopping=self.is_stopping(),
+            faults=(
+                *self.faults,
+                *self._port_faults(),
+                *self._plan_faults(),
+                *self.rolling.faults,
+            ),
             strays=frozenset(running_workers() - set(numbers)) if self._plan else frozenset(),
         )
 
@@ -270,7 +298,23 @@ class Supervisor:
                 running.setdefault(worker.gpu_index, []).append(worker.number)
         return running
 
-    def _stopping(self) -> bool:
+    def _look_at_lives(
+        self,
+        found: Mapping[int, tuple[Process, ...]],
+        thermal: Mapping[int, ThermalData],
+        gateway: GatewayData | None,
+    ) -> None:
+        planned = self._plan.workers if self._plan else []
+        holders = {index: card_holders(index) for index in {each.gpu_index for each in planned}}
+        told = {each.number: each for each in gateway.workers} if gateway else {}
+        for each in planned:
+            card = thermal.get(each.gpu_index)
+            alone = sum(other.gpu_index == each.gpu_index for other in planned) == 1
+            held = held_bytes(each.number, holders[each.gpu_index], told.get(each.number), alone)
+            used = card.vram_used_bytes if card else None
+            self._lives.look(each, self._unit(each.number), found[each.number], held, used)
+
+    def is_stopping(self) -> bool:
         """The shutdown unit has gone down: no worker is to be started any more."""
         self._was_up |= self._units[SHUTDOWN_UNIT].active_state == "active"
         return self._was_up and self._units[SHUTDOWN_UNIT].active_state != "active"
@@ -287,7 +331,9 @@ class Supervisor:
     # -- acting ------------------------------------------------------------------------------
 
     def _act(self, current: GuardData, now_seconds: float) -> None:
-        self._workers.act(current, now_seconds)
+        self._workers.act(current, now_seconds, self.operations.under_way.keys())
+        self.operations.look(current)
+        self.rolling.look(current)
         self._settle(any(worker.outdated for worker in current.workers))
         if now_seconds >= self._next_look_seconds:
             self._next_look_seconds = now_seconds + NO_CARDS_RETRY_SECONDS

@@ -3,6 +3,7 @@
 import logging
 
 from gpuwarden.control.states import GuardData, ThermalData
+from gpuwarden.guard.breaker import Breaker
 from gpuwarden.systemd.events import Event, tell
 from gpuwarden.values import WorkerState
 
@@ -25,13 +26,14 @@ def tell_changes(old: GuardData | None, new: GuardData) -> None:
         if former != worker.state and WorkerState.BUSY not in (former, worker.state):
             tell(
                 Event.WORKER_STATE,
-                f"worker {worker.number}: {former or 'unknown'} -> {worker.state}",
+                f"worker {worker.number}: {former or 'unknown'} -> {worker.state}"
+                + (f" ({worker.reason})" if worker.reason else ""),
                 WORKER=worker.number,
                 GPU=worker.gpu,
                 GPU_UUID=worker.gpu_uuid,
                 STATE_OLD=former or "",
                 STATE_NEW=worker.state,
-                REASON=worker.last_error,
+                REASON=worker.reason,
             )
 
 
@@ -64,6 +66,27 @@ def tell_started_after_heat(card: ThermalData, numbers: list[int]) -> None:
     tell(
         Event.WORKERS_STARTED_AFTER_HEAT,
         f"GPU {card.index} has cooled, {_workers(numbers)} started again",
+        logging.INFO,
+        **_fields(card),
+    )
+
+
+def tell_card_out_of_service(card: ThermalData, numbers: list[int], breaker: Breaker) -> None:
+    """These workers are being stopped because their card needs more than a restart."""
+    tell(
+        Event.CARD_OUT_OF_SERVICE,
+        f"GPU {card.index} needs a {breaker.remedy} ({breaker.why}): it is out of service, "
+        f"{_workers(numbers)} stopped; what to do: {breaker.what_to_do(card.index)}",
+        logging.ERROR,
+        **(_fields(card) | {"REASON": breaker.why}),
+    )
+
+
+def tell_card_in_service(card: ThermalData, numbers: list[int]) -> None:
+    """These workers are started again."""
+    tell(
+        Event.CARD_IN_SERVICE,
+        f"GPU {card.index} is back in service, {_workers(numbers)} started again",
         logging.INFO,
         **_fields(card),
     )

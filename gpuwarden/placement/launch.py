@@ -25,6 +25,7 @@ from gpuwarden.control.snapshot import SnapshotError, boot_id, read_snapshot
 from gpuwarden.control.staleness import why_stale
 from gpuwarden.control.states import PlanData, PlannedWorker
 from gpuwarden.placement.dropins import REVISION_VARIABLE
+from gpuwarden.placement.former import former_processes, outlasting
 from gpuwarden.systemd.notify import Notifier
 from gpuwarden.topology.sysfs import SYSFS, read_summary
 
@@ -36,6 +37,7 @@ PROBE_TIMEOUT_SECONDS = 30.0  # an interpreter on a cold network disk takes seco
 # waits for the plan. As long as the planner may wait for the driver, and some.
 PATIENCE_SECONDS = 20.0
 LOOK_AGAIN_SECONDS = 0.2
+LEAVING_SECONDS = 5.0  # for processes of a former life that are on their way out
 WORKER_HOST = names.LIBRARY_DIRECTORY / "worker-host"
 # They would lead the site's interpreter, or the libraries that it loads, astray.
 UNWANTED_VARIABLES = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH", "PYTHONHOME")
@@ -54,6 +56,7 @@ class Places:
     worker_host: Path = WORKER_HOST
     sysfs: Path = SYSFS
     patience_seconds: float = PATIENCE_SECONDS
+    former: Callable[[str], list[int]] = former_processes
 
 
 def main(argv: list[str], places: Places | None = None) -> int:
@@ -61,6 +64,7 @@ def main(argv: list[str], places: Places | None = None) -> int:
     places = places or Places()
     try:
         number = _worker_number(argv)
+        _check_alone(number, places)
         configuration, plan = _agreed(places)
         worker = _planned(number, plan)
         check_interpreter(configuration.workers.python)
@@ -134,6 +138,18 @@ def _worker_number(argv: list[str]) -> int:
     if len(argv) != 1 or not (argv[0].isascii() and argv[0].isdigit()):
         raise LaunchError("expected one argument, the worker's number (medgemma-worker@0)")
     return int(argv[0])
+
+
+def _check_alone(number: int, places: Places) -> None:
+    """One process that hangs in the driver is enough: the next one would hang beside it."""
+    unit = names.worker_unit(number)
+    left = outlasting(lambda: places.former(unit), min(places.patience_seconds, LEAVING_SECONDS))
+    if left:
+        pids = ", ".join(str(pid) for pid in left)
+        raise LaunchError(
+            f"processes of its former life hang in the kernel (PID {pids}), no signal ends them; "
+            "it is tried again; if they stay: reboot this node"
+        )
 
 
 def _configuration(places: Places) -> Configuration:

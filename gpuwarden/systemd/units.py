@@ -19,6 +19,7 @@ SYSTEMD = "org.freedesktop.systemd1"
 MANAGER_PATH = "/org/freedesktop/systemd1"
 MANAGER = f"{SYSTEMD}.Manager"
 NO_SUCH_UNIT = f"{SYSTEMD}.NoSuchUnit"
+NO_SUCH_PROCESS = f"{SYSTEMD}.NoSuchProcess"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 READ_TIMEOUT_SECONDS = 5.0  # the guard's loop waits for it; its watchdog allows 30 s
 ACT_TIMEOUT_SECONDS = 30.0  # while systemd reloads its units, it answers nobody
@@ -33,7 +34,14 @@ class UnitProperties:
 
 
 class JobError(Exception):
-    """A job ended otherwise than done; the text names unit and systemd's word for the result."""
+    """A job ended otherwise than done; the text names unit and systemd's word for the result.
+
+    :ivar is_replaced: somebody's other job on the unit has taken its place.
+    """
+
+    def __init__(self, text: str, *, is_replaced: bool = False) -> None:
+        super().__init__(text)
+        self.is_replaced = is_replaced
 
 
 class Systemd:
@@ -62,14 +70,17 @@ class Systemd:
         await self._manager("Subscribe")
         self._bus.on_connect(ask_again)
 
-    async def watch(self, unit: str, changed: Callable[[str], None]) -> None:
-        """Call ``changed(unit)`` whenever a property of ``unit`` changes."""
+    async def watch(self, unit: str, changed: Callable[[str, dict[str, Any]], None]) -> None:
+        """Call ``changed(unit, properties)`` whenever something of ``unit`` changes.
+
+        The properties are those told with the change, which may be past when somebody asks.
+        """
         await self._bus.subscribe(
             SYSTEMD,
             unit_path(unit),
             PROPERTIES,
             "PropertiesChanged",
-            lambda _signal: changed(unit),
+            lambda signal: changed(unit, signal.body[1]),
         )
 
     async def properties(self, unit: str) -> UnitProperties:
@@ -91,6 +102,14 @@ class Systemd:
     async def stop(self, unit: str, timeout_seconds: float) -> None:
         """Stop a unit, its restart too, and wait for the job's end. Raises JobError."""
         await self._job("StopUnit", unit, timeout_seconds)
+
+    async def kill(self, unit: str, signal_number: int) -> None:
+        """Send a signal to every process of a unit; no error if it has none by now."""
+        try:
+            await self._manager("KillUnit", "ssi", [unit, "all", signal_number])
+        except RemoteError as error:
+            if error.name not in (NO_SUCH_UNIT, NO_SUCH_PROCESS):
+                raise
 
     async def reload(self, unit: str, timeout_seconds: float) -> None:
         """Reload a unit, or start it if it is down, and wait for the end. Raises JobError."""
@@ -144,7 +163,7 @@ class Systemd:
             finally:
                 self._jobs.pop(path, None)
         if result not in ("done", "skipped"):
-            raise JobError(f"{method} of {unit}: {result}")
+            raise JobError(f"{method} of {unit}: {result}", is_replaced=result == "canceled")
 
     def _job_removed(self, signal: Signal) -> None:
         """JobRemoved(id, job path, unit, result): may come before the answer that names the job."""

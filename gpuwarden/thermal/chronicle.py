@@ -3,8 +3,12 @@
 import logging
 import time
 from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
 
 from gpuwarden.control.requests import ThermalEvent
+from gpuwarden.control.snapshot import SnapshotError, boot_id, read_snapshot
+from gpuwarden.control.states import ThermalData, Xid
 from gpuwarden.systemd.events import Event, tell
 from gpuwarden.thermal.happening import Happening
 from gpuwarden.thermal.thresholds import Thresholds
@@ -12,6 +16,7 @@ from gpuwarden.thermal.view import STARTING, View
 from gpuwarden.values import ThermalState
 
 KEPT_EVENTS = 50
+KEPT_XIDS = 8  # each is judged within a second or two of its report
 UNSEEN = (ThermalState.BLIND, ThermalState.LOST)
 LEVELS = {
     ThermalState.NORMAL: logging.INFO,
@@ -27,18 +32,24 @@ LEVELS = {
 class Chronicle:
     """Tells and remembers.
 
+    :param xids: what a former guard of this boot was told: no driver tells it again.
     :ivar events: the last ones, oldest first.
+    :ivar xids: the last of them that the driver has reported, oldest first.
     """
 
-    def __init__(self, gpu_index: int) -> None:
+    def __init__(self, gpu_index: int, xids: Iterable[Xid] = ()) -> None:
         self._gpu_index = gpu_index
         self._sight_lost = False
         self.events: deque[ThermalEvent] = deque(maxlen=KEPT_EVENTS)
+        self.xids: deque[Xid] = deque(xids, maxlen=KEPT_XIDS)
 
     def happened(self, happening: Happening) -> None:
         """Tell what the driver's thread has brought."""
         tell(happening.event, happening.message, happening.level, **happening.fields)
         self._remember(happening.event, happening.message)
+        xid = happening.fields.get("XID")
+        if xid is not None:
+            self.xids.append(Xid(number=int(xid), unix_microseconds=time.time_ns() // 1000))
 
     def tell(
         self, view: View, event: Event, text: str, level: int = logging.INFO, **fields: object
@@ -100,6 +111,15 @@ class Chronicle:
         now = time.time_ns() // 1000
         found = ThermalEvent(unix_microseconds=now, event=event.label, message=message)
         self.events.append(found)
+
+
+def former_xids(snapshot_file: Path) -> list[Xid]:
+    """What the driver has reported to a former guard of this boot."""
+    try:
+        former = read_snapshot(snapshot_file, ThermalData)
+    except SnapshotError:
+        return []
+    return former.data.xids if former.boot_id == boot_id() else []
 
 
 def _is_unseen(view: View) -> bool:

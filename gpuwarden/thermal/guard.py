@@ -20,7 +20,7 @@ from gpuwarden.control.states import ThermalData
 from gpuwarden.systemd.events import Event
 from gpuwarden.systemd.notify import Notifier
 from gpuwarden.thermal.actuators import Options
-from gpuwarden.thermal.chronicle import Chronicle
+from gpuwarden.thermal.chronicle import Chronicle, former_xids
 from gpuwarden.thermal.decision import Authority, Judgement, Settings
 from gpuwarden.thermal.driver import DriverThread
 from gpuwarden.thermal.former import former_processes
@@ -108,7 +108,7 @@ class ThermalGuard:
         self.sample_seconds = sample_seconds
         self.note = note
         self.mind = Mind(rules)
-        self.chronicle = Chronicle(gpu_index)
+        self.chronicle = Chronicle(gpu_index, former_xids(snapshot_file))
         self.history = History()
         self._card = card
         self._leases = leases
@@ -154,7 +154,8 @@ class ThermalGuard:
         if self.mind.refusal:
             notes.append("the configured thresholds are refused, the card's own hold")
         note = "; ".join(text for text in notes if text)
-        return thermal_data(self.view, self._facts, self.mind.thresholds, note)
+        xids = self.chronicle.xids
+        return thermal_data(self.view, self._facts, self.mind.thresholds, note, xids)
 
     def lend(self, lease: Lease) -> None:
         """Begin an override or a release. Raises OSError: it could not be kept."""

@@ -1,8 +1,9 @@
 """The view as it is published: the snapshot, and one line for systemctl. Pure."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from gpuwarden.control.states import ThermalData
+from gpuwarden.control.states import ThermalData, Xid
 from gpuwarden.thermal.thresholds import Thresholds
 from gpuwarden.thermal.view import View
 
@@ -17,7 +18,11 @@ class CardFacts:
 
 
 def thermal_data(
-    view: View, facts: CardFacts, thresholds: Thresholds | None, note: str = ""
+    view: View,
+    facts: CardFacts,
+    thresholds: Thresholds | None,
+    note: str = "",
+    xids: Iterable[Xid] = (),
 ) -> ThermalData:
     """The view as it is published.
 
@@ -45,6 +50,7 @@ def thermal_data(
         admission="paused" if settings.paused else "open",
         stop_requested=settings.stop_requested,
         sm_clock_lock_mhz=facts.sm_lock_mhz,
+        xids=list(xids),
     )
     return data if view.seen is None else data.model_copy(update=_readings(view))
 

@@ -27,6 +27,7 @@ from gpuwarden.thermal.observation import (
     slows_for_heat,
 )
 from gpuwarden.thermal.plausibility import Jumps, MarginCheck
+from gpuwarden.xids import describe_xid
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +207,7 @@ class Sampler:
 
     def _tell_xids(self, card: OpenCard) -> None:
         for xid in card.events.drain():
-            text = f"its driver reports XID {xid} (see journalctl -k)"
+            text = f"its driver reports {describe_xid(xid)}; see journalctl -k"
             self._teller.tell(Event.XID, text, logging.ERROR, XID=xid)
 
 

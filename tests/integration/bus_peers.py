@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 
 from gpuwarden.bus.bus import Bus
+from gpuwarden.bus.errors import Unavailable
 from gpuwarden.bus.objects.publisher import Commands, Publisher
 from gpuwarden.bus.polkit import Polkit
 from gpuwarden.bus.wire import plain
 from gpuwarden.control.states import GuardData
-from gpuwarden.guard.commands import Commands as ManagerCommands
 from gpuwarden.guard.gateway import GatewayControl
 from gpuwarden.guard.permission import Permission
 from gpuwarden.guard.thermal import ThermalGuards
@@ -101,6 +101,31 @@ async def abuse(bus: PrivateBus, kind: str, count: int) -> None:
         assert await process.wait() == 0
 
 
+class NothingToManage:
+    """Answers the Manager's methods where there is no supervisor."""
+
+    async def start(self, number: int) -> None:
+        raise Unavailable("there is no supervisor")
+
+    async def stop(self, number: int) -> None:
+        raise Unavailable("there is no supervisor")
+
+    async def restart(self, number: int) -> None:
+        raise Unavailable("there is no supervisor")
+
+    async def drain(self, number: int) -> None:
+        raise Unavailable("there is no supervisor")
+
+    async def rolling_restart(self) -> None:
+        raise Unavailable("there is no supervisor")
+
+    async def reload(self) -> None:
+        raise Unavailable("there is no supervisor")
+
+    async def reap(self, pid: int) -> int:
+        raise Unavailable("there is no supervisor")
+
+
 class Guarded:
     """What stands for the guard: the real objects over a state that the test sets.
 
@@ -112,7 +137,7 @@ class Guarded:
         self.source = FixedSource(data)
         self.node = NodeOfCards()
         thermal = ThermalGuards(self.node, partial(socket_of, folder))
-        commands = Commands(thermal, ManagerCommands(), GatewayControl())
+        commands = Commands(thermal, NothingToManage(), GatewayControl())
         self.publisher = Publisher(bus, self.source, commands)
 
     def publish(self, data: GuardData) -> None:

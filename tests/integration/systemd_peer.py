@@ -10,6 +10,7 @@ from gpuwarden.bus.errors import BusError
 from gpuwarden.bus.interface import Argument, Emits, Exported, Interface, Method, Property, Signal
 from gpuwarden.bus.standard import PROPERTIES
 from gpuwarden.bus.tree import ObjectTree
+from gpuwarden.bus.wire import to_variant
 from gpuwarden.systemd.units import MANAGER, MANAGER_PATH, SYSTEMD, unit_path
 from tests.integration.private_bus import PrivateBus
 
@@ -33,6 +34,11 @@ class Unit:
     active_state: str = "inactive"
     main_pid: int = 0
     started_monotonic_microseconds: int = 1
+    result: str = "success"
+    restarts: int = 0
+    exec_pid: int = 0
+    exit_code: int = 0
+    exit_status: int = 0
 
 
 UNIT: Interface[Unit] = Interface(
@@ -52,7 +58,11 @@ SERVICE: Interface[Unit] = Interface(
             lambda unit: unit.started_monotonic_microseconds,
             "",
         ),
-        Property("Result", "s", Emits.TRUE, lambda unit: "success", ""),
+        Property("Result", "s", Emits.TRUE, lambda unit: unit.result, ""),
+        Property("NRestarts", "u", Emits.TRUE, lambda unit: unit.restarts, ""),
+        Property("ExecMainPID", "u", Emits.TRUE, lambda unit: unit.exec_pid, ""),
+        Property("ExecMainCode", "i", Emits.TRUE, lambda unit: unit.exit_code, ""),
+        Property("ExecMainStatus", "i", Emits.TRUE, lambda unit: unit.exit_status, ""),
     ),
 )
 SOCKET: Interface[Unit] = Interface(
@@ -70,6 +80,11 @@ SYSTEMD_MANAGER: Interface[None] = Interface(
             Method(name, "", inputs=JOB, outputs=(Argument("job", "o"),))
             for name in ("StartUnit", "StopUnit", "ReloadOrRestartUnit")
         ),
+        Method(
+            "KillUnit",
+            "",
+            inputs=(Argument("name", "s"), Argument("whom", "s"), Argument("signal", "i")),
+        ),
     ),
     signals=(JOB_REMOVED,),
 )
@@ -83,13 +98,17 @@ class NoSuchUnit(BusError):  # noqa: N818  named as its error on the bus is
 class SystemdPeer:
     """Units by name, and what was asked, as ``start NAME`` and ``stop NAME``.
 
-    :ivar slow: units whose start doesn't end by itself.
+    :ivar slow: units whose start doesn't end by itself, ``failing``: whose start fails,
+        ``stubborn``: whose stop doesn't end before they are killed.
     """
 
     bus: Bus
     units: dict[str, Unit] = field(default_factory=dict)
     asked: list[str] = field(default_factory=list)
     slow: set[str] = field(default_factory=set)
+    failing: set[str] = field(default_factory=set)
+    stubborn: set[str] = field(default_factory=set)
+    _stopping: dict[str, int] = field(default_factory=dict)
     _starting: dict[str, int] = field(default_factory=dict)
     _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(100))
 
@@ -106,9 +125,27 @@ class SystemdPeer:
         """Put a unit into a state and tell."""
         unit = self.units[name]
         unit.active_state = active_state
-        unit.main_pid = next(self._numbers) if active_state == "active" else 0
+        if active_state == "active":
+            unit.main_pid = unit.exec_pid = next(self._numbers)
+            unit.result, unit.exit_code, unit.exit_status = "success", 0, 0
+        elif unit.main_pid and active_state not in ("deactivating", "reloading"):
+            unit.main_pid, unit.exit_code = 0, 1
         signal = PROPERTIES.signal("PropertiesChanged")
         self.bus.emit(unit_path(name), PROPERTIES.name, signal, UNIT.name, {}, ["ActiveState"])
+
+    def die(self, name: str, result: str, exit_status: int) -> None:
+        """End a unit's main process, tell of it, and restart it before anybody can ask."""
+        unit = self.units[name]
+        told = {
+            "Result": to_variant("s", result),
+            "ExecMainPID": to_variant("u", unit.main_pid),
+            "ExecMainCode": to_variant("i", 1 if result == "exit-code" else 2),
+            "ExecMainStatus": to_variant("i", exit_status),
+        }
+        signal = PROPERTIES.signal("PropertiesChanged")
+        self.bus.emit(unit_path(name), PROPERTIES.name, signal, SERVICE.name, told, [])
+        unit.restarts += 1
+        self.change(name, "activating")
 
     def exported(self) -> Exported[None]:
         """The manager."""
@@ -117,10 +154,11 @@ class SystemdPeer:
             lambda: None,
             {
                 "Subscribe": lambda: (),
-                "ResetFailedUnit": lambda name: (),
+                "ResetFailedUnit": self._reset_failed,
                 "StartUnit": lambda name, mode: self._job("start", name),
                 "ReloadOrRestartUnit": lambda name, mode: self._job("start", name),
                 "StopUnit": lambda name, mode: self._job("stop", name),
+                "KillUnit": lambda name, whom, signal: self._kill(name),
             },
         )
 
@@ -131,13 +169,31 @@ class SystemdPeer:
         number = next(self._numbers)
         if name in self._starting:
             self._end(self._starting.pop(name), name, "canceled")
-        if verb == "start" and name in self.slow:
+        if verb == "stop" and name in self.stubborn:
+            self._stopping[name] = number
+            self.change(name, "deactivating")
+        elif verb == "start" and name in self.failing:
+            self.change(name, "failed")
+            self._end(number, name, "failed")
+        elif verb == "start" and name in self.slow:
             self._starting[name] = number
             self.change(name, "activating")
         else:
             self.change(name, "active" if verb == "start" else "inactive")
             self._end(number, name, "done")  # before the answer that names the job, as systemd may
         return (_job_path(number),)
+
+    def _reset_failed(self, name: str) -> Sequence[object]:
+        if name in self.units and self.units[name].active_state == "failed":
+            self.change(name, "inactive")
+        return ()
+
+    def _kill(self, name: str) -> Sequence[object]:
+        self.asked.append(f"kill {name}")
+        if name in self._stopping:
+            self.change(name, "failed")
+            self._end(self._stopping.pop(name), name, "done")
+        return ()
 
     def _end(self, number: int, name: str, result: str) -> None:
         path = _job_path(number)

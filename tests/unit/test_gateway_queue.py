@@ -66,6 +66,7 @@ class Node(RuleBasedStateMachine):
         assert seat.ready
         assert not seat.draining
         assert not seat.stalled
+        assert not seat.drained or not any(map(self.is_usable, self.seats.values()))
         outstanding = self.held[seat.key]
         assert len(outstanding) + len(requests) <= self.granted[seat.key]
         assert 1 <= len(requests) <= (1 if seat.slots else seat.max_batch)
@@ -162,6 +163,11 @@ class Node(RuleBasedStateMachine):
         seat = self.pick(data)
         self.carry_out(self.queue.set_state(seat, ready=False, draining=True, now=self.now))
 
+    @precondition(lambda self: self.seats)
+    @rule(data=st.data(), drained=st.booleans())
+    def guard_drains(self, data: st.DataObject, drained: bool) -> None:
+        self.carry_out(self.queue.drain(self.pick(data), drained, self.now))
+
     # --- callers
 
     @rule(size=st.integers(0, 25))
@@ -171,7 +177,7 @@ class Node(RuleBasedStateMachine):
         except Refused as refused:
             waiting = len(self.receiving) + self.waiting()
             held = sum(one.body_bytes for one in self.alive())
-            serving = any(seat.serving for seat in self.seats.values())
+            serving = any(one.serving and not one.drained for one in self.seats.values())
             usable = any(self.is_usable(seat) for seat in self.seats.values())
             assert {
                 Refusal.QUEUE_FULL: waiting >= LIMITS.count,
@@ -186,7 +192,7 @@ class Node(RuleBasedStateMachine):
         return self.queue.cards[card].limits.paused
 
     def is_usable(self, seat: Seat) -> bool:
-        return seat.serving and not self.is_paused(seat.card)
+        return seat.serving and not seat.drained and not self.is_paused(seat.card)
 
     def waiting(self) -> int:
         return sum(one.phase is Phase.WAITING for one in self.unanswered.values())
@@ -259,6 +265,8 @@ class Node(RuleBasedStateMachine):
         idle = [seat for seat in self.seats.values() if seat.open and not seat.batches]
         for seat in idle:
             if self.is_paused(seat.card):
+                continue
+            if seat.drained and any(map(self.is_usable, self.seats.values())):
                 continue
             assert self.queue.cards[seat.card].limits.duty < 1
             if not self.works(seat.card):

@@ -1,0 +1,34 @@
+"""What the next life of a worker finds of the former one."""
+
+import os
+from pathlib import Path
+
+from gpuwarden.placement.former import former_processes, outlasting
+
+UNIT = "medgemma-worker@0.service"
+
+
+def group(folder: Path, *pids: int) -> Path:
+    """A control group of the worker's unit with these processes; where a process reads its own."""
+    path = folder / "medgemma.slice" / UNIT
+    path.mkdir(parents=True)
+    (path / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in pids))
+    (folder / "cgroup").write_text(f"0::/medgemma.slice/{UNIT}\n")
+    return folder / "cgroup"
+
+
+def test_whoever_else_is_in_the_unit_is_named(tmp_path: Path) -> None:
+    own = group(tmp_path, 17, os.getpid(), 4)
+    assert former_processes(UNIT, own, tmp_path) == [4, 17]
+
+
+def test_a_process_outside_the_unit_knows_of_none(tmp_path: Path) -> None:
+    own = group(tmp_path, 17)
+    assert former_processes("medgemma-worker@1.service", own, tmp_path) == []
+    assert former_processes(UNIT, tmp_path / "nothing", tmp_path) == []
+
+
+def test_those_that_are_on_their_way_out_are_waited_for() -> None:
+    looks = [[7], [7], []]
+    assert outlasting(lambda: looks.pop(0), 10) == []
+    assert outlasting(lambda: [7], 0) == [7]
