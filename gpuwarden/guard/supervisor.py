@@ -103,15 +103,17 @@ class Supervisor:
         for unit in (SHUTDOWN_UNIT, GATEWAY_SOCKET_UNIT):
             await self._units.follow(unit)
         await self._read_plan()
+        await self._units.ask()
         await self.look()
 
-    async def look(self) -> GuardData:
-        """Refresh what changed, decide, and publish the state."""
-        await self._units.refresh()
-        current = self.republish()
-        looked, self._looked = self._looked, asyncio.Event()
-        looked.set()
-        return current
+    async def look(self) -> bool:
+        """Refresh what changed, decide, and publish the state; False where it may be old."""
+        is_complete = await self._units.refresh()
+        self.republish()
+        if is_complete:
+            looked, self._looked = self._looked, asyncio.Event()
+            looked.set()
+        return is_complete
 
     def republish(self) -> GuardData:
         """Publish what is known and wanted now, without asking anybody."""
@@ -121,7 +123,7 @@ class Supervisor:
         return self.current
 
     async def next_look(self) -> GuardData:
-        """The state after the next look."""
+        """The state after the next look that all has answered."""
         await self._looked.wait()
         assert self.current is not None, "looked at just now"
         return self.current
@@ -135,10 +137,12 @@ class Supervisor:
             pass
         self._wake.clear()
         await self._read_plan()
-        current = await self.look()
-        self._hooks.follow(current.gpus)
-        if not self.is_stopping():
-            self._act(current, time.monotonic())
+        is_complete = await self.look()
+        # On old facts nothing is decided; there is nobody then who would carry it out, either.
+        if is_complete and self.current is not None:
+            self._hooks.follow(self.current.gpus)
+            if not self.is_stopping():
+                self._act(self.current, time.monotonic())
 
     def open_up(self, configuration_digest: str) -> None:
         """Begin to start what is to run; tried again until it has worked."""
@@ -287,6 +291,7 @@ class Supervisor:
                 *self._port_faults(),
                 *self._plan_faults(),
                 *self.rolling.faults,
+                *((self._units.fault,) if self._units.fault else ()),
             ),
             strays=frozenset(running_workers() - set(numbers)) if self._plan else frozenset(),
         )
