@@ -6,6 +6,7 @@ defaults.
 
 from typing import Any, Literal
 
+from gpuwarden.config.health import HealthSettings
 from gpuwarden.config.kinds import (
     GIB,
     KIB,
@@ -247,5 +248,6 @@ class Configuration(Section):
     gateway: GatewaySettings = GatewaySettings()
     placement: PlacementSettings = PlacementSettings()
     thermal: ThermalSettings = ThermalSettings()
+    health: HealthSettings = HealthSettings()
     tuning: TuningSettings = TuningSettings()
     log: LogSettings = LogSettings()

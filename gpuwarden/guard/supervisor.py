@@ -12,6 +12,7 @@ from typing import Any
 
 from gpuwarden import __version__
 from gpuwarden.control.states import GatewayData, GuardData, PlanData, ThermalData, TuningData
+from gpuwarden.guard.care import Care
 from gpuwarden.guard.drains import Drains
 from gpuwarden.guard.holds import Holds
 from gpuwarden.guard.hook_starter import HookStarter
@@ -87,6 +88,9 @@ class Supervisor:
         self.rolling = Rolling(self, self.operations, self._holds, self._jobs)
         self._former = former
         self._looked = asyncio.Event()
+        self._care = Care(systemd, self._jobs, self.operations.recycle)
+        self.reaper = self._care.reaper
+        self._workers.clean = self.reaper.clean_before_start
         self._hooks = HookStarter(systemd, former)
         self._placement = Placement()
         self._silence = Silence(time.monotonic())
@@ -281,6 +285,7 @@ class Supervisor:
             priorities={n: inference_priority(facts.main_pid) for n, facts in units.items()},
             thermal=thermal,
             gateway=gateway,
+            care=self._care.look(self._plan, units, gateway, now_seconds),
             tuning=self.tuning(),
             was_ready=frozenset(self._workers.was_ready),
             unwanted=frozenset(n for n in numbers if not self._workers.intent(n).wanted),
@@ -339,6 +344,7 @@ class Supervisor:
         self._workers.act(current, now_seconds, self.operations.under_way.keys())
         self.operations.look(current)
         self.rolling.look(current)
+        self._care.act(current, now_seconds)
         self._settle(any(worker.outdated for worker in current.workers))
         if now_seconds >= self._next_look_seconds:
             self._next_look_seconds = now_seconds + NO_CARDS_RETRY_SECONDS

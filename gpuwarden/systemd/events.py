@@ -4,6 +4,9 @@ import logging
 from enum import Enum
 
 log = logging.getLogger("gpuwarden")
+# Who changed what is told whatever level is set: a caller must not be able to act unseen.
+always_log = logging.getLogger("gpuwarden.changes")
+always_log.setLevel(logging.INFO)
 
 
 class Event(Enum):
@@ -47,6 +50,8 @@ class Event(Enum):
     CHANGE_GRANTED = ("change-granted", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1e")
     CHANGE_DENIED = ("change-denied", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1f")
     GATEWAY_HEAT = ("gateway-heat", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e20")
+    GATEWAY_PAUSED = ("gateway-paused", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e80")
+    GATEWAY_RESUMED = ("gateway-resumed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e81")
     WORKER_OUTDATED = ("worker-outdated", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e30")
     PLAN_STALE = ("plan-stale", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e31")
     TUNING_PROFILE = ("tuning-profile", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e40")
@@ -54,6 +59,15 @@ class Event(Enum):
     TUNING_RESTORED = ("tuning-restored", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e42")
     TUNING_LEFT_OUT = ("tuning-left-out", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e43")
     TUNING_FAILED = ("tuning-failed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e44")
+    ORPHAN_FOUND = ("orphan-found", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e60")
+    ORPHAN_REAPED = ("orphan-reaped", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e61")
+    ORPHAN_NOT_REAPED = ("orphan-not-reaped", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e62")
+    WORKER_GHOST = ("worker-ghost", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e63")
+    WORKER_STUCK = ("worker-stuck", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e64")
+    WORKER_RECYCLED = ("worker-recycled", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e65")
+    WORKER_NEEDS_MEMORY = ("worker-needs-memory", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e66")
+    WORKER_NOT_LISTED = ("worker-not-listed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e67")
+    WORKER_CARD_LOST = ("worker-card-lost", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e68")
     WORKER_ENDED = ("worker-ended", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e70")
     WORKER_DIED = ("worker-died", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e71")
     WORKER_LEFT_SOMETHING = ("worker-left-something", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e72")
@@ -78,6 +92,7 @@ def tell(event: Event, message: str, level: int = logging.INFO, **fields: object
 
     :param fields: further fields of the contract in their own spelling (``GPU=0, WORKER=1``).
     """
+    logger = always_log if event in (Event.CHANGE_GRANTED, Event.CHANGE_DENIED) else log
     known = {name: str(value) for name, value in fields.items()}
     head = {"MESSAGE_ID": event.message_id, "GPUWARDEN_EVENT": event.label}
-    log.log(level, message, extra={"fields": {**head, **known}})
+    logger.log(level, message, extra={"fields": {**head, **known}})

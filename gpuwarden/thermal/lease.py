@@ -1,12 +1,12 @@
 """Overrides and releases: for a bounded time, towards cooler only. Pure."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from gpuwarden.control.requests import Override
+from gpuwarden.text import utc
 from gpuwarden.thermal.decision import Authority, Judgement, Settings, cooler
 from gpuwarden.thermal.policy.fixed import alert_settings, critical_settings
 from gpuwarden.values import ThermalState
@@ -47,8 +47,7 @@ class Lease(BaseModel):
     @property
     def until(self) -> str:
         """Its end in words, UTC."""
-        end = datetime.fromtimestamp(self.until_unix_microseconds / 1e6, UTC)
-        return f"{end:%Y-%m-%d %H:%M:%S} UTC"
+        return utc(self.until_unix_microseconds)
 
 
 def released(lease: Lease) -> Judgement:

@@ -39,6 +39,7 @@ class Unit:
     exec_pid: int = 0
     exit_code: int = 0
     exit_status: int = 0
+    control_group: str = ""
 
 
 UNIT: Interface[Unit] = Interface(
@@ -63,6 +64,7 @@ SERVICE: Interface[Unit] = Interface(
         Property("ExecMainPID", "u", Emits.TRUE, lambda unit: unit.exec_pid, ""),
         Property("ExecMainCode", "i", Emits.TRUE, lambda unit: unit.exit_code, ""),
         Property("ExecMainStatus", "i", Emits.TRUE, lambda unit: unit.exit_status, ""),
+        Property("ControlGroup", "s", Emits.TRUE, lambda unit: unit.control_group, ""),
     ),
 )
 SOCKET: Interface[Unit] = Interface(
