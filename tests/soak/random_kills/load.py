@@ -159,11 +159,12 @@ class Load:
         finally:
             with self._lock:
                 self._in_flight -= 1
-        return self._judge(question, status, headers, body)
+        return self.judge(question, status, headers, body)
 
-    def _judge(
+    def judge(
         self, question: Question, status: int, headers: http.client.HTTPMessage, body: bytes
     ) -> bool:
+        """Count an answer. True where there is nothing more to ask."""
         document = json.loads(body)
         if status == 200:
             answer = document["answer"]
