@@ -38,7 +38,7 @@ from gpuwarden.names import (
     LOG_CONTROL_OBJECT,
 )
 from gpuwarden.systemd.activation import take_sockets
-from gpuwarden.systemd.events import Event, tell
+from gpuwarden.systemd.events import Event, follow, tell
 from gpuwarden.systemd.journal import set_up_logging
 from gpuwarden.systemd.notify import Notifier
 from gpuwarden.systemd.units import Systemd
@@ -107,6 +107,7 @@ class Service:
         self._systemd = Systemd(self._bus)
         self._supervisor = Supervisor(self._systemd, self._publish, former_state(), faults)
         self._thermal = ThermalGuards(self._supervisor)
+        follow(self._supervisor.recent.told)
         self._tuning = HostTuning(self._bus, self._systemd, self._supervisor.wake)
         self._supervisor.tuning = self._tuning.look
         self._reloading = Reloading(self._reload)

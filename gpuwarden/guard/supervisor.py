@@ -29,6 +29,7 @@ from gpuwarden.guard.lives import Lives
 from gpuwarden.guard.operations import Operations
 from gpuwarden.guard.placement import Placement
 from gpuwarden.guard.published import card_holders, gateway_state, port_fault, thermal_states
+from gpuwarden.guard.recent import Recent
 from gpuwarden.guard.remains import held_bytes
 from gpuwarden.guard.resuming import resume
 from gpuwarden.guard.rolling import Rolling
@@ -60,6 +61,7 @@ class Supervisor:
     :ivar current: the state as last put together; None before the first look.
     :ivar tuning: says how the host is tuned.
     :ivar operations: what is done with workers by order, ``rolling`` with all of them.
+    :ivar recent: the last events.
     """
 
     def __init__(
@@ -74,6 +76,7 @@ class Supervisor:
         self.faults = faults
         self.current: GuardData | None = None
         self.tuning: Callable[[], TuningData | None] = lambda: None
+        self.recent = Recent(former)
         self._holds = Holds(former)
         self._wake = asyncio.Event()
         self._jobs = Jobs(self._wake.set)
@@ -121,8 +124,9 @@ class Supervisor:
 
     def republish(self) -> GuardData:
         """Publish what is known and wanted now, without asking anybody."""
-        old, self.current = self.current, summarise(self._seen(time.monotonic()))
-        tell_changes(old, self.current)
+        old, new = self.current, summarise(self._seen(time.monotonic()))
+        tell_changes(old, new)
+        self.current = self.recent.added_to(old, new)
         self.publish(self.current)
         return self.current
 

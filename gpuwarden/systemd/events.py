@@ -1,6 +1,11 @@
-"""Journal events: one MESSAGE_ID each, for a catalogue to explain and for tooling to find."""
+"""Journal events: one MESSAGE_ID each, for the catalogue to explain and for tooling to find.
+
+Each has an entry in packaging/catalog/gpuwarden.catalog, which ``journalctl -x`` shows with it. An
+entry names the fields that it fills in; every :func:`tell` of its event has to give them.
+"""
 
 import logging
+from collections.abc import Callable, Mapping
 from enum import Enum
 
 log = logging.getLogger("gpuwarden")
@@ -18,7 +23,6 @@ class Event(Enum):
     CONFIGURATION_REFUSED = ("configuration-refused", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e04")
     CONFIGURATION_ACCEPTED = ("configuration-accepted", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e05")
     PORT_TAKEN = ("port-taken", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e06")
-    CARDS = ("cards", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e07")
     THERMAL_STATE = ("thermal-state", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e08")
     THERMAL_THRESHOLDS = ("thermal-thresholds", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e09")
     THERMAL_THRESHOLDS_REFUSED = (
@@ -87,6 +91,23 @@ class Event(Enum):
         self.message_id = message_id
 
 
+Follower = Callable[[Event, str, int, Mapping[str, str]], None]
+_followers: list[Follower] = []
+
+
+def follow(follower: Follower) -> None:
+    """Have ``follower(event, message, level, fields)`` called for each event of this process.
+
+    Whatever the level of the log: what is not written is told to followers all the same.
+    """
+    _followers.append(follower)
+
+
+def unfollow(follower: Follower) -> None:
+    """The end of that."""
+    _followers.remove(follower)
+
+
 def tell(event: Event, message: str, level: int = logging.INFO, **fields: object) -> None:
     """Write an event to the journal.
 
@@ -96,3 +117,5 @@ def tell(event: Event, message: str, level: int = logging.INFO, **fields: object
     known = {name: str(value) for name, value in fields.items()}
     head = {"MESSAGE_ID": event.message_id, "GPUWARDEN_EVENT": event.label}
     logger.log(level, message, extra={"fields": {**head, **known}})
+    for follower in _followers:
+        follower(event, message, level, known)
