@@ -34,6 +34,10 @@ BY_REASON: tuple[tuple[str, tuple[Advice, ...]], ...] = (
         ),
     ),
     (
+        r"^systemd says nothing",
+        (("journalctl -b -n 20 _PID=1", "what systemd is busy with"),),
+    ),
+    (
         r"plan|driver|\bNVML\b|no cards?\b|which CPUs there are",
         (
             (f"systemctl status {names.NUMA_UNIT}", "why there is no good plan"),

@@ -33,6 +33,7 @@ from gpuwarden.guard.recent import Recent
 from gpuwarden.guard.remains import held_bytes
 from gpuwarden.guard.resuming import resume
 from gpuwarden.guard.rolling import Rolling
+from gpuwarden.guard.silence import Silence
 from gpuwarden.guard.status import Seen, summarise
 from gpuwarden.guard.telling import tell_changes
 from gpuwarden.guard.units import Units
@@ -96,6 +97,7 @@ class Supervisor:
         self._workers.clean = self.reaper.clean_before_start
         self._hooks = HookStarter(systemd, former)
         self._placement = Placement()
+        self._silence = Silence(time.monotonic())
         self._replanning = 0
         self._was_outdated = False
         self._was_up = False
@@ -109,15 +111,17 @@ class Supervisor:
         for unit in (SHUTDOWN_UNIT, GATEWAY_SOCKET_UNIT):
             await self._units.follow(unit)
         await self._read_plan()
+        await self._units.ask()
         await self.look()
 
-    async def look(self) -> GuardData:
-        """Refresh what changed, decide, and publish the state."""
-        await self._units.refresh()
-        current = self.republish()
-        looked, self._looked = self._looked, asyncio.Event()
-        looked.set()
-        return current
+    async def look(self) -> bool:
+        """Refresh what changed, decide, and publish the state; False where it may be old."""
+        is_complete = await self._units.refresh()
+        self.republish()
+        if is_complete:
+            looked, self._looked = self._looked, asyncio.Event()
+            looked.set()
+        return is_complete
 
     def republish(self) -> GuardData:
         """Publish what is known and wanted now, without asking anybody."""
@@ -128,7 +132,7 @@ class Supervisor:
         return self.current
 
     async def next_look(self) -> GuardData:
-        """The state after the next look."""
+        """The state after the next look that all has answered."""
         await self._looked.wait()
         assert self.current is not None, "looked at just now"
         return self.current
@@ -142,10 +146,12 @@ class Supervisor:
             pass
         self._wake.clear()
         await self._read_plan()
-        current = await self.look()
-        self._hooks.follow(current.gpus)
-        if not self.is_stopping():
-            self._act(current, time.monotonic())
+        is_complete = await self.look()
+        # On old facts nothing is decided; there is nobody then who would carry it out, either.
+        if is_complete and self.current is not None:
+            self._hooks.follow(self.current.gpus)
+            if not self.is_stopping():
+                self._act(self.current, time.monotonic())
 
     def open_up(self, configuration_digest: str) -> None:
         """Begin to start what is to run; tried again until it has worked."""
@@ -278,6 +284,7 @@ class Supervisor:
         thermal = thermal_states(cards)
         gateway = gateway_state()
         self._holds.look(self.cards(), thermal, now_seconds)
+        self._silence.look(cards, thermal, self._running_by_card(), now_seconds)
         found = {n: processes(facts.control_group) for n, facts in units.items()}
         self._look_at_lives(found, thermal, gateway)
         return Seen(
@@ -305,9 +312,17 @@ class Supervisor:
                 *self._port_faults(),
                 *self._plan_faults(),
                 *self.rolling.faults,
+                *((self._units.fault,) if self._units.fault else ()),
             ),
             strays=frozenset(running_workers() - set(numbers)) if self._plan else frozenset(),
         )
+
+    def _running_by_card(self) -> dict[int, list[int]]:
+        running: dict[int, list[int]] = {}
+        for worker in self._plan.workers if self._plan else []:
+            if self._unit(worker.number).main_pid > 0:
+                running.setdefault(worker.gpu_index, []).append(worker.number)
+        return running
 
     def _look_at_lives(
         self,

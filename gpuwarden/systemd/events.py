@@ -87,6 +87,8 @@ class Event(Enum):
     CARD_OUT_OF_SERVICE = ("card-out-of-service", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e78")
     CARD_IN_SERVICE = ("card-in-service", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e79")
     WORKER_DRAINED = ("worker-drained", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e7a")
+    THERMAL_GUARD_SILENT = ("thermal-guard-silent", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7ec0")
+    THERMAL_GUARD_BACK = ("thermal-guard-back", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7ec1")
 
     def __init__(self, label: str, message_id: str) -> None:
         self.label = label

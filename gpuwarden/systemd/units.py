@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gpuwarden.bus.bus import Bus
-from gpuwarden.bus.errors import RemoteError
+from gpuwarden.bus.errors import RemoteError, UnknownObject
 from gpuwarden.bus.signals import Signal
 
 log = logging.getLogger(__name__)
@@ -20,6 +20,7 @@ MANAGER_PATH = "/org/freedesktop/systemd1"
 MANAGER = f"{SYSTEMD}.Manager"
 NO_SUCH_UNIT = f"{SYSTEMD}.NoSuchUnit"
 NO_SUCH_PROCESS = f"{SYSTEMD}.NoSuchProcess"
+JOB_INTERFACE = f"{SYSTEMD}.Job"
 PROPERTIES = "org.freedesktop.DBus.Properties"
 READ_TIMEOUT_SECONDS = 5.0  # the guard's loop waits for it; its watchdog allows 30 s
 ACT_TIMEOUT_SECONDS = 30.0  # while systemd reloads its units, it answers nobody
@@ -44,6 +45,21 @@ class JobError(Exception):
         self.is_replaced = is_replaced
 
 
+@dataclass(frozen=True)
+class _Job:
+    """A job that somebody waits for; ``ended`` gets systemd's word for its result."""
+
+    method: str
+    unit: str
+    ended: asyncio.Future[str]
+
+    def result_of(self, active_state: str) -> str:
+        """Systemd's word, where it has spoken it to nobody: by the state that the unit is in."""
+        down = active_state in ("inactive", "failed")
+        wanted = down if self.method == "StopUnit" else active_state == "active"
+        return "done" if wanted else "failed"
+
+
 class Systemd:
     """The service manager.
 
@@ -52,7 +68,7 @@ class Systemd:
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
-        self._jobs: dict[str, asyncio.Future[str]] = {}
+        self._jobs: dict[str, _Job] = {}
         self._early: dict[str, str] = {}
         self._asking = 0
 
@@ -65,6 +81,7 @@ class Systemd:
         async def ask_again() -> None:
             await self._manager("Subscribe")
             reconnected()
+            await self._catch_up()
 
         await self._bus.subscribe(SYSTEMD, MANAGER_PATH, MANAGER, "JobRemoved", self._job_removed)
         await self._manager("Subscribe")
@@ -149,7 +166,7 @@ class Systemd:
             (path,) = await self._manager(method, "ss", [unit, "replace"])
             result = self._early.pop(path, None)
             if result is None and path not in self._jobs:  # else it was merged with one of ours
-                self._jobs[path] = asyncio.get_running_loop().create_future()
+                self._jobs[path] = _Job(method, unit, asyncio.get_running_loop().create_future())
         finally:
             self._asking -= 1
             if not self._asking:
@@ -157,18 +174,28 @@ class Systemd:
         if result is None:
             try:
                 async with asyncio.timeout(timeout_seconds):
-                    result = await asyncio.shield(self._jobs[path])
+                    result = await asyncio.shield(self._jobs[path].ended)
             except TimeoutError:
                 raise JobError(f"{method} of {unit}: no end in {timeout_seconds:.0f} s") from None
         if result not in ("done", "skipped"):
             raise JobError(f"{method} of {unit}: {result}", is_replaced=result == "canceled")
 
+    async def _catch_up(self) -> None:
+        """Learn of the jobs that ended while there was no bus to tell it on."""
+        for path, job in list(self._jobs.items()):
+            try:
+                await self._get_all(path, JOB_INTERFACE)
+            except UnknownObject:
+                state = (await self.properties(job.unit)).unit["ActiveState"]
+                if self._jobs.pop(path, None) is job:
+                    job.ended.set_result(job.result_of(state))
+
     def _job_removed(self, signal: Signal) -> None:
         """JobRemoved(id, job path, unit, result): may come before the answer that names the job."""
         _, path, _, result = signal.body
-        future = self._jobs.pop(path, None)
-        if future is not None:
-            future.set_result(result)
+        job = self._jobs.pop(path, None)
+        if job is not None:
+            job.ended.set_result(result)
         elif self._asking:
             self._early[path] = result
 

@@ -18,7 +18,7 @@ from gpuwarden.names import worker_unit
 from gpuwarden.systemd.units import Systemd
 from gpuwarden.values import ThermalState
 from tests.integration.gateway_node import GatewayNode, gateway_node
-from tests.integration.private_bus import private_bus
+from tests.integration.private_bus import PrivateBus, private_bus
 from tests.integration.systemd_peer import POLICY, SystemdPeer, systemd
 from tests.machines import card as planned_card
 
@@ -30,8 +30,11 @@ DIGEST = "as accepted"
 class SupervisedNode:
     """What a test does to the node, and sees of it."""
 
-    def __init__(self, systemd: SystemdPeer, bus: Bus, gateway: GatewayNode) -> None:
+    def __init__(
+        self, systemd: SystemdPeer, daemon: PrivateBus, bus: Bus, gateway: GatewayNode
+    ) -> None:
         self.systemd = systemd
+        self.bus_daemon = daemon
         self.gateway = gateway
         self._bus = bus
         self._turning: asyncio.Task[None] | None = None
@@ -154,7 +157,7 @@ async def supervised_node(
         peer.add(names.NUMA_UNIT, worker_unit(0), worker_unit(1))
         connection = Bus(bus.address)
         await connection.connect()
-        node = SupervisedNode(peer, connection, gateway)
+        node = SupervisedNode(peer, bus, connection, gateway)
         node.say(0)
         node.say(1)
         try:

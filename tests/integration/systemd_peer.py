@@ -11,7 +11,7 @@ from gpuwarden.bus.interface import Argument, Emits, Exported, Interface, Method
 from gpuwarden.bus.standard import PROPERTIES
 from gpuwarden.bus.tree import ObjectTree
 from gpuwarden.bus.wire import to_variant
-from gpuwarden.systemd.units import MANAGER, MANAGER_PATH, SYSTEMD, unit_path
+from gpuwarden.systemd.units import JOB_INTERFACE, MANAGER, MANAGER_PATH, SYSTEMD, unit_path
 from tests.integration.private_bus import PrivateBus
 
 POLICY = (
@@ -71,6 +71,11 @@ SOCKET: Interface[Unit] = Interface(
     f"{SYSTEMD}.Socket",
     "",
     properties=(Property("Result", "s", Emits.TRUE, lambda unit: "success", ""),),
+)
+RUNNING_JOB: Interface[None] = Interface(
+    JOB_INTERFACE,
+    "",
+    properties=(Property("State", "s", Emits.FALSE, lambda job: "running", ""),),
 )
 SYSTEMD_MANAGER: Interface[None] = Interface(
     MANAGER,
@@ -193,6 +198,7 @@ class SystemdPeer:
             self._end(number, name, "failed")
         elif verb == "start" and name in self.slow:
             self._starting[name] = number
+            self.bus.objects.export(_job_path(number), [Exported(RUNNING_JOB, lambda: None)])
             self.change(name, "activating")
         else:
             self.change(name, "active" if verb == "start" else "inactive")
@@ -211,8 +217,15 @@ class SystemdPeer:
             self._end(self._stopping.pop(name), name, "done")
         return ()
 
+    def end(self, name: str, active_state: str, result: str) -> None:
+        """End a slow start; unheard where there is no bus."""
+        self.change(name, active_state)
+        self._end(self._starting.pop(name), name, result)
+
     def _end(self, number: int, name: str, result: str) -> None:
         path = _job_path(number)
+        if self.bus.objects.exported_at(path):
+            self.bus.objects.remove(path)
         self.bus.emit(MANAGER_PATH, MANAGER, JOB_REMOVED, number, path, name, result)
 
 

@@ -11,8 +11,10 @@ from tests.node import levels
 from tests.node.channel import NodeError
 from tests.node.vm import Node
 from tests.soak import bus_fuzz, thermal
+from tests.soak.random_kills.campaign import random_kills
 
 KILLS, KILLED_CARDS, POWER_CUTS, CRASH_ROUNDS = 200, 6, 20, 10
+RANDOM_KILLS = 500
 FUZZED_CALLS = 50_000
 SEED = 20261121
 
@@ -46,6 +48,7 @@ CAMPAIGNS: tuple[tuple[str, Callable[[], Figures]], ...] = (
         "crash-points",
         on_node(lambda node: thermal.crash_points(node, CRASH_ROUNDS, Path(tempfile.mkdtemp()))),
     ),
+    ("random-kills", on_node(lambda node: random_kills(node, RANDOM_KILLS, SEED))),
     ("bus-fuzz", lambda: asyncio.run(bus_fuzz.fuzz(FUZZED_CALLS, SEED))),
 )
 

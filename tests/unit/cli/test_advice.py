@@ -106,6 +106,7 @@ FAULTS = (
     "there is no placement plan",
     "the placement plan is stale: it is of another boot",
     "the kernel doesn't say which CPUs there are: x",
+    "systemd says nothing, so what is known of the workers may be old: no answer in 5 s",
 )
 PLAN = PlanData(
     driver_version="580",
