@@ -59,7 +59,7 @@ bench: $(VENV)/ready ## benchmarks: both thermal policies on every card and scen
 	@$(PYTHON) -m tests.bench.thermal
 
 .PHONY: soak
-soak: $(VENV)/ready deb ## the long campaigns (kills, power cuts, crashes of the disk), a table of figures
+soak: $(VENV)/ready deb ## the long campaigns (kills, power cuts, crashes of the disk, fuzz), a table of figures
 	@$(PYTHON) -m tests.soak $(CAMPAIGNS)
 
 .PHONY: run

@@ -4,6 +4,7 @@ from pathlib import Path
 
 BUS_NAME = "org.gpuwarden1"
 ROOT_OBJECT = "/org/gpuwarden1"
+LOG_CONTROL_OBJECT = "/org/freedesktop/LogControl1"  # where systemctl service-log-level looks
 OPERATORS_GROUP = "gpuwarden"  # may read the bus; holds people only, no service
 # polkit's actions; see packaging/polkit
 MANAGE_WORKERS_ACTION = f"{BUS_NAME}.manage-workers"

@@ -1,9 +1,16 @@
-"""Marks each test by its folder, and fails the run on a skip that no absent GPU explains."""
+"""Marks each test by its folder, and fails the run on a skip that no absent GPU explains.
 
+Whatever a test has told to the journal is held to the catalogue that explains it.
+"""
+
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from gpuwarden.systemd.events import Event, follow, unfollow
+from tests.events import lacking
 
 # The time that an example takes on a busy machine is no fault of the code.
 settings.register_profile("busy machine", deadline=None)
@@ -11,6 +18,20 @@ settings.load_profile("busy machine")
 
 LAYERS = ("unit", "integration", "system", "gpu")
 ABSENT_GPU = "no NVIDIA GPU"
+
+
+@pytest.fixture(autouse=True)
+def events_are_explained_by_what_they_carry() -> Iterator[None]:
+    problems: list[str] = []
+
+    def look(event: Event, message: str, level: int, fields: Mapping[str, str]) -> None:
+        if problem := lacking(event, fields):
+            problems.append(problem)
+
+    follow(look)
+    yield
+    unfollow(look)
+    assert not problems, "\n".join(dict.fromkeys(problems))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

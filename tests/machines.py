@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gpuwarden.control.states import Card
+from gpuwarden.control.states import Card, GatewayWorker
 from gpuwarden.cpulist import format_cpu_list
 from gpuwarden.topology.model import Topology
 
@@ -69,3 +69,10 @@ def write_sysfs(root: Path, topology: Topology, pci_nodes: dict[str, int]) -> No
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text + "\n", encoding="ascii")
+
+
+def gateway_worker(number: int, **changes: object) -> GatewayWorker:
+    """A connected worker that is ready and idle."""
+    return GatewayWorker(
+        number=number, pid=1000 + number, state="ready", outstanding=0, requests=1, failures=0
+    ).model_copy(update=changes)

@@ -18,6 +18,8 @@ Subject = TypeVar("Subject")
 
 # What answers a method: gets the arguments, gives the outputs (or an awaitable of them).
 Handler = Callable[..., Sequence[object] | Awaitable[Sequence[object]]]
+# What takes a property's new value, which has the property's type. Raises BusError.
+Setter = Callable[[Any], None]
 
 
 class Emits(StrEnum):
@@ -39,13 +41,18 @@ class Argument:
 
 @dataclass(frozen=True, slots=True)
 class Property(Generic[Subject]):
-    """A read-only property: how to get it from its subject, which must never fail."""
+    """A property: how to get it from its subject, which must never fail.
+
+    ``action``: the polkit action that a caller must hold to write it; None: it is read-only, as all
+    of ours are. What D-Bus's own conventions make writable gets a setter when it is exported.
+    """
 
     name: str
     signature: str
     emits: Emits
     read: Callable[[Subject], object]
     doc: str
+    action: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,13 +149,20 @@ class Interface(Generic[Subject]):
 
 @dataclass(frozen=True)
 class Exported(Generic[Subject]):
-    """An interface bound to what it shows, and to handlers for the methods that act."""
+    """An interface bound to what it shows, to handlers for what acts, setters for what is written.
+
+    Raises ValueError if one is missing or too many.
+    """
 
     interface: Interface[Subject]
     subject: Callable[[], Subject]
     handlers: Mapping[str, Handler] = field(default_factory=dict)
+    setters: Mapping[str, Setter] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        writable = {each.name for each in self.interface.properties if each.action is not None}
+        if writable != self.setters.keys():
+            raise ValueError(f"{self.interface.name} needs a setter for what is written, no other")
         for method in self.interface.methods:
             if (method.answer is None) == (method.name not in self.handlers):
                 raise ValueError(

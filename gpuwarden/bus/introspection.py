@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from typing import Any
 
-from gpuwarden.bus.interface import Argument, Interface
+from gpuwarden.bus.interface import Argument, Interface, Property
 
 DOCTYPE = (
     '<!DOCTYPE node PUBLIC "-//freedesktop//DTD D-BUS Object Introspection 1.0//EN"\n'
@@ -49,11 +49,15 @@ def _add_interface(node: ET.Element, interface: Interface[Any], *, documented: b
             _annotate(child, DOCUMENTATION, signal.doc)
     for each in interface.properties:
         child = ET.SubElement(
-            element, "property", name=each.name, type=each.signature, access="read"
+            element, "property", name=each.name, type=each.signature, access=_access(each)
         )
         _annotate(child, EMITS_CHANGED, each.emits.value)
         if documented:
             _annotate(child, DOCUMENTATION, each.doc)
+
+
+def _access(each: Property[Any]) -> str:
+    return "read" if each.action is None else "readwrite"
 
 
 def _add_arguments(

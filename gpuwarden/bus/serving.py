@@ -10,7 +10,7 @@ from gpuwarden.bus.errors import AccessDenied, BusError, Failed, LimitsExceeded,
 from gpuwarden.bus.framing import Frame
 from gpuwarden.bus.library import Message, MessageFlag
 from gpuwarden.bus.tree import ObjectTree, Route
-from gpuwarden.bus.wire import parse_body
+from gpuwarden.bus.wire import parse_body, plain
 
 logger = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class CallServer:
             interactive=bool(call.flags & MessageFlag.ALLOW_INTERACTIVE_AUTHORIZATION),
         )
         context = context_of(caller)
-        action = route.method.action
+        action = route.action(*arguments)
         if action is None:
             result = context.run(route.handler, *arguments)
             if not isinstance(result, Awaitable):
@@ -80,7 +80,7 @@ class CallServer:
         else:
             interface = (call.interface or "").rpartition(".")[2]
             method = f"{interface}.{call.member}".lstrip(".")
-            change = Change(action, call.path, method, tuple(arguments))
+            change = Change(action, call.path, method, tuple(map(plain, arguments)))
             result = self._authorized(caller, change, route, arguments)
         if len(self._pending) >= MAX_PENDING_CALLS:
             if asyncio.iscoroutine(result):

@@ -41,7 +41,7 @@ PROPERTIES: Interface[None] = Interface(
         ),
         Method(
             "Set",
-            "Always refused: every property is read-only.",
+            "Write a property, where it is not read-only, as all are that are ours.",
             inputs=(
                 Argument("interface_name", "s"),
                 Argument("property_name", "s"),

@@ -3,7 +3,7 @@
 A tree belongs to no connection, so that it outlives them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from gpuwarden.bus.errors import (
     UnknownObject,
     UnknownProperty,
 )
-from gpuwarden.bus.interface import Exported, Handler, Interface, Method
+from gpuwarden.bus.interface import Exported, Handler, Interface, Method, Setter
 from gpuwarden.bus.introspection import introspect
 from gpuwarden.bus.library import Variant
 from gpuwarden.bus.standard import INTROSPECTABLE, OBJECT_MANAGER, PEER, PROPERTIES
@@ -27,10 +27,15 @@ _MACHINE_ID_FILE = Path("/etc/machine-id")
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Where a call goes: its method's table entry and what answers it."""
+    """Where a call goes: its method's table entry, what answers it, and who may.
+
+    :ivar action: the polkit action that a call with these arguments needs; None: none. Raises
+        BusError where nobody may.
+    """
 
     method: Method[Any]
     handler: Handler
+    action: Callable[..., str | None]
 
 
 class ObjectTree:
@@ -71,7 +76,10 @@ class ObjectTree:
             raise InvalidArgs(
                 f'{found.name}.{member} takes "{method.input_signature}", not "{signature}"'
             )
-        return Route(method, self._handler(path, found, method))
+        handler = self._handler(path, found, method)
+        if (found.name, member) == (PROPERTIES.name, "Set"):
+            return Route(method, handler, lambda *arguments: self._writable(path, *arguments)[1])
+        return Route(method, handler, lambda *_: method.action)
 
     def interface_values(self, path: str) -> dict[str, dict[str, Variant]]:
         """The interfaces and properties of one object, as ObjectManager tells them."""
@@ -99,7 +107,7 @@ class ObjectTree:
             (INTROSPECTABLE.name, "Introspect"): lambda: (self._introspect(path),),
             (PROPERTIES.name, "Get"): lambda *names: (self._get(path, *names),),
             (PROPERTIES.name, "GetAll"): lambda name: (self._get_all(path, name),),
-            (PROPERTIES.name, "Set"): lambda *arguments: self._refuse_set(path, *arguments),
+            (PROPERTIES.name, "Set"): lambda *arguments: self._set(path, *arguments),
             (OBJECT_MANAGER.name, "GetManagedObjects"): lambda: (self._managed(),),
         }
         found = standard.get((interface.name, method.name))
@@ -110,9 +118,12 @@ class ObjectTree:
         return introspect([PEER, *interfaces], self._children(path))
 
     def _get(self, path: str, interface: str, name: str) -> Variant:
+        return self._holder(path, interface, name).value(name)
+
+    def _holder(self, path: str, interface: str, name: str) -> Exported[Any]:
         for exported in self._with_properties(path, interface):
             if any(each.name == name for each in exported.interface.properties):
-                return exported.value(name)
+                return exported
         raise UnknownProperty(f"{interface or path} has no property {name}")
 
     def _get_all(self, path: str, interface: str) -> dict[str, Variant]:
@@ -121,9 +132,22 @@ class ObjectTree:
             values |= exported.values()
         return values
 
-    def _refuse_set(self, path: str, interface: str, name: str, _value: Variant) -> tuple[()]:
-        self._get(path, interface, name)
-        raise PropertyReadOnly(f"{name} is read-only, as all properties here are")
+    def _set(self, path: str, interface: str, name: str, value: Variant) -> tuple[()]:
+        setter, _ = self._writable(path, interface, name, value)
+        setter(value.value)
+        return ()
+
+    def _writable(
+        self, path: str, interface: str, name: str, value: Variant
+    ) -> tuple[Setter, str | None]:
+        """What takes the new value of a property, and the action that this needs."""
+        exported = self._holder(path, interface, name)
+        found = exported.interface.property_named(name)
+        if found.action is None:
+            raise PropertyReadOnly(f"{name} is read-only")
+        if value.signature != found.signature:
+            raise InvalidArgs(f'{name} is of type "{found.signature}", not "{value.signature}"')
+        return exported.setters[name], found.action
 
     def _with_properties(self, path: str, interface: str) -> list[Exported[Any]]:
         """Our interfaces of that name at ``path``; the empty name stands for all of them."""

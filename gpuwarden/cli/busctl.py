@@ -14,13 +14,18 @@ CONNECT_SECONDS = 5  # connecting has no timeout of its own
 
 _OFF_THE_BUS = ("does not exist", "not provided by any .service files", "has no owner")
 _NO_BUS = "Failed to connect to bus"
+_FAILED = "Call failed: "
 
 
-class NotRunningError(CommandError):
-    """The service is not on the bus, or there is no bus."""
+class SilentError(CommandError):
+    """Nobody answers: what the service has published is all that can be had."""
 
     def __init__(self, message: str) -> None:
         super().__init__(message, Exit.UNREACHABLE)
+
+
+class NotRunningError(SilentError):
+    """The service is not on the bus, or there is no bus."""
 
 
 def call(
@@ -30,13 +35,16 @@ def call(
     *arguments: str,
     timeout_seconds: float | None = None,
     denied: str = "",
+    failed: str = "the service could not answer",
 ) -> list[Any]:
     """What a method of our service answers, as busctl writes it in JSON (NaN is null).
 
     :param arguments: a D-Bus signature and as many values; nothing for a method without any.
     :param denied: what to say when access is denied; "": who may read.
+    :param failed: what to say before the reason where the method fails.
     :raises NotRunningError: nothing of our name on the bus, or no bus.
-    :raises CommandError: access denied, no answer in time (UNREACHABLE); the method failed (WRONG).
+    :raises SilentError: no answer in time.
+    :raises CommandError: access denied (UNREACHABLE); the method failed (WRONG).
     """
     limit_seconds = TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
     options = ["--system", "--json=short", "--auto-start=no", f"--timeout={limit_seconds}"]
@@ -54,9 +62,10 @@ def call(
         message = "busctl is missing; it belongs to systemd: apt install systemd"
         raise CommandError(message, Exit.UNREACHABLE) from None
     except subprocess.TimeoutExpired:
-        raise CommandError(_too_slow(limit_seconds), Exit.UNREACHABLE) from None
+        raise SilentError(_too_slow(limit_seconds)) from None
     if finished.returncode != 0:
-        raise _translated(finished.stderr.strip(), limit_seconds, denied or _who_may_read())
+        message = finished.stderr.strip()
+        raise _translated(message, limit_seconds, denied or _who_may_read(), failed)
     return _data(finished.stdout)
 
 
@@ -70,7 +79,7 @@ def _data(answer: str) -> list[Any]:
     return data if isinstance(data, list) else [data]
 
 
-def _translated(message: str, limit_seconds: float, denied: str) -> CommandError:
+def _translated(message: str, limit_seconds: float, denied: str, failed: str) -> CommandError:
     """The error that busctl's words mean. It gives no error names."""
     if _NO_BUS in message:
         return NotRunningError(f"no system bus ({message.removeprefix(f'{_NO_BUS}: ')})")
@@ -81,8 +90,8 @@ def _translated(message: str, limit_seconds: float, denied: str) -> CommandError
     if "Access denied" in message:
         return CommandError(denied, Exit.UNREACHABLE)
     if "timed out" in message:
-        return CommandError(_too_slow(limit_seconds), Exit.UNREACHABLE)
-    return CommandError(f"the service could not answer: {message}", Exit.WRONG)
+        return SilentError(_too_slow(limit_seconds))
+    return CommandError(f"{failed}: {message.removeprefix(_FAILED)}", Exit.WRONG)
 
 
 def _too_slow(limit_seconds: float) -> str:

@@ -4,7 +4,6 @@ import argparse
 import json
 from collections.abc import Sequence
 
-from gpuwarden import names
 from gpuwarden.cli.exits import Exit
 from gpuwarden.cli.options import add_json
 from gpuwarden.cli.output import (
@@ -23,7 +22,7 @@ from gpuwarden.control.states import ThermalData
 from gpuwarden.values import ThermalState
 
 BAD_STATES = frozenset({ThermalState.CRITICAL, ThermalState.BLIND, ThermalState.LOST})
-_HOT_STATES = frozenset({ThermalState.ALERT, ThermalState.RECOVERING})
+_HOT_STATES = frozenset({ThermalState.ALERT, ThermalState.RECOVERING, ThermalState.RELEASED})
 _HEADER = ("GPU", "STATE", "TEMP C", "HBM C", "WATTS", "LOAD %", "VRAM GiB", "NUMA", "FOR", "NAME")
 
 
@@ -34,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the cards; 1 when one is critical, blind or lost."""
-    known = get_status_or_last(names.GUARD_STATE_FILE)
+    known = get_status_or_last()
     warn(known.caveat)
     gpus = known.data.gpus
     if arguments.json:
@@ -53,9 +52,15 @@ def gpu_lines(gpus: Sequence[ThermalData], now_unix_seconds: float) -> list[str]
     header, *rows = table(_HEADER, [_row(gpu, now_unix_seconds) for gpu in gpus])
     lines = [fitted(header)]
     for gpu, row in zip(gpus, rows, strict=True):
-        kind = "bad" if gpu.state in BAD_STATES else "warn" if gpu.state in _HOT_STATES else ""
-        lines.append(coloured(fitted(row), kind))
+        lines.append(coloured(fitted(row), card_colour(gpu)))
     return lines + [fitted(f"  gpu {gpu.index}: {gpu.reason}") for gpu in gpus if gpu.reason]
+
+
+def card_colour(gpu: ThermalData) -> str:
+    """How a card's row is painted."""
+    if gpu.state in BAD_STATES:
+        return "bad"
+    return "warn" if gpu.state in _HOT_STATES else ""
 
 
 def _row(gpu: ThermalData, now_unix_seconds: float) -> tuple[str, ...]:

@@ -18,11 +18,14 @@ COMMANDS = {
     "status": "the whole service on one screen",
     "gpus": "the cards: heat, power, memory, state",
     "thermal": "how each card is kept cool, its last hour, and orders to its guard",
-    "workers": "the model processes and their state",
+    "workers": "the model processes and their state; start, stop, restart or drain them",
+    "orphans": "processes that hold a card's memory and are none of a running worker",
+    "reap": "end such a process and say what came free",
     "placement": "which worker runs on which CPUs and memory, and why",
     "simulate": "what a thermal policy makes of a card that is not there",
     "doctor": "whether this node will serve well, and how to mend what will not",
     "config": "check the configuration",
+    "logs": "what the journal has of the service, of a worker, a card or an event",
     "reload": "let the running service take the new configuration",
     "version": "the version of this command",
 }
@@ -42,7 +45,7 @@ class Command(Protocol):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line (default: this process's) and return its exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
-    command, arguments = _parse(words)
+    command, arguments = parse(words)
     try:
         code = command.run(arguments)
         sys.stdout.flush()
@@ -57,7 +60,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
-def _parse(words: list[str]) -> tuple[Command, argparse.Namespace]:
+def parse(words: list[str]) -> tuple[Command, argparse.Namespace]:
+    """The command that these words name, and what it makes of them; exits with 2 on bad use."""
     parser = argparse.ArgumentParser(
         prog="gpuwarden",
         description="Looks after the model workers of this node.",

@@ -1,34 +1,19 @@
-"""What the running service says of itself, over the bus or else in its last published state."""
-
-from dataclasses import dataclass
-from pathlib import Path
+"""What the running service says of itself over the bus, or else what its parts have published."""
 
 from gpuwarden import names
 from gpuwarden.cli import busctl
-from gpuwarden.cli.busctl import NotRunningError
+from gpuwarden.cli.busctl import SilentError
 from gpuwarden.cli.exits import CommandError, Exit
-from gpuwarden.control.snapshot import SnapshotError, boottime_nanoseconds, read_snapshot
+from gpuwarden.cli.known import Known
 from gpuwarden.control.states import GuardData
-
-
-@dataclass(frozen=True)
-class Known:
-    """A status and, when it doesn't come from the running service, where it comes from."""
-
-    data: GuardData
-    caveat: str = ""
-
-    @property
-    def is_live(self) -> bool:
-        """Whether the running service has just said so."""
-        return not self.caveat
 
 
 def get_status() -> GuardData:
     """Manager.GetStatus of the running service.
 
     :raises NotRunningError: nothing of that name on the bus, or no bus.
-    :raises CommandError: access denied, no answer in time, an answer of another version.
+    :raises SilentError: no answer in time.
+    :raises CommandError: access denied, an answer of another version.
     """
     answer = busctl.call(names.ROOT_OBJECT, f"{names.BUS_NAME}.Manager", "GetStatus")
     try:
@@ -42,20 +27,15 @@ def get_status() -> GuardData:
         raise CommandError(message, Exit.WRONG) from error
 
 
-def get_status_or_last(state_file: Path) -> Known:
-    """The live status; while the service is off the bus, the last one that it published.
+def get_status_or_last() -> Known:
+    """The live status; while the service is silent, what there is without it.
 
-    :raises CommandError: as :func:`get_status`, and when there is no last status either.
+    :raises CommandError: as :func:`get_status`, and when there is nothing without it either.
     """
     try:
         return Known(get_status())
-    except NotRunningError as error:
-        try:
-            snapshot = read_snapshot(state_file, GuardData)
-        except SnapshotError as missing:
-            raise NotRunningError(f"{error}; nor is there a last state: {missing}") from None
-        age_seconds = snapshot.age_seconds(boottime_nanoseconds())
-        fresh = snapshot.is_fresh(boottime_nanoseconds())
-        age = f"{age_seconds:.0f} s ago" if age_seconds >= 0 else "before the last boot"
-        kind = "its state" if fresh else "its LAST KNOWN state"
-        return Known(snapshot.data, f"{error}. Below is {kind}, written {age}")
+    except SilentError as error:
+        # Only now: the supervisor's own parts take as long to load as the rest of the command.
+        from gpuwarden.cli.remains import remains  # noqa: PLC0415
+
+        return remains(str(error))

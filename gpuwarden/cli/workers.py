@@ -1,14 +1,16 @@
-"""``gpuwarden workers``: the model processes."""
+"""``gpuwarden workers``: the model processes, and orders to start, stop, restart or drain them."""
 
 import argparse
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
-from gpuwarden import names
 from gpuwarden.cli.exits import Exit
 from gpuwarden.cli.options import add_json
 from gpuwarden.cli.output import UNKNOWN, coloured, duration, fitted, table, unix_now, warn
 from gpuwarden.cli.service import get_status_or_last
+from gpuwarden.cli.words import whole_number
 from gpuwarden.control.states import WorkerStatus
 from gpuwarden.values import WorkerState
 
@@ -18,16 +20,71 @@ _HEADER = (
     *("WORKER", "STATE", "GPU", "CPUS", "PRIORITY", "PID"),
     *("REQUESTS", "FAILED", "RESTARTS", "FOR"),
 )
+ACTIONS = ("start", "stop", "restart", "drain")
+ROLLING_RESTART = "rolling-restart"
+_USAGE = """gpuwarden workers [-h] [--json]
+       gpuwarden workers start|stop|restart|drain N [--no-wait] [--json]
+       gpuwarden workers rolling-restart [--no-wait] [--json]"""
+_ACTIONS_HELP = """\
+actions:
+  start N               start worker N, or give a drained one work again
+  stop N                let it finish what it does, then stop it; it stays down
+  restart N             the same, and start it again
+  drain N               give it no new work; it stays up
+  rolling-restart       restart all workers, one card at a time
+
+"""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The words of the command: what is ordered, "" to look only, and of which worker."""
+
+    action: str = ""
+    number: int | None = None
+
+
+class _Words(argparse.Action):
+    """Understands ``ACTION N`` and ``rolling-restart``; anything else is bad use."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        try:
+            namespace.asked = _understand([str(value) for value in values or ()])
+        except ValueError as error:
+            parser.error(str(error))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Only ``--json``."""
+    """``[--json]``, or an action with ``[--no-wait]``."""
+    parser.usage = _USAGE
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = f"{_ACTIONS_HELP}{parser.epilog or ''}"
+    parser.set_defaults(asked=Asked())
+    parser.add_argument("words", metavar="ACTION", nargs="*", action=_Words, help="see below")
+    parser.add_argument(
+        "--wait",
+        default=True,
+        action=argparse.BooleanOptionalAction,
+        help="of an action: come back when it is done (the default), or once it is accepted",
+    )
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Print the workers; 1 when one has failed, is stuck or a ghost."""
-    known = get_status_or_last(names.GUARD_STATE_FILE)
+    """Print the workers, 1 when one has failed, is stuck or a ghost; or carry out an order."""
+    asked: Asked = arguments.asked
+    if asked.action:
+        # Only now: a look at the workers needs none of it.
+        from gpuwarden.cli.worker_orders import carry_out  # noqa: PLC0415
+
+        return carry_out(asked.action, asked.number, wait=arguments.wait, as_json=arguments.json)
+    known = get_status_or_last()
     warn(known.caveat)
     workers = known.data.workers
     if arguments.json:
@@ -40,17 +97,33 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def worker_lines(workers: Sequence[WorkerStatus], now_unix_seconds: float) -> list[str]:
-    """The workers as a table, and the last error of those that have one, or what else is to say."""
+    """The workers as a table, and what else is to be said of them."""
     if not workers:
         return ["  no workers planned"]
     header, *rows = table(_HEADER, [_row(worker, now_unix_seconds) for worker in workers])
     lines = [fitted(header)]
     for worker, row in zip(workers, rows, strict=True):
-        bad = worker.state in BAD_STATES
-        kind = "bad" if bad else "" if worker.state in _READY_STATES else "warn"
-        lines.append(coloured(fitted(row), kind))
-    said = [(worker, worker.last_error or worker.reason) for worker in workers]
-    return lines + [fitted(f"  worker {worker.number}: {text}") for worker, text in said if text]
+        lines.append(coloured(fitted(row), worker_colour(worker)))
+    return lines + worker_notes(workers)
+
+
+def worker_colour(worker: WorkerStatus) -> str:
+    """How a worker's row is painted."""
+    if worker.state in BAD_STATES:
+        return "bad"
+    return "" if worker.state in _READY_STATES else "warn"
+
+
+def worker_notes(workers: Sequence[WorkerStatus]) -> list[str]:
+    """What is being done with each, what is wrong with it, and how its former life ended."""
+    lines = []
+    for worker in workers:
+        before = f"before that: {worker.last_exit}" if worker.last_exit else ""
+        said = (worker.operation, worker.last_error or worker.reason, before)
+        text = "; ".join(dict.fromkeys(each for each in said if each))
+        if text:
+            lines.append(fitted(f"  worker {worker.number}: {text}"))
+    return lines
 
 
 def _row(worker: WorkerStatus, now_unix_seconds: float) -> tuple[str, ...]:
@@ -64,5 +137,22 @@ def _row(worker: WorkerStatus, now_unix_seconds: float) -> tuple[str, ...]:
         str(worker.requests),
         str(worker.failures),
         str(worker.restarts),
-        duration(now_unix_seconds - worker.since / 1e6),
+        duration(now_unix_seconds - worker.since / 1e6) if worker.since else UNKNOWN,
     )
+
+
+def _understand(words: Sequence[str]) -> Asked:
+    """Raises ValueError saying what was found and what would be right."""
+    match words:
+        case []:
+            return Asked()
+        case [action, number] if action in ACTIONS:
+            return Asked(action, whole_number(number, "a worker is named by its number"))
+        case ["rolling-restart"]:
+            return Asked(ROLLING_RESTART)
+        case [action, *_] if action in ACTIONS:
+            raise ValueError(f"{action} takes the number of one worker")
+        case ["rolling-restart", *_]:
+            raise ValueError("rolling-restart takes all workers; for one: restart N")
+    allowed = ", ".join((*ACTIONS, ROLLING_RESTART))
+    raise ValueError(f"allowed are {allowed}; found {' '.join(words)!r}")

@@ -6,6 +6,7 @@ defaults.
 
 from typing import Any, Literal
 
+from gpuwarden.config.health import HealthSettings
 from gpuwarden.config.kinds import (
     GIB,
     KIB,
@@ -248,6 +249,7 @@ class Configuration(Section):
     gateway: GatewaySettings = GatewaySettings()
     placement: PlacementSettings = PlacementSettings()
     thermal: ThermalSettings = ThermalSettings()
+    health: HealthSettings = HealthSettings()
     scan: ScanSettings = ScanSettings()
     tuning: TuningSettings = TuningSettings()
     log: LogSettings = LogSettings()

@@ -1,11 +1,11 @@
 """What an operator has asked of a card for a bounded time, as it is kept for its services."""
 
-from datetime import UTC, datetime
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from gpuwarden.control.requests import Override
+from gpuwarden.text import utc
 
 
 class Lease(BaseModel):
@@ -36,5 +36,4 @@ class Lease(BaseModel):
     @property
     def until(self) -> str:
         """Its end in words, UTC."""
-        end = datetime.fromtimestamp(self.until_unix_microseconds / 1e6, UTC)
-        return f"{end:%Y-%m-%d %H:%M:%S} UTC"
+        return utc(self.until_unix_microseconds)

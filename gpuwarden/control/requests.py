@@ -34,22 +34,6 @@ class ReloadAnswer(BaseModel):
         return not self.kept and not self.problems
 
 
-# --- of the gateway
-
-DRAIN: Final = "drain"
-UNDRAIN: Final = "undrain"
-
-# --- of a thermal guard
-
-STATUS = "status"
-HISTORY: Final = "history"
-OVERRIDE: Final = "override"
-CLEAR_OVERRIDE = "clear-override"
-RELEASE: Final = "release"
-
-HISTORY_ROWS_LIMIT = 200  # a record holds 64 KiB, a row with unrounded means some 290 bytes
-
-
 class Request(BaseModel):
     """Base of what is asked: nothing unknown in it."""
 
@@ -57,6 +41,15 @@ class Request(BaseModel):
 
     version: int = 1
     request: str
+
+
+# --- of the gateway
+
+CANARY: Final = "canary"
+DRAIN: Final = "drain"
+UNDRAIN: Final = "undrain"
+PAUSE: Final = "pause"
+RESUME = "resume"
 
 
 class DrainRequest(Request):
@@ -80,6 +73,44 @@ class DrainAnswer(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     unanswered: int
+
+
+class PauseRequest(Request):
+    """Refuse new requests for so long."""
+
+    request: Literal["pause"] = PAUSE
+    seconds: Annotated[int, Field(ge=1, le=86400)]
+
+
+class CanaryRequest(Request):
+    """Have a worker ask its card something tiny."""
+
+    request: Literal["canary"] = CANARY
+    number: Annotated[int, Field(ge=0)]
+
+
+class CanaryAnswer(BaseModel):
+    """What came of it: a word of ``worker/canary.py``, or ``silent``.
+
+    :param pid: of the worker's process that was asked.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    pid: int
+    outcome: Literal["answered", "lost", "busy", "unused", "silent"]
+    detail: str = ""
+
+
+# --- of a thermal guard
+
+STATUS = "status"
+HISTORY: Final = "history"
+OVERRIDE: Final = "override"
+CLEAR_OVERRIDE = "clear-override"
+RELEASE: Final = "release"
+
+HISTORY_ROWS_LIMIT = 200  # a record holds 64 KiB, a row with unrounded means some 290 bytes
 
 
 class OverrideRequest(Request):

@@ -166,6 +166,10 @@ class ControlServer:
     async def _answer(self, connection: socket.socket, record: bytes) -> bytes:
         try:
             self._admit(connection)
+            if _has_left(connection):
+                # It has given up on us (we were just restarting): what it was told did not happen
+                # must not happen.
+                raise ControlError("Unavailable", "the client has left")
             request = _decode(record)
             return _encode({"version": PROTOCOL_VERSION, "answer": await self._handle(request)})
         except ControlError as error:
@@ -195,6 +199,14 @@ class ControlServer:
             raise ControlError("Failed", f"{type(error).__name__}: {error}") from error
         finally:
             self._being_answered -= 1
+
+
+def _has_left(connection: socket.socket) -> bool:
+    """Whether the other end hung up; it has nothing more to say otherwise."""
+    try:
+        return not connection.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
 
 
 def peer_uid(connection: socket.socket) -> int:

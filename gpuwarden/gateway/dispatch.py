@@ -12,6 +12,7 @@ from gpuwarden.gateway.buffers import Buffer, BufferPool
 from gpuwarden.gateway.errors import ApiError, worker_error
 from gpuwarden.gateway.link import Tally, WorkerLink
 from gpuwarden.gateway.messages import Hello, Result
+from gpuwarden.gateway.pause import Pause
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.settings import GatewaySettings
 from gpuwarden.gateway.statistics import Statistics
@@ -72,6 +73,7 @@ class Dispatcher:
 
     :param on_change: called whenever something that is published may have changed.
     :ivar on_card: called before the first request goes to a card, so that its heat is looked at.
+    :ivar pause: while it runs, nothing new is accepted.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Dispatcher:
         self._jobs: dict[int, Job] = {}
         self._on_change = on_change
         self.on_card: Callable[[int], None] = lambda card: None
+        self.pause: Pause | None = None
         self._timer: asyncio.TimerHandle | None = None
         pool.on_retired = self._retire
 
@@ -105,6 +108,8 @@ class Dispatcher:
     def admit(self, length: int) -> Job:
         """Accept a request by its headers. Raises ApiError 429 or 503."""
         now = self._loop.time()
+        if pause := self.running_pause():
+            raise pause.refusal(boottime_nanoseconds())
         try:
             request = self.queue.admit(length, now)
         except Refused as refused:
@@ -130,6 +135,11 @@ class Dispatcher:
         job.body = body
         self._carry_out(self.queue.enqueue(job.request, self._loop.time()))
         return await job.outcome
+
+    def running_pause(self) -> Pause | None:
+        """The pause that has not ended."""
+        now = boottime_nanoseconds()
+        return self.pause if self.pause is not None and self.pause.runs(now) else None
 
     def reject(self) -> None:
         """A request was refused by its headers."""

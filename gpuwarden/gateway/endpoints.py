@@ -80,13 +80,16 @@ class Endpoints:
         links = self._dispatcher.links.values()
         cards = self._dispatcher.queue.cards
         ready = sum(cards.is_usable(link.seat) for link in links)
-        if ready and not self._dispatcher.queue.draining:
+        pause = self._dispatcher.running_pause()
+        if ready and not pause and not self._dispatcher.queue.draining:
             return json_response({"ready": True, "workers_ready": ready})
         reasons = [
             f"worker {link.number} is {condition(link, cards)}"
             + (f": {link.tally.last_error}" if link.tally.last_error else "")
             for link in links
         ]
+        if pause:
+            reasons.insert(0, pause.sentence)
         if self._dispatcher.queue.draining:
             reasons.insert(0, "the service is stopping")
         reasons = reasons or ["no worker is connected"]

@@ -20,6 +20,7 @@ STATUS = {
     "worker_crashed": 500,
     "unavailable": 503,
     "too_hot": 503,
+    "paused": 503,
     "queue_timeout": 503,
     "execution_timeout": 504,
 }

@@ -1,6 +1,7 @@
 """One worker's connection: its frames in both directions, and what it holds of ours."""
 
 import logging
+import time
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,11 +12,13 @@ from gpuwarden.gateway.messages import (
     Hello,
     Memory,
     MessageError,
+    Probed,
     Result,
     StateChange,
     parse,
 )
 from gpuwarden.gateway.peers import Peer
+from gpuwarden.gateway.probe import Probes
 from gpuwarden.gateway.work import Dispatch, Seat
 from gpuwarden.worker.frames import (
     PROTOCOL_VERSION,
@@ -78,8 +81,11 @@ class WorkerLink:
         self.seat = Seat(key, card=0, max_batch=1)
         self.leases: dict[int, Body] = {}
         self.mapped: set[int] = set()  # buffers whose descriptor it was given
+        self.probes = Probes(self.send)
         self._owner = owner
         self._introduced = False
+        self._beats = False
+        self._heard_seconds = time.monotonic()
         self._batch_limit = self.seat.max_batch  # as the worker knows it
 
     # --- to the worker
@@ -140,6 +146,7 @@ class WorkerLink:
 
     def on_record(self, record: bytes) -> None:
         """Take one record; a worker that breaks the protocol is hung up on."""
+        self._heard_seconds = time.monotonic()
         try:
             frame = decode(record)
             self._on_frame(frame)
@@ -149,6 +156,7 @@ class WorkerLink:
 
     def on_closed(self) -> None:
         """The channel is closed."""
+        self.probes.lost()
         self._owner.lost(self)
 
     @property
@@ -157,6 +165,11 @@ class WorkerLink:
         if self.state == "ready" and self.seat.drained:
             return "draining"
         return "busy" if self.state == "ready" and self.seat.batches else self.state
+
+    @property
+    def silent_seconds(self) -> float | None:
+        """How long nothing was heard of it; None for one that promised no heartbeat."""
+        return time.monotonic() - self._heard_seconds if self._beats else None
 
     def _on_frame(self, frame: Frame) -> None:
         if not self._introduced:
@@ -184,7 +197,14 @@ class WorkerLink:
             case FrameType.HELLO:
                 raise MessageError("a second HELLO")
             case _:
-                log.debug("worker %d sent frame %d, unknown here", self.number, frame.type)
+                self._on_sign_of_life(frame)
+
+    def _on_sign_of_life(self, frame: Frame) -> None:
+        """What says no more than how the worker is; that a heartbeat came is all of it."""
+        if frame.type == FrameType.PROBED:
+            self.probes.answered(frame, parse(Probed, frame.meta))
+        elif frame.type != FrameType.HEARTBEAT:
+            log.debug("worker %d sent frame %d, unknown here", self.number, frame.type)
 
     def _on_hello(self, hello: Hello) -> None:
         if hello.protocol != PROTOCOL_VERSION:
@@ -194,6 +214,7 @@ class WorkerLink:
         elif hello.number != self.number:
             log.warning("worker %d calls itself %d; its unit counts", self.number, hello.number)
         self._introduced = True
+        self._beats = hello.heartbeat_seconds is not None
         self.model = hello.model
         self.state = hello.state
         self.seat.card = hello.gpu_index or 0

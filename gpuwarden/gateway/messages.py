@@ -11,6 +11,8 @@ class Message(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
+# The words of gpuwarden.worker.canary.
+ProbeOutcome = Literal["answered", "lost", "busy", "unused"]
 LinkState = Literal["loading", "ready", "draining"]
 
 
@@ -26,6 +28,7 @@ class Hello(Message):
     engine: str = Field(max_length=200)
     gpu_uuid: str | None = Field(default=None, max_length=100)
     gpu_index: int | None = Field(default=None, ge=0, le=1023)
+    heartbeat_seconds: float | None = Field(default=None, gt=0, le=3600, allow_inf_nan=False)
 
 
 class StateChange(Message):
@@ -67,6 +70,13 @@ class Memory(Message):
 
     vram_reserved_bytes: int = Field(ge=0)
     vram_allocated_bytes: int = Field(ge=0)
+
+
+class Probed(Message):
+    """What came of a PROBE."""
+
+    outcome: ProbeOutcome
+    detail: str = Field(default="", max_length=2000)
 
 
 class MessageError(Exception):

@@ -83,6 +83,7 @@ async def feed_watchdog(notifier: ServiceNotifier) -> None:
 def gateway_data(dispatcher: Dispatcher) -> GatewayData:
     """The state as it is published."""
     statistics, queue = dispatcher.statistics, dispatcher.queue
+    pause = dispatcher.running_pause()
     links = sorted(dispatcher.links.values(), key=lambda link: link.number)
     return GatewayData(
         queue_depth=queue.depth,
@@ -97,6 +98,8 @@ def gateway_data(dispatcher: Dispatcher) -> GatewayData:
         p95_response_seconds=statistics.p95_response_seconds,
         batch_limits=batch_limits(dispatcher, links),
         drained=sorted(dispatcher.drained),
+        paused=pause is not None,
+        paused_until=pause.until_unix_microseconds if pause else None,
         workers=[worker_data(link) for link in links],
     )
 
@@ -112,7 +115,7 @@ def batch_limits(dispatcher: Dispatcher, links: list[WorkerLink]) -> dict[int, i
 
 def worker_data(link: WorkerLink) -> GatewayWorker:
     """One connected worker as it is published."""
-    memory, tally = link.memory, link.tally
+    memory, tally, silent = link.memory, link.tally, link.silent_seconds
     stuck = "an execution passed its time limit and has not ended"
     state = cast(Literal["loading", "ready", "busy", "draining"], link.published_state)
     return GatewayWorker(
@@ -125,6 +128,8 @@ def worker_data(link: WorkerLink) -> GatewayWorker:
         last_error=stuck if link.seat.stalled else tally.last_error,
         vram_reserved_bytes=memory.vram_reserved_bytes if memory else None,
         vram_allocated_bytes=memory.vram_allocated_bytes if memory else None,
+        stalled=link.seat.stalled,
+        silent_seconds=None if silent is None else round(silent, 1),
     )
 
 
@@ -133,7 +138,8 @@ def status_text(data: GatewayData) -> str:
     ready = data.workers_active
     others = len(data.workers) - ready
     return (
-        f"{ready} worker{'s' * (ready != 1)} ready"
+        ("PAUSED, " if data.paused else "")
+        + f"{ready} worker{'s' * (ready != 1)} ready"
         + (f", {others} not" if others else "")
         + f", {data.queue_depth} waiting"
     )

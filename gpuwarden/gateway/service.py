@@ -18,7 +18,9 @@ from gpuwarden.control.snapshot import SnapshotWriter
 from gpuwarden.control.socket import ControlError, ControlServer, Handler
 from gpuwarden.control.socket import serve as serve_control
 from gpuwarden.gateway.buffers import BufferPool
+from gpuwarden.gateway.canary import Canary
 from gpuwarden.gateway.dispatch import Dispatcher
+from gpuwarden.gateway.door import PAUSE_FILE, Door
 from gpuwarden.gateway.drains import Drains
 from gpuwarden.gateway.endpoints import Endpoints
 from gpuwarden.gateway.heatwatch import FileOfCard, HeatWatch
@@ -166,9 +168,11 @@ class Service:
         self._drains = Drains(self.dispatcher)
         self._heat = HeatWatch(self.dispatcher.limit, thermal)
         self.dispatcher.on_card = self._heat.watch
+        self._door = Door(self.dispatcher, writer.path.with_name(PAUSE_FILE))
         self._listener = WorkerListener(sockets.dispatch, self.dispatcher, sockets.identify)
         self._routes = Endpoints(self.dispatcher).routes()
         self._runner = web.ServerRunner(make_server(self._routes), shutdown_timeout=DRAIN_SECONDS)
+        self._canary = Canary(self.dispatcher.links.values)
         self._control: list[ControlServer] = []
 
     async def start(self) -> None:
@@ -180,6 +184,8 @@ class Service:
             RELOAD: self.reload,
             DRAIN: self._drains.drain,
             UNDRAIN: self._drains.undrain,
+            **self._canary.handlers(),
+            **self._door.handlers,
         }
         for control in self._sockets.control:
             self._control.append(await serve_control(control, orders))
@@ -231,6 +237,7 @@ class Service:
         for task in meanwhile:
             task.cancel()
         self._publisher.publish(self.dispatcher)
+        self._door.close()
         self._listener.close()
         self.dispatcher.close()
         self.pool.close()

@@ -1,16 +1,21 @@
 """What the guard does for whoever called on the bus: the methods of Manager and Worker."""
 
-from gpuwarden.bus.errors import Unavailable
 from gpuwarden.guard.operations import Operations
+from gpuwarden.guard.reaper import Reaper
+from gpuwarden.guard.reload import Reloading, check_complete
 from gpuwarden.guard.rolling import Rolling
 
 
 class Commands:
     """The methods of org.gpuwarden1.Manager and org.gpuwarden1.Worker that change something."""
 
-    def __init__(self, operations: Operations, rolling: Rolling) -> None:
+    def __init__(
+        self, operations: Operations, rolling: Rolling, reaper: Reaper, reloading: Reloading
+    ) -> None:
         self._operations = operations
         self._rolling = rolling
+        self._reaper = reaper
+        self._reloading = reloading
 
     async def start(self, number: int) -> None:
         """Start a worker, or give a drained one work again. Raises BusError."""
@@ -34,8 +39,8 @@ class Commands:
 
     async def reload(self) -> None:
         """Take changed configuration files into use. Raises BusError."""
-        raise Unavailable("not yet")
+        check_complete(await self._reloading.reload())
 
     async def reap(self, pid: int) -> int:
         """End a process that holds a card's memory. Raises BusError."""
-        raise Unavailable("not yet")
+        return await self._reaper.reap(pid)

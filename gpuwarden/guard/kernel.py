@@ -1,4 +1,4 @@
-"""What the kernel says of a worker: its processes, their CPUs, its GPU thread's priority."""
+"""What the kernel says of a worker: its processes, CPUs, memory, its GPU thread's priority."""
 
 import errno
 from collections.abc import Iterable
@@ -60,6 +60,41 @@ def survivors(processes: Iterable[Process], proc: Path = PROC) -> tuple[Process,
 def process_count(control_group: str, root: Path = CGROUP_ROOT) -> int:
     """Processes in a unit's control group and below; 0 where the group is gone."""
     return len(_members(control_group, root))
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Main memory of a control group; None is unknown.
+
+    :ivar held_bytes: what the kernel can't take back: all but the pages of files, which a model's
+        weights fill up to the limit without any harm.
+    :ivar high_bytes: MemoryHigh= of the unit; None where there is none.
+    :ivar max_bytes: MemoryMax=, likewise.
+    """
+
+    held_bytes: int | None = None
+    high_bytes: int | None = None
+    max_bytes: int | None = None
+
+
+def memory(control_group: str, root: Path = CGROUP_ROOT) -> Memory:
+    """The main memory of a unit's control group."""
+    if not control_group:
+        return Memory()
+    folder = root / control_group.lstrip("/")
+    counted = dict(line.split(" ", 1) for line in _lines(folder / "memory.stat"))
+    used = _bytes(folder / "memory.current")
+    files = [counted.get(name, "") for name in ("active_file", "inactive_file")]
+    held = None
+    if used is not None and all(each.isdigit() for each in files):
+        held = max(0, used - sum(map(int, files)))
+    return Memory(held, _bytes(folder / "memory.high"), _bytes(folder / "memory.max"))
+
+
+def _bytes(file: Path) -> int | None:
+    """The number in a file of a control group; None for ``max``, and where there is none."""
+    lines = _lines(file)
+    return int(lines[0]) if lines and lines[0].isdigit() else None
 
 
 def running_workers(root: Path = CGROUP_ROOT) -> set[int]:

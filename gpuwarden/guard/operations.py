@@ -65,7 +65,7 @@ class Operations:
 
     def start(self, number: int) -> None:
         """Start a worker, or give a drained one work again. Raises BusError: nothing was done."""
-        self.begin(self._admitted(number, Kind.START), Operation(Kind.START))
+        self._begin_by_hand(self._admitted(number, Kind.START), Operation(Kind.START))
 
     def stop(self, number: int) -> None:
         """Drain and stop a worker, which then stays down. Raises BusError: nothing was done."""
@@ -73,7 +73,7 @@ class Operations:
 
     def restart(self, number: int) -> None:
         """Drain, stop and start a worker. Raises BusError: nothing was done."""
-        self.begin(self._admitted(number, Kind.RESTART), Operation(Kind.RESTART))
+        self._begin_by_hand(self._admitted(number, Kind.RESTART), Operation(Kind.RESTART))
 
     def drain(self, number: int) -> None:
         """Give a worker no new work; it stays up. Raises BusError: nothing was done."""
@@ -136,8 +136,6 @@ class Operations:
             self._workers.want(number, False)
         elif operation.kind is not Kind.DRAIN:
             self.want_up(number)
-        if operation.kind in (Kind.START, Kind.RESTART):
-            self._holds.close_breaker(worker.gpu)
         tell(
             Event.WORKER_OPERATION,
             f"worker {number}: {operation.words}",
@@ -147,6 +145,11 @@ class Operations:
         )
         self._jobs.spawn(self._run(number, operation), f"finish {operation.kind} worker {number}")
         self._node.republish()
+
+    def _begin_by_hand(self, worker: WorkerStatus, operation: Operation) -> None:
+        """An operator who starts a worker wants its card in service, if it was not."""
+        self._holds.close_breaker(worker.gpu)
+        self.begin(worker, operation)
 
     def want_up(self, number: int) -> None:
         """It is to run, whatever was before."""
@@ -171,6 +174,7 @@ class Operations:
         try:
             await steps[operation.kind](number, operation)
         except (JobError, BusError) as error:
+            self.drains.wanted.discard(number)  # where it stays up, it is to work
             raise OperationError(str(error)) from error
 
     async def _start(self, number: int, operation: Operation) -> None:

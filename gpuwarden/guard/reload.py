@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
-from gpuwarden.bus.errors import BusError
+from gpuwarden.bus.errors import BusError, Busy, Failed
 from gpuwarden.config import Configuration, ConfigurationError, digest, load_configuration
 from gpuwarden.control.requests import RELOAD, ReloadAnswer
 from gpuwarden.control.snapshot import write_atomically
@@ -13,8 +13,45 @@ from gpuwarden.guard.node import node_rules
 from gpuwarden.names import ACCEPTED_CONFIGURATION_FILE, GATEWAY_CONTROL_SOCKET
 from gpuwarden.systemd.events import Event, tell
 from gpuwarden.systemd.units import JobError
+from gpuwarden.text import one_line
 
 ASK_TIMEOUT_SECONDS = 20.0
+PROBLEMS_TOLD = 20  # on the bus, where a message is bounded; `gpuwarden config check` lists all
+
+
+class Reloading:
+    """One reload at a time, whoever asks for it.
+
+    Joining one that is under way would answer for files that were changed after it had read them.
+
+    :param work: does it.
+    """
+
+    def __init__(self, work: Callable[[], Awaitable[ReloadAnswer]]) -> None:
+        self._work = work
+        self._under_way = False
+
+    async def reload(self) -> ReloadAnswer:
+        """Take changed files into use. Raises Busy."""
+        if self._under_way:
+            raise Busy("a reload is under way; try again when it has ended")
+        self._under_way = True
+        try:
+            return await self._work()
+        finally:
+            self._under_way = False
+
+
+def check_complete(answer: ReloadAnswer) -> None:
+    """Raise Failed if anybody keeps former settings: with file, line and problem, or with who."""
+    told = answer.problems[:PROBLEMS_TOLD]
+    if len(answer.problems) > len(told):
+        told.append(f"{len(answer.problems) - len(told)} more (gpuwarden config check)")
+    if told:
+        told.append("nothing was changed: the service keeps its settings")
+    told += [f"{name} keeps its old settings: {why}" for name, why in answer.kept.items()]
+    if told:
+        raise Failed("; ".join(one_line(each) for each in told))
 
 
 def accept(configuration: Configuration) -> None:

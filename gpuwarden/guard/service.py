@@ -7,7 +7,8 @@ import signal
 from typing import Any
 
 from gpuwarden.bus.bus import Bus
-from gpuwarden.bus.errors import BusError
+from gpuwarden.bus.errors import BusError, Busy
+from gpuwarden.bus.objects.log_control import exported_log_control
 from gpuwarden.bus.objects.publisher import Commands, Publisher
 from gpuwarden.config import (
     Configuration,
@@ -16,15 +17,16 @@ from gpuwarden.config import (
     digest,
     load_configuration,
 )
-from gpuwarden.control.requests import RELOAD
+from gpuwarden.control.requests import RELOAD, ReloadAnswer
 from gpuwarden.control.snapshot import SnapshotError, SnapshotWriter, boot_id, read_snapshot
-from gpuwarden.control.socket import ControlServer, serve
+from gpuwarden.control.socket import ControlError, ControlServer, serve
 from gpuwarden.control.states import GuardData
 from gpuwarden.guard.commands import Commands as ManagerCommands
 from gpuwarden.guard.gateway import GatewayControl
+from gpuwarden.guard.logs import GuardLog
 from gpuwarden.guard.node import node_rules
 from gpuwarden.guard.permission import Permission
-from gpuwarden.guard.reload import accept, refusal, reload
+from gpuwarden.guard.reload import Reloading, accept, refusal, reload
 from gpuwarden.guard.status import status_line
 from gpuwarden.guard.supervisor import Supervisor
 from gpuwarden.guard.thermal import ThermalGuards
@@ -33,9 +35,10 @@ from gpuwarden.names import (
     ACCEPTED_CONFIGURATION_FILE,
     BUS_NAME,
     GUARD_STATE_FILE,
+    LOG_CONTROL_OBJECT,
 )
 from gpuwarden.systemd.activation import take_sockets
-from gpuwarden.systemd.events import Event, tell
+from gpuwarden.systemd.events import Event, follow, tell
 from gpuwarden.systemd.journal import set_up_logging
 from gpuwarden.systemd.notify import Notifier
 from gpuwarden.systemd.units import Systemd
@@ -104,8 +107,10 @@ class Service:
         self._systemd = Systemd(self._bus)
         self._supervisor = Supervisor(self._systemd, self._publish, former_state(), faults)
         self._thermal = ThermalGuards(self._supervisor)
+        follow(self._supervisor.recent.told)
         self._tuning = HostTuning(self._bus, self._systemd, self._supervisor.wake)
         self._supervisor.tuning = self._tuning.look
+        self._reloading = Reloading(self._reload)
         self._publisher: Publisher | None = None
         self._stop = asyncio.Event()
 
@@ -131,14 +136,19 @@ class Service:
             await self._bus.connect()
             await self._tuning.begin()
             await self._supervisor.begin()
-            commands = Commands(
-                self._thermal,
-                ManagerCommands(self._supervisor.operations, self._supervisor.rolling),
-                GatewayControl(),
+            manager = ManagerCommands(
+                self._supervisor.operations,
+                self._supervisor.rolling,
+                self._supervisor.reaper,
+                self._reloading,
             )
+            commands = Commands(self._thermal, manager, GatewayControl())
+            self._bus.objects.export(LOG_CONTROL_OBJECT, [exported_log_control(GuardLog())])
             self._publisher = Publisher(self._bus, self, commands)
+            self._supervisor.reaper.found = self._publisher.orphan_found
+            self._supervisor.reaper.reaped = self._publisher.orphan_reaped
             for listener in take_sockets().get("control", []):
-                control.append(await serve(listener, {RELOAD: self._reload}))
+                control.append(await serve(listener, {RELOAD: self._asked_to_reload}))
             await self._bus.own_name(BUS_NAME)
             self._notifier.ready()
             self._supervisor.open_up(digest(self._configuration))
@@ -169,7 +179,13 @@ class Service:
             ACCEPTED_CONFIGURATION_FILE.unlink(missing_ok=True)
         self._notifier.watchdog()
 
-    async def _reload(self, request: dict[str, Any]) -> dict[str, Any]:
+    async def _asked_to_reload(self, request: dict[str, Any]) -> dict[str, Any]:
+        try:
+            return (await self._reloading.reload()).model_dump()
+        except Busy as error:
+            raise ControlError("Busy", str(error)) from error
+
+    async def _reload(self) -> ReloadAnswer:
         answer = await reload(
             self._supervisor.replan,
             self._supervisor.present_cards,
@@ -179,7 +195,7 @@ class Service:
         )
         self._supervisor.faults = _former_in_use(*answer.problems[:1])
         self._supervisor.wake()
-        return answer.model_dump()
+        return answer
 
 
 def _former_in_use(*why: str) -> tuple[str, ...]:

@@ -15,14 +15,17 @@ from gpuwarden.control.states import (
     WorkerStatus,
 )
 from gpuwarden.guard.breaker import TAKING_DOWN
+from gpuwarden.guard.findings import Findings, Footprint
 from gpuwarden.guard.kernel import Process, generations
 from gpuwarden.guard.lifecycle import UnitFacts, is_outdated, last_error, worker_state
 from gpuwarden.guard.operation import DRAINED, Kind
 from gpuwarden.names import thermal_unit, worker_unit
+from gpuwarden.text import utc
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 
 SERVING = frozenset({WorkerState.READY, WorkerState.BUSY})
 UNDER_WAY = frozenset({WorkerState.STOPPED, WorkerState.STARTING, WorkerState.LOADING})
+UNWELL = frozenset({WorkerState.GHOST, WorkerState.STUCK})
 WHY_HELD: dict[Held, str] = {
     "": "",
     "heat": "GPU {} is too hot",
@@ -62,6 +65,7 @@ class Seen:
     was_ready: frozenset[int] = frozenset()
     unwanted: frozenset[int] = frozenset()
     held: Mapping[int, Held] = field(default_factory=dict)
+    care: Findings = field(default_factory=Findings)
     stopping: bool = False
     strays: frozenset[int] = frozenset()
     faults: tuple[str, ...] = ()
@@ -85,6 +89,8 @@ def summarise(seen: Seen) -> GuardData:
         gpus=gpus,
         gateway=seen.gateway,
         tuning=seen.tuning,
+        orphans=list(seen.care.orphans),
+        scans=dict(seen.care.scans),
     )
 
 
@@ -108,6 +114,8 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
     state = worker_state(unit, told.state if told else None)
     if state is WorkerState.STOPPED and number in seen.job_errors:
         state = WorkerState.FAILED  # systemd refused to start it at all
+    ailment = seen.care.ailing.get(number) if state in SERVING else None
+    memory = seen.care.memory.get(number, Footprint())
     error = last_error(unit) or seen.job_errors.get(number, "") or (told.last_error if told else "")
     former_error = seen.last_errors.get(number, "")
     held = seen.held.get(planned.gpu_index, "")
@@ -121,7 +129,7 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
     return WorkerStatus(
         number=number,
         unit=worker_unit(number),
-        state=state,
+        state=ailment.state if ailment else state,
         wanted=number not in seen.unwanted,
         held=held,
         outdated=outdated,
@@ -139,12 +147,14 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
         vram_reserved_bytes=reserved,
         vram_allocated_bytes=allocated,
         vram_fragmentation=1 - allocated / reserved if reserved and allocated is not None else None,
+        memory_bytes=memory.bytes,
+        memory_soft_limit_bytes=memory.soft_limit_bytes,
         operation=operation,
         last_error=error or former_error,
         last_exit=seen.last_exits.get(number, ""),
         reason=WHY_HELD[held].format(planned.gpu_index)
         or operation
-        or error
+        or (ailment.reason if ailment else error)
         or ("" if state in SERVING else former_error)
         or (OUTDATED if outdated else ""),
         since=unit.since_unix_microseconds,
@@ -197,6 +207,8 @@ def _reasons(seen: Seen, workers: Iterable[WorkerStatus], gpus: Iterable[Thermal
             reasons.append(f"GPU {gpu.index} is {gpu.state}{told}")
     if seen.gateway is None:
         reasons.append("the gateway says nothing (systemctl status medgemma-gateway)")
+    elif seen.gateway.paused_until is not None:
+        reasons.append(f"the front door is paused until {utc(seen.gateway.paused_until)}")
     if seen.tuning is not None and seen.tuning.fault:
         reasons.append(f"the host is not tuned: {seen.tuning.fault}")
     return reasons
@@ -207,6 +219,8 @@ def _worker_reason(worker: WorkerStatus, *, was_ready: bool) -> list[str]:
         return [f"worker {worker.number} failed: {worker.last_error or 'no reason known'}"]
     if worker.held in TAKING_DOWN:
         return []  # its card says it for all its workers
+    if worker.state in UNWELL:
+        return [f"worker {worker.number} is {worker.state}: {worker.reason}"]
     if worker.state in UNDER_WAY and was_ready:
         why = worker.operation or worker.last_error
         return [f"worker {worker.number} is {worker.state}" + (f" ({why})" if why else "")]

@@ -5,6 +5,7 @@ import logging
 import signal
 import time
 
+from gpuwarden.bus.errors import BusError
 from gpuwarden.control.socket import ControlError
 from gpuwarden.control.states import WorkerStatus
 from gpuwarden.guard import aftermath
@@ -12,7 +13,7 @@ from gpuwarden.guard.drains import Drains
 from gpuwarden.guard.lives import BY_GUARD, Lives, tell_remains
 from gpuwarden.guard.operation import Operation
 from gpuwarden.guard.remains import Life, Remains
-from gpuwarden.guard.workers import JOB_TIMEOUT_SECONDS
+from gpuwarden.guard.workers import BUS_RETRY_SECONDS, JOB_TIMEOUT_SECONDS
 from gpuwarden.systemd.events import Event, tell
 from gpuwarden.systemd.units import Systemd
 
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 # The articles' grace, from SIGTERM to SIGKILL, for a worker whose time to finish is over.
 GRACE_SECONDS = 5.0
+STOP_TRIES = 10
 
 
 class Stopping:
@@ -64,7 +66,7 @@ class Stopping:
         return True
 
     async def _end(self, worker: WorkerStatus, *, is_drained: bool) -> None:
-        job = asyncio.ensure_future(self._systemd.stop(worker.unit, JOB_TIMEOUT_SECONDS))
+        job = asyncio.ensure_future(self._stop_unit(worker.unit))
         try:
             if is_drained:
                 done, _ = await asyncio.wait({job}, timeout=GRACE_SECONDS)
@@ -75,6 +77,19 @@ class Stopping:
             job.cancel()
         # It did as it was told, however hard it had to be told: no failure to be tried again.
         await self._systemd.reset_failed(worker.unit)
+
+    async def _stop_unit(self, unit: str) -> None:
+        """Have systemd stop it; one that is busy, or a bus that is away, is asked again."""
+        for tries_left in reversed(range(STOP_TRIES)):
+            try:
+                await self._systemd.stop(unit, JOB_TIMEOUT_SECONDS)
+            except BusError as error:
+                if not tries_left:
+                    raise
+                log.warning("%s is not stopped yet: %s", unit, error)
+                await asyncio.sleep(BUS_RETRY_SECONDS)
+            else:
+                return
 
     async def _kill(self, worker: WorkerStatus) -> None:
         tell(

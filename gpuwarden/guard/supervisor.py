@@ -12,6 +12,7 @@ from typing import Any
 
 from gpuwarden import __version__
 from gpuwarden.control.states import GatewayData, GuardData, PlanData, ThermalData, TuningData
+from gpuwarden.guard.care import Care
 from gpuwarden.guard.drains import Drains
 from gpuwarden.guard.holds import Holds
 from gpuwarden.guard.hook_starter import HookStarter
@@ -28,6 +29,7 @@ from gpuwarden.guard.lives import Lives
 from gpuwarden.guard.operations import Operations
 from gpuwarden.guard.placement import Placement
 from gpuwarden.guard.published import card_holders, gateway_state, port_fault, thermal_states
+from gpuwarden.guard.recent import Recent
 from gpuwarden.guard.remains import held_bytes
 from gpuwarden.guard.resuming import resume
 from gpuwarden.guard.rolling import Rolling
@@ -59,6 +61,7 @@ class Supervisor:
     :ivar current: the state as last put together; None before the first look.
     :ivar tuning: says how the host is tuned.
     :ivar operations: what is done with workers by order, ``rolling`` with all of them.
+    :ivar recent: the last events.
     """
 
     def __init__(
@@ -73,6 +76,7 @@ class Supervisor:
         self.faults = faults
         self.current: GuardData | None = None
         self.tuning: Callable[[], TuningData | None] = lambda: None
+        self.recent = Recent(former)
         self._holds = Holds(former)
         self._wake = asyncio.Event()
         self._jobs = Jobs(self._wake.set)
@@ -87,6 +91,9 @@ class Supervisor:
         self.rolling = Rolling(self, self.operations, self._holds, self._jobs)
         self._former = former
         self._looked = asyncio.Event()
+        self._care = Care(systemd, self._jobs, self.operations.recycle)
+        self.reaper = self._care.reaper
+        self._workers.clean = self.reaper.clean_before_start
         self._hooks = HookStarter(systemd, former)
         self._placement = Placement()
         self._replanning = 0
@@ -114,8 +121,9 @@ class Supervisor:
 
     def republish(self) -> GuardData:
         """Publish what is known and wanted now, without asking anybody."""
-        old, self.current = self.current, summarise(self._seen(time.monotonic()))
-        tell_changes(old, self.current)
+        old, new = self.current, summarise(self._seen(time.monotonic()))
+        tell_changes(old, new)
+        self.current = self.recent.added_to(old, new)
         self.publish(self.current)
         return self.current
 
@@ -169,8 +177,13 @@ class Supervisor:
     def _start_workers(self) -> None:
         """Start every planned worker that is down, but for those stopped or held back."""
         planned = self._plan.workers if self._plan else []
+        busy = self.operations.under_way
         self._workers.start_all(
-            {each.number: (each.gpu_index, self._unit(each.number)) for each in planned}
+            {
+                each.number: (each.gpu_index, self._unit(each.number))
+                for each in planned
+                if each.number not in busy
+            }
         )
 
     def occupants(self, gpu_index: int) -> list[int]:
@@ -281,6 +294,7 @@ class Supervisor:
             priorities={n: inference_priority(facts.main_pid) for n, facts in units.items()},
             thermal=thermal,
             gateway=gateway,
+            care=self._care.look(self._plan, units, gateway, now_seconds),
             tuning=self.tuning(),
             was_ready=frozenset(self._workers.was_ready),
             unwanted=frozenset(n for n in numbers if not self._workers.intent(n).wanted),
@@ -331,6 +345,7 @@ class Supervisor:
         self._workers.act(current, now_seconds, self.operations.under_way.keys())
         self.operations.look(current)
         self.rolling.look(current)
+        self._care.act(current, now_seconds)
         self._settle(any(worker.outdated for worker in current.workers))
         if now_seconds >= self._next_look_seconds:
             self._next_look_seconds = now_seconds + NO_CARDS_RETRY_SECONDS

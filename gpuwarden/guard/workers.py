@@ -35,8 +35,9 @@ async def _no_check() -> None:
     """Where nobody plans."""
 
 
-async def _nothing_to_clean(gpu_index: int, number: int) -> None:
+async def _nothing_to_clean(gpu_index: int, number: int) -> int:
     """Where nobody reaps."""
+    return 0
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Workers:
     """What the guard wants of each worker, and what it does about it.
 
     :ivar ensure_plan: returns when a plan holds; JobError: there is none to start a worker by.
-    :ivar clean: ends what a former life of a worker has left, by card and worker.
+    :ivar clean: ends what a former life of a worker has left, by card and worker; bytes freed.
     :ivar job_errors: why systemd refused to start a worker at all.
     :ivar was_ready: workers that have served since this guard runs.
     """
@@ -55,7 +56,7 @@ class Workers:
     lives: Lives
     former: GuardData | None = None
     ensure_plan: Callable[[], Awaitable[None]] = field(default=_no_check)
-    clean: Callable[[int, int], Awaitable[None]] = field(default=_nothing_to_clean)
+    clean: Callable[[int, int], Awaitable[int]] = field(default=_nothing_to_clean)
     job_errors: dict[int, str] = field(default_factory=dict)
     was_ready: set[int] = field(default_factory=set)
     _intents: dict[int, Intent] = field(default_factory=dict)

@@ -19,7 +19,7 @@ _CLOCK_EVENT_REASONS: Final[dict[int, str]] = {
 }
 
 # nvml.h, NVML_GPU_RECOVERY_ACTION_*: what the driver says must be done to the card.
-_RECOVERY_ACTIONS: Final = (
+RECOVERY_ACTIONS: Final = (
     "none",
     "gpu-reset",
     "node-reboot",
@@ -99,9 +99,9 @@ def clock_event_reasons(bits: int) -> tuple[str, ...]:
 
 def recovery_action(value: int | None) -> str:
     """The word for field 230; ``unknown`` where the driver doesn't say."""
-    if value is None or not 0 <= value < len(_RECOVERY_ACTIONS):
+    if value is None or not 0 <= value < len(RECOVERY_ACTIONS):
         return UNKNOWN
-    return _RECOVERY_ACTIONS[value]
+    return RECOVERY_ACTIONS[value]
 
 
 def kernel_pci_address(nvml_bus_id: str) -> str:

@@ -1,9 +1,17 @@
-"""Journal events: one MESSAGE_ID each, for a catalogue to explain and for tooling to find."""
+"""Journal events: one MESSAGE_ID each, for the catalogue to explain and for tooling to find.
+
+Each has an entry in packaging/catalog/gpuwarden.catalog, which ``journalctl -x`` shows with it. An
+entry names the fields that it fills in; every :func:`tell` of its event has to give them.
+"""
 
 import logging
+from collections.abc import Callable, Mapping
 from enum import Enum
 
 log = logging.getLogger("gpuwarden")
+# Who changed what is told whatever level is set: a caller must not be able to act unseen.
+always_log = logging.getLogger("gpuwarden.changes")
+always_log.setLevel(logging.INFO)
 
 
 class Event(Enum):
@@ -15,7 +23,6 @@ class Event(Enum):
     CONFIGURATION_REFUSED = ("configuration-refused", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e04")
     CONFIGURATION_ACCEPTED = ("configuration-accepted", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e05")
     PORT_TAKEN = ("port-taken", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e06")
-    CARDS = ("cards", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e07")
     THERMAL_STATE = ("thermal-state", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e08")
     THERMAL_THRESHOLDS = ("thermal-thresholds", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e09")
     THERMAL_THRESHOLDS_REFUSED = (
@@ -47,6 +54,8 @@ class Event(Enum):
     CHANGE_GRANTED = ("change-granted", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1e")
     CHANGE_DENIED = ("change-denied", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1f")
     GATEWAY_HEAT = ("gateway-heat", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e20")
+    GATEWAY_PAUSED = ("gateway-paused", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e80")
+    GATEWAY_RESUMED = ("gateway-resumed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e81")
     WORKER_OUTDATED = ("worker-outdated", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e30")
     PLAN_STALE = ("plan-stale", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e31")
     TUNING_PROFILE = ("tuning-profile", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e40")
@@ -58,6 +67,15 @@ class Event(Enum):
     SCAN_SEES = ("scan-sees", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e51")
     SCAN_HIDDEN = ("scan-hidden", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e52")
     SCAN_UNEXPLAINED = ("scan-unexplained", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e53")
+    ORPHAN_FOUND = ("orphan-found", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e60")
+    ORPHAN_REAPED = ("orphan-reaped", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e61")
+    ORPHAN_NOT_REAPED = ("orphan-not-reaped", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e62")
+    WORKER_GHOST = ("worker-ghost", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e63")
+    WORKER_STUCK = ("worker-stuck", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e64")
+    WORKER_RECYCLED = ("worker-recycled", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e65")
+    WORKER_NEEDS_MEMORY = ("worker-needs-memory", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e66")
+    WORKER_NOT_LISTED = ("worker-not-listed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e67")
+    WORKER_CARD_LOST = ("worker-card-lost", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e68")
     WORKER_ENDED = ("worker-ended", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e70")
     WORKER_DIED = ("worker-died", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e71")
     WORKER_LEFT_SOMETHING = ("worker-left-something", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e72")
@@ -75,11 +93,31 @@ class Event(Enum):
         self.message_id = message_id
 
 
+Follower = Callable[[Event, str, int, Mapping[str, str]], None]
+_followers: list[Follower] = []
+
+
+def follow(follower: Follower) -> None:
+    """Have ``follower(event, message, level, fields)`` called for each event of this process.
+
+    Whatever the level of the log: what is not written is told to followers all the same.
+    """
+    _followers.append(follower)
+
+
+def unfollow(follower: Follower) -> None:
+    """The end of that."""
+    _followers.remove(follower)
+
+
 def tell(event: Event, message: str, level: int = logging.INFO, **fields: object) -> None:
     """Write an event to the journal.
 
     :param fields: further fields of the contract in their own spelling (``GPU=0, WORKER=1``).
     """
+    logger = always_log if event in (Event.CHANGE_GRANTED, Event.CHANGE_DENIED) else log
     known = {name: str(value) for name, value in fields.items()}
     head = {"MESSAGE_ID": event.message_id, "GPUWARDEN_EVENT": event.label}
-    log.log(level, message, extra={"fields": {**head, **known}})
+    logger.log(level, message, extra={"fields": {**head, **known}})
+    for follower in _followers:
+        follower(event, message, level, known)

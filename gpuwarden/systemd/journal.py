@@ -9,6 +9,7 @@ import socket
 import sys
 from pathlib import Path
 
+SYSLOG_IDENTIFIER = "gpuwarden"
 JOURNAL_SOCKET = Path("/run/systemd/journal/socket")
 PRIORITIES = {
     logging.DEBUG: 7,
@@ -34,7 +35,7 @@ class JournalHandler(logging.Handler):
         fields = {
             "MESSAGE": text,
             "PRIORITY": str(PRIORITIES.get(record.levelno, 6)),
-            "SYSLOG_IDENTIFIER": "gpuwarden",
+            "SYSLOG_IDENTIFIER": SYSLOG_IDENTIFIER,
             "CODE_MODULE": record.name,
             **getattr(record, "fields", {}),
         }

@@ -148,7 +148,7 @@ class Systemd:
         try:
             (path,) = await self._manager(method, "ss", [unit, "replace"])
             result = self._early.pop(path, None)
-            if result is None:
+            if result is None and path not in self._jobs:  # else it was merged with one of ours
                 self._jobs[path] = asyncio.get_running_loop().create_future()
         finally:
             self._asking -= 1
@@ -157,19 +157,17 @@ class Systemd:
         if result is None:
             try:
                 async with asyncio.timeout(timeout_seconds):
-                    result = await self._jobs[path]
+                    result = await asyncio.shield(self._jobs[path])
             except TimeoutError:
                 raise JobError(f"{method} of {unit}: no end in {timeout_seconds:.0f} s") from None
-            finally:
-                self._jobs.pop(path, None)
         if result not in ("done", "skipped"):
             raise JobError(f"{method} of {unit}: {result}", is_replaced=result == "canceled")
 
     def _job_removed(self, signal: Signal) -> None:
         """JobRemoved(id, job path, unit, result): may come before the answer that names the job."""
         _, path, _, result = signal.body
-        future = self._jobs.get(path)
-        if future is not None and not future.done():
+        future = self._jobs.pop(path, None)
+        if future is not None:
             future.set_result(result)
         elif self._asking:
             self._early[path] = result

@@ -110,3 +110,12 @@ class Engine:
     def memory(self) -> Optional[Tuple[int, int]]:
         """Bytes of VRAM (reserved, allocated), or None where unknown (GPU thread)."""
         return None
+
+    def canary(self) -> Optional[bool]:
+        """Whether the card still answers: True after a tiny kernel on it has ended (GPU thread).
+
+        Asked when no process of the worker stands in the card's list any more. Raise, or return
+        False, where the context is gone: then the worker is started again. None leaves it to the
+        runtime, which asks by torch where that is in use.
+        """
+        return None

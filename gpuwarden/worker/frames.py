@@ -17,6 +17,7 @@ PROTOCOL_VERSION = 1
 INLINE_LIMIT_BYTES = 64 * 1024  # a record of 212,000 bytes passes by default; half kept in reserve
 RECORD_LIMIT_BYTES = 192 * 1024
 META_LIMIT_BYTES = 96 * 1024
+HEARTBEAT_SECONDS = 2.0  # between two HEARTBEATs of a worker whose loop turns
 
 HEADER = struct.Struct("<BBHIQQQ")
 
@@ -25,12 +26,15 @@ class FrameType(IntEnum):
     """Who sends what. Unknown types are ignored, so that an older peer survives a newer one."""
 
     # worker to gateway
-    HELLO = 1  # protocol, worker number, pid, state, scheduling, max_batch, model, gpu_uuid
+    HELLO = 1  # protocol, worker number, pid, state, scheduling, max_batch, model, gpu_uuid,
+    #            heartbeat_seconds: how often it is heard of; absent where it isn't
     STATE = 2  # {"state": "loading" | "ready" | "draining", "error": text}
     CREDIT = 3  # count: that many more requests are welcome
     RESULT = 4  # request, lease: {"ok": true, "answer": ...} or {"ok": false, "error": {...}}
     MEMORY = 5  # {"vram_reserved_bytes", "vram_allocated_bytes"}
     BYE = 6  # no more work, everything answered; the connection closes next
+    HEARTBEAT = 7  # the loop turns
+    PROBED = 8  # request: of the PROBE; {"outcome": a word of worker.canary, "detail": text}
     # gateway to worker
     WELCOME = 32  # {"gateway": version}
     JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request
@@ -38,6 +42,7 @@ class FrameType(IntEnum):
     DRAIN = 35  # finish what runs, then BYE
     RETIRE = 36  # {"buffer": number}: unmap it
     LIMIT = 37  # {"batch_limit": number}: run no more requests together; until the next LIMIT
+    PROBE = 38  # request: a number of the gateway's; does the card still answer? PROBED tells
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import signal
 import sys
 from typing import Any, Dict, List, Optional, Tuple
 
-from gpuwarden.worker import logs
+from gpuwarden.worker import canary, logs
 from gpuwarden.worker.engine import Engine
 from gpuwarden.worker.faults import WorkerError, location
 from gpuwarden.worker.frames import Frame
@@ -26,6 +26,7 @@ from gpuwarden.worker.pool import Pool
 from gpuwarden.worker.priority import raise_this_thread
 from gpuwarden.worker.pulse import Pulse
 from gpuwarden.worker.settings import Settings, SettingsError, read_settings
+from gpuwarden.worker.waiting import within
 from gpuwarden.worker.work import Work
 
 _log = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ class Host:
         self._errors: Dict[str, str] = {}
         self._status_due: Optional[asyncio.TimerHandle] = None
         self._drained_session: Optional[Session] = None
+        self._is_probed = False
         self._tasks: List[asyncio.Task[Any]] = []
 
     async def run(self) -> int:
@@ -107,12 +109,14 @@ class Host:
         self.work.pool = self.pool
         self.work.on_drain_asked = self._on_drain_asked
         self.work.on_session_lost = self._on_session_lost
+        self.work.on_probe_asked = self._on_probe_asked
         self.link = GatewayLink(self.settings, self.work)
         self.loader = Loader(self.settings, self.gpu, self.pool, self._on_context_lost)
 
     async def _live(self) -> int:
         self._show_status()
         self._start(self.link.run())
+        self._start(self.link.beat())
         loading = self._start(self.loader.load(self.notifier))
         await asyncio.wait([loading, self._stop], return_when=asyncio.FIRST_COMPLETED)
         if self._stop.done():
@@ -252,6 +256,34 @@ class Host:
             if not self._stop.done():
                 self.work.accepting = True
                 self._set_state("ready")
+
+    def _on_probe_asked(self, session: Session, frame: Frame) -> None:
+        if self.engine is None or self._is_probed:
+            self.link.probed(session, frame, canary.BUSY, "it loads, or is asked already")
+        else:
+            self._start(self._probe(session, frame, self.engine))
+
+    async def _probe(self, session: Session, frame: Frame, engine: Engine) -> None:
+        self._is_probed = True
+        try:
+            outcome, detail = await self._canary(engine)
+        except asyncio.TimeoutError:
+            outcome, detail = canary.BUSY, f"no answer within {canary.ANSWER_SECONDS:g} s"
+        finally:
+            self._is_probed = False
+        self.link.probed(session, frame, outcome, detail)
+
+    async def _canary(self, engine: Engine) -> canary.Outcome:
+        context = self.loader.context
+        if context:
+            lost = (canary.LOST, "the simulator ended the context")
+            return lost if context.lost else (canary.ANSWERED, "")
+        return await within(canary.ANSWER_SECONDS, self.gpu.run(self._check, engine))
+
+    def _check(self, engine: Engine) -> canary.Outcome:
+        """On the GPU thread. One that hangs there is as stuck as a batch, and is seen to be."""
+        self.gpu.mark()
+        return canary.check(engine)
 
     def _on_context_lost(self) -> None:
         _log.error("the simulator ended the GPU context")

@@ -16,7 +16,13 @@ from typing import Any, Deque, Dict, List, Optional, Protocol, Tuple
 from gpuwarden.worker.buffers import LentBuffers
 from gpuwarden.worker.channel import Channel, close_all
 from gpuwarden.worker.faults import WorkerError
-from gpuwarden.worker.frames import PROTOCOL_VERSION, Frame, FrameError, FrameType
+from gpuwarden.worker.frames import (
+    HEARTBEAT_SECONDS,
+    PROTOCOL_VERSION,
+    Frame,
+    FrameError,
+    FrameType,
+)
 from gpuwarden.worker.settings import Settings
 
 _log = logging.getLogger(__name__)
@@ -62,6 +68,9 @@ class Receiver(Protocol):
     def on_drain(self, session: Session) -> None:
         """The gateway wants no more from this worker on this connection."""
 
+    def on_probe(self, session: Session, frame: Frame) -> None:
+        """The gateway asks whether the card still answers."""
+
     def on_lost(self, session: Session) -> None:
         """The connection has ended."""
 
@@ -99,6 +108,15 @@ class GatewayLink:
             await asyncio.sleep(pause)
             pause = min(pause * 2, BACK_OFF_LONGEST_SECONDS)
 
+    async def beat(self) -> None:
+        """Prove to the gateway that this loop turns, until cancelled."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS)
+            session = self._session
+            # Behind records that wait it would prove nothing new, and pile up.
+            if session and session.welcomed and session.channel and not session.channel.pending:
+                self._send(Frame(FrameType.HEARTBEAT))
+
     def set_state(self, state: str, error: str = "") -> None:
         """Tell the gateway of a new state or error; "ready" asks for work."""
         became_ready = state == "ready" and self._state != "ready"
@@ -123,6 +141,12 @@ class GatewayLink:
             session.channel.send(result)
         elif session.instance is not None:
             self._unsent.append((session.instance, result))
+
+    def probed(self, session: Session, probe: Frame, outcome: str, detail: str) -> None:
+        """Answer a PROBE, on the connection that it came by."""
+        if session.alive() and session.channel:
+            meta = {"outcome": outcome, "detail": detail}
+            session.channel.send(Frame(FrameType.PROBED, probe.request, meta=meta))
 
     def say_goodbye(self) -> None:
         """Everything is answered and nothing more is wanted."""
@@ -173,6 +197,7 @@ class GatewayLink:
             "engine": settings.engine,
             "gpu_uuid": settings.gpu_uuid,
             "gpu_index": settings.gpu_index,
+            "heartbeat_seconds": HEARTBEAT_SECONDS,
         }
 
     def _state_meta(self) -> Dict[str, Any]:
@@ -195,6 +220,8 @@ class GatewayLink:
                 self._receiver.on_limit(limit)
         elif frame.type == FrameType.DRAIN:
             self._receiver.on_drain(session)
+        elif frame.type == FrameType.PROBE:
+            self._receiver.on_probe(session, frame)
 
     def _welcome(self, session: Session, frame: Frame) -> None:
         instance = frame.meta.get("instance")

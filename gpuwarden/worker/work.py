@@ -70,6 +70,7 @@ class Work(Receiver):
         self.accepting = False  # until the model is loaded
         self.on_drain_asked: Callable[[Session], None] = lambda session: None
         self.on_session_lost: Callable[[Session], None] = lambda session: None
+        self.on_probe_asked: Callable[[Session, Frame], None] = lambda session, frame: None
         self.answered = 0
         self.failed = 0
         self.running = 0
@@ -120,6 +121,10 @@ class Work(Receiver):
     def on_drain(self, session: Session) -> None:
         """Pass it on to whoever keeps the worker's state."""
         self.on_drain_asked(session)
+
+    def on_probe(self, session: Session, frame: Frame) -> None:
+        """Pass it on to whoever has the GPU thread."""
+        self.on_probe_asked(session, frame)
 
     def on_lost(self, session: Session) -> None:
         """Forget what the gateway gives to others now; its buffers are worth nothing."""

@@ -1,6 +1,6 @@
 """A client in its own process that does to a service what a broken or hostile client could.
 
-Run as ``python -m tests.integration.bus_abuse ADDRESS flood|signatures|big [COUNT]``.
+Run as ``python -m tests.integration.bus_abuse ADDRESS flood|guard|signatures|big COUNT``.
 """
 
 import itertools
@@ -72,6 +72,16 @@ def flood(client: RawClient, count: int) -> None:
     client.send_many(call("Echo", "s", ["x" * 64]), count)
 
 
+def guard(client: RawClient, count: int) -> None:
+    """What costs the guard most: everything it has, and changes that it must ask about."""
+    everything = call("GetManagedObjects")
+    everything.interface = "org.freedesktop.DBus.ObjectManager"
+    change = call("Override", "su", ["alert", 60])
+    change.path, change.interface = f"{ROOT}/gpu/0", f"{NAME}.Thermal"
+    for message in (everything, change):
+        client.send_many(message, count // 2)
+
+
 def signatures(client: RawClient, count: int) -> None:
     """As many different signatures as possible, in a variant, where any is allowed."""
     for letters in itertools.islice(itertools.product("nqiuxtd", repeat=5), count):
@@ -104,7 +114,7 @@ def big(client: RawClient, megabytes: int) -> None:
 
 
 if __name__ == "__main__":
-    abuse = {"flood": flood, "signatures": signatures, "big": big}[sys.argv[2]]
+    abuse = {"flood": flood, "guard": guard, "signatures": signatures, "big": big}[sys.argv[2]]
     hostile = RawClient(sys.argv[1])
     abuse(hostile, int(sys.argv[3]))
     hostile.settle()

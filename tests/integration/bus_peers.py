@@ -6,17 +6,25 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import IO
 
 from gpuwarden.bus.bus import Bus
 from gpuwarden.bus.errors import Unavailable
+from gpuwarden.bus.objects.log_control import exported_log_control
 from gpuwarden.bus.objects.publisher import Commands, Publisher
 from gpuwarden.bus.polkit import Polkit
 from gpuwarden.bus.wire import plain
+from gpuwarden.control.requests import ReloadAnswer
 from gpuwarden.control.states import GuardData
 from gpuwarden.guard.gateway import GatewayControl
+from gpuwarden.guard.jobs import Jobs
+from gpuwarden.guard.logs import GuardLog
 from gpuwarden.guard.permission import Permission
+from gpuwarden.guard.reaper import Reaper
+from gpuwarden.guard.reload import Reloading, check_complete
 from gpuwarden.guard.thermal import ThermalGuards
-from gpuwarden.names import BUS_NAME
+from gpuwarden.names import BUS_NAME, LOG_CONTROL_OBJECT
+from gpuwarden.systemd.units import Systemd
 from tests.integration.bus_states import FixedSource, state
 from tests.integration.private_bus import REPOSITORY, PrivateBus
 from tests.integration.probe import INTERFACE, NAME, ROOT
@@ -24,12 +32,13 @@ from tests.integration.thermal_peer import NodeOfCards, socket_of
 
 OURS = "tests.integration.bus_service"
 STOCK = "tests.integration.bus_stock_service"
+GUARD = "tests.integration.bus_guard_service"
 START_SECONDS = 15.0
 
 
 @asynccontextmanager
 async def service(
-    module: str, bus: PrivateBus, *arguments: str
+    module: str, bus: PrivateBus, *arguments: str, stderr: IO[bytes] | None = None
 ) -> AsyncIterator[asyncio.subprocess.Process]:
     """The probe service in its own process, owning its name."""
     process = await asyncio.create_subprocess_exec(
@@ -39,6 +48,7 @@ async def service(
         bus.address,
         *arguments,
         stdout=asyncio.subprocess.PIPE,
+        stderr=stderr,
         cwd=REPOSITORY,
     )
     assert process.stdout is not None
@@ -101,8 +111,15 @@ async def abuse(bus: PrivateBus, kind: str, count: int) -> None:
         assert await process.wait() == 0
 
 
-class NothingToManage:
-    """Answers the Manager's methods where there is no supervisor."""
+class Manager:
+    """Answers the Manager's methods where there is no supervisor: reaping and reloading are real.
+
+    :param bus: where the reaper asks systemd.
+    """
+
+    def __init__(self, bus: Bus, reloading: Reloading) -> None:
+        self._reaper = Reaper(Systemd(bus), Jobs(lambda: None))
+        self._reloading = reloading
 
     async def start(self, number: int) -> None:
         raise Unavailable("there is no supervisor")
@@ -120,25 +137,32 @@ class NothingToManage:
         raise Unavailable("there is no supervisor")
 
     async def reload(self) -> None:
-        raise Unavailable("there is no supervisor")
+        check_complete(await self._reloading.reload())
 
     async def reap(self, pid: int) -> int:
-        raise Unavailable("there is no supervisor")
+        return await self._reaper.reap(pid)
 
 
 class Guarded:
     """What stands for the guard: the real objects over a state that the test sets.
 
-    Its cards' thermal guards are asked below ``folder``.
+    Its cards' thermal guards and its gateway are asked below ``folder``; a reload comes to what
+    ``reloaded`` says.
     """
 
     def __init__(self, bus: Bus, data: GuardData, folder: Path) -> None:
         self.bus = bus
         self.source = FixedSource(data)
         self.node = NodeOfCards()
+        self.reloaded = ReloadAnswer(applied=["guard"])
         thermal = ThermalGuards(self.node, partial(socket_of, folder))
-        commands = Commands(thermal, NothingToManage(), GatewayControl())
+        manager = Manager(bus, Reloading(self._reload))
+        commands = Commands(thermal, manager, GatewayControl(folder / "gateway.sock"))
+        bus.objects.export(LOG_CONTROL_OBJECT, [exported_log_control(GuardLog())])
         self.publisher = Publisher(bus, self.source, commands)
+
+    async def _reload(self) -> ReloadAnswer:
+        return self.reloaded
 
     def publish(self, data: GuardData) -> None:
         self.source.data = data

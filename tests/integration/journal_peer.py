@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from gpuwarden.systemd.events import Event
+from tests.events import lacking
 from tests.waiting import wait_until
 
 LARGEST_BYTES = 1 << 16
@@ -74,3 +76,7 @@ def journal_at(path: Path) -> Iterator[JournalPeer]:
         yield peer
     finally:
         peer.close()
+    events = {event.label: event for event in Event}
+    for entry in peer.entries:
+        if event := events.get(entry.get("GPUWARDEN_EVENT", "")):
+            assert not (problem := lacking(event, entry)), problem

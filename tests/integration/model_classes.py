@@ -99,3 +99,17 @@ def _scheduling() -> list[int]:
     """Policy and nice of the calling thread."""
     nice = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     return [os.sched_getscheduler(0), nice]
+
+
+class Answering(Whole):
+    """Has a card that answers."""
+
+    def canary(self) -> bool:
+        return True
+
+
+class Lost(Whole):
+    """Has a card that is gone."""
+
+    def canary(self) -> bool:
+        raise RuntimeError("CUDA error: secret")

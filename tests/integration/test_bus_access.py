@@ -16,9 +16,9 @@ from gpuwarden.bus.errors import AccessDenied
 from gpuwarden.bus.objects.publisher import GATEWAY_OBJECT, INTERFACES
 from gpuwarden.bus.standard import INTROSPECTABLE, OBJECT_MANAGER, PEER
 from gpuwarden.names import BUS_NAME, ROOT_OBJECT, gpu_object, worker_object
-from gpuwarden.values import WorkerState
+from gpuwarden.values import ThermalState, WorkerState
 from tests.integration.bus_peers import guarded
-from tests.integration.bus_states import state, worker
+from tests.integration.bus_states import card, state, worker
 from tests.integration.private_bus import (
     MEMBER,
     OTHER,
@@ -158,7 +158,11 @@ async def heard(user: User) -> str:
         async with guarded(bus) as service:
             output, _ = await stack.enter_async_context(listening(bus, user))
             ghost = worker(0, state=WorkerState.GHOST, reason="context lost")
-            service.publish(state(workers=[ghost, worker(1)]))
+            hot = card(0, state=ThermalState.ALERT)
+            service.publish(state(workers=[ghost, worker(1)], gpus=[hot, card(1)]))
+            service.publish(state(workers=[ghost, worker(2)], gpus=[hot, card(1)]))
+            service.publisher.orphan_found(4242, 0, "ours-dead")
+            service.publisher.orphan_reaped(4242, 2**33)
         # The bus tells everybody that the name is gone, after whatever its owner sent before.
         async with asyncio.timeout(10):
             return (await output.readuntil(b"gone")).decode()
@@ -167,8 +171,12 @@ async def heard(user: User) -> str:
 @USERS
 async def test_signals_reach_those_who_may_read(user: User) -> None:
     text = await heard(user)
-    assert ("WorkerStateChanged" in text) == MAY[user], text
-    assert ("PropertiesChanged" in text) == MAY[user], text
+    ours = {signal.name for interface in INTERFACES for signal in interface.signals}
+    standard = {"PropertiesChanged", "InterfacesAdded", "InterfacesRemoved"}
+    heard_of = {line.split(" ")[0] for line in text.splitlines()} - {"gone"}
+    assert ("eavesdrops" in heard_of) == (user is ROOT)
+    heard_of -= {"eavesdrops"}
+    assert heard_of == (ours | standard if MAY[user] else set()), text
     assert ("context lost" in text) == MAY[user], text
 
 

@@ -11,11 +11,12 @@ from gpuwarden.bus.bus import Bus
 from gpuwarden.bus.introspection import DOCUMENTATION, documented_xml
 from gpuwarden.bus.objects.publisher import GATEWAY_OBJECT, INTERFACES, MIN_INTERVAL_SECONDS
 from gpuwarden.bus.signals import Signal
-from gpuwarden.control.states import GuardData
+from gpuwarden.control.states import GuardData, Orphan
 from gpuwarden.names import BUS_NAME, ROOT_OBJECT, gpu_object, worker_object
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 from tests.integration.bus_peers import Guarded, client, guarded
 from tests.integration.bus_states import card, gateway, state, worker
+from tests.integration.bus_tree import GOLDEN, tree
 from tests.integration.private_bus import REPOSITORY, ROOT, PrivateBus, private_bus
 
 SHIPPED = REPOSITORY / "packaging/dbus"
@@ -92,6 +93,11 @@ async def test_shipped_interfaces_are_the_live_ones(service: Guarded, listener: 
     assert shipped.keys() == live.keys()
     for name, interface in live.items():
         assert shape(shipped[name]) == shape(interface), name
+
+
+async def test_the_whole_tree_is_the_golden_one(service: Guarded, listener: Bus) -> None:
+    golden = GOLDEN.read_text(encoding="utf-8")
+    assert await tree(listener) == golden, "run: python -m tests.integration.bus_tree"
 
 
 def test_shipped_files_are_what_their_writer_writes() -> None:
@@ -215,6 +221,32 @@ async def test_a_card_that_heats_up_is_told(service: Guarded, listener: Bus) -> 
     assert (signal.path, signal.member) == (gpu_object(0), "StateChanged")
     assert signal.interface == f"{BUS_NAME}.Thermal"
     assert signal.body == ["normal", "alert", 83.5, "above 80"]
+
+
+async def test_orphans_are_listed_and_told(service: Guarded, listener: Bus) -> None:
+    heard = await listen(listener)
+    orphan = Orphan(
+        pid=4242,
+        start_time_ticks=1,
+        gpu=1,
+        orphan_class="ours-dead",
+        command="python3",
+        vram_bytes=None,
+        since=1_700_000_000_000_000,
+        scans_seen=3,
+    )
+    service.publish(state(orphans=[orphan, orphan.model_copy(update={"vram_bytes": 2**33})]))
+    rows = await listener.call(BUS_NAME, ROOT_OBJECT, f"{BUS_NAME}.Manager", "ListOrphans")
+    assert rows == [[[4242, 1, "ours-dead", "python3", each] for each in (0, 2**33)]]
+    service.publisher.orphan_found(4242, 1, "ours-dead")
+    service.publisher.orphan_reaped(4242, 2**33)
+    found, reaped = await heard.next(), await heard.next()
+    assert (found.path, found.member, found.body) == (
+        *(ROOT_OBJECT, "OrphanFound", [4242, 1, "ours-dead"]),
+    )
+    assert (reaped.path, reaped.member, reaped.body) == (
+        *(ROOT_OBJECT, "OrphanReaped", [4242, 2**33]),
+    )
 
 
 async def test_volatile_values_are_not_told(service: Guarded, listener: Bus) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from gpuwarden.bus.errors import Busy, NoSuchWorker, Unavailable
 from gpuwarden.control.states import GuardData, Xid
-from gpuwarden.guard import aftermath, stopping
+from gpuwarden.guard import aftermath, stopping, workers
 from gpuwarden.names import SHUTDOWN_UNIT, worker_unit
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 from tests.integration.supervised_node import SupervisedNode, supervised_node
@@ -119,6 +119,33 @@ async def test_a_worker_that_ignores_sigterm_is_killed_after_the_grace(
     assert node.asked_of(0) == ["start", "stop", "kill"]
     assert data.workers[0].last_error == ""
     assert len(told(caplog, "worker-killed")) == 1
+
+
+async def test_everybody_who_waits_for_one_start_hears_of_its_end(node: SupervisedNode) -> None:
+    node.supervisor.operations.stop(0)
+    await node.until(stopped)
+    node.systemd.slow.add(FIRST)
+    starts = [
+        asyncio.create_task(node.supervisor.systemd.start(FIRST, timeout_seconds=10))
+        for _ in range(3)
+    ]
+    await node.until(lambda _: node.asked_of(0).count("start") == 4)
+    starts[0].cancel()
+    node.systemd.become_ready(FIRST)
+    await asyncio.wait_for(asyncio.gather(*starts[1:]), 5)
+
+
+async def test_a_systemd_that_does_not_answer_is_asked_again(
+    node: SupervisedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stopping, "BUS_RETRY_SECONDS", 0.0)
+    monkeypatch.setattr(workers, "BUS_RETRY_SECONDS", 0.0)
+    busy = node.systemd.silent
+    busy.update({f"stop {FIRST}": 2, f"start {FIRST}": 1})
+    node.supervisor.operations.restart(0)
+    await node.until(lambda data: data.workers_ready == 2 and is_idle(data) and not busy)
+    assert node.asked_of(0) == ["start", "stop", "start"]
+    assert node.gateway.service.dispatcher.drained == set()
 
 
 async def test_one_thing_at_a_time_with_each_worker(node: SupervisedNode) -> None:

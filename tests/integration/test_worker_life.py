@@ -33,6 +33,7 @@ async def test_a_worker_says_hello_while_loading_then_asks_for_two_batches(node:
             "engine": "echo",
             "gpu_uuid": "GPU-1",
             "gpu_index": 1,
+            "heartbeat_seconds": 2.0,
         }
         assert (await connection.next_state("ready")).meta == {"state": "ready"}
         assert (await connection.next_of(FrameType.CREDIT)).count == 4

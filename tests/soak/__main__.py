@@ -1,26 +1,52 @@
 """``make soak``: every long campaign, one after the other, and a table of what was seen."""
 
+import asyncio
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from tests.node import levels
 from tests.node.channel import NodeError
 from tests.node.vm import Node
-from tests.soak import thermal
-from tests.soak.thermal import Figures
+from tests.soak import bus_fuzz, thermal
 
 KILLS, KILLED_CARDS, POWER_CUTS, CRASH_ROUNDS = 200, 6, 20, 10
+FUZZED_CALLS = 50_000
 SEED = 20261121
 
-CAMPAIGNS: tuple[tuple[str, Callable[[Node], Figures]], ...] = (
-    ("kills", lambda node: thermal.kills(node, KILLS, SEED, KILLED_CARDS)),
-    ("power-cuts", lambda node: thermal.power_cuts(node, POWER_CUTS, SEED)),
+
+class Figures(Protocol):
+    """What a campaign has seen, as a row of the table when it is printed."""
+
+    @property
+    def faults(self) -> list[str]:
+        """What must not be, in words."""
+
+
+def on_node(campaign: Callable[[Node], Figures]) -> Callable[[], Figures]:
+    """A campaign on a fresh node, whose journal is shown where it breaks off."""
+
+    def run() -> Figures:
+        with levels.installed_node() as node:
+            try:
+                return campaign(node)
+            except NodeError:
+                print(node.journal(), file=sys.stderr)
+                raise
+
+    return run
+
+
+CAMPAIGNS: tuple[tuple[str, Callable[[], Figures]], ...] = (
+    ("kills", on_node(lambda node: thermal.kills(node, KILLS, SEED, KILLED_CARDS))),
+    ("power-cuts", on_node(lambda node: thermal.power_cuts(node, POWER_CUTS, SEED))),
     (
         "crash-points",
-        lambda node: thermal.crash_points(node, CRASH_ROUNDS, Path(tempfile.mkdtemp())),
+        on_node(lambda node: thermal.crash_points(node, CRASH_ROUNDS, Path(tempfile.mkdtemp()))),
     ),
+    ("bus-fuzz", lambda: asyncio.run(bus_fuzz.fuzz(FUZZED_CALLS, SEED))),
 )
 
 
@@ -35,12 +61,7 @@ def main(wanted: list[str]) -> int:
     for name, campaign in CAMPAIGNS:
         if wanted and name not in wanted:
             continue
-        with levels.installed_node() as node:
-            try:
-                figures = campaign(node)
-            except NodeError:
-                print(node.journal(), file=sys.stderr)
-                raise
+        figures = campaign()
         print(figures, flush=True)
         faults += len(figures.faults)
     return 1 if faults else 0

@@ -3,6 +3,7 @@
 python3 load.py FILE CLIENTS
 """
 
+import base64
 import http.client
 import json
 import sys
@@ -12,17 +13,23 @@ from collections import Counter
 from pathlib import Path
 
 LONGEST_SECONDS = 240.0
+PAUSE_SECONDS = 0.3  # an emulated node has other things to do
+# One grey pixel.
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR4nGNoAAAAggCBd81ytgAAAABJRU5ErkJggg=="
+)
 
 
 def ask(seen: "Counter[str]", stop: Path, until: float) -> None:
     while not stop.exists() and time.monotonic() < until:
         try:
             connection = http.client.HTTPConnection("127.0.0.1", 7860, timeout=60)
-            connection.request("POST", "/predict", b"abc")
+            connection.request("POST", "/predict", PNG, {"Content-Type": "image/png"})
             answer = connection.getresponse()
             answer.read()
             seen[str(answer.status)] += 1
             connection.close()
+            time.sleep(PAUSE_SECONDS)
         except (OSError, http.client.HTTPException) as error:
             seen[type(error).__name__] += 1
 

@@ -47,12 +47,21 @@ def worker(node: Node, number: int = 0) -> dict[str, Any]:
     return found
 
 
-def operation_is(number: int, words: str) -> str:
-    """A shell condition: what is being done with a worker, by the guard's own state."""
+def published(number: int, name: str) -> str:
+    """A shell word: what the guard publishes of a worker; there, without starting a Python."""
+    state = "/run/gpuwarden/guard/state.json"
     return (
-        "python3 -c \"import json; w = json.load(open('/run/gpuwarden/guard/state.json'))"
-        f"['data']['workers'][{number}]; assert w['operation'] == '{words}', w\" 2>/dev/null"
+        f"$(grep -o '\"{name}\":[^,]*' {state} | sed -n {number + 1}p | cut -d: -f2- | tr -d '\"')"
     )
+
+
+def operation_is(number: int, words: str) -> str:
+    return f'[ "{published(number, "operation")}" = "{words}" ]'
+
+
+def wait_for_the_children(node: Node) -> None:
+    """All of them are there, and the guard has seen them."""
+    wait_for(node, f"[ $({STRAYS} | wc -l) -ge 4 ] && [ {published(0, 'process_count')} -ge 8 ]")
 
 
 def count(node: Node, event: str) -> int:
@@ -90,10 +99,19 @@ def use_the_unruly_model(node: Node) -> None:
     node.run("gpuwarden reload", timeout_seconds=120)
 
 
-def under_load(node: Node, method: str, number: int | None, done: str) -> dict[str, int]:
-    """What came of the requests that were asked while something was ordered and done."""
-    node.run("rm -f /tmp/enough; (python3 /tmp/load.py /tmp/enough 4 > /tmp/seen &) ; sleep 2")
+def under_load(
+    node: Node, method: str, number: int | None, done: str, table: Table
+) -> dict[str, int]:
+    """What came of the requests that were asked while something was ordered and done.
+
+    Meanwhile nothing else can be ordered of worker 0.
+    """
+    node.run("rm -f /tmp/enough; (python3 /tmp/load.py /tmp/enough 2 > /tmp/seen &) ; sleep 2")
     assert order(node, method, number) == ""
+    for other, argument in (("StopWorker", 0), ("RollingRestart", None)):
+        refused = order(node, other, argument)
+        assert "worker 0 is busy (restarting" in refused, refused
+        table.add(f"{other} during {method}", refused)
     wait_for(node, done, 240)
     node.run("touch /tmp/enough")
     wait_for(node, "[ -s /tmp/seen ]")
@@ -105,10 +123,8 @@ def test_every_end_of_a_worker_leaves_nothing_and_loses_nothing(node: Node) -> N
     table = Table()
     use_the_unruly_model(node)
     rolled(node, table)
-    overlapping(node, table)
     killed(node, table)
     drained(node, table)
-    stopped_with_children(node, table)
     ignoring_sigterm(node, table)
     hanging(node, table)
     leaking(node, table)
@@ -121,7 +137,8 @@ def test_every_end_of_a_worker_leaves_nothing_and_loses_nothing(node: Node) -> N
 def rolled(node: Node, table: Table) -> None:
     """Also takes the model into use: the workers ran by former settings."""
     journal = "journalctl -o cat --no-pager GPUWARDEN_EVENT=rolling-restart"
-    seen = under_load(node, "RollingRestart", None, f"{journal} | grep -q 'rolling restart done'")
+    done = f"{journal} | grep -q 'rolling restart done'"
+    seen = under_load(node, "RollingRestart", None, done, table)
     assert set(seen) == {"200"}, seen
     told = node.run(f"{journal} -n 1").text
     assert "2 workers" in told
@@ -129,25 +146,12 @@ def rolled(node: Node, table: Table) -> None:
     table.add("RollingRestart under load", f"{seen['200']} answered, none lost; {told}")
 
 
-def overlapping(node: Node, table: Table) -> None:
-    assert order(node, "RestartWorker", 0) == ""
-    refused = order(node, "StopWorker", 0)
-    assert "worker 0 is busy (restarting)" in refused
-    assert "worker 0 is busy" in order(node, "RollingRestart")
-    assert "there is no worker 7" in order(node, "StopWorker", 7)
-    wait_for(node, operation_is(0, ""), 180)
-    wait_for_state(node, "running")
-    assert worker(node)["wanted"]
-    table.add("StopWorker during RestartWorker", refused)
-
-
 def killed(node: Node, table: Table) -> None:
     assert order(node, "DrainWorker", 1) == ""
     wait_for(node, operation_is(1, "drained"))
     assert ask(node, "spawn") == 200
     before = main_pid(node, "medgemma-worker@0")
-    wait_for(node, f"[ $({STRAYS} | wc -l) -ge 4 ]")
-    wait_for(node, "sleep 2")  # two looks of the guard
+    wait_for_the_children(node)
     was, ended = worker(node), count(node, "worker-ended")
     assert was["process_depth"] >= 4
     assert was["process_count"] >= 8
@@ -198,48 +202,42 @@ def start(node: Node, number: int = 0) -> None:
     wait_for_state(node, "running", 180)
 
 
-def only_for_worker_0(node: Node, question: str, extra: str = "") -> None:
+def only_for_worker_0(node: Node, *questions: str, wait: bool = True) -> None:
     """Ask something that no other worker gets to hear."""
     assert order(node, "DrainWorker", 1) == ""
     wait_for(node, operation_is(1, "drained"))
-    if extra:
-        node.run(
-            f"curl --silent {extra} -F image=@/etc/hostname -F question={question} "
-            "http://127.0.0.1:7860/predict",
-            check=False,
-        )
-    else:
-        assert ask(node, question) == 200
+    for question in questions:
+        if wait:
+            assert ask(node, question) == 200
+        else:
+            node.run(
+                f"curl --silent --max-time 3 -F image=@/etc/hostname -F question={question} "
+                "http://127.0.0.1:7860/predict",
+                check=False,
+            )
     assert order(node, "StartWorker", 1) == ""
     wait_for(node, operation_is(1, ""))
 
 
-def stopped_with_children(node: Node, table: Table) -> None:
-    only_for_worker_0(node, "spawn")
-    wait_for(node, f"[ $({STRAYS} | wc -l) -ge 4 ]")
-    wait_for(node, "sleep 2")
+def ignoring_sigterm(node: Node, table: Table) -> None:
+    """With the same children, so that systemd's own SIGKILL is what ends them."""
+    only_for_worker_0(node, "spawn", "ignore-sigterm")
+    wait_for_the_children(node)
+    killed = count(node, "worker-killed")
     told = stop(node)
     assert node.run(STRAYS, check=False).text == ""
     assert int(told["PROCESSES_ENDED"]) >= 8
-    assert worker(node)["state"] == "stopped"
-    assert ask(node, "obey") == 200
-    start(node)
-    table.add("StopWorker with all these children", told["MESSAGE"])
-
-
-def ignoring_sigterm(node: Node, table: Table) -> None:
-    only_for_worker_0(node, "ignore-sigterm")
-    killed = count(node, "worker-killed")
-    told = stop(node)
     assert count(node, "worker-killed") == killed + 1
     assert 5 <= seconds_in(told["MESSAGE"]) <= 25
     assert worker(node)["state"] == "stopped"
+    assert "there is no worker 7" in order(node, "StopWorker", 7)
+    assert ask(node, "obey") == 200
     start(node)
-    table.add("StopWorker of one that ignores SIGTERM", told["MESSAGE"])
+    table.add("StopWorker, SIGTERM ignored, these children", told["MESSAGE"])
 
 
 def hanging(node: Node, table: Table) -> None:
-    only_for_worker_0(node, "hang", "--max-time 3")
+    only_for_worker_0(node, "hang", wait=False)
     told = stop(node)
     assert seconds_in(told["MESSAGE"]) <= 25
     start(node)
@@ -261,7 +259,7 @@ def restarted_under_load(node: Node, table: Table) -> None:
     back = count(node, "worker-operation")
     journal = "journalctl -o cat --no-pager GPUWARDEN_EVENT=worker-operation"
     done = f"[ $({journal} | wc -l) -ge {back + 2} ]"
-    seen = under_load(node, "RestartWorker", 0, done)
+    seen = under_load(node, "RestartWorker", 0, done, table)
     assert set(seen) == {"200"}, seen
     told = node.run(f"{journal} -n 1").text
     assert "worker 0 is back after" in told

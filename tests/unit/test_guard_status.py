@@ -144,6 +144,13 @@ def test_no_plan_no_gateway_and_no_workers_are_said() -> None:
     assert "medgemma-gateway" in data.reasons[1]
 
 
+def test_a_front_door_that_somebody_paused_is_degraded_and_says_until_when() -> None:
+    paused = gateway(told(10)).model_copy(update={"paused_until": 1_700_000_000_000_000})
+    data = summarise(seen(gateway=paused))
+    assert data.state is ServiceState.DEGRADED
+    assert data.reasons == ["the front door is paused until 2023-11-14 22:13:20 UTC"]
+
+
 def test_what_the_gateway_says_of_a_former_life_is_not_believed() -> None:
     data = summarise(seen(gateway=gateway(told(pid=9))))
     assert data.workers[0].state is WorkerState.READY

@@ -177,6 +177,25 @@ async def test_a_client_that_leaves_does_not_stop_what_it_asked_for(
     assert (await ask(path, {"request": "echo"}))["version"] == 1
 
 
+async def test_what_a_client_asked_that_left_before_it_was_read_is_not_done(path: Path) -> None:
+    # As with a daemon that was restarting: systemd's socket takes the request meanwhile.
+    done: list[control.Document] = []
+
+    def act(request: control.Document) -> control.Document:
+        done.append(request)
+        return {}
+
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listening:
+        listening.bind(str(path))
+        listening.listen()
+        with pytest.raises(ControlUnreachableError, match="no answer within"):
+            await control.ask_async(path, {"request": "act"}, timeout_seconds=0.05)
+        server = await control.serve(listening, {"act": act}, {os.getuid()})
+        await ask(path, {"request": "act", "mark": "second"})
+        await server.close()
+    assert [request.get("mark") for request in done] == ["second"]
+
+
 async def test_too_many_at_once_are_told_so(
     path: Path, server: ControlServer, finish: asyncio.Event
 ) -> None:

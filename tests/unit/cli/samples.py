@@ -1,6 +1,13 @@
 """States of a service, for what the command makes of them."""
 
-from gpuwarden.control.states import GatewayData, GuardData, ThermalData, WorkerStatus
+from gpuwarden.control.states import (
+    GatewayData,
+    GuardData,
+    HappenedEvent,
+    Orphan,
+    ThermalData,
+    WorkerStatus,
+)
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 
 NOW_UNIX_SECONDS = 1_800_000_000.0
@@ -80,3 +87,21 @@ def guard(**changes: object) -> GuardData:
         "gateway": gateway(),
     }
     return GuardData.model_validate(values | changes)
+
+
+def happened(seconds_ago: float, message: str, event: str = "worker-state") -> HappenedEvent:
+    return HappenedEvent(unix_microseconds=since(seconds_ago), event=event, message=message)
+
+
+def orphan(pid: int = 812, **changes: object) -> Orphan:
+    values: dict[str, object] = {
+        "pid": pid,
+        "start_time_ticks": 1,
+        "gpu": 0,
+        "orphan_class": "foreign",
+        "command": "python3",
+        "vram_bytes": 3 * 2**20,
+        "since": since(120),
+        "scans_seen": 4,
+    }
+    return Orphan.model_validate(values | changes)

@@ -90,6 +90,14 @@ def test_the_defaults_of_the_contract() -> None:
             "cards": {},
             "hooks": (),
         },
+        "health": {
+            "stuck_grace_seconds": 40,
+            "memory_soft_limit": 0.9,
+            "fragmentation_limit": 0.5,
+            "fragmentation_seconds": 600,
+            "fragmentation_at_least_bytes": 2147483648,
+            "reap_orphans": True,
+        },
         "scan": {
             "period_seconds": 5,
             "monitoring": (

@@ -179,7 +179,8 @@ def test_refused_thresholds_are_told_with_those_that_hold(
 
 def test_the_last_events_are_kept_oldest_first(chronicle: Chronicle) -> None:
     for number in range(KEPT_EVENTS + 5):
-        chronicle.happened(Happening(Event.XID, f"GPU 0: XID {number}"))
+        told_fields = {"GPU": "0", "GPU_UUID": "GPU-0", "XID": str(number)}
+        chronicle.happened(Happening(Event.XID, f"GPU 0: XID {number}", fields=told_fields))
     kept = list(chronicle.events)
     assert len(kept) == KEPT_EVENTS
     assert [kept[0].message, kept[-1].message] == ["GPU 0: XID 5", f"GPU 0: XID {KEPT_EVENTS + 4}"]

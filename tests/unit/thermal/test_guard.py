@@ -155,7 +155,8 @@ async def test_what_was_set_is_looked_after_once_a_second_and_not_with_each_look
 async def test_what_the_driver_brings_is_told(tmp_path: Path, card: StandInCard) -> None:
     async with guarding(tmp_path, card) as running:
         await running.looks(1)
-        card.told.append(Happening(Event.XID, "GPU 0: its driver reports XID 79"))
+        fields = {"GPU": "0", "GPU_UUID": "GPU-0", "XID": "79"}
+        card.told.append(Happening(Event.XID, "GPU 0: its driver reports XID 79", fields=fields))
         await running.happens(lambda: "xid" in running.events)
 
 

@@ -79,7 +79,7 @@ async def refused(orders: Orders, name: str, **fields: Any) -> ControlError:
 
 
 async def test_status_is_all_that_is_known(orders: Orders, guard: ThermalGuard) -> None:
-    guard.chronicle.tell(guard.view, Event.XID, "its driver reports XID 79")
+    guard.chronicle.tell(guard.view, Event.XID, "its driver reports XID 79", XID=79)
     status = ThermalStatusAnswer.model_validate(await ask(orders, "status"))
     assert (status.policy, status.override) == ("regulated", None)
     assert (status.memory_alert_celsius, status.memory_critical_celsius) == (88, 95)

@@ -1,0 +1,147 @@
+"""Workers that are unwell and strangers on a card, in one node: seen, said, mended.
+
+The configured times are short, so that it is the guard that restarts a stuck worker here, and not
+systemd's watchdog, which would take 30 s.
+"""
+
+import json
+
+from tests.node.vm import Node
+from tests.system.service import curl, main_pid, status, wait_for, wait_for_state
+
+# Answers, but for a question that hangs the card's thread for ever.
+MOODY = """
+import time
+
+from gpuwarden.worker.engine import Engine
+
+
+class Moody(Engine):
+    def load(self, context):
+        pass
+
+    def preprocess(self, request):
+        return request.question
+
+    def predict(self, batch):
+        if "hang" in batch:
+            time.sleep(3600)
+        return [{"question": question} for question in batch]
+"""
+CONFIGURATION = """
+[workers]
+engine_path = ["/opt/models"]
+engine = "moody:Moody"
+execution_timeout_seconds = 4.0
+memory_max_bytes = "400M"
+drain_seconds = 1.0
+max_batch = 1
+
+[health]
+stuck_grace_seconds = 3.0
+"""
+MANAGER = "org.gpuwarden1 /org/gpuwarden1 org.gpuwarden1.Manager"
+HELD_MEBIBYTES = 512
+# What a dead worker leaves: its user and its tag, in another control group than its unit's.
+LEFT_BEHIND = (
+    "systemd-run --quiet --collect --unit=left-behind --uid=gpuwarden-worker "
+    "--setenv=GPUWARDEN_WORKER=0 "
+)
+STRANGER = "systemd-run --quiet --collect --unit=stranger "
+HOLD = f"/usr/bin/gpuwarden-sim hold --gpu 0 --bytes {HELD_MEBIBYTES}M"
+HOLD_AS_WORKER = f"""
+import json, socket, sys, time
+connection = socket.socket(socket.AF_UNIX)
+connection.connect("/run/gpuwarden-sim/attach.sock")
+request = {{"uuid": sys.argv[1], "vram_bytes": {HELD_MEBIBYTES << 20}, "load": 0.0}}
+connection.sendall(json.dumps(request).encode() + b"\\n")
+connection.recv(1000)
+time.sleep(3600)
+"""
+
+
+def test_what_ails_a_worker_is_seen_and_mended_and_what_strangers_hold_is_known(node: Node) -> None:
+    serve_with_a_moody_model(node)
+    something_is_left_behind(node)
+    a_strangers_memory_is_shown_and_comes_free_on_request(node)
+    a_worker_that_lost_its_context_is_started_again(node)
+    a_worker_that_hangs_is_started_again(node)
+    what_was_left_behind_was_ended_after_a_minute(node)
+    wait_for_state(node, "running")
+
+
+def serve_with_a_moody_model(node: Node) -> None:
+    node.run("systemctl stop medgemma-guard; mkdir -p /opt/models", timeout_seconds=120)
+    node.put(MOODY.encode(), "/opt/models/moody.py")
+    node.put(CONFIGURATION.encode(), "/etc/gpuwarden/conf.d/50-node.toml")
+    node.run("systemctl restart medgemma-numa; systemctl start medgemma-guard", timeout_seconds=120)
+    wait_for_state(node, "running")
+    wait_for(node, """grep -q '"scans":{"0":"","1":""}' /run/gpuwarden/guard/state.json""")
+
+
+def something_is_left_behind(node: Node) -> None:
+    """It takes the guard a minute to act: so it is made first, and looked after last."""
+    uuid = status(node)["gpus"][0]["uuid"]
+    node.put(HOLD_AS_WORKER.encode(), "/opt/models/hold.py")
+    node.run(f"{LEFT_BEHIND} python3 /opt/models/hold.py {uuid}")
+
+
+def a_strangers_memory_is_shown_and_comes_free_on_request(node: Node) -> None:
+    node.run(f"{STRANGER} {HOLD}")
+    pid = main_pid(node, "stranger")
+    wait_for(node, f"busctl call {MANAGER} ListOrphans | grep -q ' {pid} 0 \"foreign\"'")
+    refused = node.run(f"busctl call {MANAGER} ReapOrphan u 1", check=False)
+    assert "is init" in refused.error_text
+    worker = main_pid(node, "medgemma-worker@0")
+    refused = node.run(f"busctl call {MANAGER} ReapOrphan u {worker}", check=False)
+    assert "which runs" in refused.error_text
+    freed = node.run(f"busctl call {MANAGER} ReapOrphan u {pid}", timeout_seconds=60).text
+    assert freed == f"t {HELD_MEBIBYTES << 20}"
+    assert node.run(f"test -e /proc/{pid}", check=False).status != 0
+    assert f"was ended: freed {HELD_MEBIBYTES} MiB" in told(node, "orphan-reaped")
+    assert main_pid(node, "medgemma-worker@0") == worker
+
+
+def a_worker_that_lost_its_context_is_started_again(node: Node) -> None:
+    before, neighbour = main_pid(node, "medgemma-worker@0"), main_pid(node, "medgemma-worker@1")
+    node.run("gpuwarden-sim fault --gpu 0 context-lost")
+    assert ask(node, "are you there?") == 200  # the port answers all the same
+    wait_for(
+        node,
+        '[ -n "$(journalctl -q -o cat GPUWARDEN_EVENT=worker-ghost)" ] '
+        f"&& [ $(systemctl show -P MainPID medgemma-worker@0) != {before} ]",
+    )
+    assert "the simulator ended the context" in told(node, "worker-ghost")
+    wait_for_state(node, "running")
+    assert main_pid(node, "medgemma-worker@1") == neighbour
+
+
+def a_worker_that_hangs_is_started_again(node: Node) -> None:
+    before = {main_pid(node, f"medgemma-worker@{number}") for number in (0, 1)}
+    assert ask(node, "hang") == 504
+    wait_for(node, '[ -n "$(journalctl -q -o cat GPUWARDEN_EVENT=worker-stuck)" ]')
+    assert "is stuck: a batch is past its time limit" in told(node, "worker-stuck")
+    assert ask(node, "are you there?") == 200  # by the other one
+    alive = " ".join(str(pid) for pid in before)
+    wait_for(node, f"! (for pid in {alive}; do test -e /proc/$pid || exit 1; done)")
+    wait_for_state(node, "running")
+    assert len(before - {main_pid(node, f"medgemma-worker@{number}") for number in (0, 1)}) == 1
+
+
+def what_was_left_behind_was_ended_after_a_minute(node: Node) -> None:
+    wait_for(node, "! systemctl is-active -q left-behind", timeout_seconds=180)
+    found = [
+        line for line in told(node, "orphan-reaped").splitlines() if "left by worker 0" in line
+    ]
+    assert len(found) == 1
+    assert found[0].endswith(f"was ended: freed {HELD_MEBIBYTES} MiB")
+    assert json.loads(node.run("cat /run/gpuwarden/guard/state.json").text)["data"]["orphans"] == []
+
+
+def ask(node: Node, question: str) -> int:
+    image = "-F 'image=@/opt/models/moody.py;type=application/dicom'"
+    return curl(node, f"{image} -F 'question={question}'", "/predict").status
+
+
+def told(node: Node, event: str) -> str:
+    return node.run(f"journalctl -q --no-pager -o cat GPUWARDEN_EVENT={event}").text
