@@ -200,6 +200,30 @@ class GatewaySettings(Section):
         at_least=MIB,
         at_most=TIB,
     )
+    uploads_limit: int = setting(
+        64,
+        description="Bodies that may be received at the same time. One more is refused with 429.",
+        why="more clients than a node has; slow ones can't use up the pool or the descriptors",
+        unit="uploads",
+        at_least=1,
+        at_most=10000,
+    )
+    images_bytes: Bytes = setting(
+        256 * MIB,
+        description="Memory for images that were sent once by POST /v1/images, out of pool_bytes.",
+        why="half of the pool: the other half stays for the requests themselves",
+        unit="bytes",
+        at_least=0,
+        at_most=TIB,
+    )
+    images_seconds: float = setting(
+        600.0,
+        description="Time after which an image sent by POST /v1/images is gone, from its last use.",
+        why="long enough for a reading with several questions, short for patients' data",
+        unit="seconds",
+        at_least=1,
+        at_most=86400,
+    )
 
 
 class PlacementSettings(Section):

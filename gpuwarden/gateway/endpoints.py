@@ -1,75 +1,40 @@
-"""What is behind each route: ``POST /predict``, health, models."""
+"""All routes of the front door, and what is behind those that tell how it stands."""
 
-import asyncio
 import time
 
-from aiohttp.web import BaseRequest, Response, StreamResponse
+from aiohttp.web import BaseRequest, Response
 
-from gpuwarden.gateway.admission import Upload, examine
-from gpuwarden.gateway.body import Body, receive
 from gpuwarden.gateway.cards import Cards
-from gpuwarden.gateway.dispatch import Dispatcher, Job
-from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.chat import ChatEndpoint
+from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.http import Routes, json_response
+from gpuwarden.gateway.image_endpoints import ImageEndpoints
+from gpuwarden.gateway.images import ImageStore
+from gpuwarden.gateway.intake import Intake
 from gpuwarden.gateway.link import WorkerLink
-
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+from gpuwarden.gateway.predict import PredictEndpoint
 
 
 class Endpoints:
     """The handlers, over one dispatcher."""
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    def __init__(self, dispatcher: Dispatcher, images: ImageStore) -> None:
         self._dispatcher = dispatcher
         self._started_unix = int(time.time())
+        self.intake = Intake(dispatcher, images)
 
     def routes(self) -> Routes:
         """All routes."""
         routes = Routes(self._dispatcher.settings.header_limit_bytes)
-        routes.add("POST", "/predict", self.predict)
+        images = ImageEndpoints(self.intake)
+        routes.add("POST", "/v1/chat/completions", ChatEndpoint(self.intake).complete)
+        routes.add("GET", "/v1/models", self.models)
+        routes.add("POST", "/predict", PredictEndpoint(self.intake).predict)
+        routes.add("POST", "/v1/images", images.receive)
+        routes.add("DELETE", "/v1/images/{id}", images.delete)
         routes.add("GET", "/healthz", self.healthz)
         routes.add("GET", "/readyz", self.readyz)
-        routes.add("GET", "/v1/models", self.models)
         return routes
-
-    async def predict(self, request: BaseRequest) -> StreamResponse:
-        """Answer a question about an image."""
-        dispatcher = self._dispatcher
-        try:
-            upload = examine(request, dispatcher.settings)
-            job = dispatcher.admit(upload.length or 0)
-        except ApiError:
-            dispatcher.reject()
-            raise
-        failure: BaseException | None = None
-        try:
-            body = await self._receive(request, upload, job)
-            answer = await dispatcher.execute(job, body)
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            dispatcher.leave(job, failure)
-        seconds = asyncio.get_running_loop().time() - job.accepted_at
-        return json_response(
-            {
-                "answer": answer.answer,
-                "model": answer.model,
-                "worker": answer.worker,
-                "seconds": round(seconds, 6),
-            }
-        )
-
-    async def _receive(self, request: BaseRequest, upload: Upload, job: Job) -> Body:
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
-            request.transport.write(CONTINUE)
-        try:
-            async with asyncio.timeout_at(job.request.deadline):
-                return await receive(request, upload, job.room)
-        except TimeoutError:
-            raise ApiError(
-                "request_timeout", "the body did not come within the time limit", param="body"
-            ) from None
 
     async def healthz(self, request: BaseRequest) -> Response:
         """The event loop turns."""

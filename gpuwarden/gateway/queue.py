@@ -169,13 +169,22 @@ class RequestQueue:
         self._account(seat, batch, gpu_seconds, now)
         self._close_batch(seat, batch, now)
         verdict = Verdict.DROPPED
-        if request is not None and returned:
+        if request is not None and returned and not request.streamed:
             verdict = Verdict.RETURNED
             self._requeue(request)
         elif request is not None:
             verdict = Verdict.DELIVER
             self._end(request)
         return verdict, self._assign(now)
+
+    def piece(self, seat: Seat, number: int, lease: int) -> bool:
+        """The worker has sent a piece of an answer: whether somebody waits for it."""
+        for batch in seat.batches.values():
+            request = batch.leases.get(lease)
+            if request is not None and request.number == number:
+                request.streamed = True
+                return True
+        return False
 
     def detach(self, seat: Seat, now: float) -> list[Action]:
         """The worker's connection is gone: it died, or has left after draining."""
@@ -192,9 +201,10 @@ class RequestQueue:
                 if not seat.draining:
                     request.suspect = True
                     request.solo_deaths += alone
-                if request.solo_deaths >= SOLO_DEATH_LIMIT:
+                if request.streamed or request.solo_deaths >= SOLO_DEATH_LIMIT:
                     self._end(request)
-                    actions.append(End(request, Ending.WORKER_CRASHED))
+                    ending = Ending.BROKEN_OFF if request.streamed else Ending.WORKER_CRASHED
+                    actions.append(End(request, ending))
                 else:
                     self._requeue(request)
         return actions + self._assign(now)

@@ -22,6 +22,7 @@ from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.endpoints import Endpoints
 from gpuwarden.gateway.heatwatch import FileOfCard, HeatWatch
 from gpuwarden.gateway.http import make_server
+from gpuwarden.gateway.images import ImageStore, image_limits
 from gpuwarden.gateway.listener import WorkerListener
 from gpuwarden.gateway.peers import PeerIdentity, same_user, worker_of_unit
 from gpuwarden.gateway.publish import Publisher, ServiceNotifier, feed_watchdog
@@ -165,7 +166,9 @@ class Service:
         self._heat = HeatWatch(self.dispatcher.limit, thermal)
         self.dispatcher.on_card = self._heat.watch
         self._listener = WorkerListener(sockets.dispatch, self.dispatcher, sockets.identify)
-        self._routes = Endpoints(self.dispatcher).routes()
+        self.images = ImageStore(self.pool, image_limits(settings), settings.upload_limit_bytes)
+        self._endpoints = Endpoints(self.dispatcher, self.images)
+        self._routes = self._endpoints.routes()
         self._runner = web.ServerRunner(make_server(self._routes), shutdown_timeout=DRAIN_SECONDS)
         self._control: list[ControlServer] = []
 
@@ -187,6 +190,8 @@ class Service:
         settings = gateway_settings(configuration)
         logging.getLogger().setLevel(configuration.log.level.upper())
         self.dispatcher.apply(settings)
+        self.images.limits = image_limits(settings)
+        self.images.body_limit_bytes = settings.upload_limit_bytes
         self._routes.header_limit_bytes = settings.header_limit_bytes
         self._publisher.changed()
         return ReloadAnswer(applied=["gateway"]).model_dump()
@@ -220,8 +225,10 @@ class Service:
         for task in meanwhile:
             task.cancel()
         self._publisher.publish(self.dispatcher)
+        await self._endpoints.intake.close()
         self._listener.close()
         self.dispatcher.close()
+        self.images.close()
         self.pool.close()
 
 

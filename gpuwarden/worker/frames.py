@@ -30,10 +30,12 @@ class FrameType(IntEnum):
     CREDIT = 3  # count: that many more requests are welcome
     RESULT = 4  # request, lease: {"ok": true, "answer": ...} or {"ok": false, "error": {...}}
     MEMORY = 5  # {"vram_reserved_bytes", "vram_allocated_bytes"}
+    CHUNK = 7  # request, lease: {"text": a piece of the answer's text, ...}, for who streams
     BYE = 6  # no more work, everything answered; the connection closes next
     # gateway to worker
     WELCOME = 32  # {"gateway": version}
-    JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request
+    JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request:
+    # "form" is "predict" (the body is the image) or "chat" (OpenAI's JSON); "images" are buffers
     CANCEL = 34  # request, lease: the caller is gone
     DRAIN = 35  # finish what runs, then BYE
     RETIRE = 36  # {"buffer": number}: unmap it
