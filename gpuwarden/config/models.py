@@ -16,7 +16,9 @@ from gpuwarden.config.kinds import (
     Bytes,
     CpuList,
     Engine,
+    HostNames,
     ModelName,
+    Networks,
     Option,
     Priority,
 )
@@ -199,6 +201,20 @@ class GatewaySettings(Section):
         unit="bytes",
         at_least=MIB,
         at_most=TIB,
+    )
+    host_names: HostNames = setting(
+        (),
+        description="Names of this node that a request's Host header may have, beside loopback's "
+        "and the address itself.",
+        why="on loopback nothing else is asked for; a name that isn't ours is a browser led astray",
+        allowed='a list of names without port: ["node7.radiology.example"]',
+    )
+    proxy_addresses: Networks = setting(
+        (),
+        description="Proxies whose header X-SSL-Client-Verify: SUCCESS counts in place of the API "
+        "key. From all others it is ignored.",
+        why="who is believed can let anybody in",
+        allowed='a list of addresses or networks: ["10.1.2.3", "10.2.0.0/24"]',
     )
     uploads_limit: int = setting(
         64,

@@ -1,10 +1,8 @@
-"""What the headers alone decide: who may ask, and what body is about to come.
+"""What the headers alone decide: what body is about to come, and whether it is taken.
 
 Everything here happens before the first byte of the body is read, so that a refusal costs nothing.
 """
 
-import functools
-import ipaddress
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -18,7 +16,6 @@ from gpuwarden.gateway.settings import GatewaySettings
 IMAGE_TYPES = ("application/dicom", "image/png", "image/jpeg", "application/octet-stream")
 CHAT_TYPE = "application/json"
 REFERENCE = re.compile("gpuwarden://([0-9a-f]{32})")
-LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 # One character may take six bytes of JSON, and a JOB's meta has room for 96 KiB.
 QUESTION_LIMIT_BYTES = 12 << 10
 
@@ -40,36 +37,11 @@ class Upload:
     image: str | None = None
 
 
-def check_caller(request: BaseRequest, header_limit_bytes: int) -> None:
-    """Refuse browsers, rebound names and oversized headers. Raises ApiError."""
+def check_size(request: BaseRequest, header_limit_bytes: int) -> None:
+    """Refuse oversized headers. Raises ApiError."""
     size = sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
     if size + len(request.raw_path) > header_limit_bytes:
         raise ApiError("headers_too_large", f"headers may have {header_limit_bytes} bytes in all")
-    if "Origin" in request.headers:
-        raise ApiError("forbidden", "pages in a browser may not call this service", param="Origin")
-    address = request.transport and request.transport.get_extra_info("sockname")
-    if not isinstance(address, tuple):
-        return  # a UNIX socket: its file's mode says who may
-    if not is_loopback(address[0]):
-        raise ApiError("forbidden", "only loopback is served: no API key is set up on this node")
-    if host_name(request.headers.get("Host", "")) not in LOOPBACK_NAMES:
-        raise ApiError(
-            "forbidden", f"Host must be one of {', '.join(LOOPBACK_NAMES)}", param="Host"
-        )
-
-
-@functools.cache
-def is_loopback(address: str) -> bool:
-    """Whether one of our own listening addresses is reached from this node alone."""
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
-
-
-def host_name(host: str) -> str:
-    """The name in a Host header, without the port."""
-    name, separator, port = host.rpartition(":")
-    if separator and (port.isdigit() or not port):
-        return name.lower()
-    return host.lower()
 
 
 def examine(request: BaseRequest, settings: GatewaySettings) -> Upload:

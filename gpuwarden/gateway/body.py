@@ -67,6 +67,12 @@ class Body:
     reference: str | None = None
     images: tuple[StoredImage, ...] = ()
 
+    @property
+    def image(self) -> memoryview:
+        """The image itself, or the chat."""
+        view = memoryview(self.inline) if self.buffer is None else self.buffer.view
+        return view[self.offset : self.offset + self.length]
+
     def buffers(self) -> Iterator[Buffer]:
         """Every buffer that a worker needs for it."""
         if self.buffer is not None:

@@ -54,8 +54,7 @@ class ChatEndpoint:
         return response
 
     def _check_body(self, body: Body) -> None:
-        view = memoryview(body.inline) if body.buffer is None else body.buffer.view
-        model = model_in(view[body.offset : body.offset + body.length])
+        model = model_in(body.image)
         if model is not None:
             self._check_model(model, "model")
 

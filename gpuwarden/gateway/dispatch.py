@@ -11,6 +11,7 @@ from gpuwarden.gateway.errors import ApiError, worker_error
 from gpuwarden.gateway.job import Answer, Job
 from gpuwarden.gateway.link import Tally, WorkerLink
 from gpuwarden.gateway.messages import Hello, Piece, Result, Terms
+from gpuwarden.gateway.metrics import Metrics
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.settings import GatewaySettings
 from gpuwarden.gateway.statistics import Statistics
@@ -61,6 +62,7 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self.settings = settings
         self.statistics = Statistics()
+        self.metrics = Metrics()
         self.pool = pool
         self.links: dict[int, WorkerLink] = {}
         self._tallies: dict[int, Tally] = {}
@@ -111,7 +113,8 @@ class Dispatcher:
     def start(self, job: Job, body: Body) -> None:
         """Have a worker answer it: see its pieces and its outcome."""
         job.body = body
-        self._carry_out(self.queue.enqueue(job.request, self._loop.time()))
+        job.queued_at = self._loop.time()
+        self._carry_out(self.queue.enqueue(job.request, job.queued_at))
 
     async def execute(self, job: Job, body: Body) -> Answer:
         """Have a worker answer it. Raises ApiError if that can't be had."""
@@ -138,6 +141,8 @@ class Dispatcher:
         if error is None:
             started = job.request.dispatched_at or now
             self.statistics.complete(now - job.accepted_at, now - started)
+            queued = job.queued_at or started
+            self.metrics.answered(started - queued, now - started, now - job.accepted_at)
         elif isinstance(error, asyncio.CancelledError | ConnectionError):
             self.statistics.cancelled += 1
         else:
@@ -314,6 +319,7 @@ class Dispatcher:
 
     def _send_batch(self, dispatch: Dispatch) -> None:
         link = self.links[dispatch.seat]
+        self.metrics.dispatched(len(dispatch.jobs))
         for request, lease in dispatch.jobs:
             body = self._jobs[request.number].body
             if body is None:

@@ -4,37 +4,73 @@ import time
 
 from aiohttp.web import BaseRequest, Response
 
+from gpuwarden.gateway import figures
+from gpuwarden.gateway.access import Access
 from gpuwarden.gateway.cards import Cards
 from gpuwarden.gateway.chat import ChatEndpoint
 from gpuwarden.gateway.dispatch import Dispatcher
-from gpuwarden.gateway.http import Routes, json_response
+from gpuwarden.gateway.ecomode import EcoMode
+from gpuwarden.gateway.ecomode_endpoint import EcoModeEndpoint
+from gpuwarden.gateway.http import Handler, Routes, json_response
 from gpuwarden.gateway.image_endpoints import ImageEndpoints
 from gpuwarden.gateway.images import ImageStore
 from gpuwarden.gateway.intake import Intake
 from gpuwarden.gateway.link import WorkerLink
+from gpuwarden.gateway.openapi import as_text
+from gpuwarden.gateway.operations import METRICS_TYPE, OPERATIONS
 from gpuwarden.gateway.predict import PredictEndpoint
 
 
 class Endpoints:
-    """The handlers, over one dispatcher."""
+    """The handlers, over one dispatcher.
 
-    def __init__(self, dispatcher: Dispatcher, images: ImageStore) -> None:
+    :param access: who may ask.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, images: ImageStore, eco: EcoMode, access: Access
+    ) -> None:
         self._dispatcher = dispatcher
+        self._eco = eco
+        self._access = access
         self._started_unix = int(time.time())
+        self._openapi = as_text().encode()
         self.intake = Intake(dispatcher, images)
+        dispatcher.metrics.watch(
+            lambda: figures.counters(dispatcher), lambda: figures.gauges(self.intake)
+        )
 
     def routes(self) -> Routes:
         """All routes."""
-        routes = Routes(self._dispatcher.settings.header_limit_bytes)
-        images = ImageEndpoints(self.intake)
-        routes.add("POST", "/v1/chat/completions", ChatEndpoint(self.intake).complete)
-        routes.add("GET", "/v1/models", self.models)
-        routes.add("POST", "/predict", PredictEndpoint(self.intake).predict)
-        routes.add("POST", "/v1/images", images.receive)
-        routes.add("DELETE", "/v1/images/{id}", images.delete)
-        routes.add("GET", "/healthz", self.healthz)
-        routes.add("GET", "/readyz", self.readyz)
+        images, eco = ImageEndpoints(self.intake), EcoModeEndpoint(self._eco)
+        handlers: dict[str, Handler] = {
+            "chat": ChatEndpoint(self.intake).complete,
+            "models": self.models,
+            "predict": PredictEndpoint(self.intake).predict,
+            "keepImage": images.receive,
+            "deleteImage": images.delete,
+            "thermalMode": eco.show,
+            "orderThermalMode": eco.order,
+            "healthz": self.healthz,
+            "readyz": self.readyz,
+            "metrics": self.metrics,
+            "openapi": self.openapi,
+        }
+        routes = Routes(self._dispatcher.settings.header_limit_bytes, self._access)
+        routes.on_response = self._dispatcher.metrics.responded
+        for operation in OPERATIONS:
+            if operation.name in handlers:
+                routes.add(operation.method, operation.path, handlers[operation.name])
         return routes
+
+    async def metrics(self, request: BaseRequest) -> Response:
+        """Figures for Prometheus."""
+        text = self._dispatcher.metrics.text()
+        return Response(body=text, headers={"Content-Type": METRICS_TYPE})
+
+    async def openapi(self, request: BaseRequest) -> Response:
+        """What this service takes and gives."""
+        return Response(body=self._openapi, content_type="application/json")
 
     async def healthz(self, request: BaseRequest) -> Response:
         """The event loop turns."""

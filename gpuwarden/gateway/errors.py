@@ -16,7 +16,7 @@ STATUS = {
     "body_too_large": 413,
     "unsupported_media_type": 415,
     "bad_image": 422,
-    "idempotency_conflict": 422,
+    "idempotency_mismatch": 422,
     "queue_full": 429,
     "rate_limited": 429,
     "headers_too_large": 431,

@@ -12,7 +12,8 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
-from gpuwarden.gateway.admission import check_caller
+from gpuwarden.gateway.access import Access, check_caller
+from gpuwarden.gateway.admission import check_size
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.takeover import was_taken_over
 
@@ -22,6 +23,8 @@ Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
 
 NAMED = "/{id}"
 IDENTIFIER = web.RequestKey("identifier", str)  # what stands there
+ROUTE = web.RequestKey("route", str)  # the path as it was added
+OTHER = "other"
 LINE_LIMIT_BYTES = 8190
 IDLE_SECONDS = 75.0  # also how long a client may take over its headers
 LINGER_SECONDS = 10.0  # a refused upload is read and dropped, so that the client sees the refusal
@@ -64,10 +67,14 @@ class Routes:
     """Which handler answers what, after the checks that all share.
 
     :param header_limit_bytes: request line and headers together.
+    :ivar access: who may ask.
+    :ivar on_response: told of each answer: its route (not its path) and status.
     """
 
-    def __init__(self, header_limit_bytes: int) -> None:
+    def __init__(self, header_limit_bytes: int, access: Access | None = None) -> None:
         self.header_limit_bytes = header_limit_bytes
+        self.access = access or Access()
+        self.on_response: Callable[[str, int], None] = lambda route, status: None
         self._handlers: dict[str, dict[str, Handler]] = {}
         self._families: dict[str, dict[str, Handler]] = {}
 
@@ -83,22 +90,34 @@ class Routes:
         if method == "GET":
             methods["HEAD"] = handler
 
+    def known(self) -> set[tuple[str, str]]:
+        """All methods and paths, but HEAD."""
+        tables = [
+            *self._handlers.items(),
+            *((f"{one}{{id}}", m) for one, m in self._families.items()),
+        ]
+        return {
+            (method, path) for path, methods in tables for method in methods if method != "HEAD"
+        }
+
     async def __call__(self, request: BaseRequest) -> StreamResponse:
         """Answer one request."""
         try:
-            check_caller(request, self.header_limit_bytes)
+            check_size(request, self.header_limit_bytes)
+            check_caller(request, self.access)
             response = await self._find(request)(request)
         except ApiError as error:
             response = error_response(error)
         if was_taken_over(request) or not request.content.is_eof():
             response.force_close()
+        self.on_response(request.get(ROUTE, OTHER), response.status)
         return response
 
     def _find(self, request: BaseRequest) -> Handler:
-        methods = self._handlers.get(request.path)
+        route, methods = request.path, self._handlers.get(request.path)
         if methods is None:
             family, _, name = request.path.rpartition("/")
-            methods = self._families.get(f"{family}/") if name else None
+            route, methods = f"{family}{NAMED}", self._families.get(f"{family}/") if name else None
             request[IDENTIFIER] = name
         if methods is None:
             families = [f"{family}ID" for family in self._families]
@@ -108,6 +127,7 @@ class Routes:
         if request.method not in methods:
             allow = ", ".join(sorted(methods))
             raise ApiError("method_not_allowed", f"allowed: {allow}", allow=allow)
+        request[ROUTE] = route
         return methods[request.method]
 
 

@@ -61,7 +61,7 @@ class Attempts(Generic[Work]):
             return None
         if attempt.digest != digest:
             raise ApiError(
-                "idempotency_conflict",
+                "idempotency_mismatch",
                 "this key came with another request before: choose a new one",
                 param="Idempotency-Key",
             )

@@ -156,8 +156,7 @@ class Intake:
 
     async def _resolve(self, job: Job, body: Body) -> None:
         """Hand over what a chat refers to. What isn't there the worker names, with its place."""
-        view = memoryview(body.inline) if body.buffer is None else body.buffer.view
-        identifiers = await references_in(view[body.offset : body.offset + body.length])
+        identifiers = await references_in(body.image)
         if len(identifiers) > REFERENCES_LIMIT:
             text = f"a request may refer to {REFERENCES_LIMIT} images"
             raise ApiError("invalid_request", text, param="messages")
@@ -208,8 +207,7 @@ async def digest_of(request: BaseRequest, body: Body) -> bytes:
     total = hashlib.sha256()
     for text in (request.path, body.form, body.media_type, body.question or ""):
         total.update(f"{len(text)}:{text}".encode("utf-8", "surrogateescape"))
-    view = memoryview(body.inline) if body.buffer is None else body.buffer.view
-    content = view[body.offset : body.offset + body.length]
+    content = body.image
     for offset in range(0, len(content), HASH_STEP_BYTES):
         total.update(content[offset : offset + HASH_STEP_BYTES])
         await asyncio.sleep(0)

@@ -34,6 +34,7 @@ class Job:
     accepted_at: float
     room: Room
     body: Body | None = None
+    queued_at: float | None = None
     pieces: Pieces = field(default_factory=Pieces)
     terms: Terms = field(default_factory=Terms)
     model: str = ""

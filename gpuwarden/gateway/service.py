@@ -17,8 +17,10 @@ from gpuwarden.control.requests import RELOAD, ReloadAnswer
 from gpuwarden.control.snapshot import SnapshotWriter
 from gpuwarden.control.socket import ControlError, ControlServer
 from gpuwarden.control.socket import serve as serve_control
+from gpuwarden.gateway.access import access_of, read_keys
 from gpuwarden.gateway.buffers import BufferPool
 from gpuwarden.gateway.dispatch import Dispatcher
+from gpuwarden.gateway.ecomode import EcoMode
 from gpuwarden.gateway.endpoints import Endpoints
 from gpuwarden.gateway.heatwatch import FileOfCard, HeatWatch
 from gpuwarden.gateway.http import make_server
@@ -163,11 +165,14 @@ class Service:
         self._publisher = Publisher(writer, notifier)
         self.pool = BufferPool(settings.pool_bytes, loop.call_soon)
         self.dispatcher = Dispatcher(settings, self.pool, self._publisher.changed)
-        self._heat = HeatWatch(self.dispatcher.limit, thermal)
+        self.eco = EcoMode(self.dispatcher.limit)
+        self._heat = HeatWatch(self.eco.limit, thermal)
         self.dispatcher.on_card = self._heat.watch
         self._listener = WorkerListener(sockets.dispatch, self.dispatcher, sockets.identify)
         self.images = ImageStore(self.pool, image_limits(settings), settings.upload_limit_bytes)
-        self._endpoints = Endpoints(self.dispatcher, self.images)
+        self._keys = read_keys()
+        access = access_of(settings, self._keys)
+        self._endpoints = Endpoints(self.dispatcher, self.images, self.eco, access)
         self._routes = self._endpoints.routes()
         self._runner = web.ServerRunner(make_server(self._routes), shutdown_timeout=DRAIN_SECONDS)
         self._control: list[ControlServer] = []
@@ -193,6 +198,7 @@ class Service:
         self.images.limits = image_limits(settings)
         self.images.body_limit_bytes = settings.upload_limit_bytes
         self._routes.header_limit_bytes = settings.header_limit_bytes
+        self._routes.access = access_of(settings, self._keys)
         self._publisher.changed()
         return ReloadAnswer(applied=["gateway"]).model_dump()
 
@@ -225,6 +231,7 @@ class Service:
         for task in meanwhile:
             task.cancel()
         self._publisher.publish(self.dispatcher)
+        self.eco.close()
         await self._endpoints.intake.close()
         self._listener.close()
         self.dispatcher.close()

@@ -54,6 +54,8 @@ class Event(Enum):
     TUNING_RESTORED = ("tuning-restored", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e42")
     TUNING_LEFT_OUT = ("tuning-left-out", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e43")
     TUNING_FAILED = ("tuning-failed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e44")
+    ECO_MODE = ("eco-mode", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7ea0")
+    API_KEY_REFUSED = ("api-key-refused", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7ea1")
 
     def __init__(self, label: str, message_id: str) -> None:
         self.label = label
