@@ -1,5 +1,6 @@
 """A real worker process at a real front door, and OpenAI's own client before it."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,11 +16,14 @@ async def real_worker(node: GatewayNode, **settings: Any) -> AsyncIterator[Worke
     """The worker's own host process, connected to this front door and ready."""
     home = make_node()
     number = settings.get("number", 0)
+    loop = asyncio.get_running_loop()
+    loop.add_reader(home.notify, home.told_so_far)  # as systemd does; nobody would wait for it
     try:
         async with home.worker(dispatch_socket=str(node.dispatch_path), **settings) as worker:
             await node.until(lambda: any(link.number == number for link in node.ready_links()))
             yield worker
     finally:
+        loop.remove_reader(home.notify)
         close_node(home)
 
 
