@@ -8,10 +8,11 @@ from pathlib import Path
 from tests.node import levels
 from tests.node.channel import NodeError
 from tests.node.vm import Node
-from tests.soak import thermal
+from tests.soak import markers, thermal
 from tests.soak.thermal import Figures
 
 KILLS, KILLED_CARDS, POWER_CUTS, CRASH_ROUNDS = 200, 6, 20, 10
+MARKED_REQUESTS, KILLED_EACH_SECONDS = 100_000, 5.0
 SEED = 20261121
 
 CAMPAIGNS: tuple[tuple[str, Callable[[Node], Figures]], ...] = (
@@ -23,10 +24,15 @@ CAMPAIGNS: tuple[tuple[str, Callable[[Node], Figures]], ...] = (
     ),
 )
 
+# These need no node: the front door and its workers are processes here.
+HERE: tuple[tuple[str, Callable[[], Figures]], ...] = (
+    ("markers", lambda: markers.figures(MARKED_REQUESTS, SEED, KILLED_EACH_SECONDS)),
+)
+
 
 def main(wanted: list[str]) -> int:
     """Run the campaigns of these names, all where none is named."""
-    known = [name for name, _ in CAMPAIGNS]
+    known = [*(name for name, _ in CAMPAIGNS), *(name for name, _ in HERE)]
     if unknown := [name for name in wanted if name not in known]:
         print(f"no campaign {', '.join(unknown)}; there are: {', '.join(known)}", file=sys.stderr)
         return 2
@@ -43,6 +49,11 @@ def main(wanted: list[str]) -> int:
                 raise
         print(figures, flush=True)
         faults += len(figures.faults)
+    for name, campaign_here in HERE:
+        if not wanted or name in wanted:
+            figures = campaign_here()
+            print(figures, flush=True)
+            faults += len(figures.faults)
     return 1 if faults else 0
 
 
