@@ -4,8 +4,10 @@ Built on aiohttp's low-level server, so that nothing writes an access log or an 
 text of a request reaches a log.
 """
 
+import asyncio
 import json
 import logging
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -26,12 +28,30 @@ IDENTIFIER = web.RequestKey("identifier", str)  # what stands there
 ROUTE = web.RequestKey("route", str)  # the path as it was added
 OTHER = "other"
 LINE_LIMIT_BYTES = 8190
-IDLE_SECONDS = 75.0  # also how long a client may take over its headers
+IDLE_SECONDS = 75.0  # also how long a client may take over the headers of a later request
+HEADERS_SECONDS = 20.0  # for the first ones of a connection
+CONNECTIONS_LIMIT = 2000  # an eighth of the unit's descriptors; the workers' buffers need some
+UNREAD_MILLISECONDS = 30_000  # then a client that takes nothing of its answer is hung up on
 LINGER_SECONDS = 10.0  # a refused upload is read and dropped, so that the client sees the refusal
 
 
 class JsonRequestHandler(web.RequestHandler):
-    """aiohttp's protocol, with its own errors in our form."""
+    """aiohttp's protocol, with its own errors in our form, and an end for slow clients."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has come: its first headers are due, and its reading of answers is watched."""
+        super().connection_made(transport)
+        if self._manager is None or not isinstance(transport, asyncio.Transport):
+            return
+        if len(self._manager.connections) > CONNECTIONS_LIMIT:
+            transport.abort()
+            return
+        watch_reading(transport)
+        self._loop.call_later(HEADERS_SECONDS, self._expect_headers, transport)
+
+    def _expect_headers(self, transport: asyncio.Transport) -> None:
+        if self._request_count == 0:
+            transport.abort()
 
     def handle_error(
         self,
@@ -129,6 +149,13 @@ class Routes:
             raise ApiError("method_not_allowed", f"allowed: {allow}", allow=allow)
         request[ROUTE] = route
         return methods[request.method]
+
+
+def watch_reading(transport: asyncio.Transport) -> None:
+    """Have the kernel end a connection whose peer acknowledges or reads nothing for long."""
+    connection = transport.get_extra_info("socket")
+    if connection is not None and connection.family != socket.AF_UNIX:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MILLISECONDS)
 
 
 def make_server(routes: Routes) -> Server:

@@ -212,6 +212,7 @@ async def campaign(wanted: int, seed: int, kill_seconds: float) -> Seen:
         pool_bytes=64 * MIB,
         body_limit_bytes=8 * MIB,
         images_bytes=16 * MIB,
+        images_seconds=2.0,
     ) as node:
         going = Campaign(node, wanted, seed)
         keepers = [
