@@ -1,5 +1,7 @@
 """The kinds of values that settings have: what is converted, what is checked, and nothing else."""
 
+import re
+from ipaddress import ip_network
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, cast
 
@@ -15,6 +17,7 @@ from gpuwarden.cpulist import parse_disjoint_cpu_list
 from gpuwarden.priority import parse_priority
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
+HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 SETTABLE_CELSIUS = (30, 120)  # wider than what any card's own thresholds leave, and no typing error
 SETTABLE_MHZ = (100, 5000)  # a value in GHz is below
 
@@ -91,6 +94,20 @@ def _check_command(words: tuple[str, ...]) -> tuple[str, ...]:
     return words
 
 
+def _check_host_name(text: str) -> str:
+    if not HOST_NAME.fullmatch(text):
+        raise ValueError("a host name has letters, digits, dots and hyphens, in lower case")
+    return text
+
+
+def _check_network(text: str) -> str:
+    try:
+        ip_network(text)
+    except ValueError as error:
+        raise ValueError(f"neither an address nor a network: {error}") from error
+    return text
+
+
 def _check_states(states: tuple[str, ...]) -> tuple[str, ...]:
     if not states:
         raise ValueError("it names no state, so the hook would never run")
@@ -100,6 +117,12 @@ def _check_states(states: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Bytes = Annotated[int, BeforeValidator(_size_to_bytes)]
+HostNames = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_host_name)], ...], BeforeValidator(list_to_tuple)
+]
+Networks = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_network)], ...], BeforeValidator(list_to_tuple)
+]
 CpuList = Annotated[str, AfterValidator(_check_cpu_list)]
 Priority = Annotated[str, AfterValidator(_check_priority)]
 AbsolutePath = Annotated[str, AfterValidator(_check_absolute_path)]

@@ -17,7 +17,9 @@ from gpuwarden.config.kinds import (
     Bytes,
     CpuList,
     Engine,
+    HostNames,
     ModelName,
+    Networks,
     Option,
     Priority,
 )
@@ -201,6 +203,44 @@ class GatewaySettings(Section):
         unit="bytes",
         at_least=MIB,
         at_most=TIB,
+    )
+    host_names: HostNames = setting(
+        (),
+        description="Names of this node that a request's Host header may have, beside loopback's "
+        "and the address itself.",
+        why="on loopback nothing else is asked for; a name that isn't ours is a browser led astray",
+        allowed='a list of names without port: ["node7.radiology.example"]',
+    )
+    proxy_addresses: Networks = setting(
+        (),
+        description="Proxies whose header X-SSL-Client-Verify: SUCCESS counts in place of the API "
+        "key. From all others it is ignored.",
+        why="who is believed can let anybody in",
+        allowed='a list of addresses or networks: ["10.1.2.3", "10.2.0.0/24"]',
+    )
+    uploads_limit: int = setting(
+        64,
+        description="Bodies that may be received at the same time. One more is refused with 429.",
+        why="more clients than a node has; slow ones can't use up the pool or the descriptors",
+        unit="uploads",
+        at_least=1,
+        at_most=10000,
+    )
+    images_bytes: Bytes = setting(
+        256 * MIB,
+        description="Memory for images that were sent once by POST /v1/images, out of pool_bytes.",
+        why="half of the pool: the other half stays for the requests themselves",
+        unit="bytes",
+        at_least=0,
+        at_most=TIB,
+    )
+    images_seconds: float = setting(
+        600.0,
+        description="Time after which an image sent by POST /v1/images is gone, from its last use.",
+        why="long enough for a reading with several questions, short for patients' data",
+        unit="seconds",
+        at_least=1,
+        at_most=86400,
     )
 
 

@@ -1,11 +1,11 @@
-"""What the headers alone decide: who may ask, and what body is about to come.
+"""What the headers alone decide: what body is about to come, and whether it is taken.
 
 Everything here happens before the first byte of the body is read, so that a refusal costs nothing.
 """
 
-import functools
-import ipaddress
+import re
 from dataclasses import dataclass
+from typing import Literal
 
 from aiohttp.web import BaseRequest
 
@@ -14,7 +14,8 @@ from gpuwarden.gateway.multipart import boundary_of, parse_header
 from gpuwarden.gateway.settings import GatewaySettings
 
 IMAGE_TYPES = ("application/dicom", "image/png", "image/jpeg", "application/octet-stream")
-LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
+CHAT_TYPE = "application/json"
+REFERENCE = re.compile("gpuwarden://([0-9a-f]{32})")
 # One character may take six bytes of JSON, and a JOB's meta has room for 96 KiB.
 QUESTION_LIMIT_BYTES = 12 << 10
 
@@ -24,57 +25,85 @@ class Upload:
     """What a caller is about to send.
 
     :param length: bytes of the body, None where it comes in chunks.
-    :param boundary: the delimiter of a multipart body, None for a raw image.
+    :param boundary: the delimiter of a multipart body, None for any other.
+    :param image: the id of an image that was sent before, where the query names one.
     """
 
     length: int | None
     media_type: str
     boundary: bytes | None
     question: str | None
+    form: Literal["predict", "chat"] = "predict"
+    image: str | None = None
 
 
-def check_caller(request: BaseRequest, header_limit_bytes: int) -> None:
-    """Refuse browsers, rebound names and oversized headers. Raises ApiError."""
+def check_size(request: BaseRequest, header_limit_bytes: int) -> None:
+    """Refuse oversized headers. Raises ApiError."""
     size = sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
     if size + len(request.raw_path) > header_limit_bytes:
         raise ApiError("headers_too_large", f"headers may have {header_limit_bytes} bytes in all")
-    if "Origin" in request.headers:
-        raise ApiError("forbidden", "pages in a browser may not call this service", param="Origin")
-    address = request.transport and request.transport.get_extra_info("sockname")
-    if not isinstance(address, tuple):
-        return  # a UNIX socket: its file's mode says who may
-    if not is_loopback(address[0]):
-        raise ApiError("forbidden", "only loopback is served: no API key is set up on this node")
-    if host_name(request.headers.get("Host", "")) not in LOOPBACK_NAMES:
-        raise ApiError(
-            "forbidden", f"Host must be one of {', '.join(LOOPBACK_NAMES)}", param="Host"
-        )
-
-
-@functools.cache
-def is_loopback(address: str) -> bool:
-    """Whether one of our own listening addresses is reached from this node alone."""
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
-
-
-def host_name(host: str) -> str:
-    """The name in a Host header, without the port."""
-    name, separator, port = host.rpartition(":")
-    if separator and (port.isdigit() or not port):
-        return name.lower()
-    return host.lower()
 
 
 def examine(request: BaseRequest, settings: GatewaySettings) -> Upload:
     """What ``POST /predict`` is about to receive. Raises ApiError where that can't be taken."""
+    check_encoding(request)
+    check_query(request, ("question", "image"))
+    question, image = question_of(request), image_of(request)
+    if image is not None:
+        if request.body_exists and request.content_length != 0:
+            raise ApiError("invalid_request", "one image a request", param="image")
+        return Upload(0, IMAGE_TYPES[-1], None, question, image=image)
+    length = body_length(request, settings.upload_limit_bytes)
+    media_type, boundary = body_type(request.headers.get("Content-Type", IMAGE_TYPES[-1]))
+    return Upload(length, media_type, boundary, question)
+
+
+def examine_image(request: BaseRequest, settings: GatewaySettings) -> Upload:
+    """What ``POST /v1/images`` is about to receive. Raises ApiError."""
+    check_encoding(request)
+    check_query(request, ())
+    length = body_length(request, settings.upload_limit_bytes)
+    media_type, boundary = body_type(request.headers.get("Content-Type", IMAGE_TYPES[-1]))
+    return Upload(length, media_type, boundary, None)
+
+
+def examine_chat(request: BaseRequest, settings: GatewaySettings) -> Upload:
+    """What ``POST /v1/chat/completions`` is about to receive. Raises ApiError."""
+    check_encoding(request)
+    check_query(request, ())
+    length = body_length(request, settings.upload_limit_bytes)
+    header = request.headers.get("Content-Type", CHAT_TYPE)
+    if header != CHAT_TYPE and parse_header(header).get_content_type() != CHAT_TYPE:
+        raise ApiError("unsupported_media_type", f"send {CHAT_TYPE}", param="Content-Type")
+    return Upload(length, CHAT_TYPE, None, None, form="chat")
+
+
+def check_encoding(request: BaseRequest) -> None:
+    """Refuse compressed bodies: what they unfold to is known too late. Raises ApiError."""
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding != "identity":
         raise ApiError(
             "unsupported_media_type", "send the body uncompressed", param="Content-Encoding"
         )
-    length = body_length(request, settings.upload_limit_bytes)
-    media_type, boundary = body_type(request.headers.get("Content-Type", IMAGE_TYPES[-1]))
-    return Upload(length, media_type, boundary, question_of(request))
+
+
+def check_query(request: BaseRequest, allowed: tuple[str, ...]) -> None:
+    """Refuse what the query may not hold. Raises ApiError."""
+    unknown = sorted(set(request.query) - set(allowed))
+    if unknown:
+        text = f"the query may hold {' and '.join(allowed)} alone" if allowed else "no query here"
+        raise ApiError("invalid_request", text, param=unknown[0][:64])
+
+
+def image_of(request: BaseRequest) -> str | None:
+    """The id of the image that the query refers to, if any. Raises ApiError."""
+    references = request.query.getall("image", [])
+    if not references:
+        return None
+    match = REFERENCE.fullmatch(references[0])
+    if match is None or len(references) > 1:
+        raise ApiError("invalid_request", "image is gpuwarden://ID, once", param="image")
+    return match[1]
 
 
 def body_type(header: str) -> tuple[str, bytes | None]:
@@ -103,17 +132,12 @@ def body_length(request: BaseRequest, limit_bytes: int) -> int | None:
     if length > limit_bytes:
         raise too_large(limit_bytes)
     if length == 0:
-        raise empty("body")
+        raise ApiError("invalid_request", "the body is empty", param="body")
     return length
 
 
 def question_of(request: BaseRequest) -> str | None:
     """The question in the query or in X-Question, if any. Raises ApiError."""
-    unknown = sorted(set(request.query) - {"question"})
-    if unknown:
-        raise ApiError(
-            "invalid_request", "the query may hold question alone", param=unknown[0][:64]
-        )
     questions = request.query.getall("question", []) + request.headers.getall("X-Question", [])
     if len(questions) > 1:
         raise second_question()

@@ -6,8 +6,9 @@ from 1 MiB on the socket is read straight into it. Nothing is ever decoded here.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
+from typing import Literal
 
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import BaseRequest, RequestPayloadError
@@ -16,6 +17,7 @@ from gpuwarden.gateway import takeover
 from gpuwarden.gateway.admission import (
     IMAGE_TYPES,
     QUESTION_LIMIT_BYTES,
+    REFERENCE,
     Upload,
     check_question,
     empty,
@@ -31,12 +33,29 @@ from gpuwarden.worker.frames import INLINE_LIMIT_BYTES
 
 log = logging.getLogger(__name__)
 
+REFERENCE_BYTES = len("gpuwarden://") + 32
 TAKE_OVER_BYTES = 1 << 20  # below, the parser's copies cost less than a new connection
 
 
 @dataclass(eq=False)
+class StoredImage:
+    """An image that was sent before: its id, and where it lies."""
+
+    identifier: str
+    media_type: str
+    buffer: Buffer
+    offset: int
+    length: int
+
+
+@dataclass(eq=False)
 class Body:
-    """A received body: in ``inline`` or in ``buffer``; the image lies at ``offset``."""
+    """A received body: in ``inline`` or in ``buffer``; the image lies at ``offset``.
+
+    :ivar form: ``predict``: it is an image; ``chat``: it is OpenAI's JSON, unparsed.
+    :ivar reference: the id of the image that stands for it, where a form's part says so.
+    :ivar images: what it refers to, of the images that were sent before.
+    """
 
     media_type: str
     question: str | None
@@ -44,6 +63,22 @@ class Body:
     length: int
     inline: bytes = b""
     buffer: Buffer | None = None
+    form: Literal["predict", "chat"] = "predict"
+    reference: str | None = None
+    images: tuple[StoredImage, ...] = ()
+
+    @property
+    def image(self) -> memoryview:
+        """The image itself, or the chat."""
+        view = memoryview(self.inline) if self.buffer is None else self.buffer.view
+        return view[self.offset : self.offset + self.length]
+
+    def buffers(self) -> Iterator[Buffer]:
+        """Every buffer that a worker needs for it."""
+        if self.buffer is not None:
+            yield self.buffer
+        for image in self.images:
+            yield image.buffer
 
 
 class Room:
@@ -62,7 +97,11 @@ class Room:
     def reserve(self, length: int) -> None:
         """Room for ``length`` bytes. Raises ApiError 429 when the pool has none."""
         if length > INLINE_LIMIT_BYTES:
-            self.buffer = self._acquire(length)
+            self.acquire(length)
+
+    def acquire(self, length: int) -> None:
+        """A buffer for ``length`` bytes, however few. Raises ApiError 429 when there is none."""
+        self.buffer = self._acquire(length)
 
     def grow(self, received: int, needed: int) -> Buffer:
         """A larger buffer with what has been received so far (bodies of unknown length)."""
@@ -123,6 +162,7 @@ async def receive(request: BaseRequest, upload: Upload, room: Room) -> Body:
         body.inline = content[body.offset : body.offset + body.length]
         body.offset = 0
     body.buffer = room.buffer
+    body.form = upload.form
     return body
 
 
@@ -189,6 +229,10 @@ async def find_image(view: memoryview, upload: Upload) -> Body:
         raise broken('it has no part named "image"')
     if image.length == 0:
         raise empty("image")
+    if image.length == REFERENCE_BYTES and image.media_type in {None, "text/plain"}:
+        text = bytes(view[image.offset : image.offset + image.length]).decode("latin-1")
+        if reference := REFERENCE.fullmatch(text):
+            return Body("", question, image.offset, image.length, reference=reference[1])
     media_type = image.media_type or "application/octet-stream"
     if media_type not in IMAGE_TYPES:
         raise unsupported(media_type, "image")

@@ -3,15 +3,15 @@
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
 
 from gpuwarden.control.snapshot import boottime_nanoseconds
 from gpuwarden.gateway.body import Body, Room
 from gpuwarden.gateway.buffers import Buffer, BufferPool
 from gpuwarden.gateway.errors import ApiError, worker_error
+from gpuwarden.gateway.job import Answer, Job
 from gpuwarden.gateway.link import Tally, WorkerLink
-from gpuwarden.gateway.messages import Hello, Result
+from gpuwarden.gateway.messages import Hello, Piece, Result, Terms
+from gpuwarden.gateway.metrics import Metrics
 from gpuwarden.gateway.pause import Pause
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.settings import GatewaySettings
@@ -37,6 +37,7 @@ ENDINGS = {
     Ending.QUEUE_TIMEOUT: ("queue_timeout", "no worker was free within the time limit"),
     Ending.DEADLINE: ("execution_timeout", "the answer did not come within the time limit"),
     Ending.EXECUTION_TIMEOUT: ("execution_timeout", "the worker took longer than it may"),
+    Ending.BROKEN_OFF: ("worker_crashed", "the worker died or hung in the middle of this answer"),
     Ending.WORKER_CRASHED: (
         "worker_crashed",
         "the worker died each time it worked on this request: it is not tried again",
@@ -44,28 +45,6 @@ ENDINGS = {
 }
 TOO_HOT = "the cards are too hot and get no new work until they have cooled down"
 TOO_HOT_RETRY_SECONDS = 30  # a card is safe again after so long below its safe temperature
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a caller gets from a worker."""
-
-    answer: dict[str, Any]
-    model: str
-    worker: int
-
-
-@dataclass(eq=False)
-class Job:
-    """An accepted request with its body and whoever waits for it."""
-
-    request: Request
-    accepted_at: float
-    room: Room
-    body: Body | None = None
-    outcome: asyncio.Future[Answer] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
 
 
 class Dispatcher:
@@ -85,6 +64,7 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self.settings = settings
         self.statistics = Statistics()
+        self.metrics = Metrics()
         self.pool = pool
         self.links: dict[int, WorkerLink] = {}
         self._tallies: dict[int, Tally] = {}
@@ -108,8 +88,7 @@ class Dispatcher:
     def admit(self, length: int) -> Job:
         """Accept a request by its headers. Raises ApiError 429 or 503."""
         now = self._loop.time()
-        if pause := self.running_pause():
-            raise pause.refusal(boottime_nanoseconds())
+        self.check_open()
         try:
             request = self.queue.admit(length, now)
         except Refused as refused:
@@ -125,16 +104,32 @@ class Dispatcher:
             self.queue.cancel(request, now)
             raise
         job = Job(request, now, room)
+        job.outcome.add_done_callback(lambda _: job.pieces.close())
         self._jobs[request.number] = job
         self.statistics.accepted += 1
         self._on_change()
         return job
 
+    def hold(self, job: Job, buffer: Buffer) -> None:
+        """Keep another's buffer until this request ends."""
+        self.pool.hold(buffer)
+        job.held.append(buffer)
+
+    def start(self, job: Job, body: Body) -> None:
+        """Have a worker answer it: see its pieces and its outcome."""
+        job.body = body
+        job.queued_at = self._loop.time()
+        self._carry_out(self.queue.enqueue(job.request, job.queued_at))
+
     async def execute(self, job: Job, body: Body) -> Answer:
         """Have a worker answer it. Raises ApiError if that can't be had."""
-        job.body = body
-        self._carry_out(self.queue.enqueue(job.request, self._loop.time()))
+        self.start(job, body)
         return await job.outcome
+
+    def check_open(self) -> None:
+        """Refuse everything new during a pause. Raises ApiError 503."""
+        if pause := self.running_pause():
+            raise pause.refusal(boottime_nanoseconds())
 
     def running_pause(self) -> Pause | None:
         """The pause that has not ended."""
@@ -152,9 +147,17 @@ class Dispatcher:
         self._jobs.pop(job.request.number, None)
         self._carry_out(self.queue.cancel(job.request, now))
         job.room.free()
+        job.pieces.close()
+        if job.outcome.done() and not job.outcome.cancelled():
+            job.outcome.exception()  # seen: its caller may have left before
+        for buffer in job.held:
+            self.pool.release(buffer)
+        job.held.clear()
         if error is None:
             started = job.request.dispatched_at or now
             self.statistics.complete(now - job.accepted_at, now - started)
+            queued = job.queued_at or started
+            self.metrics.answered(started - queued, now - started, now - job.accepted_at)
         elif isinstance(error, asyncio.CancelledError | ConnectionError):
             self.statistics.cancelled += 1
         else:
@@ -252,6 +255,17 @@ class Dispatcher:
             self._deliver(link, self._jobs.get(frame.request), result)
         self._carry_out(actions)
 
+    def told(self, link: WorkerLink, frame: Frame, piece: Piece) -> None:
+        """A worker has sent a piece of an answer."""
+        if not self.queue.piece(link.seat, frame.request, frame.lease):
+            return  # nobody waits for it any more, or it is of a lease that isn't the worker's
+        job = self._jobs.get(frame.request)
+        if job is None or job.outcome.done():
+            return
+        job.terms, job.model = piece.terms, link.model
+        if not job.pieces.add(piece.text):
+            job.outcome.set_exception(ApiError("engine_error", "the answer is too long to be kept"))
+
     def lost(self, link: WorkerLink) -> None:
         """A worker's connection is gone: its requests go back to the head of the queue."""
         if self.links.pop(link.key, None) is None:
@@ -292,7 +306,7 @@ class Dispatcher:
         link.tally.requests += 1
         error = None
         if not result.ok and result.error is not None:
-            error = worker_error(result.error.type, result.error.message)
+            error = worker_error(result.error.type, result.error.message, result.error.param)
             if error.status >= 500:
                 link.tally.failures += 1
                 link.tally.last_error = error.type
@@ -301,7 +315,8 @@ class Dispatcher:
         if error is not None:
             job.outcome.set_exception(error)
         else:
-            job.outcome.set_result(Answer(result.answer or {}, link.model, link.number))
+            terms = result.terms or Terms()
+            job.outcome.set_result(Answer(result.answer or {}, link.model, link.number, terms))
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
@@ -328,20 +343,21 @@ class Dispatcher:
 
     def _send_batch(self, dispatch: Dispatch) -> None:
         link = self.links[dispatch.seat]
+        self.metrics.dispatched(len(dispatch.jobs))
         for request, lease in dispatch.jobs:
             body = self._jobs[request.number].body
             if body is None:
                 raise RuntimeError(f"request {request.number} was queued without its body")
-            if body.buffer is not None:
-                self.pool.hold(body.buffer)
+            for buffer in body.buffers():
+                self.pool.hold(buffer)
             left_seconds = max(0.0, request.deadline - self._loop.time())
             deadline = boottime_nanoseconds() + int(left_seconds * 1e9)
             link.send_job(request.number, lease, dispatch, body, deadline)
 
     def _release_lease(self, link: WorkerLink, lease: int) -> None:
         body = link.leases.pop(lease, None)
-        if body is not None and body.buffer is not None:
-            self.pool.release(body.buffer)
+        for buffer in body.buffers() if body is not None else ():
+            self.pool.release(buffer)
 
     def _retire(self, buffer: Buffer) -> None:
         for link in self.links.values():

@@ -1,75 +1,76 @@
-"""What is behind each route: ``POST /predict``, health, models."""
+"""All routes of the front door, and what is behind those that tell how it stands."""
 
-import asyncio
 import time
 
-from aiohttp.web import BaseRequest, Response, StreamResponse
+from aiohttp.web import BaseRequest, Response
 
-from gpuwarden.gateway.admission import Upload, examine
-from gpuwarden.gateway.body import Body, receive
+from gpuwarden.gateway import figures
+from gpuwarden.gateway.access import Access
 from gpuwarden.gateway.cards import Cards
-from gpuwarden.gateway.dispatch import Dispatcher, Job
-from gpuwarden.gateway.errors import ApiError
-from gpuwarden.gateway.http import Routes, json_response
+from gpuwarden.gateway.chat import ChatEndpoint
+from gpuwarden.gateway.dispatch import Dispatcher
+from gpuwarden.gateway.ecomode import EcoMode
+from gpuwarden.gateway.ecomode_endpoint import EcoModeEndpoint
+from gpuwarden.gateway.http import Handler, Routes, json_response
+from gpuwarden.gateway.image_endpoints import ImageEndpoints
+from gpuwarden.gateway.images import ImageStore
+from gpuwarden.gateway.intake import Intake
 from gpuwarden.gateway.link import WorkerLink
-
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+from gpuwarden.gateway.openapi import as_text
+from gpuwarden.gateway.operations import METRICS_TYPE, OPERATIONS
+from gpuwarden.gateway.predict import PredictEndpoint
 
 
 class Endpoints:
-    """The handlers, over one dispatcher."""
+    """The handlers, over one dispatcher.
 
-    def __init__(self, dispatcher: Dispatcher) -> None:
+    :param access: who may ask.
+    """
+
+    def __init__(
+        self, dispatcher: Dispatcher, images: ImageStore, eco: EcoMode, access: Access
+    ) -> None:
         self._dispatcher = dispatcher
+        self._eco = eco
+        self._access = access
         self._started_unix = int(time.time())
+        self._openapi = as_text().encode()
+        self.intake = Intake(dispatcher, images)
+        dispatcher.metrics.watch(
+            lambda: figures.counters(dispatcher), lambda: figures.gauges(self.intake)
+        )
 
     def routes(self) -> Routes:
         """All routes."""
-        routes = Routes(self._dispatcher.settings.header_limit_bytes)
-        routes.add("POST", "/predict", self.predict)
-        routes.add("GET", "/healthz", self.healthz)
-        routes.add("GET", "/readyz", self.readyz)
-        routes.add("GET", "/v1/models", self.models)
+        images, eco = ImageEndpoints(self.intake), EcoModeEndpoint(self._eco)
+        handlers: dict[str, Handler] = {
+            "chat": ChatEndpoint(self.intake).complete,
+            "models": self.models,
+            "predict": PredictEndpoint(self.intake).predict,
+            "keepImage": images.receive,
+            "deleteImage": images.delete,
+            "thermalMode": eco.show,
+            "orderThermalMode": eco.order,
+            "healthz": self.healthz,
+            "readyz": self.readyz,
+            "metrics": self.metrics,
+            "openapi": self.openapi,
+        }
+        routes = Routes(self._dispatcher.settings.header_limit_bytes, self._access)
+        routes.on_response = self._dispatcher.metrics.responded
+        for operation in OPERATIONS:
+            if operation.name in handlers:
+                routes.add(operation.method, operation.path, handlers[operation.name])
         return routes
 
-    async def predict(self, request: BaseRequest) -> StreamResponse:
-        """Answer a question about an image."""
-        dispatcher = self._dispatcher
-        try:
-            upload = examine(request, dispatcher.settings)
-            job = dispatcher.admit(upload.length or 0)
-        except ApiError:
-            dispatcher.reject()
-            raise
-        failure: BaseException | None = None
-        try:
-            body = await self._receive(request, upload, job)
-            answer = await dispatcher.execute(job, body)
-        except BaseException as error:
-            failure = error
-            raise
-        finally:
-            dispatcher.leave(job, failure)
-        seconds = asyncio.get_running_loop().time() - job.accepted_at
-        return json_response(
-            {
-                "answer": answer.answer,
-                "model": answer.model,
-                "worker": answer.worker,
-                "seconds": round(seconds, 6),
-            }
-        )
+    async def metrics(self, request: BaseRequest) -> Response:
+        """Figures for Prometheus."""
+        text = self._dispatcher.metrics.text()
+        return Response(body=text, headers={"Content-Type": METRICS_TYPE})
 
-    async def _receive(self, request: BaseRequest, upload: Upload, job: Job) -> Body:
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
-            request.transport.write(CONTINUE)
-        try:
-            async with asyncio.timeout_at(job.request.deadline):
-                return await receive(request, upload, job.room)
-        except TimeoutError:
-            raise ApiError(
-                "request_timeout", "the body did not come within the time limit", param="body"
-            ) from None
+    async def openapi(self, request: BaseRequest) -> Response:
+        """What this service takes and gives."""
+        return Response(body=self._openapi, content_type="application/json")
 
     async def healthz(self, request: BaseRequest) -> Response:
         """The event loop turns."""

@@ -5,15 +5,20 @@ import json
 # type in the answer -> HTTP status
 STATUS = {
     "invalid_request": 400,
+    "authentication_required": 401,
     "forbidden": 403,
     "not_found": 404,
+    "image_not_found": 404,
+    "model_not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
     "length_required": 411,
     "body_too_large": 413,
     "unsupported_media_type": 415,
     "bad_image": 422,
+    "idempotency_mismatch": 422,
     "queue_full": 429,
+    "rate_limited": 429,
     "headers_too_large": 431,
     "internal_error": 500,
     "engine_error": 500,
@@ -29,6 +34,8 @@ STATUS = {
 WORKER_ERRORS = {
     "bad_image": "bad_image",
     "bad_request": "invalid_request",
+    "image_not_found": "image_not_found",
+    "model_not_found": "model_not_found",
     "engine_error": "engine_error",
     "result_too_large": "engine_error",
     "worker_crashed": "worker_crashed",  # its decoding process, not the worker
@@ -71,14 +78,19 @@ class ApiError(Exception):
             headers["Retry-After"] = str(self.retry_after_seconds)
         if self.allow is not None:
             headers["Allow"] = self.allow
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
         return headers
 
+    def content(self) -> dict[str, dict[str, str | None]]:
+        """The answer."""
+        return {"error": {"type": self.type, "message": self.message, "param": self.param}}
+
     def body(self) -> bytes:
-        """The JSON answer."""
-        error = {"type": self.type, "message": self.message, "param": self.param}
-        return json.dumps({"error": error}).encode()
+        """The answer as JSON."""
+        return json.dumps(self.content()).encode()
 
 
-def worker_error(type: str, message: str) -> ApiError:
+def worker_error(type: str, message: str, param: str | None = None) -> ApiError:
     """The caller's error for what a worker reported."""
-    return ApiError(WORKER_ERRORS.get(type, "engine_error"), message)
+    return ApiError(WORKER_ERRORS.get(type, "engine_error"), message, param=param)

@@ -3,15 +3,17 @@
 import logging
 import time
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from gpuwarden import __version__
 from gpuwarden.gateway.body import Body
+from gpuwarden.gateway.buffers import Buffer
 from gpuwarden.gateway.channel import RecordChannel
 from gpuwarden.gateway.messages import (
     Hello,
     Memory,
     MessageError,
+    Piece,
     Probed,
     Result,
     StateChange,
@@ -48,6 +50,9 @@ class LinkOwner(Protocol):
 
     def answered(self, link: "WorkerLink", frame: Frame, result: Result) -> None:
         """The worker answered a lease."""
+
+    def told(self, link: "WorkerLink", frame: Frame, piece: Piece) -> None:
+        """The worker sent a piece of the answer to a lease."""
 
     def lost(self, link: "WorkerLink") -> None:
         """The connection is gone."""
@@ -99,28 +104,41 @@ class WorkerLink:
     ) -> None:
         """Send one request of a batch; the lease holds the body until the worker's RESULT."""
         descriptors: list[int] = []
-        where: dict[str, object] = {"length": body.length}
-        if body.buffer is not None:
-            where |= {
-                "buffer": body.buffer.number,
-                "size": body.buffer.size,
-                "offset": body.offset,
-            }
-            if body.buffer.number not in self.mapped:
-                self.mapped.add(body.buffer.number)
-                where["fd"] = True
-                descriptors = [body.buffer.descriptor]
-        meta = {
+        meta: dict[str, Any] = {
+            "form": body.form,
             "question": body.question,
             "media_type": body.media_type,
             "parameters": {},
             "deadline_boottime_ns": deadline_boottime_ns,
-            "body": where,
+            "body": self._lend(body.buffer, body.offset, body.length, descriptors),
         }
+        if body.images:
+            meta["images"] = [
+                {
+                    "id": image.identifier,
+                    "media_type": image.media_type,
+                    **self._lend(image.buffer, image.offset, image.length, descriptors),
+                }
+                for image in body.images
+            ]
         self.leases[lease] = body
         count = len(dispatch.jobs)
         frame = Frame(FrameType.JOB, request, lease, dispatch.batch, count, meta, body.inline)
         self.send(frame, descriptors)
+
+    def _lend(
+        self, buffer: Buffer | None, offset: int, length: int, descriptors: list[int]
+    ) -> dict[str, object]:
+        """Where bytes lie, for the worker; a buffer's descriptor goes along the first time."""
+        if buffer is None:
+            return {"length": length}
+        where: dict[str, object] = {"length": length, "offset": offset}
+        where |= {"buffer": buffer.number, "size": buffer.size}
+        if buffer.number not in self.mapped:
+            self.mapped.add(buffer.number)
+            where["fd"] = True
+            descriptors.append(buffer.descriptor)
+        return where
 
     def retire(self, buffer: int) -> None:
         """Have the worker unmap a buffer, if it mapped it."""
@@ -189,6 +207,8 @@ class WorkerLink:
                 if not result.is_complete():
                     raise MessageError("RESULT without answer or error")
                 self._owner.answered(self, frame, result)
+            case FrameType.CHUNK:
+                self._owner.told(self, frame, parse(Piece, frame.meta))
             case FrameType.MEMORY:
                 self.memory = parse(Memory, frame.meta)
                 self._owner.changed()

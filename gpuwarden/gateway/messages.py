@@ -43,6 +43,21 @@ class ResultError(Message):
 
     type: str = Field(max_length=100)
     message: str = ""
+    param: str | None = Field(default=None, max_length=200)
+
+
+class Terms(Message):
+    """How the caller of a chat wants the answer."""
+
+    stream: bool = False
+    include_usage: bool = False
+
+
+class Piece(Message):
+    """A piece of an answer's text, for a caller who streams."""
+
+    text: str = Field(max_length=65536)
+    terms: Terms
 
 
 class Timing(Message):
@@ -59,6 +74,7 @@ class Result(Message):
     answer: dict[str, Any] | None = None
     error: ResultError | None = None
     timing: Timing = Timing()
+    terms: Terms | None = None
 
     def is_complete(self) -> bool:
         """Whether what it announces is there."""

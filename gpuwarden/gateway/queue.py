@@ -189,13 +189,22 @@ class RequestQueue:
         self._account(seat, batch, gpu_seconds, now)
         self._close_batch(seat, batch, now)
         verdict = Verdict.DROPPED
-        if request is not None and returned:
+        if request is not None and returned and not request.streamed:
             verdict = Verdict.RETURNED
             self._requeue(request)
         elif request is not None:
             verdict = Verdict.DELIVER
             self._end(request)
         return verdict, self._assign(now)
+
+    def piece(self, seat: Seat, number: int, lease: int) -> bool:
+        """The worker has sent a piece of an answer: whether somebody waits for it."""
+        for batch in seat.batches.values():
+            request = batch.leases.get(lease)
+            if request is not None and request.number == number:
+                request.streamed = True
+                return True
+        return False
 
     def detach(self, seat: Seat, now: float) -> list[Action]:
         """The worker's connection is gone: it died, or has left after draining."""
@@ -212,9 +221,10 @@ class RequestQueue:
                 if not seat.draining:
                     request.suspect = True
                     request.solo_deaths += alone
-                if request.solo_deaths >= SOLO_DEATH_LIMIT:
+                if request.streamed or request.solo_deaths >= SOLO_DEATH_LIMIT:
                     self._end(request)
-                    actions.append(End(request, Ending.WORKER_CRASHED))
+                    ending = Ending.BROKEN_OFF if request.streamed else Ending.WORKER_CRASHED
+                    actions.append(End(request, ending))
                 else:
                     self._requeue(request)
         return actions + self._assign(now)
@@ -260,11 +270,15 @@ class RequestQueue:
         return actions
 
     def _recall(self, batch: Batch) -> list[Action]:
-        """Give a batch that its worker has not begun back to the queue."""
+        """Give a batch that its worker has not ended back to the queue."""
         actions: list[Action] = []
         for request in [one for one in batch.leases.values() if one is not None]:
             actions += self._withdraw(request)
-            self._requeue(request)
+            if request.streamed:  # with slots it may have begun
+                self._end(request)
+                actions.append(End(request, Ending.BROKEN_OFF))
+            else:
+                self._requeue(request)
         return actions
 
     def _is_running_out(self, subject: "Request | Execution") -> bool:
@@ -350,9 +364,11 @@ class RequestQueue:
         suspect = self._suspects.first() is not None
         if not ordinary and not suspect:
             return None
+        # One worker at a time is enough for suspects while others wait for the rest.
+        quarantined = any(seat.exclusive for seat in self.seats.values())
         by_load = self.cards.by_load()
         seats = [one for one in by_load if one.open and self.cards[one.card].takes(one, now)]
-        if suspect and not (ordinary and self._has_quarantine()):
+        if suspect and not (ordinary and quarantined):
             idle = next((seat for seat in seats if not seat.batches), None)
             if idle is not None:
                 return idle, [self._suspects.pop()]
@@ -366,10 +382,6 @@ class RequestQueue:
         while len(requests) < size and self._waiting.first() is not None:
             requests.append(self._waiting.pop())
         return seat, requests
-
-    def _has_quarantine(self) -> bool:
-        """One worker at a time is enough for suspects while others wait for the rest."""
-        return any(seat.exclusive for seat in self.seats.values())
 
     def _dispatch(self, seat: Seat, requests: list[Request], now: float) -> Dispatch:
         batch = Batch(next(self._serial), {})

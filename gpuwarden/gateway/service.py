@@ -17,14 +17,17 @@ from gpuwarden.control.requests import DRAIN, RELOAD, UNDRAIN, ReloadAnswer
 from gpuwarden.control.snapshot import SnapshotWriter
 from gpuwarden.control.socket import ControlError, ControlServer, Handler
 from gpuwarden.control.socket import serve as serve_control
+from gpuwarden.gateway.access import access_of, read_keys
 from gpuwarden.gateway.buffers import BufferPool
 from gpuwarden.gateway.canary import Canary
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.door import PAUSE_FILE, Door
 from gpuwarden.gateway.drains import Drains
+from gpuwarden.gateway.ecomode import EcoMode
 from gpuwarden.gateway.endpoints import Endpoints
 from gpuwarden.gateway.heatwatch import FileOfCard, HeatWatch
 from gpuwarden.gateway.http import make_server
+from gpuwarden.gateway.images import ImageStore, image_limits
 from gpuwarden.gateway.listener import WorkerListener
 from gpuwarden.gateway.peers import PeerIdentity, same_user, worker_of_unit
 from gpuwarden.gateway.publish import Publisher, ServiceNotifier, feed_watchdog
@@ -166,11 +169,16 @@ class Service:
         self.pool = BufferPool(settings.pool_bytes, loop.call_soon)
         self.dispatcher = Dispatcher(settings, self.pool, self._changed)
         self._drains = Drains(self.dispatcher)
-        self._heat = HeatWatch(self.dispatcher.limit, thermal)
+        self.eco = EcoMode(self.dispatcher.limit)
+        self._heat = HeatWatch(self.eco.limit, thermal)
         self.dispatcher.on_card = self._heat.watch
         self._door = Door(self.dispatcher, writer.path.with_name(PAUSE_FILE))
         self._listener = WorkerListener(sockets.dispatch, self.dispatcher, sockets.identify)
-        self._routes = Endpoints(self.dispatcher).routes()
+        self.images = ImageStore(self.pool, image_limits(settings), settings.upload_limit_bytes)
+        self._keys = read_keys()
+        access = access_of(settings, self._keys)
+        self._endpoints = Endpoints(self.dispatcher, self.images, self.eco, access)
+        self._routes = self._endpoints.routes()
         self._runner = web.ServerRunner(make_server(self._routes), shutdown_timeout=DRAIN_SECONDS)
         self._canary = Canary(self.dispatcher.links.values)
         self._control: list[ControlServer] = []
@@ -204,7 +212,10 @@ class Service:
         settings = gateway_settings(configuration)
         logging.getLogger().setLevel(configuration.log.level.upper())
         self.dispatcher.apply(settings)
+        self.images.limits = image_limits(settings)
+        self.images.body_limit_bytes = settings.upload_limit_bytes
         self._routes.header_limit_bytes = settings.header_limit_bytes
+        self._routes.access = access_of(settings, self._keys)
         self._publisher.changed()
         return ReloadAnswer(applied=["gateway"]).model_dump()
 
@@ -238,8 +249,11 @@ class Service:
             task.cancel()
         self._publisher.publish(self.dispatcher)
         self._door.close()
+        self.eco.close()
+        await self._endpoints.intake.close()
         self._listener.close()
         self.dispatcher.close()
+        self.images.close()
         self.pool.close()
 
 

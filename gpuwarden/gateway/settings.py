@@ -17,6 +17,11 @@ class GatewaySettings:
     request_timeout_seconds: float = 30.0
     execution_timeout_seconds: float = 30.0
     pool_bytes: int = 512 << 20
+    host_names: tuple[str, ...] = ()
+    proxy_addresses: tuple[str, ...] = ()
+    uploads_limit: int = 64
+    images_bytes: int = 256 << 20
+    images_seconds: float = 600.0
     grace_seconds: float = 10.0  # a worker's restart takes 1 s and the engine's load
 
     @property
@@ -36,4 +41,9 @@ def gateway_settings(configuration: Configuration) -> GatewaySettings:
         request_timeout_seconds=gateway.request_timeout_seconds,
         execution_timeout_seconds=configuration.workers.execution_timeout_seconds,
         pool_bytes=gateway.pool_bytes,
+        host_names=gateway.host_names,
+        proxy_addresses=gateway.proxy_addresses,
+        uploads_limit=gateway.uploads_limit,
+        images_bytes=gateway.images_bytes,
+        images_seconds=gateway.images_seconds,
     )

@@ -40,6 +40,7 @@ class Ending(Enum):
     DEADLINE = auto()  # its deadline passed in a worker
     EXECUTION_TIMEOUT = auto()  # its worker took longer than an execution may take
     WORKER_CRASHED = auto()  # it killed three workers
+    BROKEN_OFF = auto()  # its worker died when a part of the answer had gone to the caller
 
 
 class Verdict(Enum):
@@ -63,6 +64,7 @@ class Request:
     lease: int = 0
     suspect: bool = False
     solo_deaths: int = 0
+    streamed: bool = False  # a part of its answer has gone to the caller: it can't be tried again
     dispatched_at: float | None = None
 
 

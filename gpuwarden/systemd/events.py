@@ -56,6 +56,8 @@ class Event(Enum):
     GATEWAY_HEAT = ("gateway-heat", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e20")
     GATEWAY_PAUSED = ("gateway-paused", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e80")
     GATEWAY_RESUMED = ("gateway-resumed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e81")
+    ECO_MODE = ("eco-mode", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7ea0")
+    API_KEY_REFUSED = ("api-key-refused", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7ea1")
     WORKER_OUTDATED = ("worker-outdated", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e30")
     PLAN_STALE = ("plan-stale", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e31")
     TUNING_PROFILE = ("tuning-profile", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e40")

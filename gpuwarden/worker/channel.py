@@ -9,7 +9,7 @@ from typing import Callable, Deque, List, Optional, Sequence, Tuple
 
 from gpuwarden.worker.frames import RECORD_LIMIT_BYTES, Frame, FrameError, decode, encode
 
-DESCRIPTOR_LIMIT = 4  # a JOB brings one; more is a peer that errs
+DESCRIPTOR_LIMIT = 16  # a JOB brings its body's and those of its images; more is a peer that errs
 RECORDS_PER_WAKE = 32  # then others get their turn on the loop
 _ANCILLARY_BYTES = socket.CMSG_SPACE(DESCRIPTOR_LIMIT * array.array("i").itemsize)
 

@@ -11,9 +11,16 @@ from typing import Any, Dict, List, Optional, Tuple
 
 
 class RequestError(Exception):
-    """One request cannot be answered; the text goes to its caller and into no log."""
+    """One request cannot be answered; the text goes to its caller and into no log.
+
+    ``param`` names what the caller should correct, where that can be said.
+    """
 
     kind = "engine_error"
+
+    def __init__(self, message: str = "", param: Optional[str] = None) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class BadImageError(RequestError):
@@ -45,33 +52,73 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Image:
+    """One image of a request, as it was sent."""
+
+    media_type: str
+    data: memoryview
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        return _rebuild_image, (self.media_type, pickle.PickleBuffer(self.data))
+
+
+def _rebuild_image(media_type: str, data: Any) -> Image:
+    return Image(media_type, memoryview(data))
+
+
+@dataclass(frozen=True)
 class Request:
     """One request as ``preprocess`` gets it.
 
     ``body`` is read-only and not a copy; it is valid until ``preprocess`` returns.
     A request can itself be the result of ``preprocess``: its body then travels along.
+
+    A chat has ``messages`` (``{"role": ..., "content": [parts]}``, a part being ``{"type": "text",
+    "text": ...}`` or ``{"type": "image", "image": n}``) and ``images``, which the parts number.
+    ``question`` is then the newest text of the user, ``body`` the newest image, of no bytes where
+    there is none.
     """
 
     question: Optional[str]
     media_type: str
     parameters: Dict[str, Any]
     body: memoryview
+    messages: Tuple[Dict[str, Any], ...] = ()
+    images: Tuple[Image, ...] = ()
 
     def __reduce__(self) -> Tuple[Any, ...]:
+        head = (self.question, self.media_type, self.parameters)
         body = pickle.PickleBuffer(self.body)
-        return _rebuild_request, (self.question, self.media_type, self.parameters, body)
+        return _rebuild_request, (*head, body, self.messages, self.images)
 
 
 def _rebuild_request(
-    question: Optional[str], media_type: str, parameters: Dict[str, Any], body: Any
+    question: Optional[str],
+    media_type: str,
+    parameters: Dict[str, Any],
+    body: Any,
+    messages: Tuple[Dict[str, Any], ...],
+    images: Tuple[Image, ...],
 ) -> Request:
-    return Request(question, media_type, parameters, memoryview(body))
+    return Request(question, media_type, parameters, memoryview(body), messages, images)
+
+
+class Audience:
+    """Those who wait for the requests of the batch that runs; here nobody listens."""
+
+    def hear(self, index: int, text: str) -> None:
+        """A piece of the answer to item ``index`` is there."""
+
+    def waits(self, index: int) -> bool:
+        """Whether the caller of item ``index`` is still there."""
+        return True
 
 
 class Engine:
     """Base of every model class. ``context`` is set before any method is called."""
 
     context: Context
+    audience = Audience()
 
     simulated_vram_bytes = 2 * 1024**3  # what it holds on a simulated card: a small model
     simulated_load = 0.9  # fraction of a simulated card that a running batch uses
@@ -101,6 +148,17 @@ class Engine:
         of several, each item is tried again alone, so that one cannot fail its neighbours.
         """
         raise NotImplementedError(f"{type(self).__name__} has no predict(batch) method")
+
+    def tell(self, index: int, text: str) -> None:
+        """Hand on a piece of the answer's text to item ``index`` (within ``predict``). Optional.
+
+        A caller that streams gets it at once. Who was told anything is not tried again.
+        """
+        self.audience.hear(index, text)
+
+    def is_awaited(self, index: int) -> bool:
+        """Whether anybody still waits for item ``index``: if not, ``predict`` may end it early."""
+        return self.audience.waits(index)
 
     def postprocess(self, result: Any) -> Dict[str, Any]:
         """The answer as a JSON object (GPU thread, keep it short)."""

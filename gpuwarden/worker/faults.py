@@ -26,10 +26,14 @@ class Failure:
     kind: str
     message: str
     location: str = ""
+    param: Optional[str] = None
 
     def as_meta(self) -> Dict[str, Any]:
         """The RESULT's meta."""
-        return {"ok": False, "error": {"type": self.kind, "message": self.message}}
+        error = {"type": self.kind, "message": self.message}
+        if self.param is not None:
+            error["param"] = self.param
+        return {"ok": False, "error": error}
 
 
 def raise_error_of(task: "asyncio.Task[Any]") -> None:
@@ -69,7 +73,8 @@ def failure_of(error: BaseException) -> Failure:
     """The failure of one request, from what its engine raised for it alone."""
     where = location(error)
     if isinstance(error, RequestError):
-        return Failure(error.kind, str(error)[:MESSAGE_LIMIT_CHARACTERS], where)
+        text = str(error)[:MESSAGE_LIMIT_CHARACTERS]
+        return Failure(error.kind, text, where, getattr(error, "param", None))
     text = first_line(error)
     return Failure(
         "engine_error", f"the engine failed: {where}" + (f": {text}" if text else ""), where

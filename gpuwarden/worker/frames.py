@@ -35,9 +35,11 @@ class FrameType(IntEnum):
     BYE = 6  # no more work, everything answered; the connection closes next
     HEARTBEAT = 7  # the loop turns
     PROBED = 8  # request: of the PROBE; {"outcome": a word of worker.canary, "detail": text}
+    CHUNK = 9  # request, lease: {"text": a piece of the answer, "terms": ...}, for who streams
     # gateway to worker
     WELCOME = 32  # {"gateway": version}
-    JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request
+    JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request:
+    # "form" is "predict" (the body is the image) or "chat" (OpenAI's JSON); "images" are buffers
     CANCEL = 34  # request, lease: the caller is gone
     DRAIN = 35  # finish what runs, then BYE
     RETIRE = 36  # {"buffer": number}: unmap it

@@ -6,9 +6,9 @@ import logging
 import queue
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Tuple, TypeVar, Union
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple, TypeVar, Union
 
-from gpuwarden.worker.engine import Engine, RequestError
+from gpuwarden.worker.engine import Audience, Engine, RequestError
 from gpuwarden.worker.faults import Failure, failure_of, location
 from gpuwarden.worker.frames import META_LIMIT_BYTES
 from gpuwarden.worker.priority import name_this_thread
@@ -17,6 +17,7 @@ _log = logging.getLogger(__name__)
 THREAD_NAME = "gpu"  # in the kernel, too: the supervisor finds it by this
 Result = TypeVar("Result")
 Answer = Union[Dict[str, Any], Failure]
+BROKEN_OFF = Failure("engine_error", "the answer broke off: its batch failed")
 ANSWER_LIMIT_BYTES = META_LIMIT_BYTES - 1024  # the RESULT's other fields take the rest
 
 
@@ -75,12 +76,40 @@ class GpuThread:
             del call  # it holds the batch: patients' images
 
 
-def run_batch(engine: Engine, items: List[Any], mark: Callable[[], None]) -> List[Answer]:
+class _Heard(Audience):
+    """Passes on what a part of a batch says, and remembers who was told anything."""
+
+    def __init__(self, audience: Audience, first: int) -> None:
+        self._audience = audience
+        self._first = first
+        self.told: Set[int] = set()
+
+    def hear(self, index: int, text: str) -> None:
+        """A piece of an answer."""
+        self.told.add(index)
+        self._audience.hear(self._first + index, text)
+
+    def waits(self, index: int) -> bool:
+        """Whether an item's caller is still there."""
+        return self._audience.waits(self._first + index)
+
+
+def run_batch(
+    engine: Engine,
+    items: List[Any],
+    mark: Callable[[], None],
+    audience: Optional[Audience] = None,
+    first: int = 0,
+) -> List[Answer]:
     """Predict and postprocess; one answer or failure for each item, in order.
 
     ``mark`` is called before each call of predict(). If a batch of several fails, each item is
-    tried alone: the one at fault fails, with a text that can quote no other request.
+    tried alone: the one at fault fails, with a text that can quote no other request. Whose caller
+    has heard a piece of the answer already fails too: it would hear it twice.
+
+    :param audience: who waits for the items; the first of them has the number ``first`` there.
     """
+    heard = engine.audience = _Heard(audience or Audience(), first)
     try:
         results = _predict(engine, items, mark)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
@@ -88,7 +117,15 @@ def run_batch(engine: Engine, items: List[Any], mark: Callable[[], None]) -> Lis
             _log.warning("a request failed in predict(): %s", location(error))
             return [failure_of(error)]
         _log.warning("a batch of %d failed, each is tried alone: %s", len(items), location(error))
-        return [answer for item in items for answer in run_batch(engine, [item], mark)]
+        answers: List[Answer] = []
+        for index, item in enumerate(items):
+            if index in heard.told:
+                answers.append(BROKEN_OFF)
+            else:
+                answers += run_batch(engine, [item], mark, audience, first + index)
+        return answers
+    finally:
+        engine.audience = Audience()
     return [_answer(engine, result) for result in results]
 
 

@@ -15,7 +15,7 @@ import sys
 from typing import Any, Dict, List, Optional, Tuple
 
 from gpuwarden.worker import canary, logs
-from gpuwarden.worker.engine import Engine
+from gpuwarden.worker.engine import Audience, Engine
 from gpuwarden.worker.faults import WorkerError, location
 from gpuwarden.worker.frames import Frame
 from gpuwarden.worker.gpu import Answer, GpuThread, read_memory, run_batch
@@ -103,6 +103,7 @@ class Host:
         self.work = Work(
             self._predict,
             self._reply,
+            self._hand_on,
             self._on_change,
         )
         self.pool = Pool(self.settings, self.work.on_prepared)
@@ -177,13 +178,16 @@ class Host:
     def _reply(self, session: Session, job: Frame, meta: Dict[str, Any]) -> None:
         self.link.answer(session, job, meta)
 
-    async def _predict(self, items: List[Any]) -> List[Answer]:
+    def _hand_on(self, session: Session, job: Frame, meta: Dict[str, Any]) -> None:
+        self.link.tell(session, job, meta)
+
+    async def _predict(self, items: List[Any], audience: Audience) -> List[Answer]:
         engine, context = self.engine, self.loader.context
         assert engine is not None
         if context:
             context.set_load(self.loader.load_fraction)
         try:
-            answers, memory = await self.gpu.run(self._run_batch, engine, items)
+            answers, memory = await self.gpu.run(self._run_batch, engine, items, audience)
         finally:
             if context and not self.work.more_waits():
                 context.set_load(0.0)
@@ -191,10 +195,10 @@ class Host:
         return answers
 
     def _run_batch(
-        self, engine: Engine, items: List[Any]
+        self, engine: Engine, items: List[Any], audience: Audience
     ) -> Tuple[List[Answer], Optional[Tuple[int, int]]]:
         """On the GPU thread."""
-        return run_batch(engine, items, self.gpu.mark), read_memory(engine)
+        return run_batch(engine, items, self.gpu.mark, audience), read_memory(engine)
 
     def _tell_memory(self, memory: Optional[Tuple[int, int]]) -> None:
         if memory is None and self.loader.context:

@@ -148,6 +148,11 @@ class GatewayLink:
             meta = {"outcome": outcome, "detail": detail}
             session.channel.send(Frame(FrameType.PROBED, probe.request, meta=meta))
 
+    def tell(self, session: Session, job: Frame, meta: Dict[str, Any]) -> None:
+        """Send a piece of a request's answer; who is not connected any more gets none."""
+        if session.alive() and session.channel:
+            session.channel.send(Frame(FrameType.CHUNK, job.request, job.lease, meta=meta))
+
     def say_goodbye(self) -> None:
         """Everything is answered and nothing more is wanted."""
         self._send(Frame(FrameType.BYE))

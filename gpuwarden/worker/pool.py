@@ -16,7 +16,7 @@ import time
 from collections import deque
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Callable, Deque, Dict, List, Optional, Union
+from typing import Any, Callable, Deque, Dict, Iterator, List, Optional, Tuple, Union
 
 from gpuwarden.worker.buffers import Extent
 from gpuwarden.worker.channel import Channel, close_all
@@ -49,9 +49,19 @@ class Prepared:
 
     value: Any
     seconds: float
+    terms: Optional[Dict[str, Any]] = None  # of a chat: how its caller wants the answer
 
 
 Outcome = Union[Prepared, Failure]
+
+
+@dataclass(frozen=True)
+class StoredImage:
+    """An image that was sent before, under its id."""
+
+    identifier: str
+    media_type: str
+    extent: Extent
 
 
 @dataclass
@@ -61,6 +71,7 @@ class Task:
     serial: int
     meta: Dict[str, Any]
     body: Union[bytes, Extent]
+    images: Tuple["StoredImage", ...] = ()
     deadline_nanoseconds: int = 0  # CLOCK_BOOTTIME; 0 = none
     attempts: int = 0
 
@@ -227,11 +238,12 @@ class Pool:
         if meta["ok"]:
             try:
                 value = unpack(meta, frame.body, descriptors[0] if descriptors else None)
-                outcome = Prepared(value, meta["seconds"])
+                outcome = Prepared(value, meta["seconds"], meta.get("terms"))
             except HandoverError as error:
                 outcome = Failure("engine_error", str(error), "HandoverError")
         else:
-            outcome = Failure(meta["kind"], meta["message"], meta["location"])
+            failure = meta["kind"], meta["message"], meta["location"], meta["param"]
+            outcome = Failure(*failure)
         self._on_done(task.serial, outcome)
         self._feed()
 
@@ -287,16 +299,20 @@ class Pool:
             self._settings.execution_timeout_seconds, self._overdue, entry
         )
         assert entry.channel is not None
-        meta, inline, descriptors = dict(task.meta), b"", []
+        descriptors: List[int] = []
+        meta, inline = dict(task.meta), b""
         if isinstance(task.body, Extent):
-            lent = task.body.buffer
-            meta["body"] = {"buffer": lent.number, "size": lent.size}
-            meta["body"].update(offset=task.body.offset, length=task.body.length)
-            if lent.number not in entry.known:
-                entry.known[lent.number] = True
-                descriptors = [lent.descriptor]
+            meta["body"] = _lend(entry, task.body, descriptors)
         else:
             meta["body"], inline = {}, task.body
+        meta["images"] = [
+            {
+                "id": image.identifier,
+                "media_type": image.media_type,
+                **_lend(entry, image.extent, descriptors),
+            }
+            for image in task.images
+        ]
         frame = Frame(FrameType.JOB, request=task.serial, meta=meta, body=inline)
         entry.channel.send(frame, descriptors)
 
@@ -305,14 +321,33 @@ class Pool:
         entry.kill()
 
 
+def _lend(entry: _Process, extent: Extent, descriptors: List[int]) -> Dict[str, Any]:
+    """Where a body lies, for that process; its buffer's descriptor goes along the first time."""
+    lent = extent.buffer
+    where = {"buffer": lent.number, "size": lent.size}
+    where.update(offset=extent.offset, length=extent.length)
+    if lent.number not in entry.known:
+        entry.known[lent.number] = True
+        descriptors.append(lent.descriptor)
+        where["fd"] = True
+    return where
+
+
 def _is_closed(entry: _Process) -> bool:
     return entry.channel is None or entry.channel.closed
+
+
+def _extents(task: Task) -> Iterator[Extent]:
+    if isinstance(task.body, Extent):
+        yield task.body
+    for image in task.images:
+        yield image.extent
 
 
 def _unfit(task: Task) -> Optional[Failure]:
     now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     if task.deadline_nanoseconds and now > task.deadline_nanoseconds:
         return Failure("deadline_exceeded", "its deadline passed before its turn came")
-    if isinstance(task.body, Extent) and task.body.buffer.closed:
+    if any(extent.buffer.closed for extent in _extents(task)):
         return Failure("unknown_buffer", "its buffer was retired before its turn came")
     return None

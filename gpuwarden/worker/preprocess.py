@@ -9,12 +9,13 @@ import os
 import signal
 import socket
 import time
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from gpuwarden.worker import logs
 from gpuwarden.worker.buffers import MappedBuffers
 from gpuwarden.worker.channel import close_all, receive_frame, send_record
-from gpuwarden.worker.engine import Context, Engine, Request
+from gpuwarden.worker.chat import read_chat
+from gpuwarden.worker.engine import Context, Engine, Image, Request
 from gpuwarden.worker.engines.registry import EngineNotFoundError, make_engine
 from gpuwarden.worker.faults import Failure, engine_traceback, failure_of, first_line
 from gpuwarden.worker.frames import Frame, FrameType, encode
@@ -95,17 +96,8 @@ def _answer(
     descriptors: List[int],
 ) -> None:
     started = time.monotonic()
-    body = frame.meta["body"]
-    if descriptors:
-        mapped.add(body["buffer"], descriptors[0], body["size"])
-    if "buffer" in body:
-        view = mapped.view(body["buffer"], body["offset"], body["length"])
-    else:
-        view = memoryview(frame.body)
-    request = Request(
-        frame.meta["question"], frame.meta["media_type"], frame.meta["parameters"], view
-    )
     try:
+        request, terms = _read(engine.context.model, mapped, frame, descriptors)
         meta, inline, result = pack(engine.preprocess(request))
     except HandoverError as error:
         _fail(connection, frame, Failure("engine_error", str(error), "HandoverError"), started)
@@ -113,11 +105,33 @@ def _answer(
     except Exception as error:  # noqa: BLE001 - an integrator's code fails this request only
         _fail(connection, frame, failure_of(error), started)
         return
-    meta.update(ok=True, seconds=time.monotonic() - started)
+    meta.update(ok=True, seconds=time.monotonic() - started, terms=terms)
     reply = Frame(FrameType.RESULT, request=frame.request, meta=meta, body=inline)
     _send(connection, reply, [] if result is None else [result])
     if result is not None:
         os.close(result)
+
+
+def _read(
+    model: str, mapped: MappedBuffers, frame: Frame, descriptors: List[int]
+) -> Tuple[Request, Optional[Dict[str, Any]]]:
+    """The request in a JOB, and for a chat its sender's terms. Raises RequestError."""
+    meta, spare = frame.meta, list(descriptors)
+    body = _view(mapped, meta["body"], spare) if meta["body"] else memoryview(frame.body)
+    stored = {
+        image["id"]: Image(image["media_type"], _view(mapped, image, spare))
+        for image in meta["images"]
+    }
+    if meta["form"] == "chat":
+        return read_chat(body, model, stored)
+    return Request(meta["question"], meta["media_type"], meta["parameters"], body), None
+
+
+def _view(mapped: MappedBuffers, where: Dict[str, Any], descriptors: List[int]) -> memoryview:
+    """The bytes that a JOB describes; a buffer's first descriptor is mapped and closed."""
+    if where.get("fd"):
+        mapped.add(where["buffer"], descriptors.pop(0), where["size"])
+    return mapped.view(where["buffer"], where["offset"], where["length"])
 
 
 def _fail(connection: socket.socket, frame: Frame, failure: Failure, started: float) -> None:
@@ -125,7 +139,7 @@ def _fail(connection: socket.socket, frame: Frame, failure: Failure, started: fl
     level = logging.WARNING if failure.kind == "engine_error" else logging.INFO
     _log.log(level, "a request was not prepared: %s", failure.location)
     meta = {"ok": False, "kind": failure.kind, "message": failure.message}
-    meta.update(location=failure.location, seconds=time.monotonic() - started)
+    meta.update(location=failure.location, param=failure.param, seconds=time.monotonic() - started)
     _send(connection, Frame(FrameType.RESULT, request=frame.request, meta=meta))
 
 

@@ -15,19 +15,21 @@ from typing import Any, Awaitable, Callable, Dict, List, Optional, Tuple
 from gpuwarden.worker.batches import BatchTable
 from gpuwarden.worker.buffers import BufferProblem
 from gpuwarden.worker.channel import close_all
+from gpuwarden.worker.engine import Audience
 from gpuwarden.worker.faults import Failure, raise_error_of
 from gpuwarden.worker.frames import Frame
 from gpuwarden.worker.gpu import Answer
 from gpuwarden.worker.link import Receiver, Session
-from gpuwarden.worker.pool import Outcome, Pool, Prepared, Task
+from gpuwarden.worker.pool import Outcome, Pool, Prepared, StoredImage, Task
 
 _log = logging.getLogger(__name__)
 
 RETURNED = Failure("returned", "this worker takes no requests now: give it to another")
 CANCELLED = Failure("cancelled", "its caller has gone")
 
-Predict = Callable[[List[Any]], Awaitable[List[Answer]]]
+Predict = Callable[[List[Any], Audience], Awaitable[List[Answer]]]
 Reply = Callable[[Session, Frame, Dict[str, Any]], None]
+PIECE_CHARACTERS = 8192  # of a CHUNK: six bytes of JSON each, at most
 
 
 class _Stage(Enum):
@@ -43,6 +45,11 @@ class _Job:
     stage: _Stage = _Stage.PREPARING
     leaving: Optional[Failure] = None  # to be told when the CPU process is done with its buffer
     prepared: Optional[Prepared] = None
+    awaited: bool = True  # until its caller goes while it runs
+
+    @property
+    def terms(self) -> Optional[Dict[str, Any]]:
+        return self.prepared.terms if self.prepared else None
 
     @property
     def batch(self) -> Tuple[int, int]:
@@ -56,9 +63,12 @@ class _Job:
 class Work(Receiver):
     """All requests this worker holds. ``on_change`` is called whenever a count has changed."""
 
-    def __init__(self, predict: Predict, reply: Reply, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self, predict: Predict, reply: Reply, tell: Reply, on_change: Callable[[], None]
+    ) -> None:
         self._predict = predict
         self._reply = reply
+        self._tell = tell
         self._on_change = on_change
         self._jobs: Dict[int, _Job] = {}
         self._serials = itertools.count(1)
@@ -102,10 +112,11 @@ class Work(Receiver):
         self.pool.submit(task)
 
     def on_cancel(self, session: Session, frame: Frame) -> None:
-        """Drop a request whose caller has gone, unless it is on the GPU already."""
+        """Drop a request whose caller has gone; on the GPU, its engine may end it early."""
         for serial, job in list(self._jobs.items()):
             same = (job.frame.request, job.frame.lease) == (frame.request, frame.lease)
             if same and job.session is session:
+                job.awaited = False
                 self._drop(serial, CANCELLED)
 
     def on_retire(self, session: Session, buffer_number: int) -> None:
@@ -210,7 +221,7 @@ class Work(Receiver):
     async def _run_batch(self, serials: List[int], jobs: List[_Job]) -> None:
         started = time.monotonic()
         items = [job.prepared.value for job in jobs if job.prepared]
-        answers = await self._predict(items)
+        answers = await self._predict(items, _Callers(self._hand_on, jobs))
         seconds = time.monotonic() - started
         for serial, job, answer in zip(serials, jobs, answers):
             del self._jobs[serial]
@@ -218,6 +229,15 @@ class Work(Receiver):
         self._run = None
         self.running = 0
         self._advance()
+
+    def _hand_on(self, job: _Job, text: str) -> None:
+        """Send a piece of an answer to who streams."""
+        terms = job.terms
+        if not terms or not terms["stream"] or not job.awaited or not job.session.alive():
+            return
+        for start in range(0, len(text), PIECE_CHARACTERS):
+            piece = {"text": text[start : start + PIECE_CHARACTERS], "terms": terms}
+            self._tell(job.session, job.frame, piece)
 
     def more_waits(self) -> bool:
         """Whether the GPU has work right after the batch that runs."""
@@ -237,7 +257,10 @@ class Work(Receiver):
             "preprocess_seconds": round(prepare_seconds, 6),
             "predict_seconds": round(predict_seconds, 6),
         }
-        self._reply(job.session, job.frame, {"ok": True, "answer": answer, "timing": timing})
+        meta = {"ok": True, "answer": answer, "timing": timing}
+        if job.terms:
+            meta["terms"] = job.terms
+        self._reply(job.session, job.frame, meta)
 
     def _settle(self) -> None:
         if not self._jobs:
@@ -245,19 +268,53 @@ class Work(Receiver):
         self._on_change()
 
 
+class _Callers(Audience):
+    """A batch's callers: heard of on the GPU thread, told on the loop's."""
+
+    def __init__(self, hand_on: Callable[[_Job, str], None], jobs: List[_Job]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._hand_on = hand_on
+        self._jobs = jobs
+
+    def hear(self, index: int, text: str) -> None:
+        """A piece of an answer."""
+        if text:
+            self._loop.call_soon_threadsafe(self._hand_on, self._jobs[index], text)
+
+    def waits(self, index: int) -> bool:
+        """Whether an item's caller is still there."""
+        return self._jobs[index].awaited
+
+
 def _task(serial: int, session: Session, frame: Frame, descriptors: List[int]) -> Task:
-    body = frame.meta.get("body")
-    if not isinstance(body, dict):
-        close_all(descriptors)
-        raise ValueError("body")
-    content: Any = frame.body
-    if "buffer" in body:
-        content = session.buffers.locate(body, descriptors)
-    else:
-        close_all(descriptors)
+    spare = list(descriptors)
+    try:
+        body = frame.meta.get("body")
+        if not isinstance(body, dict):
+            raise ValueError("body")
+        content: Any = frame.body
+        if "buffer" in body:
+            content = session.buffers.locate(body, _own(body, spare))
+        images = tuple(
+            StoredImage(
+                str(image["id"]),
+                str(image["media_type"]),
+                session.buffers.locate(image, _own(image, spare)),
+            )
+            for image in frame.meta.get("images") or []
+        )
+    finally:
+        close_all(spare)
     meta = {
+        "form": str(frame.meta.get("form") or "predict"),
         "question": frame.meta.get("question"),
         "media_type": str(frame.meta.get("media_type") or ""),
         "parameters": dict(frame.meta.get("parameters") or {}),
     }
-    return Task(serial, meta, content, int(frame.meta.get("deadline_boottime_ns") or 0))
+    deadline = int(frame.meta.get("deadline_boottime_ns") or 0)
+    return Task(serial, meta, content, images, deadline)
+
+
+def _own(where: Dict[str, Any], descriptors: List[int]) -> List[int]:
+    """Takes the descriptor that belongs to a buffer out of those that came with a JOB."""
+    return [descriptors.pop(0)] if where.get("fd") and descriptors else []

@@ -64,6 +64,7 @@ class GatewayNode:
     def __init__(self, service: Service, port: int, folder: Path, guards: "ThermalGuards") -> None:
         self.service = service
         self.port = port
+        self.address = "127.0.0.1"
         self.dispatch_path = folder / "dispatch.sock"
         self.state_path = folder / "state.json"
         self.guards = guards
@@ -92,7 +93,7 @@ class GatewayNode:
                 await asyncio.sleep(0.002)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        return await asyncio.open_connection("127.0.0.1", self.port)
+        return await asyncio.open_connection(self.address, self.port)
 
     async def post(
         self,
@@ -104,7 +105,7 @@ class GatewayNode:
         method: str = "POST",
     ) -> Reply:
         reader, writer = await self.connect()
-        head = {"Host": f"127.0.0.1:{self.port}", "Content-Length": str(len(body))}
+        head = {"Host": f"{self.address}:{self.port}", "Content-Length": str(len(body))}
         if media_type:
             head["Content-Type"] = media_type
         head |= headers or {}
@@ -185,11 +186,12 @@ async def read_reply(reader: asyncio.StreamReader) -> Reply:
 async def gateway_node(
     identify: PeerIdentity = same_user,
     control: list[socket.socket] | None = None,
+    address: str = "127.0.0.1",
     **settings: Any,
 ) -> AsyncIterator[GatewayNode]:
     with tempfile.TemporaryDirectory(prefix="gateway-") as name:
         folder = Path(name)
-        http = socket.create_server(("127.0.0.1", 0))
+        http = socket.create_server((address, 0))
         port = http.getsockname()[1]
         sockets = Sockets([http], bind_dispatch(folder / "dispatch.sock"), identify, control or [])
         notifier = RecordingNotifier()
@@ -197,6 +199,7 @@ async def gateway_node(
         guards = ThermalGuards(folder / "thermal")
         service = Service(GatewaySettings(**settings), sockets, writer, notifier, guards.file_of)
         node = GatewayNode(service, port, folder, guards)
+        node.address = address
         node.notifier = notifier
         await service.start()
         stop = asyncio.Event()

@@ -143,6 +143,13 @@ class GatewayPeer:
             self.mappings[where["buffer"]] = mmap.mmap(
                 descriptors[0], where["size"], mmap.MAP_SHARED, mmap.PROT_READ
             )
+        return self._mapped(where)
+
+    def reread(self, job: ReceivedJob) -> bytes:
+        """What lies in a job's buffer now."""
+        return self._mapped(job.frame.meta["body"])
+
+    def _mapped(self, where: dict[str, Any]) -> bytes:
         mapping = self.mappings[where["buffer"]]
         return mapping[where["offset"] : where["offset"] + where["length"]]
 

@@ -16,9 +16,9 @@ from gpuwarden.control.socket import ControlError, ask_async
 from gpuwarden.gateway import probe
 from gpuwarden.worker.frames import Frame, FrameType
 from tests.integration.gateway_node import GatewayNode, gateway_node
+from tests.integration.real_worker import real_worker
 from tests.integration.simulation import Node as SimulatedNode
 from tests.integration.simulation import uuid_of
-from tests.integration.test_gateway_with_worker import real_worker
 from tests.integration.worker_peer import close_node, make_node
 
 ASK_SECONDS = 10.0

@@ -58,6 +58,7 @@ async def test_new_requests_are_refused_with_a_time_and_accepted_ones_answered(
     refused = await node.post(b"after")
     assert (refused.status, refused.error) == (503, "paused")
     assert 595 <= int(refused.headers["retry-after"]) <= 600
+    assert (await node.post(b"an image", path="/v1/images")).error == "paused"
     ready = await node.get("/readyz")
     assert (ready.status, ready.json["ready"]) == (503, False)
     assert "the service is paused until" in ready.json["reasons"][0]

@@ -1,25 +1,9 @@
 import asyncio
 import hashlib
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from typing import Any
 
-from tests.integration.gateway_node import GatewayNode, gateway_node
-from tests.integration.worker_peer import Worker, close_node, make_node
-
-
-@asynccontextmanager
-async def real_worker(node: GatewayNode, **settings: Any) -> AsyncIterator[Worker]:
-    """The worker's own host process, connected to this front door and ready."""
-    home = make_node()
-    number = settings.get("number", 0)
-    try:
-        async with home.worker(dispatch_socket=str(node.dispatch_path), **settings) as worker:
-            await node.until(lambda: any(link.number == number for link in node.ready_links()))
-            yield worker
-    finally:
-        close_node(home)
+from tests.integration.gateway_node import gateway_node
+from tests.integration.real_worker import real_worker
 
 
 async def test_images_go_all_the_way_to_a_real_worker_and_its_answers_back() -> None:

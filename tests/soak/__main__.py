@@ -10,12 +10,13 @@ from typing import Protocol
 from tests.node import levels
 from tests.node.channel import NodeError
 from tests.node.vm import Node
-from tests.soak import bus_fuzz, thermal
+from tests.soak import bus_fuzz, markers, thermal
 from tests.soak.random_kills.campaign import random_kills
 
 KILLS, KILLED_CARDS, POWER_CUTS, CRASH_ROUNDS = 200, 6, 20, 10
 RANDOM_KILLS = 500
 FUZZED_CALLS = 50_000
+MARKED_REQUESTS, KILLED_EACH_SECONDS = 100_000, 5.0
 SEED = 20261121
 
 
@@ -50,6 +51,7 @@ CAMPAIGNS: tuple[tuple[str, Callable[[], Figures]], ...] = (
     ),
     ("random-kills", on_node(lambda node: random_kills(node, RANDOM_KILLS, SEED))),
     ("bus-fuzz", lambda: asyncio.run(bus_fuzz.fuzz(FUZZED_CALLS, SEED))),
+    ("markers", lambda: markers.figures(MARKED_REQUESTS, SEED, KILLED_EACH_SECONDS)),
 )
 
 

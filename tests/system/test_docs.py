@@ -54,7 +54,8 @@ def test_install_as_documented(nodes: Callable[..., Node]) -> None:
 
 def test_operate_and_place_as_documented(node: Node) -> None:
     node.put(ct_small(), "/tmp/ct.dcm")
-    documented = [*blocks("operate.md"), *blocks("placement.md"), *blocks("dbus.md")]
+    documents = ("operate.md", "placement.md", "dbus.md", "integrate.md")
+    documented = [block for document in documents for block in blocks(document)]
     assert len(documented) >= 8
     for block in documented:
         run_block(node, block)

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gpuwarden.control.states import GatewayData, GatewayWorker
 from gpuwarden.gateway import peers
-from gpuwarden.gateway.admission import host_name
+from gpuwarden.gateway.access import host_name
 from gpuwarden.gateway.errors import STATUS, WORKER_ERRORS, ApiError
 from gpuwarden.gateway.lazyheap import SLACK, LazyHeap
 from gpuwarden.gateway.messages import Hello, MessageError, parse

@@ -354,6 +354,20 @@ def test_a_stuck_worker_gives_back_what_it_has_not_begun() -> None:
     assert not behind.suspect
 
 
+def test_what_has_been_streamed_in_part_is_not_begun_again_elsewhere() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1, max_batch=3, slots=True)
+    running = waiting_request(queue)[0]
+    silent, heard = (queue.admit(1, 5.0) for _ in range(2))
+    for one in (silent, heard):
+        queue.enqueue(one, 5.0)
+    assert queue.piece(seat, heard.number, heard.lease)
+    actions = queue.expire(20.0)
+    assert End(running, Ending.EXECUTION_TIMEOUT) in actions
+    assert End(heard, Ending.BROKEN_OFF) in actions
+    assert silent.phase is Phase.WAITING
+
+
 def test_others_go_on_while_a_suspect_waits_for_an_idle_worker() -> None:
     queue = RequestQueue(LIMITS, 0.0)
     doomed = serving_seat(queue, 1, max_batch=1)

@@ -1,10 +1,14 @@
 """The engine that answers with what it was asked: to try the service without a model.
 
+A chat's answer is also told word by word, as a language model's is.
+
 Options: ``delay_seconds`` (a batch's time on the card), ``allocate_bytes_per_request`` (kept, to
-meet the worker's memory limit), ``fail_load`` (true: load() raises).
+meet the worker's memory limit), ``fail_load`` (true: load() raises), ``word_seconds`` (the time
+between two words of a chat's answer).
 """
 
 import hashlib
+import re
 import time
 from typing import Any, Dict, List
 
@@ -19,6 +23,7 @@ class Echo(Engine):
         if context.options.get("fail_load"):
             raise RuntimeError("option fail_load is set: remove it from [workers.options]")
         self._delay_seconds = float(context.options.get("delay_seconds", 0))
+        self._word_seconds = float(context.options.get("word_seconds", 0))
         self._allocate_bytes = int(context.options.get("allocate_bytes_per_request", 0))
         self._kept: List[bytes] = []
 
@@ -30,6 +35,7 @@ class Echo(Engine):
             "parameters": request.parameters,
             "body_bytes": len(request.body),
             "body_sha256": hashlib.sha256(request.body).hexdigest(),
+            **({"chat": _chat(request)} if request.messages else {}),
         }
 
     def predict(self, batch: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
@@ -38,4 +44,43 @@ class Echo(Engine):
             if self._allocate_bytes:
                 self._kept.append(b"\x01" * self._allocate_bytes)
         time.sleep(self._delay_seconds)
-        return batch
+        return [
+            {**item, **self._answer(index, item.pop("chat"))} if "chat" in item else item
+            for index, item in enumerate(batch)
+        ]
+
+    def _answer(self, index: int, chat: Dict[str, Any]) -> Dict[str, Any]:
+        """The answer to a chat: what was said last, word by word, and the images' digests."""
+        text = " ".join([chat["question"], *chat["images"]])
+        words = [word for word in re.split(r"(?<= )", text) if word]
+        limit = chat["limit"] or len(words)
+        for word in words[:limit]:
+            if not self.is_awaited(index):
+                break
+            self.tell(index, word)
+            time.sleep(self._word_seconds)
+        return {
+            "text": "".join(words[:limit]),
+            "finish_reason": "stop" if len(words) <= limit else "length",
+            "usage": {
+                "prompt_tokens": chat["words"],
+                "completion_tokens": len(words[:limit]),
+            },
+        }
+
+
+def _chat(request: Request) -> Dict[str, Any]:
+    """What the answer to a chat is made of."""
+    texts = [
+        part["text"]
+        for message in request.messages
+        for part in message["content"]
+        if part["type"] == "text"
+    ]
+    asked = request.parameters
+    return {
+        "question": request.question or "",
+        "images": [hashlib.sha256(image.data).hexdigest() for image in request.images],
+        "limit": asked.get("max_completion_tokens", asked.get("max_tokens")),
+        "words": sum(len(text.split()) for text in texts),
+    }

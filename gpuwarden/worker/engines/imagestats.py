@@ -9,7 +9,13 @@ import sys
 import warnings
 from typing import Any, Dict, List, Tuple
 
-from gpuwarden.worker.engine import BadImageError, Context, Engine, Request
+from gpuwarden.worker.engine import (
+    BadImageError,
+    BadRequestError,
+    Context,
+    Engine,
+    Request,
+)
 from gpuwarden.worker.engines import dicom, raster
 from gpuwarden.worker.engines.pictures import Picture
 from gpuwarden.worker.engines.statistics import statistics
@@ -40,7 +46,10 @@ class ImageStatistics(Engine):
         Image.MAX_IMAGE_PIXELS = self._max_pixels()
 
     def preprocess(self, request: Request) -> Decoded:
-        """Stored values and their SHA-256. Raises BadImageError."""
+        """Stored values and their SHA-256. Raises BadImageError, BadRequestError."""
+        if request.messages and len(request.images) != 1:
+            count = len(request.images)
+            raise BadRequestError(f"{count} images; this model wants one in all", "messages")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # pydicom quotes what it reads
             picture = decode(request.body, request.media_type, self._max_pixels())

@@ -71,6 +71,11 @@ def test_the_defaults_of_the_contract() -> None:
             "header_limit_bytes": 16384,
             "request_timeout_seconds": 30,
             "pool_bytes": 536870912,
+            "host_names": (),
+            "proxy_addresses": (),
+            "uploads_limit": 64,
+            "images_bytes": 268435456,
+            "images_seconds": 600,
         },
         "placement": {
             "housekeeping_cpus": "",

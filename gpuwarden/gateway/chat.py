@@ -1,0 +1,99 @@
+"""``POST /v1/chat/completions``: OpenAI's chat form, whole or as a stream of events."""
+
+import asyncio
+
+from aiohttp.web import BaseRequest, StreamResponse
+
+from gpuwarden.gateway.admission import examine_chat
+from gpuwarden.gateway.body import Body
+from gpuwarden.gateway.bodyscan import model_in
+from gpuwarden.gateway.chatforms import Completion, text_of
+from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.http import json_response
+from gpuwarden.gateway.intake import Intake, outcome_of
+from gpuwarden.gateway.job import Job
+from gpuwarden.gateway.takeover import was_taken_over
+
+MODEL_HEADER = "X-Gpuwarden-Model"
+READER_SECONDS = 30.0  # for a client to take what was written before
+STREAM_HEADERS = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # a proxy would keep the pieces until it has many
+}
+
+
+class ChatEndpoint:
+    """Hands bodies over unparsed; the worker reads them and says how the answer is wanted."""
+
+    def __init__(self, intake: Intake) -> None:
+        self._intake = intake
+
+    async def complete(self, request: BaseRequest) -> StreamResponse:
+        """Answer a chat. Raises ApiError as long as nothing was sent."""
+        header = request.headers.get(MODEL_HEADER)
+        if header is not None:
+            self._check_model(header, MODEL_HEADER)
+        check = self._check_body if header is None else lambda body: None
+        response: StreamResponse | None = None
+        try:
+            async with self._intake.answering(request, examine_chat, check) as job:
+                await job.pieces.first()
+                if not job.pieces:
+                    answer = await outcome_of(job)
+                    if not answer.terms.stream:
+                        return json_response(Completion(answer.model).whole(answer.answer))
+                    job.terms, job.model = answer.terms, answer.model
+                response = StreamResponse(headers=STREAM_HEADERS)
+                await stream(request, response, job)
+        except ApiError:
+            if response is None:
+                raise  # else an event has told it
+        if response is None:
+            raise RuntimeError("a stream without a response")
+        return response
+
+    def _check_body(self, body: Body) -> None:
+        model = model_in(body.image)
+        if model is not None:
+            self._check_model(model, "model")
+
+    def _check_model(self, model: str, param: str) -> None:
+        """Refuse at once what no worker runs. Raises ApiError 404."""
+        models = {link.model for link in self._intake.dispatcher.links.values()}
+        if models and model not in models:
+            text = "there is no such model here: GET /v1/models lists them"
+            raise ApiError("model_not_found", text, param=param)
+
+
+async def stream(request: BaseRequest, response: StreamResponse, job: Job) -> None:
+    """Send the answer as it comes. Raises ApiError when an event has told of it."""
+    if was_taken_over(request):
+        response.force_close()
+    completion = Completion(job.model, job.terms.include_usage)
+    await response.prepare(request)
+    await write(request, response, completion.begins())
+    try:
+        told = False
+        async for text in job.pieces.follow():
+            told = True
+            await write(request, response, completion.piece(text))
+        answer = (await outcome_of(job)).answer
+        rest = b"" if told else completion.piece(text_of(answer))
+        await write(request, response, rest + completion.ends(answer))
+    except ApiError as error:
+        await write(request, response, completion.breaks_off(error))
+        raise
+    finally:
+        await response.write_eof()
+
+
+async def write(request: BaseRequest, response: StreamResponse, events: bytes) -> None:
+    """Send events. Raises ConnectionResetError where the client takes nothing for too long."""
+    try:
+        async with asyncio.timeout(READER_SECONDS):
+            await response.write(events)
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise ConnectionResetError("the client reads no more") from None

@@ -1,0 +1,103 @@
+"""Eco by order of a program on the node (``/api/thermal_mode``): one request at a time.
+
+It comes on top of what the thermal guards say and never against it. It is a lease: it ends by
+itself, so that a program that died can't leave the node slow.
+"""
+
+import asyncio
+import logging
+import math
+from collections import deque
+from collections.abc import Callable
+
+from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.heat import cooler
+from gpuwarden.gateway.work import ECO, CardLimits
+from gpuwarden.systemd.events import Event, tell
+
+LEASE_SECONDS = 900.0
+ORDERS = 10  # within ORDERS_SECONDS: who regulates by this does it wrong
+ORDERS_SECONDS = 60.0
+
+OnLimits = Callable[[int, CardLimits], None]
+
+
+class EcoMode:
+    """Passes the cards' limits on, cooler while eco lasts."""
+
+    def __init__(self, on_limits: OnLimits, lease_seconds: float = LEASE_SECONDS) -> None:
+        self._on_limits = on_limits
+        self._lease_seconds = lease_seconds
+        self._said: dict[int, CardLimits] = {}
+        self._until: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._orders: deque[float] = deque()
+
+    @property
+    def seconds_left(self) -> float | None:
+        """How long eco lasts; None without."""
+        return None if self._until is None else max(0.0, self._until - self._now())
+
+    @property
+    def limited_by_heat(self) -> bool:
+        """Whether a thermal guard limits any card, whatever was ordered here."""
+        return any(limits != CardLimits() for limits in self._said.values())
+
+    def limit(self, card: int, limits: CardLimits) -> None:
+        """What a card's thermal guard says."""
+        self._said[card] = limits
+        self._on_limits(card, self._held(limits))
+
+    def order(self, mode: str) -> None:
+        """Begin, extend or end eco. Raises ApiError 429."""
+        self._count_order()
+        if mode == "eco":
+            self._begin()
+        else:
+            self._end("ordered over HTTP")
+
+    def close(self) -> None:
+        """End without a word."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _begin(self) -> None:
+        begins = self._until is None
+        self.close()
+        loop = asyncio.get_running_loop()
+        self._until = loop.time() + self._lease_seconds
+        self._timer = loop.call_at(self._until, self._end, "its time is over")
+        if begins:
+            text = f"eco for {self._lease_seconds:g} s: one request at a time on every card"
+            tell(Event.ECO_MODE, f"{text}; ordered over HTTP", STATE_NEW="eco")
+            self._tell_all()
+
+    def _end(self, reason: str) -> None:
+        self.close()
+        if self._until is None:
+            return
+        self._until = None
+        tell(Event.ECO_MODE, f"eco has ended: {reason}", STATE_NEW="normal", REASON=reason)
+        self._tell_all()
+
+    def _tell_all(self) -> None:
+        for card, limits in self._said.items():
+            self._on_limits(card, self._held(limits))
+
+    def _held(self, limits: CardLimits) -> CardLimits:
+        return limits if self._until is None else cooler(limits, ECO)
+
+    def _count_order(self) -> None:
+        now = self._now()
+        while self._orders and self._orders[0] <= now - ORDERS_SECONDS:
+            self._orders.popleft()
+        if len(self._orders) >= ORDERS:
+            wait = math.ceil(self._orders[0] + ORDERS_SECONDS - now)
+            text = f"{ORDERS} orders in {ORDERS_SECONDS:g} s are enough"
+            tell(Event.ECO_MODE, f"an order over HTTP was refused: {text}", logging.WARNING)
+            raise ApiError("rate_limited", text, retry_after_seconds=max(1, wait))
+        self._orders.append(now)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()

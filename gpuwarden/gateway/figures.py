@@ -1,0 +1,58 @@
+"""The front door's counters and gauges, read from where they live."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from gpuwarden.gateway.dispatch import Dispatcher
+from gpuwarden.gateway.intake import Intake
+from gpuwarden.gateway.metrics import Sample
+
+
+def counters(dispatcher: Dispatcher) -> Iterator[Sample]:
+    """What only grows."""
+    statistics = dispatcher.statistics
+    outcomes = {
+        "completed": statistics.completed,
+        "failed": statistics.failed,
+        "rejected": statistics.rejected,
+        "cancelled": statistics.cancelled,
+    }
+    for outcome, count in outcomes.items():
+        meaning = "Requests by how they ended; rejected ones were never accepted."
+        yield "requests", meaning, {"outcome": outcome}, count
+    yield "accepted", "Requests accepted.", {}, statistics.accepted
+    yield "requeues", "Requests given back to the queue.", {}, dispatcher.queue.retried
+    yield "stale_results", "Answers to leases that nobody holds.", {}, statistics.stale_results
+    for link in dispatcher.links.values():
+        worker = {"worker": str(link.number)}
+        yield "worker_requests", "Requests a worker answered.", worker, link.tally.requests
+        yield "worker_failures", "Failures of a worker.", worker, link.tally.failures
+
+
+def gauges(intake: Intake) -> Iterator[Sample]:
+    """What goes up and down."""
+    dispatcher = intake.dispatcher
+    settings, queue, pool = dispatcher.settings, dispatcher.queue, dispatcher.pool
+    yield "queue_depth", "Requests that wait.", {}, queue.depth
+    yield "queue_limit", "Requests that may wait.", {}, settings.queue_limit
+    yield "queue_bytes", "Bytes of the requests accepted.", {}, queue.held_bytes
+    yield "uploads", "Bodies being received.", {}, intake.receiving
+    meaning = "Memory for bodies: in use, in all, and the limit."
+    yield "pool_bytes", meaning, {"state": "in_use"}, pool.in_use_bytes
+    yield "pool_bytes", meaning, {"state": "total"}, pool.total_bytes
+    yield "pool_bytes", meaning, {"state": "limit"}, pool.limit_bytes
+    yield "images", "Images that can be referred to.", {}, len(intake.images)
+    yield "images_bytes", "Their memory.", {}, intake.images.held_bytes
+    credits_of, serving, running = Counter[int](), Counter[int](), Counter[int]()
+    for link in dispatcher.links.values():
+        card = link.seat.card
+        credits_of[card] += link.seat.credit
+        serving[card] += link.seat.serving
+        running[card] += link.seat.outstanding
+    for card in sorted(credits_of):
+        gpu = {"gpu": str(card)}
+        yield "credits", "Requests that a card's workers would still take.", gpu, credits_of[card]
+        yield "workers_ready", "Workers of a card that serve.", gpu, serving[card]
+        yield "outstanding", "Requests in a card's workers.", gpu, running[card]
+        duty = queue.cards[card].limits.duty
+        yield "dispatch_duty", "Share of the time in which a card may work.", gpu, duty

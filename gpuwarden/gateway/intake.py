@@ -1,0 +1,215 @@
+"""The way of every request that a worker is to answer: admitted, received, executed, left.
+
+A request with an Idempotency-Key outlives its caller: a retry joins it, or gets its answer.
+"""
+
+import asyncio
+import hashlib
+import json
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import replace
+
+from aiohttp.web import BaseRequest
+
+from gpuwarden.gateway.admission import Upload
+from gpuwarden.gateway.body import Body, Room, receive
+from gpuwarden.gateway.bodyscan import REFERENCES_LIMIT, references_in
+from gpuwarden.gateway.dispatch import Dispatcher
+from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.idempotency import Attempt, Attempts, check_key
+from gpuwarden.gateway.images import ImageStore
+from gpuwarden.gateway.job import Answer, Job
+from gpuwarden.gateway.settings import GatewaySettings
+
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+HASH_STEP_BYTES = 1 << 20  # hashed between two turns of the event loop: 0.5 to 2 ms
+IMAGE_GONE = (
+    "there is no such image: its time is over, or it was never sent here; send it again to"
+    " POST /v1/images"
+)
+
+Examine = Callable[[BaseRequest, GatewaySettings], Upload]
+Check = Callable[[Body], None]
+
+
+class Intake:
+    """Takes requests in for one dispatcher."""
+
+    def __init__(self, dispatcher: Dispatcher, images: ImageStore) -> None:
+        self._loop = asyncio.get_running_loop()
+        self.dispatcher = dispatcher
+        self.images = images
+        self.receiving = 0
+        self._attempts: Attempts[Job] = Attempts()
+        self._living: set[asyncio.Task[None]] = set()
+
+    @asynccontextmanager
+    async def answering(
+        self, request: BaseRequest, examine: Examine, check: Check = lambda body: None
+    ) -> AsyncIterator[Job]:
+        """A job that a worker answers while the block runs. Raises ApiError.
+
+        :param check: looks at the received body before any worker does; may raise ApiError.
+        """
+        dispatcher = self.dispatcher
+        with self._counting_refusals():
+            key = key_of(request)
+            upload = examine(request, dispatcher.settings)
+            self._check_room()
+            job = dispatcher.admit(upload.length or 0)
+        failure: BaseException | None = None
+        owned = True
+        try:
+            body = await self._body(request, upload, job)
+            check(body)
+            if key is None:
+                dispatcher.start(job, body)
+                yield job
+                return
+            digest = await digest_of(request, body)
+            known = self._attempts.find(key, digest, self._loop.time())
+            if known is None:
+                owned = False
+                self._begin(key, digest, job, body)
+            yield known or job
+            if known is not None:
+                failure = asyncio.CancelledError()  # its own place wasn't needed
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            if owned:
+                dispatcher.leave(job, failure)
+
+    async def upload(self, request: BaseRequest, upload: Upload, room: Room) -> Body:
+        """Receive a body that no worker is to answer. Raises ApiError."""
+        deadline = self._loop.time() + self.dispatcher.settings.request_timeout_seconds
+        return await self._receive(request, upload, room, deadline)
+
+    async def close(self) -> None:
+        """Give up what lives on without a caller."""
+        for task in list(self._living):
+            task.cancel()
+        await asyncio.gather(*self._living, return_exceptions=True)
+
+    def check_room(self) -> None:
+        """Refuse in a pause, or where too many bodies come at once. Raises ApiError 503, 429."""
+        with self._counting_refusals():
+            self.dispatcher.check_open()
+            self._check_room()
+
+    @contextmanager
+    def _counting_refusals(self) -> Iterator[None]:
+        try:
+            yield
+        except ApiError:
+            self.dispatcher.reject()
+            raise
+
+    def _check_room(self) -> None:
+        limit = self.dispatcher.settings.uploads_limit
+        if self.receiving >= limit:
+            raise ApiError(
+                "queue_full", f"{limit} uploads are on their way already", retry_after_seconds=1
+            )
+
+    async def _body(self, request: BaseRequest, upload: Upload, job: Job) -> Body:
+        if upload.image is not None:
+            return self._refer(job, upload.image, Body("", upload.question, 0, 0))
+        body = await self._receive(request, upload, job.room, job.request.deadline)
+        if body.reference is not None:
+            return self._refer(job, body.reference, body)
+        if body.form == "chat":
+            await self._resolve(job, body)
+        return body
+
+    async def _receive(
+        self, request: BaseRequest, upload: Upload, room: Room, deadline: float
+    ) -> Body:
+        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+            request.transport.write(CONTINUE)
+        self.receiving += 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await receive(request, upload, room)
+        except TimeoutError:
+            raise ApiError(
+                "request_timeout", "the body did not come within the time limit", param="body"
+            ) from None
+        finally:
+            self.receiving -= 1
+
+    def _refer(self, job: Job, identifier: str, body: Body) -> Body:
+        """A body that is an image which was sent before. Raises ApiError."""
+        image = self.images.find(identifier)
+        if image is None:
+            raise ApiError("image_not_found", IMAGE_GONE, param="image")
+        self.dispatcher.hold(job, image.buffer)
+        return replace(
+            body,
+            media_type=image.media_type,
+            offset=image.offset,
+            length=image.length,
+            inline=b"",
+            buffer=image.buffer,
+        )
+
+    async def _resolve(self, job: Job, body: Body) -> None:
+        """Hand over what a chat refers to. What isn't there the worker names, with its place."""
+        identifiers = await references_in(body.image)
+        if len(identifiers) > REFERENCES_LIMIT:
+            text = f"a request may refer to {REFERENCES_LIMIT} images"
+            raise ApiError("invalid_request", text, param="messages")
+        found = [image for one in identifiers if (image := self.images.find(one)) is not None]
+        for image in found:
+            self.dispatcher.hold(job, image.buffer)
+        body.images = tuple(found)
+
+    def _begin(self, key: str, digest: bytes, job: Job, body: Body) -> None:
+        attempt = self._attempts.begin(key, digest, job, self._loop.time())
+        self.dispatcher.start(job, body)
+        task = self._loop.create_task(self._live(attempt))
+        self._living.add(task)
+        task.add_done_callback(self._living.discard)
+
+    async def _live(self, attempt: Attempt[Job]) -> None:
+        """Stay with a request until its end, whoever leaves meanwhile."""
+        job = attempt.work
+        failure: BaseException | None = asyncio.CancelledError()
+        try:
+            answer = await asyncio.shield(job.outcome)
+            failure = None
+            size = len(json.dumps(answer.answer)) + 4 * job.pieces.characters
+            self._attempts.finish(attempt, size, self._loop.time())
+        except ApiError as error:
+            failure = error
+        finally:
+            if failure is not None:
+                self._attempts.drop(attempt)
+            self.dispatcher.leave(job, failure)
+
+
+async def outcome_of(job: Job) -> Answer:
+    """A job's answer, for one of perhaps several callers. Raises ApiError."""
+    return await asyncio.shield(job.outcome)
+
+
+def key_of(request: BaseRequest) -> str | None:
+    """The request's Idempotency-Key, if it has one. Raises ApiError."""
+    keys = request.headers.getall("Idempotency-Key", [])
+    if len(keys) > 1:
+        raise ApiError("invalid_request", "one key a request", param="Idempotency-Key")
+    return f"{request.path} {check_key(keys[0])}" if keys else None
+
+
+async def digest_of(request: BaseRequest, body: Body) -> bytes:
+    """A hash over everything that a request says."""
+    total = hashlib.sha256()
+    for text in (request.path, body.form, body.media_type, body.question or ""):
+        total.update(f"{len(text)}:{text}".encode("utf-8", "surrogateescape"))
+    content = body.image
+    for offset in range(0, len(content), HASH_STEP_BYTES):
+        total.update(content[offset : offset + HASH_STEP_BYTES])
+        await asyncio.sleep(0)
+    return total.digest()

@@ -1,0 +1,83 @@
+"""``/metrics``: what a Prometheus server reads. No text of any request is in a name or a label."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+PREFIX = "gpuwarden_gateway"
+SECONDS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+BATCHES = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64)
+
+Sample = tuple[str, str, dict[str, str], float]  # name, its help, labels, value
+Samples = Callable[[], Iterable[Sample]]
+
+
+class Metrics:
+    """The histograms, fed as things happen, and figures that are read when somebody asks."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._queue_wait = self._seconds("queue_wait", "from the body's end to the worker")
+        self._execution = self._seconds("execution", "from the worker to its answer")
+        self._total = self._seconds("total", "from the headers to the answer")
+        self._batches = Histogram(
+            f"{PREFIX}_batch_size",
+            "Requests handed to a worker together.",
+            buckets=BATCHES,
+            registry=self._registry,
+        )
+        self._responses = Counter(
+            f"{PREFIX}_http_responses",
+            "HTTP answers by route and status.",
+            ("route", "status"),
+            registry=self._registry,
+        )
+
+    def watch(self, counters: Samples, gauges: Samples) -> None:
+        """Have further figures read whenever somebody asks."""
+        self._registry.register(_Figures(counters, gauges))
+
+    def answered(self, wait_seconds: float, execution_seconds: float, total_seconds: float) -> None:
+        """A request was answered by a worker."""
+        self._queue_wait.observe(max(0.0, wait_seconds))
+        self._execution.observe(max(0.0, execution_seconds))
+        self._total.observe(max(0.0, total_seconds))
+
+    def dispatched(self, size: int) -> None:
+        """A batch went to a worker."""
+        self._batches.observe(size)
+
+    def responded(self, route: str, status: int) -> None:
+        """An HTTP answer has gone out."""
+        self._responses.labels(route, str(status)).inc()
+
+    def text(self) -> bytes:
+        """All of it, as Prometheus reads it."""
+        return generate_latest(self._registry)
+
+    def _seconds(self, name: str, what: str) -> Histogram:
+        return Histogram(
+            f"{PREFIX}_{name}_seconds",
+            f"Time of answered requests {what}.",
+            buckets=SECONDS,
+            registry=self._registry,
+        )
+
+
+class _Figures(Collector):
+    """Counters and gauges that live elsewhere."""
+
+    def __init__(self, counters: Samples, gauges: Samples) -> None:
+        self._sources = ((CounterMetricFamily, counters), (GaugeMetricFamily, gauges))
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures as they are now."""
+        for family, samples in self._sources:
+            found: dict[str, CounterMetricFamily | GaugeMetricFamily] = {}
+            for name, meaning, labels, value in samples():
+                if name not in found:
+                    found[name] = family(f"{PREFIX}_{name}", meaning, labels=list(labels))
+                found[name].add_metric(list(labels.values()), value)
+            yield from found.values()

@@ -1,0 +1,198 @@
+"""The one table of what the front door does: method, path, what goes in, what comes out.
+
+``/openapi.json`` is made from it; a test holds the routes to it.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel
+
+from gpuwarden.gateway import schema
+from gpuwarden.gateway.admission import CHAT_TYPE, IMAGE_TYPES, QUESTION_LIMIT_BYTES
+from gpuwarden.gateway.errors import STATUS
+
+RAW_IMAGE = {"type": "string", "format": "binary", "minLength": 1}
+METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
+EVENTS_TYPE = "text/event-stream"
+TEXT = {"type": "string"}
+ID = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
+
+Content = dict[str, type[BaseModel] | dict[str, Any]]  # by media type
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """What a request may say outside of its body."""
+
+    name: str
+    place: str
+    schema: dict[str, Any]
+    description: str
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One method on one path.
+
+    :ivar answers: what a status below 400 holds.
+    :ivar errors: types of errors beside those that every operation has.
+    :ivar needs_body: whether the body may be left out.
+    """
+
+    method: str
+    path: str
+    name: str
+    summary: str
+    answers: dict[int, Content]
+    body: Content | None = None
+    needs_body: bool = True
+    parameters: tuple[Parameter, ...] = ()
+    errors: tuple[str, ...] = ()
+    unready: type[BaseModel] | None = None
+
+
+JSON = CHAT_TYPE
+EVERYWHERE = ("invalid_request", "authentication_required", "forbidden", "headers_too_large")
+UPLOAD = (
+    "request_timeout",
+    "length_required",
+    "body_too_large",
+    "unsupported_media_type",
+    "queue_full",
+    "paused",
+)
+WORK = (
+    *UPLOAD,
+    "image_not_found",
+    "bad_image",
+    "idempotency_mismatch",
+    "engine_error",
+    "worker_crashed",
+    "unavailable",
+    "too_hot",
+    "queue_timeout",
+    "execution_timeout",
+)
+KEY = Parameter(
+    "Idempotency-Key",
+    "header",
+    {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
+    "A retry with the same key and body joins the request that it repeats, or gets its answer.",
+)
+QUESTION = Parameter(
+    "question",
+    "query",
+    {"type": "string", "maxLength": QUESTION_LIMIT_BYTES // 4},
+    "What is asked; a form's part or the header X-Question may say it instead.",
+)
+IMAGE = Parameter(
+    "image",
+    "query",
+    {"type": "string", "pattern": schema.REFERENCE_PATTERN},
+    "An image that was sent before, in place of a body.",
+)
+MODEL = Parameter(
+    "X-Gpuwarden-Model", "header", TEXT, "The model, for who wants its name checked first."
+)
+IMAGE_ID = Parameter("id", "path", ID, "The image's id.", required=True)
+MODE = Parameter("mode", "query", {"enum": ["eco", "normal"]}, "In place of a body.")
+
+RAW: Content = dict.fromkeys(IMAGE_TYPES, RAW_IMAGE)
+FORM = "multipart/form-data"
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/v1/chat/completions",
+        "chat",
+        "Answer a chat with images, whole or as a stream of events.",
+        {200: {JSON: schema.ChatCompletion, EVENTS_TYPE: TEXT}},
+        body={JSON: schema.ChatRequest},
+        parameters=(KEY, MODEL),
+        errors=(*WORK, "model_not_found"),
+    ),
+    Operation(
+        "GET",
+        "/v1/models",
+        "models",
+        "The models that workers of this node run.",
+        {200: {JSON: schema.ModelList}},
+    ),
+    Operation(
+        "POST",
+        "/predict",
+        "predict",
+        "Answer a question about one image.",
+        {200: {JSON: schema.Prediction}},
+        body={FORM: schema.PredictForm, **RAW},
+        needs_body=False,
+        parameters=(KEY, QUESTION, IMAGE),
+        errors=WORK,
+    ),
+    Operation(
+        "POST",
+        "/v1/images",
+        "keepImage",
+        "Keep an image for a while, to be asked about as gpuwarden://ID.",
+        {201: {JSON: schema.StoredImageAnswer}},
+        body={FORM: schema.ImageForm, **RAW},
+        errors=UPLOAD,
+    ),
+    Operation(
+        "DELETE",
+        "/v1/images/{id}",
+        "deleteImage",
+        "Forget an image now. Its id is the right to say so; nobody gets an image back.",
+        {200: {JSON: schema.Deleted}},
+        parameters=(IMAGE_ID,),
+        errors=("image_not_found",),
+    ),
+    Operation(
+        "GET",
+        "/api/thermal_mode",
+        "thermalMode",
+        "Whether a program has ordered eco.",
+        {200: {JSON: schema.ThermalMode}},
+    ),
+    Operation(
+        "POST",
+        "/api/thermal_mode",
+        "orderThermalMode",
+        "Order eco for 15 minutes, or end an eco that was ordered here.",
+        {200: {JSON: schema.ThermalMode}},
+        body={
+            JSON: schema.ThermalModeOrder,
+            "application/x-www-form-urlencoded": schema.ThermalModeOrder,
+        },
+        needs_body=False,
+        parameters=(MODE,),
+        errors=("rate_limited", "body_too_large", "request_timeout", "unsupported_media_type"),
+    ),
+    Operation("GET", "/healthz", "healthz", "The front door lives.", {200: {JSON: schema.Health}}),
+    Operation(
+        "GET",
+        "/readyz",
+        "readyz",
+        "Whether a worker can answer now.",
+        {200: {JSON: schema.Readiness}},
+        unready=schema.ReadinessError,
+    ),
+    Operation("GET", "/metrics", "metrics", "Figures for Prometheus.", {200: {METRICS_TYPE: TEXT}}),
+    Operation(
+        "GET",
+        "/openapi.json",
+        "openapi",
+        "This document.",
+        {200: {JSON: {"type": "object"}}},
+    ),
+)
+
+
+def statuses_of(operation: Operation) -> dict[int, list[str]]:
+    """The errors of an operation, by their HTTP status."""
+    found: dict[int, list[str]] = {}
+    for kind in sorted({*EVERYWHERE, *operation.errors}):
+        found.setdefault(STATUS[kind], []).append(kind)
+    return dict(sorted(found.items()))

@@ -1,0 +1,77 @@
+"""Each broken upload ends in the right refusal, and its neighbours don't notice."""
+
+import asyncio
+import contextlib
+import hashlib
+import os
+
+import pytest
+
+from tests.integration.broken_uploads import CORPUS, POST, PROBE, Broken
+from tests.integration.gateway_node import GatewayNode, gateway_node, read_reply
+
+CHAT = b"/v1/chat/completions"
+PATHS = (b"/predict", b"/v1/images", CHAT)
+TOGETHER = 8
+
+
+async def answers(node: GatewayNode, broken: Broken, path: bytes) -> list[int]:
+    """The statuses of all that a connection answers to these bytes."""
+    reader, writer = await node.connect()
+    with contextlib.suppress(ConnectionError):
+        writer.write(broken.data.replace(POST[:13], b"POST " + path))
+        if broken.ends:
+            writer.write_eof()
+        await writer.drain()
+    statuses = []
+    with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        while "mode" not in (reply := await read_reply(reader)).json:
+            statuses.append(reply.status)
+            if reply.headers.get("connection") == "close":
+                writer.write_eof()  # or what is left of the body would be awaited
+            elif len(statuses) == 1:
+                writer.write(PROBE)
+    writer.close()
+    return statuses
+
+
+def is_right(broken: Broken, path: bytes, statuses: list[int]) -> bool:
+    allowed = set(broken.statuses)
+    if path == CHAT and b"Content-Type:" in broken.data:
+        allowed |= {415}
+    return len(statuses) == bool(allowed) and set(statuses) <= allowed
+
+
+@pytest.mark.parametrize("path", PATHS, ids=lambda path: path.decode().rpartition("/")[2])
+async def test_every_broken_upload_ends_in_its_refusal_and_neighbours_are_undisturbed(
+    path: bytes,
+) -> None:
+    async with gateway_node(request_timeout_seconds=2.0, body_limit_bytes=3 << 20) as node:
+        await node.worker()
+        done = asyncio.Event()
+
+        async def neighbour(size: int) -> int:
+            count = 0
+            while not done.is_set():
+                body = os.urandom(size)
+                reply = await node.post(body)
+                assert reply.status == 200
+                assert reply.json["answer"]["sha256"] == hashlib.sha256(body).hexdigest()
+                count += 1
+            return count
+
+        neighbours = [asyncio.create_task(neighbour(size)) for size in (100, 2 << 20)]
+        places = asyncio.Semaphore(TOGETHER)
+
+        async def tried(broken: Broken) -> tuple[str, list[int]] | None:
+            async with places:
+                statuses = await answers(node, broken, path)
+            return None if is_right(broken, path, statuses) else (broken.name, statuses)
+
+        tries = await asyncio.gather(*map(tried, CORPUS))
+        done.set()
+        assert min(await asyncio.gather(*neighbours)) > 5
+        await node.until(lambda: node.service.pool.in_use_bytes == 0)
+        assert node.service.dispatcher.queue.held_bytes == 0
+        assert node.service.images.held_bytes == 0
+    assert [one for one in tries if one is not None] == []

@@ -1,0 +1,99 @@
+"""Eco by order over HTTP: a lease, on top of what the thermal guards say."""
+
+import json
+
+import pytest
+
+from gpuwarden.gateway.ecomode import ORDERS
+from gpuwarden.gateway.work import CardLimits
+from tests.integration.gateway_node import GatewayNode, Reply, gateway_node
+
+FORM = "application/x-www-form-urlencoded"
+
+
+async def order(node: GatewayNode, mode: str) -> Reply:
+    return await node.post(
+        b"", path=f"/api/thermal_mode?mode={mode}", media_type=None, headers={"Connection": "close"}
+    )
+
+
+def limits(node: GatewayNode, card: int = 0) -> CardLimits:
+    return node.service.dispatcher.queue.cards[card].limits
+
+
+async def test_eco_is_one_request_at_a_time_until_normal_is_ordered() -> None:
+    async with gateway_node() as node:
+        await node.worker(max_batch=4)
+        shown = await node.get("/api/thermal_mode")
+        assert shown.json == {"mode": "normal", "seconds_left": None, "limited_by_heat": False}
+        begun = await order(node, "eco")
+        assert (begun.json["mode"], begun.json["seconds_left"]) == ("eco", 900)
+        assert limits(node) == CardLimits(batch_limit=1)
+        ended = await order(node, "normal")
+        assert ended.json["mode"] == "normal"
+        assert limits(node) == CardLimits()
+
+
+async def test_a_lease_ends_by_itself_and_a_second_order_prolongs_it() -> None:
+    async with gateway_node() as node:
+        await node.worker()
+        node.service.eco._lease_seconds = 0.2
+        for _ in range(2):
+            await order(node, "eco")
+            assert limits(node).batch_limit == 1
+        await node.until(lambda: limits(node) == CardLimits())
+
+
+async def test_normal_never_lifts_what_a_thermal_guard_says() -> None:
+    async with gateway_node() as node:
+        await node.worker(max_batch=4)
+        node.guards.publish(0, state="alert", batch_limit=2, dispatch_duty=0.5)
+        await node.until(lambda: limits(node) == CardLimits(2, 0.5))
+        assert (await order(node, "normal")).json["limited_by_heat"] is True
+        assert limits(node) == CardLimits(2, 0.5)
+        await order(node, "eco")
+        assert limits(node) == CardLimits(1, 0.5)
+        node.guards.publish(0)
+        await node.until(lambda: limits(node) == CardLimits(1, 1.0))
+        await order(node, "normal")
+        assert limits(node) == CardLimits()
+
+
+async def test_orders_are_rate_limited() -> None:
+    async with gateway_node() as node:
+        for number in range(ORDERS):
+            assert (await order(node, ("eco", "normal")[number % 2])).status == 200
+        refused = await order(node, "eco")
+        assert (refused.status, refused.error) == (429, "rate_limited")
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+
+
+@pytest.mark.parametrize(
+    ("media_type", "body"), [(FORM, b"mode=eco"), ("application/json", b'{"mode": "eco"}')]
+)
+async def test_an_order_may_be_a_form_or_json(media_type: str, body: bytes) -> None:
+    async with gateway_node() as node:
+        reply = await node.post(body, path="/api/thermal_mode", media_type=media_type)
+        assert (reply.status, reply.json["mode"]) == (200, "eco")
+
+
+@pytest.mark.parametrize(
+    ("query", "media_type", "body"),
+    [
+        ("", None, b""),
+        ("?mode=hot", None, b""),
+        ("?mode=eco&mode=normal", None, b""),
+        ("?mode=eco", FORM, b"mode=eco"),
+        ("", FORM, b"mode=eco&mode=eco"),
+        ("", FORM, b"mood=eco"),
+        ("", "application/json", b'["eco"]'),
+        ("", "application/json", json.dumps({"mode": ["eco"]}).encode()),
+        ("", "application/json", b"[" * 3000),
+        ("?modes=eco", None, b""),
+    ],
+)
+async def test_what_is_no_order_is_refused(query: str, media_type: str | None, body: bytes) -> None:
+    async with gateway_node() as node:
+        reply = await node.post(body, path=f"/api/thermal_mode{query}", media_type=media_type)
+        assert (reply.status, reply.error) == (400, "invalid_request")
+        assert node.service.eco.seconds_left is None

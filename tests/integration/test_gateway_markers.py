@@ -1,0 +1,25 @@
+"""The short form of the campaign ``markers`` of ``make soak``."""
+
+import logging
+
+import pytest
+
+from tests.soak.markers import campaign
+
+REQUESTS = 3000
+
+
+async def test_nobody_gets_anothers_answer_and_nothing_of_a_request_is_in_any_log(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    seen = await campaign(REQUESTS, seed=1, kill_seconds=3.0)
+    assert seen.wrong == []
+    assert seen.begun >= REQUESTS
+    assert seen.answered > 0.8 * REQUESTS, seen
+    assert seen.kills >= 2
+    assert seen.hung_up > 0
+    assert set(seen.statuses) <= {200, 429, 503}, seen.statuses
+    logs = caplog.text + "".join(capfd.readouterr())
+    assert "is ready with echo" in logs  # the workers' logs are in it
+    assert "marker-" not in logs

@@ -1,0 +1,71 @@
+"""What /metrics tells, and what it must not."""
+
+import asyncio
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from tests.integration.gateway_node import GatewayNode, gateway_node
+
+MIB = 1 << 20
+
+
+async def figures(node: GatewayNode) -> dict[str, float]:
+    reply = await node.get("/metrics")
+    assert reply.headers["content-type"].startswith("text/plain")
+    found = {}
+    for family in text_string_to_metric_families(reply.body.decode()):
+        for sample in family.samples:
+            labels = ",".join(f"{name}={value}" for name, value in sorted(sample.labels.items()))
+            name = sample.name.removeprefix("gpuwarden_gateway_")
+            found[f"{name}{{{labels}}}" if labels else name] = sample.value
+    return found
+
+
+async def test_every_request_is_counted_by_how_it_ended_and_how_long_it_took() -> None:
+    async with gateway_node() as node:
+        worker = await node.worker(3, auto=False, max_batch=2)
+        posted = [asyncio.create_task(node.post(bytes(2 * MIB))) for _ in range(4)]
+        await node.until(lambda: node.service.dispatcher.queue.depth == 2)
+        seen = await figures(node)
+        assert seen["pool_bytes{state=in_use}"] == 8 * MIB
+        assert seen["queue_depth"] == 2
+        assert seen["credits{gpu=3}"] == 2
+        assert seen["outstanding{gpu=3}"] == 2
+        worker.fail(await worker.next_job(), "bad_image")
+        for _ in range(3):
+            worker.answer(await worker.next_job())
+        await asyncio.gather(*posted)
+        await node.post(b"", path="/predict")
+        await node.get("/DOE^JOHN")
+        seen = await figures(node)
+        assert seen["requests_total{outcome=completed}"] == 3
+        assert seen["requests_total{outcome=failed}"] == 1
+        assert seen["requests_total{outcome=rejected}"] == 1
+        for histogram in ("queue_wait_seconds", "execution_seconds", "total_seconds"):
+            assert seen[f"{histogram}_count"] == 3
+        assert seen["batch_size_sum"] == 4
+        assert seen["http_responses_total{route=/predict,status=422}"] == 1
+        assert seen["http_responses_total{route=other,status=404}"] == 1
+        assert seen["worker_requests_total{worker=3}"] == 4
+
+
+async def test_the_document_names_every_route_and_no_other() -> None:
+    async with gateway_node() as node:
+        document = (await node.get("/openapi.json")).json
+        named = {(m.upper(), path) for path, ms in document["paths"].items() for m in ms}
+        assert named == node.service._routes.known()
+
+
+async def test_requeues_and_cancels_are_counted() -> None:
+    async with gateway_node() as node:
+        doomed = await node.worker(0, auto=False)
+        posted = asyncio.create_task(node.post(b"image"))
+        await doomed.next_job()
+        survivor = await node.worker(1, auto=False)
+        doomed.close()
+        await survivor.next_job()
+        posted.cancel()
+        await node.until(lambda: node.service.dispatcher.statistics.cancelled == 1)
+        seen = await figures(node)
+        assert seen["requeues_total"] == 1
+        assert seen["requests_total{outcome=cancelled}"] == 1

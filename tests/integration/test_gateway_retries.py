@@ -1,0 +1,81 @@
+"""Idempotency-Key: a retry joins the request that it repeats, whatever became of its caller."""
+
+import asyncio
+import os
+from typing import Any
+
+from tests.integration.gateway_node import GatewayNode, Reply, gateway_node
+
+MIB = 1 << 20
+KEY = {"Idempotency-Key": "study-7/image-3"}
+
+
+async def keyed(node: GatewayNode, body: bytes, **more: Any) -> Reply:
+    return await node.post(body, headers=KEY, **more)
+
+
+async def test_a_retry_joins_the_running_request() -> None:
+    for image in (b"image", os.urandom(2 * MIB)):
+        async with gateway_node() as node:
+            worker = await node.worker(auto=False)
+            first = asyncio.create_task(keyed(node, image))
+            job = await worker.next_job()
+            second = asyncio.create_task(keyed(node, image))
+            await node.until(lambda: node.service.dispatcher.statistics.accepted == 2)
+            worker.answer(job)
+            replies = await asyncio.gather(first, second)
+            assert [reply.status for reply in replies] == [200, 200]
+            assert replies[0].json["answer"] == replies[1].json["answer"]
+            assert (await keyed(node, image)).json["answer"] == replies[0].json["answer"]
+            assert worker.jobs.empty()
+            assert node.service.dispatcher.statistics.completed == 1
+            assert node.service.pool.in_use_bytes == 0
+
+
+async def test_a_request_with_a_key_outlives_its_caller() -> None:
+    async with gateway_node() as node:
+        worker = await node.worker(auto=False)
+        reader, writer = await node.connect()
+        writer.write(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+            b"Idempotency-Key: study-7/image-3\r\n\r\nimage"
+        )
+        job = await worker.next_job()
+        writer.close()
+        assert await reader.read() == b""
+        again = asyncio.create_task(keyed(node, b"image"))
+        await node.until(lambda: node.service.dispatcher.statistics.accepted == 2)
+        worker.answer(job)
+        assert (await again).json["answer"]["sha256"] == job.sha256
+        assert worker.jobs.empty()
+
+
+async def test_another_body_under_the_same_key_is_refused() -> None:
+    async with gateway_node() as node:
+        await node.worker()
+        assert (await keyed(node, b"image")).status == 200
+        for changed in (
+            await keyed(node, b"other"),
+            await keyed(node, b"image", path="/predict?question=why"),
+            await keyed(node, b"image", media_type="image/png"),
+        ):
+            assert (changed.status, changed.error) == (422, "idempotency_mismatch")
+            assert changed.json["error"]["param"] == "Idempotency-Key"
+
+
+async def test_a_failure_is_tried_again_under_its_key() -> None:
+    async with gateway_node() as node:
+        worker = await node.worker(auto=False)
+        failing = asyncio.create_task(keyed(node, b"image"))
+        worker.fail(await worker.next_job(), "engine_error")
+        assert (await failing).status == 500
+        again = asyncio.create_task(keyed(node, b"image"))
+        worker.answer(await worker.next_job())
+        assert (await again).status == 200
+
+
+async def test_a_key_that_is_none_is_refused() -> None:
+    async with gateway_node() as node:
+        await node.worker()
+        reply = await node.post(b"image", headers={"Idempotency-Key": "x" * 256})
+        assert (reply.status, reply.json["error"]["param"]) == (400, "Idempotency-Key")
