@@ -25,12 +25,14 @@ class Upload:
 
     :param length: bytes of the body, None where it comes in chunks.
     :param boundary: the delimiter of a multipart body, None for a raw image.
+    :param fields: what further parts a multipart body may have.
     """
 
     length: int | None
     media_type: str
     boundary: bytes | None
     question: str | None
+    fields: tuple[str, ...] = ()
 
 
 def check_caller(request: BaseRequest, header_limit_bytes: int) -> None:
@@ -67,14 +69,37 @@ def host_name(host: str) -> str:
 
 def examine(request: BaseRequest, settings: GatewaySettings) -> Upload:
     """What ``POST /predict`` is about to receive. Raises ApiError where that can't be taken."""
+    check_encoding(request)
+    check_query(request, ("question",))
+    length = body_length(request, settings.upload_limit_bytes)
+    media_type, boundary = body_type(request.headers.get("Content-Type", IMAGE_TYPES[-1]))
+    return Upload(length, media_type, boundary, question_of(request))
+
+
+def examine_job(request: BaseRequest, settings: GatewaySettings) -> Upload:
+    """What ``POST /v1/jobs`` is about to receive. Raises ApiError."""
+    check_encoding(request)
+    check_query(request, ("question", "priority"))
+    length = body_length(request, settings.upload_limit_bytes)
+    media_type, boundary = body_type(request.headers.get("Content-Type", IMAGE_TYPES[-1]))
+    return Upload(length, media_type, boundary, question_of(request), fields=("priority",))
+
+
+def check_encoding(request: BaseRequest) -> None:
+    """Refuse compressed bodies: what they unfold to is known too late. Raises ApiError."""
     encoding = request.headers.get("Content-Encoding", "identity").strip().lower()
     if encoding != "identity":
         raise ApiError(
             "unsupported_media_type", "send the body uncompressed", param="Content-Encoding"
         )
-    length = body_length(request, settings.upload_limit_bytes)
-    media_type, boundary = body_type(request.headers.get("Content-Type", IMAGE_TYPES[-1]))
-    return Upload(length, media_type, boundary, question_of(request))
+
+
+def check_query(request: BaseRequest, allowed: tuple[str, ...]) -> None:
+    """Refuse what the query may not hold. Raises ApiError."""
+    unknown = sorted(set(request.query) - set(allowed))
+    if unknown:
+        text = f"the query may hold {' and '.join(allowed)} alone" if allowed else "no query here"
+        raise ApiError("invalid_request", text, param=unknown[0][:64])
 
 
 def body_type(header: str) -> tuple[str, bytes | None]:
@@ -109,11 +134,6 @@ def body_length(request: BaseRequest, limit_bytes: int) -> int | None:
 
 def question_of(request: BaseRequest) -> str | None:
     """The question in the query or in X-Question, if any. Raises ApiError."""
-    unknown = sorted(set(request.query) - {"question"})
-    if unknown:
-        raise ApiError(
-            "invalid_request", "the query may hold question alone", param=unknown[0][:64]
-        )
     questions = request.query.getall("question", []) + request.headers.getall("X-Question", [])
     if len(questions) > 1:
         raise second_question()

@@ -7,7 +7,7 @@ from 1 MiB on the socket is read straight into it. Nothing is ever decoded here.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import BaseRequest, RequestPayloadError
@@ -36,7 +36,10 @@ TAKE_OVER_BYTES = 1 << 20  # below, the parser's copies cost less than a new con
 
 @dataclass(eq=False)
 class Body:
-    """A received body: in ``inline`` or in ``buffer``; the image lies at ``offset``."""
+    """A received body: in ``inline`` or in ``buffer``; the image lies at ``offset``.
+
+    :ivar fields: the texts of a multipart body's further parts.
+    """
 
     media_type: str
     question: str | None
@@ -44,6 +47,13 @@ class Body:
     length: int
     inline: bytes = b""
     buffer: Buffer | None = None
+    fields: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def image(self) -> memoryview:
+        """The image itself."""
+        view = memoryview(self.inline) if self.buffer is None else self.buffer.view
+        return view[self.offset : self.offset + self.length]
 
 
 class Room:
@@ -174,6 +184,7 @@ async def find_image(view: memoryview, upload: Upload) -> Body:
         return Body(upload.media_type, upload.question, 0, len(view))
     image: Part | None = None
     question = upload.question
+    fields: dict[str, str] = {}
     for part in await split(view, upload.boundary):
         if part.name == "image" and image is None:
             image = part
@@ -183,8 +194,11 @@ async def find_image(view: memoryview, upload: Upload) -> Body:
             question = question_part(view, part)
         elif part.name == "image":
             raise ApiError("invalid_request", "one image a request", param="image")
+        elif part.name in upload.fields and part.name not in fields:
+            fields[part.name] = question_part(view, part)
         else:
-            raise ApiError("invalid_request", "parts are image and question", param=part.name[:64])
+            known = " and ".join(("image", "question", *upload.fields))
+            raise ApiError("invalid_request", f"parts are {known}", param=part.name[:64])
     if image is None:
         raise broken('it has no part named "image"')
     if image.length == 0:
@@ -192,7 +206,7 @@ async def find_image(view: memoryview, upload: Upload) -> Body:
     media_type = image.media_type or "application/octet-stream"
     if media_type not in IMAGE_TYPES:
         raise unsupported(media_type, "image")
-    return Body(media_type, question, image.offset, image.length)
+    return Body(media_type, question, image.offset, image.length, fields=fields)
 
 
 def question_part(view: memoryview, part: Part) -> str:

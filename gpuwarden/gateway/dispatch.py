@@ -72,6 +72,7 @@ class Dispatcher:
 
     :param on_change: called whenever something that is published may have changed.
     :ivar on_card: called before the first request goes to a card, so that its heat is looked at.
+    :ivar on_death: called when a worker was lost with requests unanswered.
     """
 
     def __init__(
@@ -90,6 +91,7 @@ class Dispatcher:
         self._jobs: dict[int, Job] = {}
         self._on_change = on_change
         self.on_card: Callable[[int], None] = lambda card: None
+        self.on_death: Callable[[], None] = lambda: None
         self._timer: asyncio.TimerHandle | None = None
         pool.on_retired = self._retire
 
@@ -124,6 +126,21 @@ class Dispatcher:
         self._on_change()
         return job
 
+    def admit_job(self, length: int, priority: int, failures: int) -> Job:
+        """Accept a durable job whose body is on disk. Raises ApiError where no buffer is free."""
+        now = self._loop.time()
+        request = self.queue.admit_background(length, priority, failures, now)
+        job = Job(
+            request, now, Room(self.pool, self.settings.upload_limit_bytes, lambda size: None)
+        )
+        try:
+            job.room.reserve(length)
+        except ApiError:
+            self.queue.cancel(request, now)
+            raise
+        self._jobs[request.number] = job
+        return job
+
     async def execute(self, job: Job, body: Body) -> Answer:
         """Have a worker answer it. Raises ApiError if that can't be had."""
         job.body = body
@@ -141,7 +158,9 @@ class Dispatcher:
         self._jobs.pop(job.request.number, None)
         self._carry_out(self.queue.cancel(job.request, now))
         job.room.free()
-        if error is None:
+        if job.request.background:
+            pass  # the job store counts its own
+        elif error is None:
             started = job.request.dispatched_at or now
             self.statistics.complete(now - job.accepted_at, now - started)
         elif isinstance(error, asyncio.CancelledError | ConnectionError):
@@ -253,6 +272,8 @@ class Dispatcher:
         self.pool.condemn(link.mapped)
         for lease in list(link.leases):
             self._release_lease(link, lease)
+        if unanswered:
+            self.on_death()
         self._carry_out(actions)
 
     def changed(self) -> None:
@@ -314,8 +335,10 @@ class Dispatcher:
                 raise RuntimeError(f"request {request.number} was queued without its body")
             if body.buffer is not None:
                 self.pool.hold(body.buffer)
-            left_seconds = max(0.0, request.deadline - self._loop.time())
-            deadline = boottime_nanoseconds() + int(left_seconds * 1e9)
+            deadline = 0  # none
+            if not request.background:
+                left_seconds = max(0.0, request.deadline - self._loop.time())
+                deadline = boottime_nanoseconds() + int(left_seconds * 1e9)
             link.send_job(request.number, lease, dispatch, body, deadline)
 
     def _release_lease(self, link: WorkerLink, lease: int) -> None:

@@ -5,6 +5,7 @@ import json
 # type in the answer -> HTTP status
 STATUS = {
     "invalid_request": 400,
+    "authentication_required": 401,
     "forbidden": 403,
     "not_found": 404,
     "method_not_allowed": 405,
@@ -12,16 +13,21 @@ STATUS = {
     "length_required": 411,
     "body_too_large": 413,
     "unsupported_media_type": 415,
+    "job_finished": 409,
     "bad_image": 422,
+    "idempotency_mismatch": 422,
+    "image_set_aside": 422,
     "queue_full": 429,
     "headers_too_large": 431,
     "internal_error": 500,
     "engine_error": 500,
     "worker_crashed": 500,
     "unavailable": 503,
+    "jobs_unavailable": 503,
     "too_hot": 503,
     "queue_timeout": 503,
     "execution_timeout": 504,
+    "insufficient_storage": 507,
 }
 
 # what a worker reports -> type in the answer; all else is the engine's failure

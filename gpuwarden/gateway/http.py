@@ -20,6 +20,8 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
 
+NAMED = "/{id}"
+IDENTIFIER = web.RequestKey("identifier", str)  # what stands there
 LINE_LIMIT_BYTES = 8190
 IDLE_SECONDS = 75.0  # also how long a client may take over its headers
 LINGER_SECONDS = 10.0  # a refused upload is read and dropped, so that the client sees the refusal
@@ -67,10 +69,16 @@ class Routes:
     def __init__(self, header_limit_bytes: int) -> None:
         self.header_limit_bytes = header_limit_bytes
         self._handlers: dict[str, dict[str, Handler]] = {}
+        self._families: dict[str, dict[str, Handler]] = {}
 
     def add(self, method: str, path: str, handler: Handler) -> None:
-        """Answer ``method`` on ``path``; GET answers HEAD too."""
-        methods = self._handlers.setdefault(path, {})
+        """Answer ``method`` on ``path``; GET answers HEAD too.
+
+        A path that ends in ``/{id}`` stands for all with one more name in its place, which the
+        handler finds as ``request[IDENTIFIER]``.
+        """
+        table = self._families if path.endswith(NAMED) else self._handlers
+        methods = table.setdefault(path.removesuffix("{id}"), {})
         methods[method] = handler
         if method == "GET":
             methods["HEAD"] = handler
@@ -89,7 +97,14 @@ class Routes:
     def _find(self, request: BaseRequest) -> Handler:
         methods = self._handlers.get(request.path)
         if methods is None:
-            raise ApiError("not_found", f"there is {', '.join(sorted(self._handlers))}")
+            family, _, name = request.path.rpartition("/")
+            methods = self._families.get(f"{family}/") if name else None
+            request[IDENTIFIER] = name
+        if methods is None:
+            families = [f"{family}ID" for family in self._families]
+            raise ApiError(
+                "not_found", f"there is {', '.join(sorted([*self._handlers, *families]))}"
+            )
         if request.method not in methods:
             allow = ", ".join(sorted(methods))
             raise ApiError("method_not_allowed", f"allowed: {allow}", allow=allow)

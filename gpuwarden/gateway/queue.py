@@ -5,6 +5,8 @@ clock) and returns what is to be done. Nothing accepted is lost: a request leave
 answer, its caller, its deadline or its own third death.
 
 - **Order**: by acceptance. What a worker gives back returns to its old place, that is the head.
+- **Classes**: people before the background (see ``lines``). A person who finds every worker taken
+  gets the place of a background batch that has not begun.
 - **Batches**: greedy. A worker holds one batch that runs and one that is being prepared; while it
   does, requests gather, so batches grow with the load and nobody waits for company.
 - **Cards**: the card with least outstanding work first, then the worker with least, then the
@@ -16,9 +18,11 @@ answer, its caller, its deadline or its own third death.
 """
 
 import itertools
+import math
 
 from gpuwarden.gateway.cards import Cards
 from gpuwarden.gateway.lazyheap import LazyHeap
+from gpuwarden.gateway.lines import Lines
 from gpuwarden.gateway.work import (
     Action,
     Batch,
@@ -53,10 +57,9 @@ class RequestQueue:
         self.retried = 0
         self.held_bytes = 0
         self._grace_until = now + limits.grace_seconds
-        self._waiting = LazyHeap[Request](is_waiting)
-        self._suspects = LazyHeap[Request](is_waiting)
+        self._lines = Lines()
         self._timers = LazyHeap[Request | Execution](self._is_running_out)
-        self._population = [0] * len(Phase)
+        self._population = [0] * len(Phase)  # of people's requests
         self._serial = itertools.count(1)
 
     # --- callers
@@ -77,6 +80,19 @@ class RequestQueue:
         self.held_bytes += body_bytes
         return request
 
+    def admit_background(
+        self, body_bytes: int, priority: int, failures: int, now: float
+    ) -> Request:
+        """Accept what nobody waits for: it takes none of people's room and has no deadline.
+
+        :param failures: deaths of a worker while alone in it, in a former life.
+        """
+        request = Request(next(self._serial), body_bytes, math.inf, True, priority)
+        request.solo_deaths = failures
+        request.suspect = failures > 0
+        self.requests[request.number] = request
+        return request
+
     def resize(self, request: Request, body_bytes: int) -> None:
         """The body turns out larger. Raises Refused if there is no room."""
         if self.held_bytes - request.body_bytes + body_bytes > self.limits.total_bytes:
@@ -86,9 +102,13 @@ class RequestQueue:
 
     def enqueue(self, request: Request, now: float) -> list[Action]:
         """The body is complete."""
+        if request.background:
+            self._wait(request)
+            return self._assign(now)
         self._timers.push(request.deadline, request)
         self._wait(request)
-        return self._assign(now)
+        actions = self._assign(now)
+        return actions + self._make_way() if is_waiting(request) else actions
 
     def cancel(self, request: Request, now: float) -> list[Action]:
         """The caller is gone (or the body never came)."""
@@ -124,6 +144,14 @@ class RequestQueue:
                 for batch in list(seat.batches.values())[1:]:
                     actions += self._recall(batch)
         return actions
+
+    def _make_way(self) -> list[Action]:
+        """Withdraw one background batch that has not begun: its worker takes a person's instead."""
+        for seat in reversed(self.cards.by_load()):
+            for batch in () if seat.slots else list(seat.batches.values())[1:]:
+                if any(one is not None and one.background for one in batch.leases.values()):
+                    return self._recall(batch)
+        return []
 
     # --- workers
 
@@ -204,8 +232,7 @@ class RequestQueue:
     def next_timer(self) -> float | None:
         """When ``expire`` has to be called next."""
         first = self._timers.first()
-        somebody_waits = self._waiting.first() is not None or self._suspects.first() is not None
-        rested = self.cards.next_rested() if somebody_waits else None
+        rested = None if self._lines.is_empty else self.cards.next_rested()
         times = [first[0] if first else None, rested]
         return min((when for when in times if when is not None), default=None)
 
@@ -257,14 +284,15 @@ class RequestQueue:
     # --- the inside
 
     def _move(self, request: Request, phase: Phase, seat: int | None = None) -> None:
-        self._population[request.phase] -= 1
-        self._population[phase] += 1
+        if not request.background:
+            self._population[request.phase] -= 1
+            self._population[phase] += 1
         request.phase = phase
         request.seat = seat
 
     def _wait(self, request: Request) -> None:
         self._move(request, Phase.WAITING)
-        (self._suspects if request.suspect else self._waiting).push(request.number, request)
+        self._lines.join(request)
 
     def _requeue(self, request: Request) -> None:
         self.retried += 1
@@ -272,7 +300,8 @@ class RequestQueue:
 
     def _end(self, request: Request) -> None:
         self._move(request, Phase.ENDED)
-        self.held_bytes -= request.body_bytes
+        if not request.background:
+            self.held_bytes -= request.body_bytes
         del self.requests[request.number]
 
     def _withdraw(self, request: Request) -> list[Action]:
@@ -326,8 +355,7 @@ class RequestQueue:
         return actions
 
     def _next_batch(self, now: float) -> tuple[Seat, list[Request]] | None:
-        ordinary = self._waiting.first() is not None
-        suspect = self._suspects.first() is not None
+        ordinary, suspect = self._lines.has_ordinary, self._lines.has_suspect
         if not ordinary and not suspect:
             return None
         by_load = self.cards.by_load()
@@ -335,17 +363,14 @@ class RequestQueue:
         if suspect and not (ordinary and self._has_quarantine()):
             idle = next((seat for seat in seats if not seat.batches), None)
             if idle is not None:
-                return idle, [self._suspects.pop()]
+                return idle, [self._lines.take_suspect()]
             # The least loaded gets nothing more until it is idle.
             seats = [seat for seat in seats if seat is not by_load[0]]
         if not ordinary or not seats:
             return None
         seat = seats[0]
         size = 1 if seat.slots else min(self.cards[seat.card].batch_size(seat), seat.credit)
-        requests: list[Request] = []
-        while len(requests) < size and self._waiting.first() is not None:
-            requests.append(self._waiting.pop())
-        return seat, requests
+        return seat, self._lines.take(size)
 
     def _has_quarantine(self) -> bool:
         """One worker at a time is enough for suspects while others wait for the rest."""

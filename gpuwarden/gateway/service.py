@@ -22,11 +22,13 @@ from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.endpoints import Endpoints
 from gpuwarden.gateway.heatwatch import FileOfCard, HeatWatch
 from gpuwarden.gateway.http import make_server
+from gpuwarden.gateway.jobs.endpoints import JobEndpoints
+from gpuwarden.gateway.jobs.service import JobPlace, Jobs
 from gpuwarden.gateway.listener import WorkerListener
 from gpuwarden.gateway.peers import PeerIdentity, same_user, worker_of_unit
 from gpuwarden.gateway.publish import Publisher, ServiceNotifier, feed_watchdog
 from gpuwarden.gateway.settings import GatewaySettings, gateway_settings
-from gpuwarden.names import GATEWAY_STATE_FILE, thermal_snapshot_file
+from gpuwarden.names import GATEWAY_STATE_FILE, JOBS_DIRECTORY, thermal_snapshot_file
 from gpuwarden.systemd.activation import take_sockets
 from gpuwarden.systemd.journal import set_up_logging
 from gpuwarden.systemd.notify import Notifier
@@ -73,7 +75,8 @@ def main(argv: list[str]) -> int:
         return 1
     writer = SnapshotWriter(arguments.state, "gateway")
     thermal = thermal_files(arguments.thermal)
-    asyncio.run(serve(gateway_settings(configuration), sockets, writer, notifier, thermal))
+    jobs = JobPlace(arguments.jobs)
+    asyncio.run(serve(gateway_settings(configuration), sockets, writer, notifier, thermal, jobs))
     return 0
 
 
@@ -84,6 +87,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--dispatch", metavar="PATH", type=Path, help="workers' socket, likewise")
     parser.add_argument("--state", metavar="FILE", type=Path, default=GATEWAY_STATE_FILE)
     parser.add_argument("--thermal", metavar="FOLDER", type=Path, help="the guards' states")
+    parser.add_argument("--jobs", metavar="FOLDER", type=Path, default=JOBS_DIRECTORY)
     arguments = parser.parse_args(argv)
     if bool(arguments.http) != bool(arguments.dispatch):
         parser.error("--http and --dispatch go together")
@@ -155,22 +159,27 @@ class Service:
         writer: SnapshotWriter,
         notifier: ServiceNotifier,
         thermal: FileOfCard = thermal_snapshot_file,
+        jobs: JobPlace | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._notifier = notifier
         self._sockets = sockets
         self._publisher = Publisher(writer, notifier)
         self.pool = BufferPool(settings.pool_bytes, loop.call_soon)
-        self.dispatcher = Dispatcher(settings, self.pool, self._publisher.changed)
+        self.dispatcher = Dispatcher(settings, self.pool, self._on_change)
+        self.jobs = Jobs(jobs or JobPlace(), self.dispatcher, self._publisher.changed)
+        self._publisher.jobs = self.jobs.published
         self._heat = HeatWatch(self.dispatcher.limit, thermal)
         self.dispatcher.on_card = self._heat.watch
         self._listener = WorkerListener(sockets.dispatch, self.dispatcher, sockets.identify)
         self._routes = Endpoints(self.dispatcher).routes()
+        JobEndpoints(self.jobs, self.dispatcher).add_to(self._routes)
         self._runner = web.ServerRunner(make_server(self._routes), shutdown_timeout=DRAIN_SECONDS)
         self._control: list[ControlServer] = []
 
     async def start(self) -> None:
         """Serve clients and workers."""
+        await self.jobs.open()
         await self._runner.setup()
         for http in self._sockets.http:
             await web.SockSite(self._runner, http, backlog=BACKLOG).start()
@@ -187,9 +196,14 @@ class Service:
         settings = gateway_settings(configuration)
         logging.getLogger().setLevel(configuration.log.level.upper())
         self.dispatcher.apply(settings)
+        self.jobs.apply()
         self._routes.header_limit_bytes = settings.header_limit_bytes
         self._publisher.changed()
         return ReloadAnswer(applied=["gateway"]).model_dump()
+
+    def _on_change(self) -> None:
+        self._publisher.changed()
+        self.jobs.wake()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Publish, watch the heat and prove to be alive until ``stop`` is set.
@@ -201,6 +215,7 @@ class Service:
             tasks = [
                 group.create_task(publishing),
                 group.create_task(self._heat.run()),
+                group.create_task(self.jobs.run()),
                 group.create_task(feed_watchdog(self._notifier)),
             ]
             await stop.wait()
@@ -216,7 +231,9 @@ class Service:
             asyncio.create_task(feed_watchdog(self._notifier)),
             asyncio.create_task(self._heat.run()),
         ]
+        closing_jobs = asyncio.create_task(self.jobs.close(DRAIN_SECONDS))
         await self._runner.cleanup()  # closes the listening sockets, waits for what runs
+        await closing_jobs
         for task in meanwhile:
             task.cancel()
         self._publisher.publish(self.dispatcher)
@@ -231,6 +248,7 @@ async def serve(
     writer: SnapshotWriter,
     notifier: ServiceNotifier,
     thermal: FileOfCard = thermal_snapshot_file,
+    jobs: JobPlace | None = None,
 ) -> None:
     """Serve on ``sockets`` until SIGTERM, then finish what was accepted."""
     stop = asyncio.Event()
@@ -238,7 +256,7 @@ async def serve(
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if settings.upload_limit_bytes < settings.body_limit_bytes:
         log.warning("pool_bytes limits bodies to %d bytes", settings.upload_limit_bytes)
-    service = Service(settings, sockets, writer, notifier, thermal)
+    service = Service(settings, sockets, writer, notifier, thermal, jobs)
     await service.start()
     try:
         await service.run(stop)

@@ -17,6 +17,9 @@ class GatewaySettings:
     request_timeout_seconds: float = 30.0
     execution_timeout_seconds: float = 30.0
     pool_bytes: int = 512 << 20
+    job_disk_limit_bytes: int = 20 << 30
+    job_disk_free_share: float = 0.1
+    job_keep_seconds: float = 86400.0
     grace_seconds: float = 10.0  # a worker's restart takes 1 s and the engine's load
 
     @property
@@ -36,4 +39,7 @@ def gateway_settings(configuration: Configuration) -> GatewaySettings:
         request_timeout_seconds=gateway.request_timeout_seconds,
         execution_timeout_seconds=configuration.workers.execution_timeout_seconds,
         pool_bytes=gateway.pool_bytes,
+        job_disk_limit_bytes=configuration.jobs.disk_limit_bytes,
+        job_disk_free_share=configuration.jobs.disk_free_share,
+        job_keep_seconds=configuration.jobs.keep_seconds,
     )

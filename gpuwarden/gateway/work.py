@@ -53,11 +53,17 @@ class Verdict(Enum):
 
 @dataclass(eq=False)
 class Request:
-    """One accepted request."""
+    """One accepted request.
+
+    :param background: nobody waits for it: people's requests go before.
+    :param priority: among the background's own; the larger first.
+    """
 
     number: int
     body_bytes: int
     deadline: float
+    background: bool = False
+    priority: int = 0
     phase: Phase = Phase.RECEIVING
     seat: int | None = None
     lease: int = 0

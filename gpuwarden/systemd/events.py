@@ -54,6 +54,12 @@ class Event(Enum):
     TUNING_RESTORED = ("tuning-restored", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e42")
     TUNING_LEFT_OUT = ("tuning-left-out", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e43")
     TUNING_FAILED = ("tuning-failed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e44")
+    JOB_STORE_OPEN = ("job-store-open", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7eb0")
+    JOB_STORE_REFUSED = ("job-store-refused", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7eb1")
+    JOB_STORE_SET_ASIDE = ("job-store-set-aside", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7eb2")
+    JOBS_RECOVERED = ("jobs-recovered", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7eb3")
+    JOB_STORE_FULL = ("job-store-full", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7eb4")
+    JOB_GIVEN_UP = ("job-given-up", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7eb5")
 
     def __init__(self, label: str, message_id: str) -> None:
         self.label = label

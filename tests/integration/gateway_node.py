@@ -12,6 +12,7 @@ from typing import Any
 
 from gpuwarden.control.snapshot import SnapshotWriter, read_snapshot
 from gpuwarden.control.states import GatewayData, ThermalData
+from gpuwarden.gateway.jobs.service import JobPlace
 from gpuwarden.gateway.peers import PeerIdentity, same_user
 from gpuwarden.gateway.service import Service, Sockets, bind_dispatch
 from gpuwarden.gateway.settings import GatewaySettings
@@ -185,6 +186,7 @@ async def read_reply(reader: asyncio.StreamReader) -> Reply:
 async def gateway_node(
     identify: PeerIdentity = same_user,
     control: list[socket.socket] | None = None,
+    jobs: JobPlace | None = None,
     **settings: Any,
 ) -> AsyncIterator[GatewayNode]:
     with tempfile.TemporaryDirectory(prefix="gateway-") as name:
@@ -195,7 +197,8 @@ async def gateway_node(
         notifier = RecordingNotifier()
         writer = SnapshotWriter(folder / "state.json", "gateway")
         guards = ThermalGuards(folder / "thermal")
-        service = Service(GatewaySettings(**settings), sockets, writer, notifier, guards.file_of)
+        limits = GatewaySettings(**settings)
+        service = Service(limits, sockets, writer, notifier, guards.file_of, jobs)
         node = GatewayNode(service, port, folder, guards)
         node.notifier = notifier
         await service.start()
