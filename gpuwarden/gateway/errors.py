@@ -15,7 +15,7 @@ STATUS = {
     "unsupported_media_type": 415,
     "job_finished": 409,
     "bad_image": 422,
-    "idempotency_mismatch": 422,
+    "idempotency_conflict": 422,
     "image_set_aside": 422,
     "queue_full": 429,
     "headers_too_large": 431,

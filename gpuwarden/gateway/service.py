@@ -116,7 +116,8 @@ def open_sockets(arguments: argparse.Namespace) -> Sockets:
     dispatch = handed["dispatch"][0]
     if dispatch.family != socket.AF_UNIX or dispatch.type != socket.SOCK_SEQPACKET:
         raise StartError("medgemma-dispatch.socket needs ListenSequentialPacket= with a path")
-    return Sockets(handed["http"], dispatch, worker_of_unit, handed.get("control", []))
+    http = handed["http"] + handed.get("local", [])
+    return Sockets(http, dispatch, worker_of_unit, handed.get("control", []))
 
 
 def bind_http(address: str) -> socket.socket:
