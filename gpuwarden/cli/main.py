@@ -19,6 +19,8 @@ COMMANDS = {
     "gpus": "the cards: heat, power, memory, state",
     "thermal": "how each card is kept cool, its last hour, and orders to its guard",
     "workers": "the model processes and their state",
+    "submit": "images, or folders of them, as durable jobs",
+    "jobs": "the durable jobs: list, show, cancel, delete",
     "placement": "which worker runs on which CPUs and memory, and why",
     "simulate": "what a thermal policy makes of a card that is not there",
     "doctor": "whether this node will serve well, and how to mend what will not",
