@@ -169,8 +169,8 @@ class ThermalGuards:
         self.file_of(card).unlink()
 
 
-async def read_reply(reader: asyncio.StreamReader) -> Reply:
-    async with asyncio.timeout(DEADLINE_SECONDS):
+async def read_reply(reader: asyncio.StreamReader, seconds: float = DEADLINE_SECONDS) -> Reply:
+    async with asyncio.timeout(seconds):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status_line, *lines = head.split("\r\n")
         headers = {}

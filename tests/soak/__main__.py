@@ -8,42 +8,65 @@ from pathlib import Path
 from tests.node import levels
 from tests.node.channel import NodeError
 from tests.node.vm import Node
-from tests.soak import thermal
+from tests.soak import jobs, thermal
 from tests.soak.thermal import Figures
 
 KILLS, KILLED_CARDS, POWER_CUTS, CRASH_ROUNDS = 200, 6, 20, 10
 SEED = 20261121
 
-CAMPAIGNS: tuple[tuple[str, Callable[[Node], Figures]], ...] = (
-    ("kills", lambda node: thermal.kills(node, KILLS, SEED, KILLED_CARDS)),
-    ("power-cuts", lambda node: thermal.power_cuts(node, POWER_CUTS, SEED)),
+JOB_KILLS, JOB_POWER_CUTS, JOB_CRASHES = 50, 30, 20
+
+
+def on_a_node(campaign: Callable[[Node], Figures]) -> Figures:
+    """Run a campaign on a fresh node; its journal is shown where the node fails."""
+    with levels.installed_node() as node:
+        try:
+            return campaign(node)
+        except NodeError:
+            print(node.journal(), file=sys.stderr)
+            raise
+
+
+CAMPAIGNS: tuple[tuple[str, Callable[[], Figures]], ...] = (
+    ("kills", lambda: on_a_node(lambda node: thermal.kills(node, KILLS, SEED, KILLED_CARDS))),
+    ("power-cuts", lambda: on_a_node(lambda node: thermal.power_cuts(node, POWER_CUTS, SEED))),
     (
         "crash-points",
-        lambda node: thermal.crash_points(node, CRASH_ROUNDS, Path(tempfile.mkdtemp())),
+        lambda: on_a_node(
+            lambda node: thermal.crash_points(node, CRASH_ROUNDS, Path(tempfile.mkdtemp()))
+        ),
+    ),
+    ("jobs-kills", lambda: jobs.kills(JOB_KILLS, SEED)),
+    ("jobs-power-cuts", lambda: on_a_node(lambda n: jobs.power_cuts(n, JOB_POWER_CUTS, SEED))),
+    (
+        "jobs-crash-points",
+        lambda: on_a_node(
+            lambda node: jobs.crash_points(node, JOB_CRASHES, Path(tempfile.mkdtemp()))
+        ),
     ),
 )
 
 
 def main(wanted: list[str]) -> int:
-    """Run the campaigns of these names, all where none is named."""
+    """Run the campaigns of these names, all where none is named; ``jobs`` stands for its three."""
     known = [name for name, _ in CAMPAIGNS]
-    if unknown := [name for name in wanted if name not in known]:
+    if unknown := [name for name in wanted if not any(is_meant(one, name) for one in known)]:
         print(f"no campaign {', '.join(unknown)}; there are: {', '.join(known)}", file=sys.stderr)
         return 2
-    print(f"{'campaign':<28} {'done':>5}   {'slowest':>8}   faults", flush=True)
+    print(f"{'campaign':<52} {'done':>5}   {'slowest':>8}   faults", flush=True)
     faults = 0
     for name, campaign in CAMPAIGNS:
-        if wanted and name not in wanted:
+        if wanted and not any(is_meant(name, one) for one in wanted):
             continue
-        with levels.installed_node() as node:
-            try:
-                figures = campaign(node)
-            except NodeError:
-                print(node.journal(), file=sys.stderr)
-                raise
+        figures = campaign()
         print(figures, flush=True)
         faults += len(figures.faults)
     return 1 if faults else 0
+
+
+def is_meant(campaign: str, wanted: str) -> bool:
+    """Whether a campaign is the one of that name, or of that group."""
+    return campaign == wanted or campaign.startswith(f"{wanted}-")
 
 
 if __name__ == "__main__":

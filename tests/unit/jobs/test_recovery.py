@@ -1,6 +1,5 @@
 """What a start makes of whatever a crash has left."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -94,7 +93,8 @@ async def test_jobs_outlive_their_database(tmp_path: Path, damage: str) -> None:
     assert (await store.result(done)).answer == ANSWER.answer
     assert not (await store.submit(job(b"keyed", key="k")))[1]
     assert await content_of(store, waiting) == b"waiting"
-    assert any("set-aside" in name for name in os.listdir(tmp_path)) == (damage != "gone")
+    set_aside = any("set-aside" in file.name for file in store.folder.iterdir())
+    assert set_aside == (damage != "gone")
     await store.close()
 
 
