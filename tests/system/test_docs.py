@@ -54,7 +54,7 @@ def test_install_as_documented(nodes: Callable[..., Node]) -> None:
 
 def test_operate_and_place_as_documented(node: Node) -> None:
     node.put(ct_small(), "/tmp/ct.dcm")
-    documented = [*blocks("operate.md"), *blocks("placement.md")]
+    documented = [*blocks("operate.md"), *blocks("placement.md"), *blocks("jobs.md")]
     assert len(documented) >= 8
     for block in documented:
         run_block(node, block)
