@@ -75,11 +75,18 @@ class GatewayNode:
     async def worker(
         self, number: int = 0, *, auto: bool = True, max_batch: int = 4
     ) -> GatewayPeer:
+        peer = await self.busy_worker(number, auto=auto, max_batch=max_batch)
+        await self.until(lambda: any(one.number == number for one in self.ready_links()))
+        return peer
+
+    async def busy_worker(
+        self, number: int = 0, *, auto: bool = True, max_batch: int = 4
+    ) -> GatewayPeer:
+        """A worker that may be given something before anybody sees it free."""
         peer = GatewayPeer(self.dispatch_path, number, max_batch=max_batch)
         peer.answers_by_itself = auto
         self._peers.append(peer)
         await peer.become_ready()
-        await self.until(lambda: any(one.number == number for one in self.ready_links()))
         return peer
 
     def ready_links(self) -> list[Any]:

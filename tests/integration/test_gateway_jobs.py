@@ -70,7 +70,7 @@ async def test_a_job_waits_for_a_worker_and_keeps_its_answer(place: JobPlace) ->
         large = await submit(node, b"x" * 3 * MIB)
         waiting = (await node.get(f"/v1/jobs/{large}")).json
         assert (waiting["status"], waiting["progress"]["jobs_ahead"]) == ("queued", 1)
-        await node.worker()
+        await node.busy_worker()
         for identifier, length in ((small, 5), (large, 3 * MIB)):
             job = await finished(node, identifier)
             assert job["status"] == "succeeded"
@@ -119,7 +119,7 @@ async def test_the_more_important_job_goes_first_and_people_go_before_jobs(
     async with gateway_node(jobs=place) as node:
         low = await submit(node, b"low", "?priority=-5")
         high = await submit(node, b"high", "?priority=7")
-        worker = await node.worker(auto=False, max_batch=1)
+        worker = await node.busy_worker(auto=False, max_batch=1)
         running, prepared = await worker.next_job(), await worker.next_job()
         assert (running.image, prepared.image) == (b"high", b"low")
         person = asyncio.create_task(node.post(b"person"))
@@ -140,7 +140,7 @@ async def test_people_never_feel_what_waits_on_disk(place: JobPlace) -> None:
     async with gateway_node(jobs=place, queue_limit=2) as node:
         for number in range(20):
             await submit(node, b"%d" % number)
-        worker = await node.worker(auto=False, max_batch=1)
+        worker = await node.busy_worker(auto=False, max_batch=1)
         await worker.next_job()
         await node.until(lambda: shown(node).running == 4)
         assert (shown(node).queued, node.snapshot().queue_depth) == (16, 0)
@@ -237,7 +237,7 @@ async def test_the_disk_is_never_filled(place: JobPlace) -> None:
     async with gateway_node(jobs=place, job_disk_free_share=1.0) as node:
         full = await node.post(b"b", path="/v1/jobs")
         assert (full.status, full.error) == (507, "insufficient_storage")
-        await node.worker()
+        await node.busy_worker()
         await node.until(lambda: store_of(node).counts[JobStatus.SUCCEEDED] == 1)
 
 
@@ -245,7 +245,7 @@ async def test_an_image_that_kills_workers_is_given_up_and_set_aside(place: JobP
     async with gateway_node(jobs=place) as node:
         poison = await submit(node, b"poison")
         for death in range(3):
-            worker = await node.worker(auto=False)
+            worker = await node.busy_worker(auto=False)
             assert (await worker.next_job()).image == b"poison"
             if death == 1:
                 row = await store_of(node).find(poison)

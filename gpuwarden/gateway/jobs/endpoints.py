@@ -179,11 +179,10 @@ class JobEndpoints:
                 media_type=body.media_type,
                 question=body.question,
                 priority=priority,
-                digest=await opened.digest(body.image, body.question),
                 idempotency=hashed,
                 request_bytes=upload.length or 0,
             )
-            if await opened.store.is_set_aside(job.digest):
+            if await opened.store.is_set_aside(job.content, job.question):
                 raise ApiError(
                     "image_set_aside",
                     "this image with this question has killed workers, each time alone: it is"

@@ -65,7 +65,7 @@ async def open_store(folder: Path, key: StoreKey, budget: DiskBudget) -> DiskSto
     try:
         await check_key(store)
         found = await store.database.write(lambda connection: recover(connection, store, moment()))
-        await store.recount()
+        await store.look_again()
     except BaseException:
         await store.close()
         raise
@@ -175,7 +175,6 @@ def readmit(connection: sqlite3.Connection, store: DiskStore, id: str, end: Mome
             created=head.meta["created"],
             body_bytes=head.meta.get("body_bytes", head.length),
             files_bytes=path.stat().st_size,
-            digest=bytes.fromhex(head.meta.get("digest", "")),
             idempotency=idempotency,
             request_bytes=head.meta["request_bytes"],
             executions=head.meta.get("executions", 0),

@@ -36,7 +36,6 @@ CREATE TABLE IF NOT EXISTS jobs (
     failures INTEGER NOT NULL DEFAULT 0,
     lease INTEGER NOT NULL DEFAULT 0,
     lease_until REAL,
-    digest BLOB,
     idempotency BLOB UNIQUE,
     error TEXT NOT NULL DEFAULT ''
 ) STRICT;
@@ -81,18 +80,17 @@ def insert(
     created: float,
     body_bytes: int,
     files_bytes: int,
-    digest: bytes,
     idempotency: bytes | None,
     request_bytes: int,
     executions: int = 0,
 ) -> None:
     """Add a job. Raises sqlite3.IntegrityError where its Idempotency-Key is known."""
     connection.execute(
-        "INSERT INTO jobs (id, status, priority, created, body_bytes, files_bytes, digest,"
-        " idempotency, request_bytes, executions) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO jobs (id, status, priority, created, body_bytes, files_bytes,"
+        " idempotency, request_bytes, executions) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(id, status, priority, created, body_bytes, files_bytes),
-            *(digest, idempotency, request_bytes, executions),
+            *(idempotency, request_bytes, executions),
         ),
     )
 
@@ -273,19 +271,15 @@ def statuses(connection: sqlite3.Connection) -> dict[str, JobStatus]:
     }
 
 
-def set_aside(connection: sqlite3.Connection, id: str, until: float) -> None:
-    """Take no more of this job's body."""
-    connection.execute(
-        "INSERT OR REPLACE INTO set_aside (digest, until) SELECT digest, ? FROM jobs WHERE id = ?",
-        (until, id),
-    )
+def set_aside(connection: sqlite3.Connection, digest: bytes, until: float) -> None:
+    """Take no more of a body."""
+    connection.execute("INSERT OR REPLACE INTO set_aside VALUES (?, ?)", (digest, until))
 
 
-def set_aside_until(connection: sqlite3.Connection, digest: bytes, unix: float) -> float | None:
-    """Until when a body is set aside; None if it isn't."""
+def all_set_aside(connection: sqlite3.Connection, unix: float) -> dict[bytes, float]:
+    """The bodies that are set aside, and until when."""
     connection.execute("DELETE FROM set_aside WHERE until < ?", (unix,))
-    found = connection.execute("SELECT until FROM set_aside WHERE digest = ?", (digest,)).fetchone()
-    return float(found[0]) if found else None
+    return dict(connection.execute("SELECT digest, until FROM set_aside").fetchall())
 
 
 def fact(connection: sqlite3.Connection, name: str) -> bytes | None:

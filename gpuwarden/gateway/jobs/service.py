@@ -60,11 +60,6 @@ class Open:
                     log.error("a stored result can't be read: %s", error)
         return job_document(row, self.feeder.running_seconds(row.id), ahead, result)
 
-    async def digest(self, image: memoryview, question: str | None) -> bytes:
-        """The keyed hash of what is asked."""
-        asked = (question or "").encode("utf-8", "surrogateescape")
-        return await asyncio.to_thread(self.store.key.digest, image, asked)
-
     async def until_finished(self, id: str, seconds: float) -> None:
         """Wait until a job has ended, or so long."""
         event = self._finished.setdefault(id, asyncio.Event())

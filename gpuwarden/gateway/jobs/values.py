@@ -44,7 +44,6 @@ class NewJob:
     """A job whose body has been received.
 
     :param content: the image.
-    :param digest: keyed hash of image and question: what is set aside when it kills workers.
     :param idempotency: keyed hash of the caller's Idempotency-Key; None without one.
     :param request_bytes: the announced length of the request's body, to know a repeat by.
     """
@@ -53,7 +52,6 @@ class NewJob:
     media_type: str
     question: str | None
     priority: int
-    digest: bytes
     idempotency: bytes | None = None
     request_bytes: int = 0
 

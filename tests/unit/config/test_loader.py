@@ -72,6 +72,11 @@ def test_the_defaults_of_the_contract() -> None:
             "request_timeout_seconds": 30,
             "pool_bytes": 536870912,
         },
+        "jobs": {
+            "disk_limit_bytes": 21474836480,
+            "disk_free_share": 0.1,
+            "keep_seconds": 86400,
+        },
         "placement": {
             "housekeeping_cpus": "",
             "memory_policy": "preferred",

@@ -23,7 +23,6 @@ def job(content: bytes = b"image", priority: int = 0, key: str = "") -> NewJob:
         media_type="image/png",
         question="what?",
         priority=priority,
-        digest=KEY.digest(content),
         idempotency=KEY.digest(key.encode()) if key else None,
         request_bytes=len(content),
     )

@@ -71,7 +71,7 @@ async def test_figures_follow_every_change(tmp_path: Path) -> None:
     assert store.counts.files_bytes == on_disk
     assert (store.counts[JobStatus.SUCCEEDED], store.counts[JobStatus.CANCELLED]) == (1, 1)
     before = store.counts
-    await store.recount()
+    await store.look_again()
     assert store.counts == before
     assert await store.find(first) is not None
     await store.close()
