@@ -39,6 +39,8 @@ class Body:
     """A received body: in ``inline`` or in ``buffer``; the image lies at ``offset``.
 
     :ivar fields: the texts of a multipart body's further parts.
+    :ivar ticket: names a durable job's attempt to a later front door; a worker that loses this one
+        hands its result over under it.
     """
 
     media_type: str
@@ -48,6 +50,7 @@ class Body:
     inline: bytes = b""
     buffer: Buffer | None = None
     fields: dict[str, str] = field(default_factory=dict)
+    ticket: str = ""
 
     @property
     def image(self) -> memoryview:

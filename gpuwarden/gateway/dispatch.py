@@ -73,6 +73,7 @@ class Dispatcher:
     :param on_change: called whenever something that is published may have changed.
     :ivar on_card: called before the first request goes to a card, so that its heat is looked at.
     :ivar on_death: called when a worker was lost with requests unanswered.
+    :ivar on_handover: called with the result of a durable job that a former front door gave out.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Dispatcher:
         self._on_change = on_change
         self.on_card: Callable[[int], None] = lambda card: None
         self.on_death: Callable[[], None] = lambda: None
+        self.on_handover: Callable[[str, WorkerLink, Result], None] = lambda *what: None
         self._timer: asyncio.TimerHandle | None = None
         pool.on_retired = self._retire
 
@@ -233,6 +235,9 @@ class Dispatcher:
 
     def answered(self, link: WorkerLink, frame: Frame, result: Result) -> None:
         """A worker has sent a RESULT."""
+        if result.ticket is not None:
+            self.on_handover(result.ticket, link, result)
+            return
         returned = result.error is not None and result.error.type == "returned"
         verdict, actions = self.queue.result(
             link.seat,

@@ -111,6 +111,8 @@ class WorkerLink:
             "deadline_boottime_ns": deadline_boottime_ns,
             "body": where,
         }
+        if body.ticket:
+            meta["ticket"] = body.ticket
         self.leases[lease] = body
         count = len(dispatch.jobs)
         frame = Frame(FrameType.JOB, request, lease, dispatch.batch, count, meta, body.inline)

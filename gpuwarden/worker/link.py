@@ -117,10 +117,17 @@ class GatewayLink:
             self._send(Frame(FrameType.MEMORY, meta=meta))
 
     def answer(self, session: Session, job: Frame, meta: Dict[str, Any]) -> None:
-        """Send a request's RESULT, or keep it for the same gateway run's next connection."""
+        """Send a request's RESULT, or keep it for the next connection.
+
+        Without a ticket it is worth something to the same gateway run alone.
+        """
         result = Frame(FrameType.RESULT, job.request, job.lease, job.batch, meta=meta)
         if session.alive() and session.channel:
             session.channel.send(result)
+        elif isinstance(job.meta.get("ticket"), str):
+            # Durable: the next gateway knows it by its ticket, whatever numbers it gives out.
+            ticket = {"ticket": job.meta["ticket"]}
+            self._unsent.append((None, Frame(FrameType.RESULT, meta={**meta, **ticket})))
         elif session.instance is not None:
             self._unsent.append((session.instance, result))
 
@@ -205,7 +212,7 @@ class GatewayLink:
         unsent, kept = list(self._unsent), 0
         self._unsent.clear()
         for asked_by, result in unsent:
-            if asked_by == session.instance:
+            if asked_by in (None, session.instance):
                 kept += 1
                 self._send(result)
         if unsent:

@@ -12,6 +12,7 @@ from gpuwarden.gateway.jobs.keys import NoKeyError, StoreKey
 from gpuwarden.gateway.jobs.service import JobPlace
 from gpuwarden.gateway.jobs.store import DiskStore
 from gpuwarden.gateway.jobs.values import JobStatus
+from gpuwarden.worker.frames import Frame, FrameType
 from tests.integration.gateway_node import GatewayNode, Reply, gateway_node
 
 MIB = 1 << 20
@@ -289,3 +290,26 @@ async def test_results_go_when_their_time_is_over(place: JobPlace) -> None:
         await store_of(node).expire(0.0)
         assert (await node.get(f"/v1/jobs/{identifier}")).status == 404
         assert list((place.folder / "files").iterdir()) == []
+
+
+async def test_a_worker_hands_over_what_a_former_front_door_did_not_live_to_take(
+    place: JobPlace,
+) -> None:
+    async with gateway_node(jobs=place) as node:
+        identifier = await submit(node, b"long")
+        worker = await node.busy_worker(auto=False)
+        ticket = (await worker.next_job()).frame.meta["ticket"]
+        assert ticket == f"{identifier}:1"
+    async with gateway_node(jobs=place) as node:
+        worker = await node.busy_worker(auto=False)
+        again = await worker.next_job()
+        assert again.frame.meta["ticket"] == f"{identifier}:2"
+        meta = {"ok": True, "answer": {"said": "nothing"}, "ticket": ticket}
+        for wrong in (f"{'0' * 32}:1", f"{identifier}:9", "nonsense"):
+            worker.send(Frame(FrameType.RESULT, meta=meta | {"ticket": wrong, "answer": {}}))
+        worker.send(Frame(FrameType.RESULT, meta=meta))
+        assert (await worker.next_frame()).lease == again.frame.lease  # not wanted any more
+        job = await finished(node, identifier)
+        assert job["result"]["answer"] == {"said": "nothing"}
+        worker.answer(again)
+        assert (await finished(node, identifier))["result"]["answer"] == {"said": "nothing"}

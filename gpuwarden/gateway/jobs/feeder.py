@@ -60,6 +60,7 @@ class Feeder:
         self._dispatcher = dispatcher
         self._memory = memory
         self._wake = asyncio.Event()
+        self._loading = asyncio.Lock()
         self._closing = False
         self._notes: set[asyncio.Task[None]] = set()
         self.running: dict[str, Running] = {}
@@ -191,17 +192,19 @@ class Feeder:
         )
 
     async def _execute(self, one: Running) -> Answer:
-        job = await self._admit(one)
-        one.job = job
         failure: BaseException | None = None
+        job: Job | None = None
         try:
-            body = await self._load(one.lease, job)
+            async with self._loading:  # one after the other, or a small job would overtake
+                job = one.job = await self._admit(one)
+                body = await self._load(one.lease, job)
             return await self._dispatcher.execute(job, body)
         except BaseException as error:
             failure = error
             raise
         finally:
-            self._dispatcher.leave(job, failure)
+            if job is not None:
+                self._dispatcher.leave(job, failure)
 
     async def _admit(self, one: Running) -> Job:
         """A place in the queue and a buffer; waits while people need all buffers."""
@@ -231,6 +234,7 @@ class Feeder:
             stored.length,
             inline=bytes(small),
             buffer=job.room.buffer,
+            ticket=f"{lease.id}:{lease.token}",
         )
 
     async def _failed(self, one: Running, error: ApiError) -> JobResult | None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from gpuwarden.control.states import GatewayJobs
 from gpuwarden.gateway.dispatch import Dispatcher
+from gpuwarden.gateway.errors import worker_error
 from gpuwarden.gateway.jobs.budget import DiskBudget
 from gpuwarden.gateway.jobs.feeder import Feeder
 from gpuwarden.gateway.jobs.keys import NoKeyError, StoreKey, key_from_credential
@@ -17,8 +18,10 @@ from gpuwarden.gateway.jobs.memory import JobMemory
 from gpuwarden.gateway.jobs.recovery import open_store
 from gpuwarden.gateway.jobs.sealed import SealError
 from gpuwarden.gateway.jobs.store import DiskStore
-from gpuwarden.gateway.jobs.values import JobRow, JobStatus, JobStoreError
+from gpuwarden.gateway.jobs.values import JobResult, JobRow, JobStatus, JobStoreError, is_id
 from gpuwarden.gateway.jobs.views import job_document
+from gpuwarden.gateway.link import WorkerLink
+from gpuwarden.gateway.messages import Result, ResultError
 from gpuwarden.gateway.settings import GatewaySettings
 from gpuwarden.names import JOBS_DIRECTORY
 from gpuwarden.systemd.events import Event, tell
@@ -45,6 +48,7 @@ class Open:
         self.memory = JobMemory(dispatcher.pool)
         self.feeder = Feeder(store, dispatcher, self.memory)
         self._finished: dict[str, asyncio.Event] = {}
+        self._taking_over: set[asyncio.Task[None]] = set()
         self.feeder.on_finished = self._tell_finished
 
     async def document(self, row: JobRow) -> dict[str, Any]:
@@ -84,6 +88,25 @@ class Open:
         await self.feeder.stop_work(id)
         self._tell_finished(id)
 
+    def handed_over(self, ticket: str, link: WorkerLink, result: Result) -> None:
+        """A worker has the result of a job that a former front door gave out."""
+        id, _, token = ticket.partition(":")
+        if not is_id(id) or not token.isdecimal():
+            log.warning("worker %d handed over what no job is; dropped", link.number)
+            return
+        task = asyncio.create_task(self._take_over(id, int(token), result_of(link, result)))
+        self._taking_over.add(task)
+        task.add_done_callback(self._taking_over.discard)
+
+    async def _take_over(self, id: str, token: int, result: JobResult) -> None:
+        try:
+            if await self.store.hand_over(id, token, result):
+                log.info("a worker handed over the result of a job that was under way")
+                await self.feeder.stop_work(id)
+                self._tell_finished(id)
+        except JobStoreError as error:
+            log.error("a result that was handed over can't be stored: %s", error)
+
     def _tell_finished(self, id: str) -> None:
         event = self._finished.pop(id, None)
         if event is not None:
@@ -116,6 +139,7 @@ class Jobs:
         self.opened = Open(store, self._dispatcher)
         store.on_change = self._changed
         self._dispatcher.on_death = self.opened.feeder.workers_died
+        self._dispatcher.on_handover = self.opened.handed_over
         tell(Event.JOB_STORE_OPEN, f"{store.counts[JobStatus.QUEUED]} jobs wait")
 
     def apply(self) -> None:
@@ -175,3 +199,19 @@ class Jobs:
     def _budget(self) -> DiskBudget:
         settings: GatewaySettings = self._dispatcher.settings
         return DiskBudget(settings.job_disk_limit_bytes, settings.job_disk_free_share)
+
+
+def result_of(link: WorkerLink, result: Result) -> JobResult:
+    """A worker's RESULT as a job's."""
+    seconds = result.timing.predict_seconds
+    if result.ok:
+        return JobResult(
+            ok=True,
+            answer=result.answer,
+            model=link.model,
+            worker=link.number,
+            seconds=seconds,
+        )
+    told = result.error or ResultError(type="engine_error")
+    error = worker_error(told.type, told.message)
+    return JobResult(ok=False, error_type=error.type, error_message=error.message)

@@ -196,7 +196,7 @@ class DiskStore:
         result = JobResult(
             ok=False, error_type="job_cancelled", error_message="it was cancelled", cancelled=True
         )
-        return await self._finish(id, (0, row.lease + 1), result)
+        return await self._finish(id, lambda row: True, result)
 
     async def expire(self, keep_seconds: float) -> int:
         """Delete what was finished longer ago; returns how many."""
@@ -204,6 +204,13 @@ class DiskStore:
         for id in old:
             await self.delete(id)
         return len(old)
+
+    async def hand_over(self, id: str, token: int, result: JobResult) -> bool:
+        """Finish a job with what a worker made of a lease that a former front door gave it.
+
+        It may have been given out again since; who comes first has done it.
+        """
+        return await self._finish(id, lambda row: 0 < token <= row.lease, result)
 
     # --- JobStore
 
@@ -231,7 +238,7 @@ class DiskStore:
 
     async def ack(self, lease: Lease, result: JobResult) -> bool:
         """Finish a job; False where the lease is not held any more: the result is discarded."""
-        return await self._finish(lease.id, (lease.token, lease.token + 1), result)
+        return await self._finish(lease.id, lambda row: row.lease == lease.token, result)
 
     async def nack(self, lease: Lease, failures: int, *, begun: bool) -> bool:
         """Give a job back to its place; ``begun``: a worker may have had it."""
@@ -285,11 +292,10 @@ class DiskStore:
         self.counts = await self.database.read(rows.counts)
         self.on_change()
 
-    async def _finish(self, id: str, tokens: tuple[int, int], result: JobResult) -> bool:
+    async def _finish(self, id: str, holds: Callable[[JobRow], bool], result: JobResult) -> bool:
         """First the result gets its file, then the job its end, then the body goes."""
         row = await self.find(id)
-        held = row is not None and not row.status.is_final and row.lease in range(*tokens)
-        if row is None or not held or id in self._finishing:
+        if row is None or row.status.is_final or not holds(row) or id in self._finishing:
             log.warning("a result for a lease that is not held any more was discarded")
             return False
         self._finishing.add(id)

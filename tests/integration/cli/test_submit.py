@@ -114,7 +114,7 @@ async def test_jobs_are_listed_shown_cancelled_and_deleted(command: Command, stu
     code, out, _ = await command("jobs")
     assert code == 0
     assert out.startswith("13 queued, 0 running")
-    assert (await command("jobs", "show", second))[1].splitlines()[1] == "  1 jobs before it"
+    assert "jobs before it" in (await command("jobs", "show", second))[1]
     assert "job_cancelled" in (await command("jobs", "cancel", first))[1]
     assert (await command("jobs", "cancel", first))[0] == 1
     assert (await command("jobs", "delete", first, second))[0] == 0
