@@ -126,10 +126,17 @@ class GatewayLink:
             session.channel.send(result)
         elif isinstance(job.meta.get("ticket"), str):
             # Durable: the next gateway knows it by its ticket, whatever numbers it gives out.
-            ticket = {"ticket": job.meta["ticket"]}
-            self._unsent.append((None, Frame(FrameType.RESULT, meta={**meta, **ticket})))
+            whole = {**meta, "ticket": job.meta["ticket"]}
+            self._hand_over(Frame(FrameType.RESULT, meta=whole))
         elif session.instance is not None:
             self._unsent.append((session.instance, result))
+
+    def _hand_over(self, result: Frame) -> None:
+        """Give a durable job's result to whichever gateway is there, now or next."""
+        if self._session and self._session.welcomed and self._session.alive():
+            self._send(result)
+        else:
+            self._unsent.append((None, result))
 
     def say_goodbye(self) -> None:
         """Everything is answered and nothing more is wanted."""
