@@ -19,7 +19,7 @@ def test_an_accepted_job_is_answered_whatever_happens(node: Node, tmp_path: Path
     told = json.loads(node.run("gpuwarden submit /tmp/study --question stats --wait --json").text)
     assert told["jobs"][0]["job"]["result"]["answer"]["width"] == 128
 
-    # Nobody but root has the key's file, the gateway has the key, and nothing is to be read on disk.
+    # Root alone has the key's file, the gateway has the key, and nothing is to be read on disk.
     assert node.run(f"stat -c '%U %a' {KEY} /var/lib/gpuwarden/jobs").text.split("\n") == [
         "root 600",
         "gpuwarden-gateway 700",
