@@ -172,6 +172,8 @@ def _reasons(seen: Seen, workers: Iterable[WorkerStatus], gpus: Iterable[Thermal
             reasons.append(f"GPU {gpu.index} is {gpu.state}{told}")
     if seen.gateway is None:
         reasons.append("the gateway says nothing (systemctl status medgemma-gateway)")
+    elif seen.gateway.jobs and seen.gateway.jobs.problem:
+        reasons.append(seen.gateway.jobs.problem)
     if seen.tuning is not None and seen.tuning.fault:
         reasons.append(f"the host is not tuned: {seen.tuning.fault}")
     return reasons

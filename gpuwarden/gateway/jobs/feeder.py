@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from gpuwarden.gateway.body import Body
 from gpuwarden.gateway.dispatch import Answer, Dispatcher, Job
 from gpuwarden.gateway.errors import ApiError
-from gpuwarden.gateway.jobs.memory import JobMemory
+from gpuwarden.gateway.jobs.memory import JobMemory, held_bytes
 from gpuwarden.gateway.jobs.sealed import SealError
 from gpuwarden.gateway.jobs.store import JobStore
 from gpuwarden.gateway.jobs.values import JobBody, JobResult, JobStoreError, Lease
@@ -208,7 +208,10 @@ class Feeder:
 
     async def _admit(self, one: Running) -> Job:
         """A place in the queue and a buffer; waits while people need all buffers."""
-        lease = one.lease
+        lease, pool = one.lease, self._dispatcher.pool
+        if held_bytes(lease.body_bytes) > pool.limit_bytes:
+            text = "[gateway] pool_bytes has become too small for this image"
+            raise ApiError("body_too_large", text, param="image")
         while True:
             try:
                 return self._dispatcher.admit_job(lease.body_bytes, lease.priority, lease.failures)

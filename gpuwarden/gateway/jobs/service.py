@@ -127,6 +127,7 @@ class Jobs:
         self._on_change = on_change
         self.opened: Open | None = None
         self.problem = "the job store is being opened"
+        self._last_published: GatewayJobs | None = None
 
     async def open(self) -> None:
         """Open the store; what keeps it shut is said, and leaves the rest of the service alone."""
@@ -163,6 +164,7 @@ class Jobs:
 
     async def close(self, seconds: float) -> None:
         """Let what a worker has finish, then close."""
+        self._last_published = self.published()
         opened, self.opened = self.opened, None
         self.problem = "the service is stopping"
         if opened is not None:
@@ -172,7 +174,7 @@ class Jobs:
     def published(self) -> GatewayJobs:
         """The figures for the snapshot."""
         if self.opened is None:
-            return GatewayJobs(problem=self.problem)
+            return self._last_published or GatewayJobs(problem=self.problem)
         counts = self.opened.store.counts
         return GatewayJobs(
             queued=counts[JobStatus.QUEUED],
