@@ -163,6 +163,8 @@ def _read_head(file: FileIO, store_key: bytes, name: str) -> tuple[Sealed, bytes
         raise SealError(f"{name}: it is no sealed file")
     sealed_meta = bytearray(meta_length)
     _read_all(file, memoryview(sealed_meta), name)
+    if os.fstat(file.fileno()).st_size != len(head) + meta_length + length + TAG_BYTES:
+        raise SealError(f"{name}: it has another length than it says")
     slot = bytes(head[HEAD.size :])
     try:
         key = AESGCM(store_key).decrypt(
