@@ -12,6 +12,7 @@ from typing import Any
 
 from gpuwarden.control.snapshot import SnapshotWriter, read_snapshot
 from gpuwarden.control.states import GatewayData, ThermalData
+from gpuwarden.gateway.jobs.keys import StoreKey
 from gpuwarden.gateway.jobs.service import JobPlace
 from gpuwarden.gateway.peers import PeerIdentity, same_user
 from gpuwarden.gateway.service import Service, Sockets, bind_dispatch
@@ -189,6 +190,12 @@ async def read_reply(reader: asyncio.StreamReader, seconds: float = DEADLINE_SEC
     return Reply(int(status_line.split()[1]), headers, body)
 
 
+def job_place(folder: Path) -> JobPlace:
+    """A new, empty store."""
+    folder.mkdir()
+    return JobPlace(folder, lambda: StoreKey(bytes(range(32))))
+
+
 @contextlib.asynccontextmanager
 async def gateway_node(
     identify: PeerIdentity = same_user,
@@ -205,7 +212,9 @@ async def gateway_node(
         writer = SnapshotWriter(folder / "state.json", "gateway")
         guards = ThermalGuards(folder / "thermal")
         limits = GatewaySettings(**settings)
-        service = Service(limits, sockets, writer, notifier, guards.file_of, jobs)
+        service = Service(
+            limits, sockets, writer, notifier, guards.file_of, jobs or job_place(folder / "jobs")
+        )
         node = GatewayNode(service, port, folder, guards)
         node.notifier = notifier
         await service.start()

@@ -13,17 +13,14 @@ from gpuwarden.gateway.jobs.service import JobPlace
 from gpuwarden.gateway.jobs.store import DiskStore
 from gpuwarden.gateway.jobs.values import JobStatus
 from gpuwarden.worker.frames import Frame, FrameType
-from tests.integration.gateway_node import GatewayNode, Reply, gateway_node
+from tests.integration.gateway_node import GatewayNode, Reply, gateway_node, job_place
 
 MIB = 1 << 20
-SECRET = bytes(range(32))
 
 
 @pytest.fixture
 def place(tmp_path: Path) -> JobPlace:
-    folder = tmp_path / "jobs"
-    folder.mkdir()
-    return JobPlace(folder, lambda: StoreKey(SECRET))
+    return job_place(tmp_path / "jobs")
 
 
 @pytest.fixture(autouse=True)

@@ -11,8 +11,6 @@ import pytest
 
 from gpuwarden.cli.main import main
 from gpuwarden.cli.progress import bar_text
-from gpuwarden.gateway.jobs.keys import StoreKey
-from gpuwarden.gateway.jobs.service import JobPlace
 from tests.integration.gateway_node import GatewayNode, gateway_node
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -49,9 +47,7 @@ async def command(
     key_file = tmp_path / "gpuwarden-api-key"
     key_file.write_text("open sesame\n")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-    (tmp_path / "jobs").mkdir()
-    place = JobPlace(tmp_path / "jobs", lambda: StoreKey(bytes(32)))
-    async with gateway_node(jobs=place) as node:
+    async with gateway_node() as node:
         yield Command(node, capsys, key_file)
 
 
