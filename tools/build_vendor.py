@@ -33,13 +33,13 @@ UNUSED = re.compile(
 LICENCE = re.compile(
     r"\.dist-info/(?:licenses/)?((?:.*/)?(?:licen[cs]e|copying|notice)[^/]*)$", re.I
 )
-BILL_OF_MATERIALS = re.compile(r"\.dist-info/sboms/")
+BILL_OF_MATERIALS = re.compile(r"\.dist-info/sboms/(.*)\.json$")
 
 
 THIRD_PARTY_README = """\
 Python distributions that gpuwarden carries in /usr/lib/gpuwarden/vendor, unchanged but for stripped
 debugging symbols and left out sources and tests. NAME.txt has the licence texts that a distribution
-comes with, NAME.pythonVERSION.json its bill of materials, if it has one.
+comes with, NAME.PART.pythonVERSION.json its bills of materials, if it has any.
 """
 
 
@@ -176,8 +176,9 @@ def _add_wheel(merged: Merged, name: str, python: str, wheel: zipfile.ZipFile) -
         content = wheel.read(item)
         if licence := LICENCE.search(item):
             _add(merged.licences, f"{name}/{licence[1]}", content, wheel)
-        elif BILL_OF_MATERIALS.search(item):
-            _add(merged.bills_of_materials, f"{name}.python{python}.json", content, wheel)
+        elif bill := BILL_OF_MATERIALS.search(item):
+            page = f"{name}.{bill[1].replace('/', '-')}.python{python}.json"
+            _add(merged.bills_of_materials, page, content, wheel)
         else:
             _add(merged.site, item, content, wheel)
             if item.endswith(".dist-info/METADATA"):

@@ -23,6 +23,13 @@ ANYTHING = ("gpuwarden logs -n 50", "what led to this state")
 # What is said of a worker or a card is advised by that worker's or card's own state, below.
 BY_REASON: tuple[tuple[str, tuple[Advice, ...]], ...] = (
     (
+        r"^jobs can't be kept",
+        (
+            (f"systemctl status {names.JOBS_KEY_UNIT}", "whether the jobs have their key"),
+            ("gpuwarden logs --event job-store-refused", "why no jobs are taken"),
+        ),
+    ),
+    (
         r"configuration",
         (("gpuwarden config check", "what is wrong with the configuration"),),
     ),

@@ -22,6 +22,7 @@ from gpuwarden.cli.output import (
 from gpuwarden.cli.workers import worker_colour, worker_notes
 from gpuwarden.control.states import (
     GatewayData,
+    GatewayJobs,
     GuardData,
     HappenedEvent,
     ThermalData,
@@ -175,11 +176,24 @@ def _requests(gateway: GatewayData | None, origin: str, now: float) -> list[str]
     mean = gateway.mean_response_seconds
     timing = "" if mean is None else f", {mean:.2f} s on average"
     waiting = f"{gateway.queue_depth} of {gateway.queue_limit} waiting{_paused(gateway, now)}"
+    waiting += _jobs(gateway.jobs)
     so_far = (
         f"  {gateway.completed} answered{timing}, {gateway.failed} failed, "
         f"{gateway.rejected} refused, {gateway.retried} retried"
     )
     return [_titled("Requests", waiting, origin), so_far]
+
+
+def _jobs(jobs: GatewayJobs | None) -> str:
+    """The durable jobs that are not finished, and those that failed; nothing while there are none.
+
+    That none can be kept is among the reasons of the state.
+    """
+    if jobs is None:
+        return ""
+    counts = {"waiting": jobs.queued, "running": jobs.running, "failed": jobs.failed}
+    told = [f"{count} {word}" for word, count in counts.items() if count]
+    return f"; jobs: {', '.join(told)}" if told else ""
 
 
 def _paused(gateway: GatewayData, now: float) -> str:

@@ -244,6 +244,35 @@ class GatewaySettings(Section):
     )
 
 
+class JobsSettings(Section):
+    """Durable jobs: requests that wait on disk, encrypted, until there is time for them."""
+
+    disk_limit_bytes: Bytes = setting(
+        20 * GIB,
+        description="Bytes of stored images and results, together. More is refused with 507.",
+        why="2,500 CT series of 8 MB, or a night's work of mammograms",
+        unit="bytes",
+        at_least=MIB,
+        at_most=64 * TIB,
+    )
+    disk_free_share: float = setting(
+        0.1,
+        description="Share of the file system that jobs leave free, whoever uses the rest.",
+        why="a full disk stops more than jobs: the PACS, the journal",
+        unit="share",
+        at_least=0,
+        at_most=0.9,
+    )
+    keep_seconds: float = setting(
+        86400.0,
+        description="Time that a finished job's result is kept. Then its key is destroyed.",
+        why="a day to fetch what the night has computed; a patient's data is kept no longer",
+        unit="seconds",
+        at_least=1,
+        at_most=31536000,
+    )
+
+
 class PlacementSettings(Section):
     """Which CPUs and which memory the workers get."""
 
@@ -287,6 +316,7 @@ class Configuration(Section):
 
     workers: WorkersSettings = WorkersSettings()
     gateway: GatewaySettings = GatewaySettings()
+    jobs: JobsSettings = JobsSettings()
     placement: PlacementSettings = PlacementSettings()
     thermal: ThermalSettings = ThermalSettings()
     health: HealthSettings = HealthSettings()

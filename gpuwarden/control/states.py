@@ -253,8 +253,24 @@ class GatewayWorker(State):
     silent_seconds: float | None = None
 
 
+class GatewayJobs(State):
+    """Durable jobs by status, and what they take on disk.
+
+    :ivar problem: why no jobs can be kept; empty: they can.
+    """
+
+    queued: int = 0
+    running: int = 0
+    succeeded: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    stored_bytes: int = 0
+    limit_bytes: int = 0
+    problem: str = ""
+
+
 class GatewayData(State):
-    """The front door: queue, counters, connected workers.
+    """The front door: queue, counters, connected workers, durable jobs.
 
     :ivar paused_until: when a pause ends, in microseconds since 1970; None: there is none.
     :ivar drained: workers that get no work by the guard's order.
@@ -275,6 +291,7 @@ class GatewayData(State):
     paused_until: int | None = None
     drained: list[int] = []
     workers: list[GatewayWorker] = []
+    jobs: GatewayJobs | None = None
 
 
 class PortHolder(State):

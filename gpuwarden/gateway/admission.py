@@ -27,6 +27,7 @@ class Upload:
     :param length: bytes of the body, None where it comes in chunks.
     :param boundary: the delimiter of a multipart body, None for any other.
     :param image: the id of an image that was sent before, where the query names one.
+    :param fields: what further parts a multipart body may have.
     """
 
     length: int | None
@@ -35,6 +36,7 @@ class Upload:
     question: str | None
     form: Literal["predict", "chat"] = "predict"
     image: str | None = None
+    fields: tuple[str, ...] = ()
 
 
 def check_size(request: BaseRequest, header_limit_bytes: int) -> None:
@@ -46,8 +48,23 @@ def check_size(request: BaseRequest, header_limit_bytes: int) -> None:
 
 def examine(request: BaseRequest, settings: GatewaySettings) -> Upload:
     """What ``POST /predict`` is about to receive. Raises ApiError where that can't be taken."""
+    return examine_question(request, settings, ())
+
+
+def examine_job(request: BaseRequest, settings: GatewaySettings) -> Upload:
+    """What ``POST /v1/jobs`` is about to receive. Raises ApiError."""
+    return examine_question(request, settings, ("priority",))
+
+
+def examine_question(
+    request: BaseRequest, settings: GatewaySettings, fields: tuple[str, ...]
+) -> Upload:
+    """An image with its question that is about to come, or is here. Raises ApiError.
+
+    :param fields: what else the query, or a form's parts, may say.
+    """
     check_encoding(request)
-    check_query(request, ("question", "image"))
+    check_query(request, ("question", "image", *fields))
     question, image = question_of(request), image_of(request)
     if image is not None:
         if request.body_exists and request.content_length != 0:
@@ -55,7 +72,7 @@ def examine(request: BaseRequest, settings: GatewaySettings) -> Upload:
         return Upload(0, IMAGE_TYPES[-1], None, question, image=image)
     length = body_length(request, settings.upload_limit_bytes)
     media_type, boundary = body_type(request.headers.get("Content-Type", IMAGE_TYPES[-1]))
-    return Upload(length, media_type, boundary, question)
+    return Upload(length, media_type, boundary, question, fields=fields)
 
 
 def examine_image(request: BaseRequest, settings: GatewaySettings) -> Upload:

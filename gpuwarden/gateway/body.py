@@ -7,7 +7,7 @@ from 1 MiB on the socket is read straight into it. Nothing is ever decoded here.
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from aiohttp.http_exceptions import HttpProcessingError
@@ -55,6 +55,9 @@ class Body:
     :ivar form: ``predict``: it is an image; ``chat``: it is OpenAI's JSON, unparsed.
     :ivar reference: the id of the image that stands for it, where a form's part says so.
     :ivar images: what it refers to, of the images that were sent before.
+    :ivar fields: the texts of a multipart body's further parts.
+    :ivar ticket: names a durable job's attempt to a later front door; a worker that loses this one
+        hands its result over under it.
     """
 
     media_type: str
@@ -66,6 +69,8 @@ class Body:
     form: Literal["predict", "chat"] = "predict"
     reference: str | None = None
     images: tuple[StoredImage, ...] = ()
+    fields: dict[str, str] = field(default_factory=dict)
+    ticket: str = ""
 
     @property
     def image(self) -> memoryview:
@@ -214,6 +219,7 @@ async def find_image(view: memoryview, upload: Upload) -> Body:
         return Body(upload.media_type, upload.question, 0, len(view))
     image: Part | None = None
     question = upload.question
+    fields: dict[str, str] = {}
     for part in await split(view, upload.boundary):
         if part.name == "image" and image is None:
             image = part
@@ -223,20 +229,31 @@ async def find_image(view: memoryview, upload: Upload) -> Body:
             question = question_part(view, part)
         elif part.name == "image":
             raise ApiError("invalid_request", "one image a request", param="image")
+        elif part.name in upload.fields and part.name not in fields:
+            fields[part.name] = question_part(view, part)
         else:
-            raise ApiError("invalid_request", "parts are image and question", param=part.name[:64])
+            known = " and ".join(("image", "question", *upload.fields))
+            raise ApiError("invalid_request", f"parts are {known}", param=part.name[:64])
     if image is None:
         raise broken('it has no part named "image"')
     if image.length == 0:
         raise empty("image")
-    if image.length == REFERENCE_BYTES and image.media_type in {None, "text/plain"}:
-        text = bytes(view[image.offset : image.offset + image.length]).decode("latin-1")
-        if reference := REFERENCE.fullmatch(text):
-            return Body("", question, image.offset, image.length, reference=reference[1])
+    reference = reference_part(view, image)
     media_type = image.media_type or "application/octet-stream"
-    if media_type not in IMAGE_TYPES:
+    if reference is None and media_type not in IMAGE_TYPES:
         raise unsupported(media_type, "image")
-    return Body(media_type, question, image.offset, image.length)
+    return Body(
+        media_type, question, image.offset, image.length, reference=reference, fields=fields
+    )
+
+
+def reference_part(view: memoryview, part: Part) -> str | None:
+    """The id of the image that the image part refers to; None where it is one itself."""
+    if part.length != REFERENCE_BYTES or part.media_type not in {None, "text/plain"}:
+        return None
+    text = bytes(view[part.offset : part.offset + part.length]).decode("latin-1")
+    reference = REFERENCE.fullmatch(text)
+    return reference and reference[1]
 
 
 def question_part(view: memoryview, part: Part) -> str:

@@ -86,6 +86,11 @@ class Cards:
         seats = self._seats.values()
         return [one for one in seats if one.serving and not self[one.card].limits.paused]
 
+    @property
+    def have_quarantine(self) -> bool:
+        """Whether a suspect is in any worker."""
+        return any(seat.exclusive for seat in self._seats.values())
+
     def by_load(self) -> list[Seat]:
         """They in the order in which they are given some: the queue's "Cards"."""
         load: Counter[int] = Counter()

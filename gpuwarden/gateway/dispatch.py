@@ -14,6 +14,7 @@ from gpuwarden.gateway.messages import Hello, Piece, Result, Terms
 from gpuwarden.gateway.metrics import Metrics
 from gpuwarden.gateway.pause import Pause
 from gpuwarden.gateway.queue import RequestQueue
+from gpuwarden.gateway.refusals import Refusals
 from gpuwarden.gateway.settings import GatewaySettings
 from gpuwarden.gateway.statistics import Statistics
 from gpuwarden.gateway.work import (
@@ -21,9 +22,7 @@ from gpuwarden.gateway.work import (
     CardLimits,
     Dispatch,
     End,
-    Ending,
     Limits,
-    Refusal,
     Refused,
     Request,
     Verdict,
@@ -33,19 +32,6 @@ from gpuwarden.worker.frames import Frame, FrameType
 
 log = logging.getLogger(__name__)
 
-ENDINGS = {
-    Ending.QUEUE_TIMEOUT: ("queue_timeout", "no worker was free within the time limit"),
-    Ending.DEADLINE: ("execution_timeout", "the answer did not come within the time limit"),
-    Ending.EXECUTION_TIMEOUT: ("execution_timeout", "the worker took longer than it may"),
-    Ending.BROKEN_OFF: ("worker_crashed", "the worker died or hung in the middle of this answer"),
-    Ending.WORKER_CRASHED: (
-        "worker_crashed",
-        "the worker died each time it worked on this request: it is not tried again",
-    ),
-}
-TOO_HOT = "the cards are too hot and get no new work until they have cooled down"
-TOO_HOT_RETRY_SECONDS = 30  # a card is safe again after so long below its safe temperature
-
 
 class Dispatcher:
     """The accepted requests and the connected workers.
@@ -53,6 +39,8 @@ class Dispatcher:
     :param on_change: called whenever something that is published may have changed.
     :ivar on_card: called before the first request goes to a card, so that its heat is looked at.
     :ivar pause: while it runs, nothing new is accepted.
+    :ivar on_death: called when a worker was lost with requests unanswered.
+    :ivar on_handover: called with the result of a durable job that a former front door gave out.
     """
 
     def __init__(
@@ -70,10 +58,13 @@ class Dispatcher:
         self._tallies: dict[int, Tally] = {}
         self.drained: set[int] = set()
         self.queue = RequestQueue(limits_of(settings), self._loop.time())
+        self._refusals = Refusals(lambda: self.settings, self.statistics, self.queue)
         self._jobs: dict[int, Job] = {}
         self._on_change = on_change
         self.on_card: Callable[[int], None] = lambda card: None
         self.pause: Pause | None = None
+        self.on_death: Callable[[], None] = lambda: None
+        self.on_handover: Callable[[str, WorkerLink, Result], None] = lambda *what: None
         self._timer: asyncio.TimerHandle | None = None
         pool.on_retired = self._retire
 
@@ -92,7 +83,7 @@ class Dispatcher:
         try:
             request = self.queue.admit(length, now)
         except Refused as refused:
-            raise self._refusal(refused.reason) from None
+            raise self._refusals.refusal(refused.reason) from None
         room = Room(
             self.pool,
             self.settings.upload_limit_bytes,
@@ -108,6 +99,21 @@ class Dispatcher:
         self._jobs[request.number] = job
         self.statistics.accepted += 1
         self._on_change()
+        return job
+
+    def admit_job(self, length: int, priority: int, failures: int) -> Job:
+        """Accept a durable job whose body is on disk. Raises ApiError where no buffer is free."""
+        now = self._loop.time()
+        request = self.queue.admit_background(length, priority, failures, now)
+        job = Job(
+            request, now, Room(self.pool, self.settings.upload_limit_bytes, lambda size: None)
+        )
+        try:
+            job.room.reserve(length)
+        except ApiError:
+            self.queue.cancel(request, now)
+            raise
+        self._jobs[request.number] = job
         return job
 
     def hold(self, job: Job, buffer: Buffer) -> None:
@@ -153,7 +159,9 @@ class Dispatcher:
         for buffer in job.held:
             self.pool.release(buffer)
         job.held.clear()
-        if error is None:
+        if job.request.background:
+            pass  # the job store counts its own
+        elif error is None:
             started = job.request.dispatched_at or now
             self.statistics.complete(now - job.accepted_at, now - started)
             queued = job.queued_at or started
@@ -168,25 +176,7 @@ class Dispatcher:
         try:
             self.queue.resize(request, length)
         except Refused as refused:
-            raise self._refusal(refused.reason) from None
-
-    def _refusal(self, reason: Refusal) -> ApiError:
-        wait = self.statistics.retry_after_seconds(
-            self.queue.depth,
-            self.queue.cards.capacity,
-            self.settings.request_timeout_seconds,
-        )
-        if reason is Refusal.NO_WORKER:
-            return ApiError("unavailable", "no worker is ready", retry_after_seconds=max(wait, 5))
-        if reason is Refusal.TOO_HOT:
-            return ApiError("too_hot", TOO_HOT, retry_after_seconds=TOO_HOT_RETRY_SECONDS)
-        if reason is Refusal.DRAINING:
-            return ApiError("unavailable", "the service is stopping", retry_after_seconds=5)
-        if reason is Refusal.BYTES_FULL:
-            text = "the requests that wait hold as many bytes as may wait"
-        else:
-            text = f"{self.settings.queue_limit} requests wait already"
-        return ApiError("queue_full", text, retry_after_seconds=wait)
+            raise self._refusals.refusal(refused.reason) from None
 
     # --- workers
 
@@ -237,6 +227,9 @@ class Dispatcher:
 
     def answered(self, link: WorkerLink, frame: Frame, result: Result) -> None:
         """A worker has sent a RESULT."""
+        if result.ticket is not None:
+            self.on_handover(result.ticket, link, result)
+            return
         returned = result.error is not None and result.error.type == "returned"
         verdict, actions = self.queue.result(
             link.seat,
@@ -287,6 +280,8 @@ class Dispatcher:
         self.pool.condemn(link.mapped)
         for lease in list(link.leases):
             self._release_lease(link, lease)
+        if unanswered:
+            self.on_death()
         self._carry_out(actions)
 
     def changed(self) -> None:
@@ -328,18 +323,9 @@ class Dispatcher:
                 case End(request, ending):
                     job = self._jobs.get(request.number)
                     if job is not None and not job.outcome.done():
-                        job.outcome.set_exception(self._ending(ending))
+                        job.outcome.set_exception(self._refusals.ending(ending))
         self._set_timer()
         self._on_change()
-
-    def _ending(self, ending: Ending) -> ApiError:
-        kind, message = ENDINGS[ending]
-        wait = None
-        if ending is Ending.QUEUE_TIMEOUT and self.queue.cards.too_hot:
-            message, wait = f"{message}: {TOO_HOT}", TOO_HOT_RETRY_SECONDS
-        elif ending is Ending.QUEUE_TIMEOUT:
-            wait = self._refusal(Refusal.QUEUE_FULL).retry_after_seconds
-        return ApiError(kind, message, retry_after_seconds=wait)
 
     def _send_batch(self, dispatch: Dispatch) -> None:
         link = self.links[dispatch.seat]
@@ -350,8 +336,10 @@ class Dispatcher:
                 raise RuntimeError(f"request {request.number} was queued without its body")
             for buffer in body.buffers():
                 self.pool.hold(buffer)
-            left_seconds = max(0.0, request.deadline - self._loop.time())
-            deadline = boottime_nanoseconds() + int(left_seconds * 1e9)
+            deadline = 0  # none
+            if not request.background:
+                left_seconds = max(0.0, request.deadline - self._loop.time())
+                deadline = boottime_nanoseconds() + int(left_seconds * 1e9)
             link.send_job(request.number, lease, dispatch, body, deadline)
 
     def _release_lease(self, link: WorkerLink, lease: int) -> None:

@@ -1,6 +1,7 @@
 """All routes of the front door, and what is behind those that tell how it stands."""
 
 import time
+from itertools import chain
 
 from aiohttp.web import BaseRequest, Response
 
@@ -15,6 +16,8 @@ from gpuwarden.gateway.http import Handler, Routes, json_response
 from gpuwarden.gateway.image_endpoints import ImageEndpoints
 from gpuwarden.gateway.images import ImageStore
 from gpuwarden.gateway.intake import Intake
+from gpuwarden.gateway.jobs.endpoints import JobEndpoints
+from gpuwarden.gateway.jobs.service import Jobs
 from gpuwarden.gateway.link import WorkerLink
 from gpuwarden.gateway.openapi import as_text
 from gpuwarden.gateway.operations import METRICS_TYPE, OPERATIONS
@@ -28,16 +31,23 @@ class Endpoints:
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, images: ImageStore, eco: EcoMode, access: Access
+        self,
+        dispatcher: Dispatcher,
+        images: ImageStore,
+        eco: EcoMode,
+        access: Access,
+        jobs: Jobs,
     ) -> None:
         self._dispatcher = dispatcher
         self._eco = eco
         self._access = access
+        self._jobs = jobs
         self._started_unix = int(time.time())
         self._openapi = as_text().encode()
         self.intake = Intake(dispatcher, images)
         dispatcher.metrics.watch(
-            lambda: figures.counters(dispatcher), lambda: figures.gauges(self.intake)
+            lambda: figures.counters(dispatcher),
+            lambda: chain(figures.gauges(self.intake), figures.of_jobs(jobs.published())),
         )
 
     def routes(self) -> Routes:
@@ -55,6 +65,7 @@ class Endpoints:
             "readyz": self.readyz,
             "metrics": self.metrics,
             "openapi": self.openapi,
+            **JobEndpoints(self._jobs, self.intake).handlers,
         }
         routes = Routes(self._dispatcher.settings.header_limit_bytes, self._access)
         routes.on_response = self._dispatcher.metrics.responded

@@ -12,11 +12,13 @@ STATUS = {
     "model_not_found": 404,
     "method_not_allowed": 405,
     "request_timeout": 408,
+    "job_finished": 409,
     "length_required": 411,
     "body_too_large": 413,
     "unsupported_media_type": 415,
     "bad_image": 422,
     "idempotency_mismatch": 422,
+    "image_set_aside": 422,
     "queue_full": 429,
     "rate_limited": 429,
     "headers_too_large": 431,
@@ -24,10 +26,12 @@ STATUS = {
     "engine_error": 500,
     "worker_crashed": 500,
     "unavailable": 503,
+    "jobs_unavailable": 503,
     "too_hot": 503,
     "paused": 503,
     "queue_timeout": 503,
     "execution_timeout": 504,
+    "insufficient_storage": 507,
 }
 
 # what a worker reports -> type in the answer; all else is the engine's failure

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 
+from gpuwarden.control.states import GatewayJobs
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.intake import Intake
 from gpuwarden.gateway.metrics import Sample
@@ -56,3 +57,20 @@ def gauges(intake: Intake) -> Iterator[Sample]:
         yield "outstanding", "Requests in a card's workers.", gpu, running[card]
         duty = queue.cards[card].limits.duty
         yield "dispatch_duty", "Share of the time in which a card may work.", gpu, duty
+
+
+def of_jobs(jobs: GatewayJobs) -> Iterator[Sample]:
+    """The durable jobs that are kept."""
+    counts = {
+        "queued": jobs.queued,
+        "running": jobs.running,
+        "succeeded": jobs.succeeded,
+        "failed": jobs.failed,
+        "cancelled": jobs.cancelled,
+    }
+    for status, count in counts.items():
+        yield "jobs", "Durable jobs that are kept, by status.", {"status": status}, count
+    meaning = "Disk for jobs: images and answers that are kept, and the limit."
+    yield "jobs_bytes", meaning, {"state": "stored"}, jobs.stored_bytes
+    yield "jobs_bytes", meaning, {"state": "limit"}, jobs.limit_bytes
+    yield "jobs_available", "Whether jobs can be kept at all.", {}, not jobs.problem

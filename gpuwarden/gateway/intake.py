@@ -142,10 +142,16 @@ class Intake:
 
     def _refer(self, job: Job, identifier: str, body: Body) -> Body:
         """A body that is an image which was sent before. Raises ApiError."""
+        body = self.referred(identifier, body)
+        for buffer in body.buffers():
+            self.dispatcher.hold(job, buffer)
+        return body
+
+    def referred(self, identifier: str, body: Body) -> Body:
+        """The same with an image that was sent before; to be held at once. Raises ApiError."""
         image = self.images.find(identifier)
         if image is None:
             raise ApiError("image_not_found", IMAGE_GONE, param="image")
-        self.dispatcher.hold(job, image.buffer)
         return replace(
             body,
             media_type=image.media_type,

@@ -121,6 +121,8 @@ class WorkerLink:
                 }
                 for image in body.images
             ]
+        if body.ticket:
+            meta["ticket"] = body.ticket
         self.leases[lease] = body
         count = len(dispatch.jobs)
         frame = Frame(FrameType.JOB, request, lease, dispatch.batch, count, meta, body.inline)

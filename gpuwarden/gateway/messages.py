@@ -68,13 +68,17 @@ class Timing(Message):
 
 
 class Result(Message):
-    """One request's answer or error."""
+    """One request's answer or error.
+
+    :ivar ticket: a durable job's, whose result a former front door didn't live to take.
+    """
 
     ok: bool
     answer: dict[str, Any] | None = None
     error: ResultError | None = None
     timing: Timing = Timing()
     terms: Terms | None = None
+    ticket: str | None = Field(default=None, max_length=100)
 
     def is_complete(self) -> bool:
         """Whether what it announces is there."""

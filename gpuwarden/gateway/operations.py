@@ -11,6 +11,13 @@ from pydantic import BaseModel
 from gpuwarden.gateway import schema
 from gpuwarden.gateway.admission import CHAT_TYPE, IMAGE_TYPES, QUESTION_LIMIT_BYTES
 from gpuwarden.gateway.errors import STATUS
+from gpuwarden.gateway.jobs.values import (
+    PAGE_LIMIT,
+    PRIORITY_HIGHEST,
+    PRIORITY_LOWEST,
+    SHOWN,
+    WAIT_LIMIT_SECONDS,
+)
 
 RAW_IMAGE = {"type": "string", "format": "binary", "minLength": 1}
 METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
@@ -97,6 +104,29 @@ MODEL = Parameter(
     "X-Gpuwarden-Model", "header", TEXT, "The model, for who wants its name checked first."
 )
 IMAGE_ID = Parameter("id", "path", ID, "The image's id.", required=True)
+JOB_ID = Parameter("id", "path", ID, "The job's id.", required=True)
+PRIORITY = Parameter(
+    "priority",
+    "query",
+    {"type": "integer", "minimum": PRIORITY_LOWEST, "maximum": PRIORITY_HIGHEST},
+    "The larger first; a form's part may say it instead.",
+)
+WAIT = Parameter(
+    "wait",
+    "query",
+    {"type": "integer", "minimum": 0, "maximum": WAIT_LIMIT_SECONDS},
+    "Answer as soon as the job has ended, or after so many seconds.",
+)
+STATUSES = Parameter(
+    "status",
+    "query",
+    {"type": "array", "items": {"enum": [status.value for status in SHOWN]}},
+    "Only jobs of these.",
+)
+PAGE_SIZE = Parameter(
+    "limit", "query", {"type": "integer", "minimum": 1, "maximum": PAGE_LIMIT}, "Jobs at a time."
+)
+AFTER = Parameter("after", "query", ID, "Go on behind this job.")
 MODE = Parameter("mode", "query", {"enum": ["eco", "normal"]}, "In place of a body.")
 
 RAW: Content = dict.fromkeys(IMAGE_TYPES, RAW_IMAGE)
@@ -148,6 +178,69 @@ OPERATIONS = (
         {200: {JSON: schema.Deleted}},
         parameters=(IMAGE_ID,),
         errors=("image_not_found",),
+    ),
+    Operation(
+        "POST",
+        "/v1/jobs",
+        "submitJob",
+        "Keep an image and its question, encrypted on disk, until a worker has answered.",
+        {202: {JSON: schema.Job}, 200: {JSON: schema.Job}},
+        body={FORM: schema.JobForm, **RAW},
+        needs_body=False,
+        parameters=(KEY, QUESTION, IMAGE, PRIORITY),
+        errors=(
+            *UPLOAD,
+            "image_not_found",
+            "idempotency_mismatch",
+            "image_set_aside",
+            "jobs_unavailable",
+            "insufficient_storage",
+        ),
+    ),
+    Operation(
+        "GET",
+        "/v1/jobs",
+        "listJobs",
+        "The jobs in the order of their acceptance. Needs the API key.",
+        {200: {JSON: schema.JobList}},
+        parameters=(STATUSES, PAGE_SIZE, AFTER),
+        errors=("not_found", "jobs_unavailable"),
+    ),
+    Operation(
+        "GET",
+        "/v1/jobs/{id}",
+        "job",
+        "How a job stands, and its answer. Its id is the right to ask.",
+        {200: {JSON: schema.Job}},
+        parameters=(JOB_ID, WAIT),
+        errors=("not_found", "jobs_unavailable"),
+    ),
+    Operation(
+        "PATCH",
+        "/v1/jobs/{id}",
+        "changeJob",
+        "Cancel a job. Needs the API key.",
+        {200: {JSON: schema.Job}},
+        body={JSON: schema.JobChange},
+        parameters=(JOB_ID,),
+        errors=(
+            "not_found",
+            "request_timeout",
+            "job_finished",
+            "body_too_large",
+            "unsupported_media_type",
+            "jobs_unavailable",
+            "insufficient_storage",
+        ),
+    ),
+    Operation(
+        "DELETE",
+        "/v1/jobs/{id}",
+        "deleteJob",
+        "Destroy a job, its image and its answer. Needs the API key.",
+        {200: {JSON: schema.Deleted}},
+        parameters=(JOB_ID,),
+        errors=("not_found", "jobs_unavailable"),
     ),
     Operation(
         "GET",

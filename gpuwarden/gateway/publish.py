@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 from typing import Literal, Protocol, cast
 
 from gpuwarden.control.snapshot import SnapshotWriter
-from gpuwarden.control.states import GatewayData, GatewayWorker
+from gpuwarden.control.states import GatewayData, GatewayJobs, GatewayWorker
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.link import WorkerLink
 
@@ -42,6 +43,7 @@ class Publisher:
         self._notifier = notifier
         self._changed = asyncio.Event()
         self._failed = False
+        self.jobs: Callable[[], GatewayJobs | None] = lambda: None
 
     def changed(self) -> None:
         """Something is to be published soon."""
@@ -61,7 +63,7 @@ class Publisher:
     def publish(self, dispatcher: Dispatcher) -> None:
         """Publish now. A folder that can't be written is logged once, and tried again."""
         self._changed.clear()
-        data = gateway_data(dispatcher)
+        data = gateway_data(dispatcher, self.jobs())
         self._notifier.status(status_text(data))
         try:
             self._writer.publish(data)
@@ -80,7 +82,7 @@ async def feed_watchdog(notifier: ServiceNotifier) -> None:
         await asyncio.sleep(interval)
 
 
-def gateway_data(dispatcher: Dispatcher) -> GatewayData:
+def gateway_data(dispatcher: Dispatcher, jobs: GatewayJobs | None = None) -> GatewayData:
     """The state as it is published."""
     statistics, queue = dispatcher.statistics, dispatcher.queue
     pause = dispatcher.running_pause()
@@ -101,6 +103,7 @@ def gateway_data(dispatcher: Dispatcher) -> GatewayData:
         paused=pause is not None,
         paused_until=pause.until_unix_microseconds if pause else None,
         workers=[worker_data(link) for link in links],
+        jobs=jobs,
     )
 
 
@@ -142,4 +145,15 @@ def status_text(data: GatewayData) -> str:
         + f"{ready} worker{'s' * (ready != 1)} ready"
         + (f", {others} not" if others else "")
         + f", {data.queue_depth} waiting"
+        + jobs_text(data.jobs)
     )
+
+
+def jobs_text(jobs: GatewayJobs | None) -> str:
+    """What is to be said of durable jobs; nothing while there are none."""
+    if jobs is None:
+        return ""
+    if jobs.problem:
+        return "; " + jobs.problem
+    unfinished = jobs.queued + jobs.running
+    return f", {unfinished} job{'s' * (unfinished != 1)} to do" if unfinished else ""

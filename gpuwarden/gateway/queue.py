@@ -5,22 +5,26 @@ clock) and returns what is to be done. Nothing accepted is lost: a request leave
 answer, its caller, its deadline or its own third death.
 
 - **Order**: by acceptance. What a worker gives back returns to its old place, that is the head.
+- **Classes**: people before the background (see ``lines``). A person who finds every worker taken
+  gets the place of a background batch that has not begun.
 - **Batches**: greedy. A worker holds one batch that runs and one that is being prepared; while it
   does, requests gather, so batches grow with the load and nobody waits for company.
-- **Cards**: the card with least outstanding work first, then the worker with least, then the
-  cooler card, then the worker that has rested longest.
+- **Cards**: the least busy card first (see ``turns``).
 - **Heat**: a card's limits bound the size of a batch and the share of the time in which it works;
   while it is paused its workers are given nothing, and what they have not begun is taken back.
-- **Drained**: a worker that the guard wants idle gets nothing new; the last one finishes what was
-  accepted before, and nothing new is accepted.
+- **Drained**: a worker that the guard wants idle gets nothing new; the last one finishes what
+  people were promised before, and nothing new is accepted from them.
 - **Suspects**: whoever was in a worker that died is retried alone in a worker, so that one
   poisonous image doesn't use up its neighbours' attempts. Only deaths while alone count.
 """
 
 import itertools
+import math
 
 from gpuwarden.gateway.cards import Cards
 from gpuwarden.gateway.lazyheap import LazyHeap
+from gpuwarden.gateway.lines import Lines
+from gpuwarden.gateway.turns import next_turn
 from gpuwarden.gateway.work import (
     Action,
     Batch,
@@ -55,10 +59,9 @@ class RequestQueue:
         self.retried = 0
         self.held_bytes = 0
         self._grace_until = now + limits.grace_seconds
-        self._waiting = LazyHeap[Request](is_waiting)
-        self._suspects = LazyHeap[Request](is_waiting)
+        self._lines = Lines()
         self._timers = LazyHeap[Request | Execution](self._is_running_out)
-        self._population = [0] * len(Phase)
+        self._population = [0] * len(Phase)  # of people's requests
         self._serial = itertools.count(1)
 
     # --- callers
@@ -79,6 +82,19 @@ class RequestQueue:
         self.held_bytes += body_bytes
         return request
 
+    def admit_background(
+        self, body_bytes: int, priority: int, failures: int, now: float
+    ) -> Request:
+        """Accept what nobody waits for: it takes none of people's room and has no deadline.
+
+        :param failures: deaths of a worker while alone in it, in a former life.
+        """
+        request = Request(next(self._serial), body_bytes, math.inf, True, priority)
+        request.solo_deaths = failures
+        request.suspect = failures > 0
+        self.requests[request.number] = request
+        return request
+
     def resize(self, request: Request, body_bytes: int) -> None:
         """The body turns out larger. Raises Refused if there is no room."""
         if self.held_bytes - request.body_bytes + body_bytes > self.limits.total_bytes:
@@ -88,9 +104,13 @@ class RequestQueue:
 
     def enqueue(self, request: Request, now: float) -> list[Action]:
         """The body is complete."""
+        if request.background:
+            self._wait(request)
+            return self._assign(now)
         self._timers.push(request.deadline, request)
         self._wait(request)
-        return self._assign(now)
+        actions = self._assign(now)
+        return actions + self._make_way() if is_waiting(request) else actions
 
     def cancel(self, request: Request, now: float) -> list[Action]:
         """The caller is gone (or the body never came)."""
@@ -120,16 +140,17 @@ class RequestQueue:
 
     def _take_back(self, number: int) -> list[Action]:
         """Withdraw what the card's workers have not begun, for another card or a cooler time."""
-        return [
-            action
-            for seat in self.seats.values()
-            if seat.card == number
-            for action in self._take_back_from(seat)
-        ]
+        seats = [seat for seat in self.seats.values() if seat.card == number]
+        batches = [batch for seat in seats for batch in seat.not_begun]
+        return [action for batch in batches for action in self._recall(batch)]
 
-    def _take_back_from(self, seat: Seat) -> list[Action]:
-        not_begun = [] if seat.slots else list(seat.batches.values())[1:]
-        return [action for batch in not_begun for action in self._recall(batch)]
+    def _make_way(self) -> list[Action]:
+        """Withdraw one background batch that has not begun: its worker takes a person's instead."""
+        for seat in reversed(self.cards.by_load()):
+            for batch in seat.not_begun:
+                if batch.is_background:
+                    return self._recall(batch)
+        return []
 
     # --- workers
 
@@ -157,11 +178,13 @@ class RequestQueue:
         accepted meanwhile might wait in vain.
         """
         seat.drained = drained
-        taken_back: list[Action] = []
-        if drained and self.cards.usable():
-            taken_back = self._take_back_from(seat)
-        elif drained:
+        if not drained:
+            return self._assign(now)
+        is_last = not self.cards.usable()
+        if is_last:
             self._grace_until = now
+        unwanted = [batch for batch in seat.not_begun if batch.is_background or not is_last]
+        taken_back = [action for batch in unwanted for action in self._recall(batch)]
         return taken_back + self._assign(now)
 
     def result(
@@ -178,7 +201,7 @@ class RequestQueue:
 
         :param gpu_seconds: how long the batch, or the part of it that is answered, ran.
         """
-        batch = next((one for one in seat.batches.values() if lease in one.leases), None)
+        batch = seat.batch_of(lease)
         if batch is None:
             return Verdict.STALE, []
         request = batch.leases[lease]
@@ -199,12 +222,12 @@ class RequestQueue:
 
     def piece(self, seat: Seat, number: int, lease: int) -> bool:
         """The worker has sent a piece of an answer: whether somebody waits for it."""
-        for batch in seat.batches.values():
-            request = batch.leases.get(lease)
-            if request is not None and request.number == number:
-                request.streamed = True
-                return True
-        return False
+        batch = seat.batch_of(lease)
+        request = None if batch is None else batch.leases[lease]
+        if request is None or request.number != number:
+            return False
+        request.streamed = True
+        return True
 
     def detach(self, seat: Seat, now: float) -> list[Action]:
         """The worker's connection is gone: it died, or has left after draining."""
@@ -234,8 +257,7 @@ class RequestQueue:
     def next_timer(self) -> float | None:
         """When ``expire`` has to be called next."""
         first = self._timers.first()
-        somebody_waits = self._waiting.first() is not None or self._suspects.first() is not None
-        rested = self.cards.next_rested() if somebody_waits else None
+        rested = None if self._lines.is_empty else self.cards.next_rested()
         times = [first[0] if first else None, rested]
         return min((when for when in times if when is not None), default=None)
 
@@ -291,14 +313,15 @@ class RequestQueue:
     # --- the inside
 
     def _move(self, request: Request, phase: Phase, seat: int | None = None) -> None:
-        self._population[request.phase] -= 1
-        self._population[phase] += 1
+        if not request.background:
+            self._population[request.phase] -= 1
+            self._population[phase] += 1
         request.phase = phase
         request.seat = seat
 
     def _wait(self, request: Request) -> None:
         self._move(request, Phase.WAITING)
-        (self._suspects if request.suspect else self._waiting).push(request.number, request)
+        self._lines.join(request)
 
     def _requeue(self, request: Request) -> None:
         self.retried += 1
@@ -306,16 +329,16 @@ class RequestQueue:
 
     def _end(self, request: Request) -> None:
         self._move(request, Phase.ENDED)
-        self.held_bytes -= request.body_bytes
+        if not request.background:
+            self.held_bytes -= request.body_bytes
         del self.requests[request.number]
 
     def _withdraw(self, request: Request) -> list[Action]:
         """Separate a running request from its lease, which stays until the worker answers it."""
         if request.phase is not Phase.RUNNING or request.seat is None:
             return []
-        for batch in self.seats[request.seat].batches.values():
-            if request.lease in batch.leases:
-                batch.leases[request.lease] = None
+        if (batch := self.seats[request.seat].batch_of(request.lease)) is not None:
+            batch.leases[request.lease] = None
         return [Withdraw(request.seat, request.number, request.lease)]
 
     def _account(self, seat: Seat, batch: Batch, gpu_seconds: float | None, now: float) -> None:
@@ -355,33 +378,9 @@ class RequestQueue:
     def _assign(self, now: float) -> list[Action]:
         """Give waiting requests to workers for as long as both are there."""
         actions: list[Action] = []
-        while (batch := self._next_batch(now)) is not None:
-            actions.append(self._dispatch(*batch, now))
+        while (turn := next_turn(self._lines, self.cards, now)) is not None:
+            actions.append(self._dispatch(*turn, now))
         return actions
-
-    def _next_batch(self, now: float) -> tuple[Seat, list[Request]] | None:
-        ordinary = self._waiting.first() is not None
-        suspect = self._suspects.first() is not None
-        if not ordinary and not suspect:
-            return None
-        # One worker at a time is enough for suspects while others wait for the rest.
-        quarantined = any(seat.exclusive for seat in self.seats.values())
-        by_load = self.cards.by_load()
-        seats = [one for one in by_load if one.open and self.cards[one.card].takes(one, now)]
-        if suspect and not (ordinary and quarantined):
-            idle = next((seat for seat in seats if not seat.batches), None)
-            if idle is not None:
-                return idle, [self._suspects.pop()]
-            # The least loaded gets nothing more until it is idle.
-            seats = [seat for seat in seats if seat is not by_load[0]]
-        if not ordinary or not seats:
-            return None
-        seat = seats[0]
-        size = 1 if seat.slots else min(self.cards[seat.card].batch_size(seat), seat.credit)
-        requests: list[Request] = []
-        while len(requests) < size and self._waiting.first() is not None:
-            requests.append(self._waiting.pop())
-        return seat, requests
 
     def _dispatch(self, seat: Seat, requests: list[Request], now: float) -> Dispatch:
         batch = Batch(next(self._serial), {})

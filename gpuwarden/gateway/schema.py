@@ -165,6 +165,52 @@ class StoredImageAnswer(Answered):
     expires_at: int = Field(description="seconds since 1970; each use sets it again")
 
 
+class JobForm(PredictForm):
+    """An image and what is asked about it, for later."""
+
+    priority: str | None = Field(None, description="-100 to 100, the larger first")
+
+
+class JobProgress(Answered):
+    """How far a job is."""
+
+    jobs_ahead: int | None
+    running_seconds: float | None
+    is_finished: bool
+
+
+class Job(Answered):
+    """A durable job; times in seconds since 1970."""
+
+    id: str = Field(pattern="^[0-9a-f]{32}$")
+    object: Literal["job"]
+    status: Literal["queued", "running", "succeeded", "failed", "cancelled"]
+    priority: int
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+    bytes: int
+    executions: int = Field(description="how often it was given out; over 1 it is a repeat")
+    progress: JobProgress
+    result: Prediction | None = Field(None, description="once it has succeeded")
+    error: "ErrorDetail | None" = Field(None, description="once it has failed or was cancelled")
+
+
+class JobList(Answered):
+    """Jobs in the order of their acceptance."""
+
+    object: Literal["list"]
+    data: list[Job]
+    has_more: bool
+    counts: dict[str, int] = Field(description="all jobs that are kept, by status")
+
+
+class JobChange(Shape):
+    """What can be changed of a job."""
+
+    status: Literal["cancelled"]
+
+
 class Deleted(Answered):
     """What is gone."""
 

@@ -28,11 +28,12 @@ from gpuwarden.gateway.endpoints import Endpoints
 from gpuwarden.gateway.heatwatch import FileOfCard, HeatWatch
 from gpuwarden.gateway.http import make_server
 from gpuwarden.gateway.images import ImageStore, image_limits
+from gpuwarden.gateway.jobs.service import JobPlace, Jobs
 from gpuwarden.gateway.listener import WorkerListener
 from gpuwarden.gateway.peers import PeerIdentity, same_user, worker_of_unit
 from gpuwarden.gateway.publish import Publisher, ServiceNotifier, feed_watchdog
 from gpuwarden.gateway.settings import GatewaySettings, gateway_settings
-from gpuwarden.names import GATEWAY_STATE_FILE, thermal_snapshot_file
+from gpuwarden.names import GATEWAY_STATE_FILE, JOBS_DIRECTORY, thermal_snapshot_file
 from gpuwarden.systemd.activation import take_sockets
 from gpuwarden.systemd.journal import set_up_logging
 from gpuwarden.systemd.notify import Notifier
@@ -79,7 +80,8 @@ def main(argv: list[str]) -> int:
         return 1
     writer = SnapshotWriter(arguments.state, "gateway")
     thermal = thermal_files(arguments.thermal)
-    asyncio.run(serve(gateway_settings(configuration), sockets, writer, notifier, thermal))
+    jobs = JobPlace(arguments.jobs)
+    asyncio.run(serve(gateway_settings(configuration), sockets, writer, notifier, thermal, jobs))
     return 0
 
 
@@ -90,6 +92,7 @@ def parse_arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--dispatch", metavar="PATH", type=Path, help="workers' socket, likewise")
     parser.add_argument("--state", metavar="FILE", type=Path, default=GATEWAY_STATE_FILE)
     parser.add_argument("--thermal", metavar="FOLDER", type=Path, help="the guards' states")
+    parser.add_argument("--jobs", metavar="FOLDER", type=Path, default=JOBS_DIRECTORY)
     arguments = parser.parse_args(argv)
     if bool(arguments.http) != bool(arguments.dispatch):
         parser.error("--http and --dispatch go together")
@@ -118,7 +121,8 @@ def open_sockets(arguments: argparse.Namespace) -> Sockets:
     dispatch = handed["dispatch"][0]
     if dispatch.family != socket.AF_UNIX or dispatch.type != socket.SOCK_SEQPACKET:
         raise StartError("medgemma-dispatch.socket needs ListenSequentialPacket= with a path")
-    return Sockets(handed["http"], dispatch, worker_of_unit, handed.get("control", []))
+    http = handed["http"] + handed.get("local", [])
+    return Sockets(http, dispatch, worker_of_unit, handed.get("control", []))
 
 
 def bind_http(address: str) -> socket.socket:
@@ -161,13 +165,16 @@ class Service:
         writer: SnapshotWriter,
         notifier: ServiceNotifier,
         thermal: FileOfCard = thermal_snapshot_file,
+        jobs: JobPlace | None = None,
     ) -> None:
         loop = asyncio.get_running_loop()
         self._notifier = notifier
         self._sockets = sockets
         self._publisher = Publisher(writer, notifier)
         self.pool = BufferPool(settings.pool_bytes, loop.call_soon)
-        self.dispatcher = Dispatcher(settings, self.pool, self._changed)
+        self.dispatcher = Dispatcher(settings, self.pool, self._on_change)
+        self.jobs = Jobs(jobs or JobPlace(), self.dispatcher, self._publisher.changed)
+        self._publisher.jobs = self.jobs.published
         self._drains = Drains(self.dispatcher)
         self.eco = EcoMode(self.dispatcher.limit)
         self._heat = HeatWatch(self.eco.limit, thermal)
@@ -177,7 +184,7 @@ class Service:
         self.images = ImageStore(self.pool, image_limits(settings), settings.upload_limit_bytes)
         self._keys = read_keys()
         access = access_of(settings, self._keys)
-        self._endpoints = Endpoints(self.dispatcher, self.images, self.eco, access)
+        self._endpoints = Endpoints(self.dispatcher, self.images, self.eco, access, self.jobs)
         self._routes = self._endpoints.routes()
         self._runner = web.ServerRunner(make_server(self._routes), shutdown_timeout=DRAIN_SECONDS)
         self._canary = Canary(self.dispatcher.links.values)
@@ -185,6 +192,7 @@ class Service:
 
     async def start(self) -> None:
         """Serve clients and workers."""
+        await self.jobs.open()
         await self._runner.setup()
         for http in self._sockets.http:
             await web.SockSite(self._runner, http, backlog=BACKLOG).start()
@@ -199,10 +207,6 @@ class Service:
             self._control.append(await serve_control(control, orders))
         self._notifier.ready()
 
-    def _changed(self) -> None:
-        self._publisher.changed()
-        self._drains.changed()
-
     def reload(self, request: dict[str, Any]) -> dict[str, Any]:
         """Take a changed configuration into use. Raises ControlError if there is none to be had."""
         try:
@@ -214,10 +218,16 @@ class Service:
         self.dispatcher.apply(settings)
         self.images.limits = image_limits(settings)
         self.images.body_limit_bytes = settings.upload_limit_bytes
+        self.jobs.apply()
         self._routes.header_limit_bytes = settings.header_limit_bytes
         self._routes.access = access_of(settings, self._keys)
         self._publisher.changed()
         return ReloadAnswer(applied=["gateway"]).model_dump()
+
+    def _on_change(self) -> None:
+        self._publisher.changed()
+        self._drains.changed()
+        self.jobs.wake()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Publish, watch the heat and prove to be alive until ``stop`` is set.
@@ -229,6 +239,7 @@ class Service:
             tasks = [
                 group.create_task(publishing),
                 group.create_task(self._heat.run()),
+                group.create_task(self.jobs.run()),
                 group.create_task(feed_watchdog(self._notifier)),
             ]
             await stop.wait()
@@ -244,7 +255,9 @@ class Service:
             asyncio.create_task(feed_watchdog(self._notifier)),
             asyncio.create_task(self._heat.run()),
         ]
+        closing_jobs = asyncio.create_task(self.jobs.close(DRAIN_SECONDS))
         await self._runner.cleanup()  # closes the listening sockets, waits for what runs
+        await closing_jobs
         for task in meanwhile:
             task.cancel()
         self._publisher.publish(self.dispatcher)
@@ -263,6 +276,7 @@ async def serve(
     writer: SnapshotWriter,
     notifier: ServiceNotifier,
     thermal: FileOfCard = thermal_snapshot_file,
+    jobs: JobPlace | None = None,
 ) -> None:
     """Serve on ``sockets`` until SIGTERM, then finish what was accepted."""
     stop = asyncio.Event()
@@ -270,7 +284,7 @@ async def serve(
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     if settings.upload_limit_bytes < settings.body_limit_bytes:
         log.warning("pool_bytes limits bodies to %d bytes", settings.upload_limit_bytes)
-    service = Service(settings, sockets, writer, notifier, thermal)
+    service = Service(settings, sockets, writer, notifier, thermal, jobs)
     await service.start()
     try:
         await service.run(stop)

@@ -22,6 +22,9 @@ class GatewaySettings:
     uploads_limit: int = 64
     images_bytes: int = 256 << 20
     images_seconds: float = 600.0
+    job_disk_limit_bytes: int = 20 << 30
+    job_disk_free_share: float = 0.1
+    job_keep_seconds: float = 86400.0
     grace_seconds: float = 10.0  # a worker's restart takes 1 s and the engine's load
 
     @property
@@ -46,4 +49,7 @@ def gateway_settings(configuration: Configuration) -> GatewaySettings:
         uploads_limit=gateway.uploads_limit,
         images_bytes=gateway.images_bytes,
         images_seconds=gateway.images_seconds,
+        job_disk_limit_bytes=configuration.jobs.disk_limit_bytes,
+        job_disk_free_share=configuration.jobs.disk_free_share,
+        job_keep_seconds=configuration.jobs.keep_seconds,
     )

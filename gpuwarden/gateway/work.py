@@ -54,11 +54,17 @@ class Verdict(Enum):
 
 @dataclass(eq=False)
 class Request:
-    """One accepted request."""
+    """One accepted request.
+
+    :param background: nobody waits for it: people's requests go before.
+    :param priority: among the background's own; the larger first.
+    """
 
     number: int
     body_bytes: int
     deadline: float
+    background: bool = False
+    priority: int = 0
     phase: Phase = Phase.RECEIVING
     seat: int | None = None
     lease: int = 0
@@ -75,6 +81,11 @@ class Batch:
     number: int
     leases: dict[int, Request | None]
     started: float | None = None
+
+    @property
+    def is_background(self) -> bool:
+        """Whether nobody waits for it (a batch is of one class)."""
+        return any(one is not None and one.background for one in self.leases.values())
 
 
 @dataclass(eq=False)
@@ -111,6 +122,15 @@ class Seat:
             for batch in self.batches.values()
             for request in batch.leases.values()
         )
+
+    @property
+    def not_begun(self) -> list[Batch]:
+        """What it has and doesn't work on yet."""
+        return [] if self.slots else list(self.batches.values())[1:]
+
+    def batch_of(self, lease: int) -> Batch | None:
+        """The batch that a lease is of; None for a lease that it doesn't hold."""
+        return next((one for one in self.batches.values() if lease in one.leases), None)
 
     @property
     def serving(self) -> bool:

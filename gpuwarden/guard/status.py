@@ -209,6 +209,8 @@ def _reasons(seen: Seen, workers: Iterable[WorkerStatus], gpus: Iterable[Thermal
         reasons.append("the gateway says nothing (systemctl status medgemma-gateway)")
     elif seen.gateway.paused_until is not None:
         reasons.append(f"the front door is paused until {utc(seen.gateway.paused_until)}")
+    if seen.gateway is not None and seen.gateway.jobs and seen.gateway.jobs.problem:
+        reasons.append(seen.gateway.jobs.problem)
     if seen.tuning is not None and seen.tuning.fault:
         reasons.append(f"the host is not tuned: {seen.tuning.fault}")
     return reasons

@@ -135,10 +135,17 @@ class GatewayLink:
             self._send(Frame(FrameType.MEMORY, meta=meta))
 
     def answer(self, session: Session, job: Frame, meta: Dict[str, Any]) -> None:
-        """Send a request's RESULT, or keep it for the same gateway run's next connection."""
+        """Send a request's RESULT, or keep it for the next connection.
+
+        Without a ticket it is worth something to the same gateway run alone.
+        """
         result = Frame(FrameType.RESULT, job.request, job.lease, job.batch, meta=meta)
         if session.alive() and session.channel:
             session.channel.send(result)
+        elif isinstance(job.meta.get("ticket"), str):
+            # Durable: the next gateway knows it by its ticket, whatever numbers it gives out.
+            whole = {**meta, "ticket": job.meta["ticket"]}
+            self._hand_over(Frame(FrameType.RESULT, meta=whole))
         elif session.instance is not None:
             self._unsent.append((session.instance, result))
 
@@ -152,6 +159,13 @@ class GatewayLink:
         """Send a piece of a request's answer; who is not connected any more gets none."""
         if session.alive() and session.channel:
             session.channel.send(Frame(FrameType.CHUNK, job.request, job.lease, meta=meta))
+
+    def _hand_over(self, result: Frame) -> None:
+        """Give a durable job's result to whichever gateway is there, now or next."""
+        if self._session and self._session.welcomed and self._session.alive():
+            self._send(result)
+        else:
+            self._unsent.append((None, result))
 
     def say_goodbye(self) -> None:
         """Everything is answered and nothing more is wanted."""
@@ -237,7 +251,7 @@ class GatewayLink:
         unsent, kept = list(self._unsent), 0
         self._unsent.clear()
         for asked_by, result in unsent:
-            if asked_by == session.instance:
+            if asked_by in (None, session.instance):
                 kept += 1
                 self._send(result)
         if unsent:

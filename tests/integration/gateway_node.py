@@ -12,6 +12,8 @@ from typing import Any
 
 from gpuwarden.control.snapshot import SnapshotWriter, read_snapshot
 from gpuwarden.control.states import GatewayData, ThermalData
+from gpuwarden.gateway.jobs.keys import StoreKey
+from gpuwarden.gateway.jobs.service import JobPlace
 from gpuwarden.gateway.peers import PeerIdentity, same_user
 from gpuwarden.gateway.service import Service, Sockets, bind_dispatch
 from gpuwarden.gateway.settings import GatewaySettings
@@ -75,11 +77,18 @@ class GatewayNode:
     async def worker(
         self, number: int = 0, *, auto: bool = True, max_batch: int = 4
     ) -> GatewayPeer:
+        peer = await self.busy_worker(number, auto=auto, max_batch=max_batch)
+        await self.until(lambda: any(one.number == number for one in self.ready_links()))
+        return peer
+
+    async def busy_worker(
+        self, number: int = 0, *, auto: bool = True, max_batch: int = 4
+    ) -> GatewayPeer:
+        """A worker that may be given something before anybody sees it free."""
         peer = GatewayPeer(self.dispatch_path, number, max_batch=max_batch)
         peer.answers_by_itself = auto
         self._peers.append(peer)
         await peer.become_ready()
-        await self.until(lambda: any(one.number == number for one in self.ready_links()))
         return peer
 
     def ready_links(self) -> list[Any]:
@@ -169,8 +178,8 @@ class ThermalGuards:
         self.file_of(card).unlink()
 
 
-async def read_reply(reader: asyncio.StreamReader) -> Reply:
-    async with asyncio.timeout(DEADLINE_SECONDS):
+async def read_reply(reader: asyncio.StreamReader, seconds: float = DEADLINE_SECONDS) -> Reply:
+    async with asyncio.timeout(seconds):
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status_line, *lines = head.split("\r\n")
         headers = {}
@@ -182,11 +191,18 @@ async def read_reply(reader: asyncio.StreamReader) -> Reply:
     return Reply(int(status_line.split()[1]), headers, body)
 
 
+def job_place(folder: Path) -> JobPlace:
+    """A new, empty store."""
+    folder.mkdir()
+    return JobPlace(folder, lambda: StoreKey(bytes(range(32))))
+
+
 @contextlib.asynccontextmanager
 async def gateway_node(
     identify: PeerIdentity = same_user,
     control: list[socket.socket] | None = None,
     address: str = "127.0.0.1",
+    jobs: JobPlace | None = None,
     **settings: Any,
 ) -> AsyncIterator[GatewayNode]:
     with tempfile.TemporaryDirectory(prefix="gateway-") as name:
@@ -197,7 +213,10 @@ async def gateway_node(
         notifier = RecordingNotifier()
         writer = SnapshotWriter(folder / "state.json", "gateway")
         guards = ThermalGuards(folder / "thermal")
-        service = Service(GatewaySettings(**settings), sockets, writer, notifier, guards.file_of)
+        limits = GatewaySettings(**settings)
+        service = Service(
+            limits, sockets, writer, notifier, guards.file_of, jobs or job_place(folder / "jobs")
+        )
         node = GatewayNode(service, port, folder, guards)
         node.address = address
         node.notifier = notifier

@@ -15,7 +15,10 @@ RUN = "import sys; from gpuwarden.gateway.service import main; sys.exit(main(sys
 
 
 async def ready(
-    folder: Path, *arguments: str, pass_fds: tuple[int, ...] = ()
+    folder: Path,
+    *arguments: str,
+    pass_fds: tuple[int, ...] = (),
+    environment: dict[str, str] | None = None,
 ) -> asyncio.subprocess.Process:
     """A front door process that has told a notify socket that it is ready."""
     notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
@@ -28,7 +31,11 @@ async def ready(
         pass_fds=pass_fds,
         stderr=(folder / "log").open("wb"),
         cwd=ROOT,
-        env={"PYTHONPATH": str(ROOT), "NOTIFY_SOCKET": str(folder / "notify.sock")},
+        env={
+            "PYTHONPATH": str(ROOT),
+            "NOTIFY_SOCKET": str(folder / "notify.sock"),
+            **(environment or {}),
+        },
     )
     async with asyncio.timeout(20):
         while await asyncio.get_running_loop().sock_recv(notify, 4096) != b"READY=1":

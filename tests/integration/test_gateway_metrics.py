@@ -49,6 +49,20 @@ async def test_every_request_is_counted_by_how_it_ended_and_how_long_it_took() -
         assert seen["worker_requests_total{worker=3}"] == 4
 
 
+async def test_durable_jobs_are_counted_by_status() -> None:
+    async with gateway_node() as node:
+        assert (await node.post(b"later", path="/v1/jobs")).status == 202
+        seen = await figures(node)
+        assert (seen["jobs{status=queued}"], seen["jobs{status=succeeded}"]) == (1, 0)
+        assert seen["jobs_bytes{state=stored}"] > 0
+        assert seen["jobs_available"] == 1
+        await node.worker()
+        await node.until(lambda: node.service.jobs.published().succeeded == 1)
+        seen = await figures(node)
+        assert (seen["jobs{status=queued}"], seen["jobs{status=succeeded}"]) == (0, 1)
+        assert seen["requests_total{outcome=completed}"] == 0  # of people alone
+
+
 async def test_the_document_names_every_route_and_no_other() -> None:
     async with gateway_node() as node:
         document = (await node.get("/openapi.json")).json

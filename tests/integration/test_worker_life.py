@@ -246,6 +246,25 @@ class TestReconnecting:
             again.job(2)
             assert (await again.results(1))[2].meta["ok"]
 
+    @pytest.mark.parametrize("is_back", [True, False], ids=["gateway back", "gateway away"])
+    async def test_a_durable_jobs_result_goes_to_whichever_gateway_comes(
+        self, node: Node, is_back: bool
+    ) -> None:
+        here, go = node.gate("here"), node.gate("go")
+        async with node.scripted() as (_, connection):
+            gates = {"say_in_predict": here.path, "wait_in_predict": go.path}
+            connection.job(1, parameters=gates, ticket="id:1")
+            await here.reached()
+            connection.close()
+            again = await node.accept() if is_back else await node.accept_silently()
+            go.open()
+            await node.told_systemd("STATUS=ready: 1 answered, 0 running")
+            if not is_back:
+                again.welcome()
+            result = await again.next_of(FrameType.RESULT)
+            assert (result.request, result.lease) == (0, 0)
+            assert (result.meta["ok"], result.meta["ticket"]) == (True, "id:1")
+
     async def test_buffers_of_a_lost_connection_are_given_back(self, node: Node) -> None:
         buffer = LentBuffer(4, os.urandom(100_000))
         async with node.scripted() as (worker, connection):

@@ -10,13 +10,14 @@ from typing import Protocol
 from tests.node import levels
 from tests.node.channel import NodeError
 from tests.node.vm import Node
-from tests.soak import bus_fuzz, markers, thermal
+from tests.soak import bus_fuzz, jobs, markers, thermal
 from tests.soak.random_kills.campaign import random_kills
 
 KILLS, KILLED_CARDS, POWER_CUTS, CRASH_ROUNDS = 200, 6, 20, 10
 RANDOM_KILLS = 500
 FUZZED_CALLS = 50_000
 MARKED_REQUESTS, KILLED_EACH_SECONDS = 100_000, 5.0
+JOB_KILLS, JOB_POWER_CUTS, JOB_CRASHES = 50, 30, 20
 SEED = 20261121
 
 
@@ -49,6 +50,12 @@ CAMPAIGNS: tuple[tuple[str, Callable[[], Figures]], ...] = (
         "crash-points",
         on_node(lambda node: thermal.crash_points(node, CRASH_ROUNDS, Path(tempfile.mkdtemp()))),
     ),
+    ("jobs-kills", lambda: jobs.kills(JOB_KILLS, SEED)),
+    ("jobs-power-cuts", on_node(lambda node: jobs.power_cuts(node, JOB_POWER_CUTS, SEED))),
+    (
+        "jobs-crash-points",
+        on_node(lambda node: jobs.crash_points(node, JOB_CRASHES, Path(tempfile.mkdtemp()))),
+    ),
     ("random-kills", on_node(lambda node: random_kills(node, RANDOM_KILLS, SEED))),
     ("bus-fuzz", lambda: asyncio.run(bus_fuzz.fuzz(FUZZED_CALLS, SEED))),
     ("markers", lambda: markers.figures(MARKED_REQUESTS, SEED, KILLED_EACH_SECONDS)),
@@ -56,20 +63,25 @@ CAMPAIGNS: tuple[tuple[str, Callable[[], Figures]], ...] = (
 
 
 def main(wanted: list[str]) -> int:
-    """Run the campaigns of these names, all where none is named."""
+    """Run the campaigns of these names, all where none is named; ``jobs`` stands for its three."""
     known = [name for name, _ in CAMPAIGNS]
-    if unknown := [name for name in wanted if name not in known]:
+    if unknown := [name for name in wanted if not any(is_meant(one, name) for one in known)]:
         print(f"no campaign {', '.join(unknown)}; there are: {', '.join(known)}", file=sys.stderr)
         return 2
-    print(f"{'campaign':<28} {'done':>5}   {'slowest':>8}   faults", flush=True)
+    print(f"{'campaign':<52} {'done':>5}   {'slowest':>8}   faults", flush=True)
     faults = 0
     for name, campaign in CAMPAIGNS:
-        if wanted and name not in wanted:
+        if wanted and not any(is_meant(name, one) for one in wanted):
             continue
         figures = campaign()
         print(figures, flush=True)
         faults += len(figures.faults)
     return 1 if faults else 0
+
+
+def is_meant(campaign: str, wanted: str) -> bool:
+    """Whether a campaign is the one of that name, or of that group."""
+    return campaign == wanted or campaign.startswith(f"{wanted}-")
 
 
 if __name__ == "__main__":

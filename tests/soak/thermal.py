@@ -69,7 +69,7 @@ class Figures:
     def __str__(self) -> str:
         faults = "; ".join(self.faults) or "none"
         slowest = f"{self.slowest_seconds:.1f}"
-        return f"{self.name:<28} {self.done:>5}   {slowest:>8}   {faults}"
+        return f"{self.name:<52} {self.done:>5}   {slowest:>8}   {faults}"
 
 
 def override(node: Node, seconds: int = 3600) -> None:

@@ -102,7 +102,7 @@ def test_wheels_that_are_not_what_the_lock_names_stop_the_build(tmp_path: Path) 
 
 def test_licences_and_bills_of_materials_leave_the_module_path(tmp_path: Path) -> None:
     info = "alpha-1.0.dist-info"
-    files = {f"{info}/licenses/LICENSE": "be kind", f"{info}/sboms/alpha.json": "{}"}
+    files = {f"{info}/licenses/LICENSE": "be kind", f"{info}/sboms/rust.json": "{}"}
     merged = merge({"3.11": [wheel(tmp_path, "alpha", "1.0", files)]})
 
     pages = third_party_pages(merged)
@@ -110,4 +110,4 @@ def test_licences_and_bills_of_materials_leave_the_module_path(tmp_path: Path) -
     assert list(merged.site) == [f"{info}/METADATA"]
     assert b"be kind" in pages["alpha.txt"]
     assert b"licence: MIT" in pages["README"]
-    assert pages["alpha.python3.11.json"] == b"{}"
+    assert pages["alpha.rust.python3.11.json"] == b"{}"

@@ -67,9 +67,11 @@ class Node(RuleBasedStateMachine):
         assert not seat.draining
         assert not seat.stalled
         assert not seat.drained or not any(map(self.is_usable, self.seats.values()))
+        assert not any(seat.drained and one.background and not one.suspect for one in requests)
         outstanding = self.held[seat.key]
         assert len(outstanding) + len(requests) <= self.granted[seat.key]
         assert 1 <= len(requests) <= (1 if seat.slots else seat.max_batch)
+        assert len({request.background for request in requests}) == 1
         if any(request.suspect for request in requests):
             assert len(requests) == 1
             assert not outstanding
@@ -176,7 +178,7 @@ class Node(RuleBasedStateMachine):
             request = self.queue.admit(size, self.now)
         except Refused as refused:
             waiting = len(self.receiving) + self.waiting()
-            held = sum(one.body_bytes for one in self.alive())
+            held = sum(one.body_bytes for one in [*self.receiving, *self.people()])
             serving = any(one.serving and not one.drained for one in self.seats.values())
             usable = any(self.is_usable(seat) for seat in self.seats.values())
             assert {
@@ -188,6 +190,13 @@ class Node(RuleBasedStateMachine):
             return
         self.receiving.append(request)
 
+    @rule(size=st.integers(0, 200), priority=st.integers(-2, 2), failures=st.integers(0, 1))
+    def job_comes(self, size: int, priority: int, failures: int) -> None:
+        """Whatever people hold, there is room for it, and it takes none of theirs."""
+        request = self.queue.admit_background(size, priority, failures, self.now)
+        self.unanswered[request.number] = request
+        self.carry_out(self.queue.enqueue(request, self.now))
+
     def is_paused(self, card: int) -> bool:
         return self.queue.cards[card].limits.paused
 
@@ -195,7 +204,10 @@ class Node(RuleBasedStateMachine):
         return seat.serving and not seat.drained and not self.is_paused(seat.card)
 
     def waiting(self) -> int:
-        return sum(one.phase is Phase.WAITING for one in self.unanswered.values())
+        return sum(one.phase is Phase.WAITING for one in self.people())
+
+    def people(self) -> list[Request]:
+        return [one for one in self.unanswered.values() if not one.background]
 
     def alive(self) -> list[Request]:
         return [*self.receiving, *self.unanswered.values()]
@@ -251,7 +263,8 @@ class Node(RuleBasedStateMachine):
 
     @invariant()
     def the_books_are_right(self) -> None:
-        assert self.queue.held_bytes == sum(one.body_bytes for one in self.alive())
+        people = [*self.receiving, *self.people()]
+        assert self.queue.held_bytes == sum(one.body_bytes for one in people)
         assert self.queue.depth == len(self.receiving) + self.waiting()
         assert set(self.queue.requests) == {one.number for one in self.alive()}
         for key, seat in self.seats.items():
@@ -260,13 +273,16 @@ class Node(RuleBasedStateMachine):
 
     @invariant()
     def no_worker_idles_while_somebody_waits(self) -> None:
-        if not self.waiting():
+        waiting = [one for one in self.unanswered.values() if one.phase is Phase.WAITING]
+        if not waiting:
             return
         idle = [seat for seat in self.seats.values() if seat.open and not seat.batches]
         for seat in idle:
             if self.is_paused(seat.card):
                 continue
             if seat.drained and any(map(self.is_usable, self.seats.values())):
+                continue
+            if seat.drained and all(one.background for one in waiting):
                 continue
             assert self.queue.cards[seat.card].limits.duty < 1
             if not self.works(seat.card):

@@ -1,6 +1,7 @@
 from gpuwarden.control.states import (
     Card,
     GatewayData,
+    GatewayJobs,
     GatewayWorker,
     PlanData,
     PlannedWorker,
@@ -173,3 +174,11 @@ def test_a_host_that_could_not_be_tuned_degrades_and_one_that_has_no_tuner_does_
     assert not [reason for reason in without.reasons if "tuned" in reason]
     broken = summarise(Seen("1", PLAN, tuning=TuningData(fault="tuned refuses: no")))
     assert "the host is not tuned: tuned refuses: no" in broken.reasons
+
+
+def test_a_front_door_that_can_keep_no_jobs_degrades_the_service_and_says_why() -> None:
+    jobs = GatewayJobs(problem="jobs can't be kept: there is no key")
+    data = summarise(seen(gateway=gateway(told(10)).model_copy(update={"jobs": jobs})))
+    assert (data.state, data.reasons) == (ServiceState.DEGRADED, [jobs.problem])
+    well = gateway(told(10)).model_copy(update={"jobs": GatewayJobs()})
+    assert summarise(seen(gateway=well)).reasons == []

@@ -54,6 +54,17 @@ UNITS = Path(__file__).parents[3] / "packaging" / "systemd"
             ["gpuwarden workers start 0"],
         ),
         (
+            {
+                "state": ServiceState.DEGRADED,
+                "reasons": ["jobs can't be kept: the bus of the disk fails"],
+            },
+            True,
+            [
+                "systemctl status medgemma-jobs-key.service",
+                "gpuwarden logs --event job-store-refused",
+            ],
+        ),
+        (
             {"workers": [worker(0, state=WorkerState.DRAINING)]},
             True,
             ["gpuwarden logs --worker 0 -f"],

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from gpuwarden.cli.known import Known, Origins
 from gpuwarden.cli.output import duration, table
 from gpuwarden.cli.status_screen import SCREEN_LINES, screen
-from gpuwarden.control.states import TuningData
+from gpuwarden.control.states import GatewayJobs, TuningData
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 from tests.unit.cli.samples import (
     NOW_UNIX_SECONDS,
@@ -98,6 +98,16 @@ def test_a_pause_is_said_with_its_reason_and_its_end() -> None:
     assert "Requests: 3 of 100 waiting, PAUSED by an operator for another 5 min" in text
     hot = "\n".join(screen(Known(guard(gateway=gateway(paused=True))), NOW_UNIX_SECONDS))
     assert "Requests: 3 of 100 waiting, PAUSED: too hot" in hot
+
+
+def test_durable_jobs_that_are_to_be_done_or_have_failed_are_told() -> None:
+    jobs = GatewayJobs(queued=12, running=2, succeeded=300, failed=1)
+    text = "\n".join(screen(Known(guard(gateway=gateway(jobs=jobs))), NOW_UNIX_SECONDS))
+    assert "Requests: 3 of 100 waiting; jobs: 12 waiting, 2 running, 1 failed" in text
+    done = "\n".join(
+        screen(Known(guard(gateway=gateway(jobs=GatewayJobs(succeeded=3)))), NOW_UNIX_SECONDS)
+    )
+    assert "jobs" not in done
 
 
 def test_orphans_are_named_and_unknown_is_not_none() -> None:

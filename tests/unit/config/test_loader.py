@@ -77,6 +77,11 @@ def test_the_defaults_of_the_contract() -> None:
             "images_bytes": 268435456,
             "images_seconds": 600,
         },
+        "jobs": {
+            "disk_limit_bytes": 21474836480,
+            "disk_free_share": 0.1,
+            "keep_seconds": 86400,
+        },
         "placement": {
             "housekeeping_cpus": "",
             "memory_policy": "preferred",

@@ -1,0 +1,130 @@
+"""``gpuwarden jobs``: the durable jobs: list, show, cancel, delete."""
+
+import argparse
+import json
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlencode
+
+from gpuwarden.cli.exits import CommandError, Exit
+from gpuwarden.cli.frontdoor import Connection, Reply, add_door, door_of
+from gpuwarden.cli.options import add_json
+from gpuwarden.cli.output import duration, table, unix_now
+
+STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
+ACTIONS = ("list", "show", "cancel", "delete")
+PAGE = 1000
+ID_CHARACTERS = 32
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """``[list|show ID|cancel ID...|delete ID...] [--status S] [--json]``."""
+    parser.usage = """gpuwarden jobs [-h] [--json] [list] [--status STATUS]
+       gpuwarden jobs show|cancel|delete ID..."""
+    parser.add_argument(
+        "action", nargs="?", choices=ACTIONS, default="list", help="list is the default"
+    )
+    parser.add_argument("ids", metavar="ID", nargs="*", help="as submit printed them")
+    parser.add_argument("--status", choices=STATUSES, action="append", help="list these alone")
+    add_door(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Do it; 1 where a job is not there or is not as it would have to be."""
+    if (arguments.action == "list") == bool(arguments.ids):
+        text = "list takes no ID" if arguments.ids else f"{arguments.action} whom? Give an ID"
+        raise CommandError(text, Exit.BAD_USE)
+    for id in arguments.ids:
+        if len(id) != ID_CHARACTERS or not id.isalnum():
+            raise CommandError(f"{id} is no job's ID: they have 32 digits", Exit.BAD_USE)
+    connection = door_of(arguments).connect()
+    if arguments.action == "list":
+        return list_jobs(connection, arguments)
+    documents = [one_job(connection, arguments.action, id) for id in arguments.ids]
+    if arguments.json:
+        print(json.dumps({"schema": 1, "jobs": documents}, indent=2))
+    elif arguments.action == "delete":
+        print(f"deleted: {len(documents)}")
+    else:
+        print("\n".join(line for one in documents for line in screen(one)))
+    return Exit.GOOD
+
+
+def list_jobs(connection: Connection, arguments: argparse.Namespace) -> int:
+    """All of them, in the order of their acceptance."""
+    counts: dict[str, int] = {}
+    jobs = []
+    for page in pages(connection, arguments.status or []):
+        counts = page["counts"]
+        jobs += page["data"]
+    if arguments.json:
+        print(json.dumps({"schema": 1, "counts": counts, "jobs": jobs}, indent=2))
+        return Exit.GOOD
+    print(", ".join(f"{counts[name]} {name}" for name in STATUSES))
+    if jobs:
+        now = unix_now()
+        rows = [row(one, now) for one in jobs]
+        header = ("ID", "STATUS", "PRIORITY", "BYTES", "AGE", "TOOK", "ERROR")
+        print("\n".join(table(header, rows)))
+    return Exit.GOOD
+
+
+def pages(connection: Connection, statuses: list[str]) -> Iterator[dict[str, Any]]:
+    """The list, page by page."""
+    after: list[tuple[str, str]] = []
+    while True:
+        query = urlencode([("limit", str(PAGE)), *(("status", one) for one in statuses), *after])
+        page = good(connection.ask("GET", f"/v1/jobs?{query}"))
+        yield page
+        if not page["has_more"]:
+            return
+        after = [("after", page["data"][-1]["id"])]
+
+
+def one_job(connection: Connection, action: str, id: str) -> dict[str, Any]:
+    """Show, cancel or delete one. Raises CommandError."""
+    path = f"/v1/jobs/{id}"
+    if action == "show":
+        return good(connection.ask("GET", path), id)
+    if action == "delete":
+        return good(connection.ask("DELETE", path), id)
+    return good(connection.ask("PATCH", path, {"status": "cancelled"}), id)
+
+
+def good(reply: Reply, subject: str = "") -> dict[str, Any]:
+    """The document of a good answer. Raises CommandError with the service's words."""
+    if reply.status < 400:
+        return reply.document
+    code = Exit.UNREACHABLE if reply.status == 503 else Exit.WRONG
+    raise CommandError(f"{subject}: {reply.message}" if subject else reply.message, code)
+
+
+def row(job: dict[str, Any], now: float) -> tuple[str, ...]:
+    """A line of the list."""
+    started, finished = job["started_at"], job["finished_at"]
+    took = f"{finished - started:.1f} s" if started and finished else "-"
+    return (
+        job["id"],
+        job["status"],
+        str(job["priority"]),
+        str(job["bytes"]),
+        duration(now - job["created_at"]),
+        took,
+        job.get("error", {}).get("type", ""),
+    )
+
+
+def screen(job: dict[str, Any]) -> list[str]:
+    """One job for people; the answer as it is."""
+    lines = [f"{job['id']}: {job['status']}, priority {job['priority']}, {job['bytes']} bytes"]
+    ahead = job["progress"]["jobs_ahead"]
+    if ahead is not None:
+        lines.append(f"  {ahead} jobs before it")
+    if job["executions"] > 1:
+        lines.append(f"  given to workers {job['executions']} times: what they did may be a repeat")
+    if "error" in job:
+        lines.append(f"  {job['error']['type']}: {job['error']['message']}")
+    if "result" in job:
+        lines.append(f"  {json.dumps(job['result']['answer'], ensure_ascii=False)}")
+    return lines

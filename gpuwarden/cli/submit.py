@@ -1,0 +1,126 @@
+"""``gpuwarden submit``: images, or whole folders of them, as durable jobs."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from gpuwarden.cli.bar import Bar
+from gpuwarden.cli.exits import CommandError, Exit
+from gpuwarden.cli.frontdoor import add_door, door_of
+from gpuwarden.cli.options import add_json
+from gpuwarden.cli.output import warn
+from gpuwarden.cli.submission import Image, Submission, Submitted, find_images
+from gpuwarden.cli.waiting import Waiting
+
+DEFAULT_PARALLEL = 4  # one reads, one encrypts, one syncs, one is on its way
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """``FILES... --question TEXT [--priority N] [--wait | --watch] [--again] [--json]``."""
+    parser.add_argument(
+        "files", metavar="FILE", nargs="+", type=Path, help="an image, or a folder of images"
+    )
+    parser.add_argument("--question", metavar="TEXT", help="what to ask of each image")
+    parser.add_argument(
+        "--priority", metavar="N", type=int, default=0, help="-100 to 100, the larger first"
+    )
+    parser.add_argument("--wait", action="store_true", help="return when all are answered")
+    parser.add_argument(
+        "--watch", action="store_true", help="wait, and tell of each answer as it comes"
+    )
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="submit also what was submitted before with the same question",
+    )
+    parser.add_argument(
+        "--parallel", metavar="N", type=int, default=DEFAULT_PARALLEL, help="uploads at a time"
+    )
+    add_door(parser)
+    add_json(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """Submit; 1 where an image was not taken or, with --wait, not answered."""
+    if not -100 <= arguments.priority <= 100:
+        raise CommandError("--priority is a number from -100 to 100", Exit.BAD_USE)
+    if not 1 <= arguments.parallel <= 64:
+        raise CommandError("--parallel is a number from 1 to 64", Exit.BAD_USE)
+    images, skipped = find_images(arguments.files)
+    if not images:
+        raise CommandError("there is no DICOM, PNG or JPEG file there", Exit.WRONG)
+    if skipped:
+        warn(f"{skipped} files in these folders are no DICOM, PNG or JPEG and were left out")
+    submission = Submission(
+        door_of(arguments), arguments.question, arguments.priority, again=arguments.again
+    )
+    with Bar("submitted", len(images)) as bar:
+        submitted = submission.run(images, arguments.parallel, bar.step)
+    waits = arguments.wait or arguments.watch
+    if waits:
+        wait(arguments, submitted)
+    tell(arguments, submitted)
+    return Exit.GOOD if all(one.is_good(answered=waits) for one in submitted) else Exit.WRONG
+
+
+def wait(arguments: argparse.Namespace, submitted: list[Submitted]) -> None:
+    """Until every job that was taken has ended."""
+    taken = [one for one in submitted if one.id]
+    with Bar("answered", len(taken)) as bar:
+
+        def step(one: Submitted) -> None:
+            if arguments.watch and not arguments.json:
+                bar.clear()
+                print(line(one), flush=True)
+            bar.step()
+
+        Waiting(door_of(arguments)).run(taken, step)
+
+
+def tell(arguments: argparse.Namespace, submitted: list[Submitted]) -> None:
+    """What came of it: one line each, or JSON."""
+    if arguments.json:
+        counts = {"files": len(submitted), "taken": sum(bool(one.id) for one in submitted)}
+        counts["new"] = sum(one.is_new for one in submitted)
+        jobs = [document(one) for one in submitted]
+        print(json.dumps({"schema": 1, "counts": counts, "jobs": jobs}, indent=2))
+        return
+    for one in submitted:
+        if not one.id or not arguments.watch:
+            print(line(one))
+    known = sum(bool(one.id) and not one.is_new for one in submitted)
+    if known:
+        warn(f"{known} of them had been submitted before (--again submits them once more)")
+    refused = [one for one in submitted if not one.id]
+    if refused:
+        print(
+            f"gpuwarden: {len(refused)} were not taken; the same command tries these again",
+            file=sys.stderr,
+        )
+
+
+def line(one: Submitted) -> str:
+    """One file for people and simple scripts: the ID, or a dash, comes first."""
+    if not one.id:
+        return f"{'-':<32}  {one.image.path}: {one.problem}"
+    text = f"{one.id}  {one.image.path}"
+    if not one.job:
+        return text
+    if "result" in one.job:
+        answer = json.dumps(one.job["result"]["answer"], ensure_ascii=False)
+        return f"{text}: {answer}"
+    error = one.job.get("error")
+    return f"{text}: {error['type']}: {error['message']}" if error else f"{text}: {one.status}"
+
+
+def document(one: Submitted) -> dict[str, Any]:
+    """One file for scripts."""
+    found: dict[str, Any] = {"file": str(one.image.path), "id": one.id or None, "new": one.is_new}
+    if one.problem:
+        found["error"] = one.problem
+    return found | ({"job": one.job} if one.job else {})
+
+
+__all__ = ["Image", "add_arguments", "run"]

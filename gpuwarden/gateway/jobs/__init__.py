@@ -1,0 +1,1 @@
+"""Durable jobs: requests that survive restarts and power cuts, answered when there is time."""

@@ -1,0 +1,298 @@
+"""``/v1/jobs``: submit, look, list, change, delete."""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Iterator
+
+from aiohttp.web import BaseRequest, Response
+
+from gpuwarden.gateway.access import require_key
+from gpuwarden.gateway.admission import Upload, check_encoding, check_query, examine_job
+from gpuwarden.gateway.body import Body, Room
+from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.http import IDENTIFIER, Handler, json_response
+from gpuwarden.gateway.idempotency import check_key
+from gpuwarden.gateway.intake import Intake
+from gpuwarden.gateway.jobs.service import Jobs, Open
+from gpuwarden.gateway.jobs.values import (
+    PAGE,
+    PAGE_LIMIT,
+    PRIORITY_HIGHEST,
+    PRIORITY_LOWEST,
+    SHOWN,
+    WAIT_LIMIT_SECONDS,
+    JobRow,
+    JobStatus,
+    JobStoreError,
+    NewJob,
+    StoreFullError,
+    is_id,
+)
+from gpuwarden.gateway.jobs.views import job_document
+from gpuwarden.gateway.smallbody import read_small
+
+NO_SUCH_JOB = "there is no such job: its time is over, or it was deleted"
+
+
+class JobEndpoints:
+    """The handlers, over one job service."""
+
+    def __init__(self, jobs: Jobs, intake: Intake) -> None:
+        self._jobs = jobs
+        self._intake = intake
+        self._dispatcher = intake.dispatcher
+
+    @property
+    def handlers(self) -> dict[str, Handler]:
+        """By the name of the operation."""
+        return {
+            "submitJob": self.submit,
+            "listJobs": self.list,
+            "job": self.show,
+            "changeJob": self.change,
+            "deleteJob": self.delete,
+        }
+
+    async def submit(self, request: BaseRequest) -> Response:
+        """Keep an image and its question until a worker has answered."""
+        opened = self._opened()
+        upload = examine_job(request, self._dispatcher.settings)
+        key = idempotency_key(request)
+        hashed = None if key is None else opened.store.key.digest(key.encode())
+        with translated():
+            if hashed is not None and (known := await opened.store.find_by_key(hashed)):
+                check_repeat(known, upload)
+                return await self._answer(opened, known, status=200)
+            self._intake.check_room()
+            promised = opened.store.promise(upload.length or 0)
+        try:
+            row, new = await self._take(opened, request, upload, hashed)
+        finally:
+            opened.store.give_back(promised)
+        return await self._answer(opened, row, status=202 if new else 200)
+
+    async def show(self, request: BaseRequest) -> Response:
+        """How a job stands, and its result once it has one; with ``wait`` at its end."""
+        opened = self._opened()
+        check_query(request, ("wait",))
+        row = await self._find(opened, request)
+        seconds = number_of(request, "wait", 0, 0, WAIT_LIMIT_SECONDS)
+        if seconds and not row.status.is_final:
+            await opened.until_finished(row.id, seconds)
+            row = await self._find(opened, request)
+        return await self._answer(opened, row, status=200)
+
+    async def list(self, request: BaseRequest) -> Response:
+        """All jobs in the order of their acceptance, a page at a time."""
+        require_key(request)
+        opened = self._opened()
+        check_query(request, ("status", "limit", "after"))
+        statuses = statuses_of(request)
+        limit = number_of(request, "limit", PAGE, 1, PAGE_LIMIT)
+        after = 0
+        with translated():
+            if "after" in request.query:
+                after = (await self._named(opened, request.query["after"])).sequence
+            found = await opened.store.page(statuses, after, limit + 1)
+        documents = [
+            job_document(row, opened.feeder.running_seconds(row.id)) for row in found[:limit]
+        ]
+        content = {
+            "object": "list",
+            "data": documents,
+            "has_more": len(found) > limit,
+            "counts": {status.value: opened.store.counts[status] for status in SHOWN},
+        }
+        return json_response(content)
+
+    async def change(self, request: BaseRequest) -> Response:
+        """Cancel a job: ``{"status": "cancelled"}``; what it had of an image is destroyed."""
+        require_key(request)
+        opened = self._opened()
+        check_query(request, ())
+        row = await self._find(opened, request)
+        if await change_of(request) != {"status": JobStatus.CANCELLED.value}:
+            raise ApiError(
+                "invalid_request", 'what can be changed is {"status": "cancelled"}', param="status"
+            )
+        with translated():
+            if not await opened.cancel(row.id):
+                raise ApiError("job_finished", "the job is finished already", param="id")
+        return await self._answer(opened, await self._find(opened, request), status=200)
+
+    async def delete(self, request: BaseRequest) -> Response:
+        """Destroy a job, its image and its result, whatever its state."""
+        require_key(request)
+        opened = self._opened()
+        check_query(request, ())
+        row = await self._find(opened, request)
+        with translated():
+            await opened.delete(row.id)
+        return json_response({"id": row.id, "object": "job", "deleted": True})
+
+    async def _take(
+        self, opened: Open, request: BaseRequest, upload: Upload, hashed: bytes | None
+    ) -> tuple[JobRow, bool]:
+        """Keep what comes, or a copy of an image that was sent before."""
+        if upload.image is not None:
+            body = self._intake.referred(upload.image, Body("", upload.question, 0, 0))
+            return await self._kept(opened, request, upload, body, hashed)
+        settings, pool = self._dispatcher.settings, self._dispatcher.pool
+        room = Room(pool, settings.upload_limit_bytes, lambda size: None)
+        with opened.memory.for_upload(upload.length or settings.body_limit_bytes):
+            try:
+                room.reserve(upload.length or 0)
+                body = await self._intake.upload(request, upload, room)
+                if body.reference is not None:
+                    body = self._intake.referred(body.reference, body)
+                return await self._kept(opened, request, upload, body, hashed)
+            finally:
+                room.free()
+
+    async def _kept(
+        self,
+        opened: Open,
+        request: BaseRequest,
+        upload: Upload,
+        body: Body,
+        hashed: bytes | None,
+    ) -> tuple[JobRow, bool]:
+        """Keep it even if the caller leaves now: the file is being written from the buffer."""
+        keeping = asyncio.ensure_future(self._keep(opened, request, upload, body, hashed))
+        buffer, pool = body.buffer, self._dispatcher.pool
+        if buffer is not None:
+            pool.hold(buffer)
+            keeping.add_done_callback(lambda _: pool.release(buffer))
+        return await asyncio.shield(keeping)
+
+    async def _keep(
+        self,
+        opened: Open,
+        request: BaseRequest,
+        upload: Upload,
+        body: Body,
+        hashed: bytes | None,
+    ) -> tuple[JobRow, bool]:
+        priority = priority_of(request, body)
+        with translated():
+            job = NewJob(
+                content=body.image,
+                media_type=body.media_type,
+                question=body.question,
+                priority=priority,
+                idempotency=hashed,
+                request_bytes=upload.length or 0,
+            )
+            if await opened.store.is_set_aside(job.content, job.question):
+                raise ApiError(
+                    "image_set_aside",
+                    "this image with this question has killed workers, each time alone: it is"
+                    " not taken again today",
+                    param="image",
+                )
+            larger = len(job.content) > (upload.length or 0)  # than could be known
+            promised = opened.store.promise(len(job.content)) if larger else 0
+            try:
+                return await opened.store.submit(job)
+            finally:
+                opened.store.give_back(promised)
+
+    def _opened(self) -> Open:
+        if self._jobs.opened is None:
+            raise ApiError("jobs_unavailable", self._jobs.problem, retry_after_seconds=30)
+        return self._jobs.opened
+
+    async def _find(self, opened: Open, request: BaseRequest) -> JobRow:
+        with translated():
+            return await self._named(opened, request[IDENTIFIER])
+
+    async def _named(self, opened: Open, id: str) -> JobRow:
+        row = await opened.store.find(id) if is_id(id) else None
+        if row is None:
+            raise ApiError("not_found", NO_SUCH_JOB, param="id")
+        return row
+
+    async def _answer(self, opened: Open, row: JobRow, status: int) -> Response:
+        with translated():
+            document = await opened.document(row)
+        response = json_response(document, status=status)
+        response.headers["Location"] = f"/v1/jobs/{row.id}"
+        if not row.status.is_final:
+            response.headers["Retry-After"] = "1"
+        return response
+
+
+@contextlib.contextmanager
+def translated() -> Iterator[None]:
+    """The store's errors as a caller gets them."""
+    try:
+        yield
+    except StoreFullError as error:
+        raise ApiError("insufficient_storage", str(error), retry_after_seconds=60) from error
+    except JobStoreError as error:
+        raise ApiError("jobs_unavailable", str(error), retry_after_seconds=30) from error
+
+
+def check_repeat(known: JobRow, upload: Upload) -> None:
+    """Whether a request may be the repeat that its key says it is. Raises ApiError."""
+    if upload.length is not None and known.request_bytes not in (0, upload.length):
+        raise ApiError(
+            "idempotency_mismatch",
+            "this key came with another request before: choose a new one",
+            param="Idempotency-Key",
+        )
+
+
+def idempotency_key(request: BaseRequest) -> str | None:
+    """The request's Idempotency-Key, if it has one. Raises ApiError."""
+    keys = request.headers.getall("Idempotency-Key", [])
+    if len(keys) > 1:
+        raise ApiError("invalid_request", "one key a request", param="Idempotency-Key")
+    return check_key(keys[0]) if keys else None
+
+
+def priority_of(request: BaseRequest, body: Body) -> int:
+    """The job's priority, from the query or the form. Raises ApiError."""
+    given = request.query.getall("priority", [])
+    given += [body.fields["priority"]] if "priority" in body.fields else []
+    text = given[0].strip() if given else "0"
+    digits = text.removeprefix("-")
+    if len(given) < 2 and digits.isdecimal() and digits.isascii() and len(digits) < 4:
+        priority = int(text)
+        if PRIORITY_LOWEST <= priority <= PRIORITY_HIGHEST:
+            return priority
+    raise ApiError(
+        "invalid_request",
+        f"priority is one whole number from {PRIORITY_LOWEST} to {PRIORITY_HIGHEST}, the larger"
+        " first",
+        param="priority",
+    )
+
+
+def number_of(request: BaseRequest, name: str, default: int, least: int, most: int) -> int:
+    """A number in the query. Raises ApiError."""
+    text = request.query.get(name)
+    if text is None:
+        return default
+    if text.isascii() and text.isdecimal() and len(text) < 6 and least <= int(text) <= most:
+        return int(text)
+    raise ApiError("invalid_request", f"{name} is a whole number, {least} to {most}", param=name)
+
+
+def statuses_of(request: BaseRequest) -> list[JobStatus]:
+    """Which jobs are asked for. Raises ApiError."""
+    given = request.query.getall("status", [])
+    known = [status.value for status in SHOWN]
+    if any(status not in known for status in given):
+        raise ApiError("invalid_request", f"status is one of {', '.join(known)}", param="status")
+    return [JobStatus(status) for status in given or known]
+
+
+async def change_of(request: BaseRequest) -> object:
+    """What is to be changed. Raises ApiError."""
+    check_encoding(request)
+    try:
+        return json.loads(await read_small(request))
+    except (ValueError, RecursionError):
+        raise ApiError("invalid_request", "the body is not JSON", param="body") from None

@@ -1,0 +1,290 @@
+"""Keeps the workers busy with jobs when nobody else needs them: claims, decrypts, dispatches, acks.
+
+Only so many jobs are in memory as the workers can take next; all others wait on disk. Each of them
+goes through the dispatcher like any request, in the class that comes after the people who wait.
+"""
+
+import asyncio
+import contextlib
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gpuwarden.gateway.body import Body
+from gpuwarden.gateway.dispatch import Dispatcher
+from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.job import Answer, Job
+from gpuwarden.gateway.jobs.memory import JobMemory, held_bytes
+from gpuwarden.gateway.jobs.sealed import SealError
+from gpuwarden.gateway.jobs.store import JobStore
+from gpuwarden.gateway.jobs.values import JobBody, JobResult, JobStoreError, Lease
+from gpuwarden.gateway.work import Phase
+from gpuwarden.systemd.events import Event, tell
+
+log = logging.getLogger(__name__)
+
+LEASE_SECONDS = 60.0
+EXTEND_SECONDS = 20.0
+LOOK_AHEAD_LIMIT = 64  # jobs in memory, however many workers there are
+RESERVE = 2  # ready beside what the workers hold
+RETRY_SECONDS = 2.0  # after a store that failed, say of a full disk
+FAILURE_LIMIT = 3  # deaths of a worker while alone, executions over time: then it is given up
+# What may be the fault of the moment, and is tried again; all else is the job's own answer.
+PASSING = {"execution_timeout", "internal_error", "unavailable", "queue_timeout", "queue_full"}
+
+
+@dataclass(eq=False)
+class Running:
+    """A leased job in memory."""
+
+    lease: Lease
+    noted_failures: int
+    job: Job | None = None
+    task: asyncio.Task[None] | None = None
+
+    @property
+    def dispatched_at(self) -> float | None:
+        """Since when a worker has it; None while it waits for one."""
+        request = self.job and self.job.request
+        return request.dispatched_at if request and request.phase is Phase.RUNNING else None
+
+
+class Feeder:
+    """The one who works through a store.
+
+    :ivar running: the jobs in memory, by id.
+    """
+
+    def __init__(self, store: JobStore, dispatcher: Dispatcher, memory: JobMemory) -> None:
+        self._store = store
+        self._dispatcher = dispatcher
+        self._memory = memory
+        self._wake = asyncio.Event()
+        self._loading = asyncio.Lock()
+        self._closing = False
+        self._notes: set[asyncio.Task[None]] = set()
+        self.running: dict[str, Running] = {}
+        self.on_finished: Callable[[str], None] = lambda id: None
+
+    def running_seconds(self, id: str) -> float | None:
+        """For how long a worker has had a job; None while none has."""
+        one = self.running.get(id)
+        since = None if one is None else one.dispatched_at
+        return None if since is None else asyncio.get_running_loop().time() - since
+
+    def wake(self) -> None:
+        """There may be work, or room for it."""
+        if self._store.has_work and len(self.running) < self.look_ahead():
+            self._wake.set()
+
+    def look_ahead(self) -> int:
+        """How many jobs are to be in memory now."""
+        capacity = self._dispatcher.queue.cards.capacity
+        if self._closing or not capacity:
+            return 0
+        return min(LOOK_AHEAD_LIMIT, math.ceil(2 * capacity) + RESERVE)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._hold_on())
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                try:
+                    await self._claim()
+                except JobStoreError as error:
+                    log.error("no job can be claimed now: %s", error)
+                    await asyncio.sleep(RETRY_SECONDS)
+                    self._wake.set()
+
+    async def close(self, seconds: float) -> None:
+        """Claim nothing more, let what a worker has finish, give the rest back."""
+        self._closing = True
+        for one in list(self.running.values()):
+            if one.dispatched_at is None and one.task is not None:
+                one.task.cancel()
+        tasks = [one.task for one in self.running.values() if one.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=seconds)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def stop_work(self, id: str) -> None:
+        """Nobody wants this job's result any more."""
+        one = self.running.get(id)
+        if one is not None and one.task is not None:
+            one.task.cancel()
+            await asyncio.wait([one.task])
+
+    def workers_died(self) -> None:
+        """A worker's connection is gone: whose fault it was has to outlive us, too."""
+        for one in self.running.values():
+            failures = one.job.request.solo_deaths if one.job else 0
+            if failures > one.noted_failures:
+                one.noted_failures = failures
+                self._note(one.lease, failures)
+
+    async def _claim(self) -> None:
+        wanted = self.look_ahead() - len(self.running)
+        if wanted <= 0 or not self._store.has_work:
+            return
+        for lease in await self._store.claim(wanted, LEASE_SECONDS):
+            one = Running(lease, lease.failures)
+            self.running[lease.id] = one
+            one.task = asyncio.create_task(self._work(one))
+
+    async def _hold_on(self) -> None:
+        """Extend what is held; drop what was lost."""
+        while True:
+            await asyncio.sleep(EXTEND_SECONDS)
+            ours = [one.lease for one in self.running.values()]
+            if not ours:
+                continue
+            try:
+                held = await self._store.extend(ours, LEASE_SECONDS)
+            except JobStoreError as error:
+                log.error("leases can't be extended: %s", error)
+                continue
+            for lease in ours:
+                if lease.id not in held:
+                    await self.stop_work(lease.id)
+
+    async def _work(self, one: Running) -> None:
+        """One job, from its lease to its end."""
+        begun = False
+        try:
+            result = await self._answer(one)
+            begun = True
+            if result is None:
+                await self._give_back(one, begun=True)
+            else:
+                await self._finish(one.lease, result)
+        except asyncio.CancelledError:
+            begun = begun or (one.job is not None and one.job.request.dispatched_at is not None)
+            with contextlib.suppress(JobStoreError):  # a start gives it back as well
+                await asyncio.shield(self._give_back(one, begun=begun))
+            raise
+        finally:
+            self.running.pop(one.lease.id, None)
+            self.on_finished(one.lease.id)
+            self.wake()
+
+    async def _answer(self, one: Running) -> JobResult | None:
+        """Have a worker answer it; None where it is to be tried again."""
+        started = asyncio.get_running_loop().time()
+        try:
+            async with self._memory.for_work(one.lease.body_bytes):
+                answer = await self._execute(one)
+        except SealError as error:
+            log.error("a job's image can't be read: %s", error)
+            return JobResult(
+                ok=False,
+                error_type="body_unreadable",
+                error_message="the stored image is gone or damaged: submit it again",
+            )
+        except ApiError as error:
+            return await self._failed(one, error)
+        seconds = asyncio.get_running_loop().time() - started
+        return JobResult(
+            True, answer.answer, model=answer.model, worker=answer.worker, seconds=seconds
+        )
+
+    async def _execute(self, one: Running) -> Answer:
+        failure: BaseException | None = None
+        job: Job | None = None
+        try:
+            async with self._loading:  # one after the other, or a small job would overtake
+                job = one.job = await self._admit(one)
+                body = await self._load(one.lease, job)
+            return await self._dispatcher.execute(job, body)
+        except BaseException as error:
+            failure = error
+            raise
+        finally:
+            if job is not None:
+                self._dispatcher.leave(job, failure)
+
+    async def _admit(self, one: Running) -> Job:
+        """A place in the queue and a buffer; waits while people need all buffers."""
+        lease, pool = one.lease, self._dispatcher.pool
+        if held_bytes(lease.body_bytes) > pool.limit_bytes:
+            text = "[gateway] pool_bytes has become too small for this image"
+            raise ApiError("body_too_large", text, param="image")
+        while True:
+            try:
+                return self._dispatcher.admit_job(lease.body_bytes, lease.priority, lease.failures)
+            except ApiError as error:
+                if error.type not in PASSING:
+                    raise
+            await asyncio.sleep(RETRY_SECONDS / 10)  # no event tells of a free buffer
+
+    async def _load(self, lease: Lease, job: Job) -> Body:
+        small = bytearray()
+
+        def place(length: int) -> memoryview:
+            if job.room.buffer is not None:
+                return job.room.buffer.view[:length]
+            small.extend(bytes(length))
+            return memoryview(small)
+
+        stored: JobBody = await self._store.fetch(lease, place)
+        return Body(
+            stored.media_type,
+            stored.question,
+            0,
+            stored.length,
+            inline=bytes(small),
+            buffer=job.room.buffer,
+            ticket=f"{lease.id}:{lease.token}",
+        )
+
+    async def _failed(self, one: Running, error: ApiError) -> JobResult | None:
+        """What an error means for the job; None: try it again."""
+        failures = one.noted_failures
+        if error.type in PASSING:
+            failures += 1
+            one.noted_failures = failures
+            if failures < FAILURE_LIMIT:
+                return None
+        if error.type == "worker_crashed" and one.job and one.job.request.solo_deaths:
+            await self._store.set_aside(one.lease)
+            tell(
+                Event.JOB_GIVEN_UP,
+                "a job was given up: each of the last workers that had it alone died;"
+                " its image is set aside for a day",
+                logging.ERROR,
+            )
+        return JobResult(ok=False, error_type=error.type, error_message=error.message)
+
+    async def _give_back(self, one: Running, *, begun: bool) -> None:
+        await self._store.nack(one.lease, one.noted_failures, begun=begun)
+
+    async def _finish(self, lease: Lease, result: JobResult) -> None:
+        """Keep the result; on a full disk again and again, for the work is done."""
+        told = False
+        while True:
+            try:
+                await self._store.ack(lease, result)
+            except JobStoreError as error:
+                if not told:
+                    tell(
+                        Event.JOB_STORE_FULL,
+                        f"a job's result can't be stored, trying on: {error}",
+                        logging.ERROR,
+                    )
+                told = True
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    def _note(self, lease: Lease, failures: int) -> None:
+        async def note() -> None:
+            with contextlib.suppress(JobStoreError):  # it is given back with the figure as well
+                await self._store.note_failures(lease, failures)
+
+        task = asyncio.create_task(note())
+        self._notes.add(task)
+        task.add_done_callback(self._notes.discard)

@@ -1,0 +1,59 @@
+"""How much of the buffer pool jobs may use: people's requests always find the rest."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from gpuwarden.gateway.buffers import BufferPool, class_bytes
+from gpuwarden.gateway.errors import ApiError
+from gpuwarden.worker.frames import INLINE_LIMIT_BYTES
+
+WORK_SHARE = 2  # a half of the pool for jobs that workers have or get next
+UPLOAD_SHARE = 4  # a quarter for jobs that are being received
+
+
+class JobMemory:
+    """Two shares of the pool; each has room for one body at least, however large."""
+
+    def __init__(self, pool: BufferPool) -> None:
+        self._pool = pool
+        self._working = 0
+        self._uploading = 0
+        self._freed = asyncio.Condition()
+
+    @asynccontextmanager
+    async def for_work(self, length: int) -> AsyncIterator[None]:
+        """Wait for room for a body that a worker is to have."""
+        size = held_bytes(length)
+        async with self._freed:
+            limit = self._pool.limit_bytes // WORK_SHARE
+            await self._freed.wait_for(lambda: not self._working or self._working + size <= limit)
+            self._working += size
+        try:
+            yield
+        finally:
+            self._working -= size
+            await asyncio.shield(self._tell())
+
+    @contextmanager
+    def for_upload(self, length: int) -> Iterator[None]:
+        """Room for a body that is being received. Raises ApiError 429 where there is none."""
+        size = held_bytes(length)
+        if self._uploading and self._uploading + size > self._pool.limit_bytes // UPLOAD_SHARE:
+            raise ApiError(
+                "queue_full", "as many jobs are being received as can be", retry_after_seconds=1
+            )
+        self._uploading += size
+        try:
+            yield
+        finally:
+            self._uploading -= size
+
+    async def _tell(self) -> None:
+        async with self._freed:
+            self._freed.notify_all()
+
+
+def held_bytes(length: int) -> int:
+    """What a body takes of the pool."""
+    return class_bytes(length) if length > INLINE_LIMIT_BYTES else 0

@@ -1,0 +1,201 @@
+"""Opens the store, and makes whole what a crash, a power cut or a broken disk has left.
+
+| found | done |
+|---|---|
+| a row that was leased | back to its place |
+| a temporary file | destroyed: nobody was told of it |
+| a result, its job not ended | the job ends with it: it isn't worked on again |
+| a body, its job ended | the body is destroyed |
+| a row to be deleted | its files are destroyed, it goes |
+| a file without a row | taken back: nobody was told yet, or the row was lost; else destroyed |
+| a row without its file | the job ends in an error that says so |
+| no sound database | set aside, a new one is made from the files |
+| a database under another key | left as it is, and jobs are refused: the key may come back |
+"""
+
+import logging
+import sqlite3
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from gpuwarden.gateway.jobs import rows, sealed
+from gpuwarden.gateway.jobs.budget import DiskBudget
+from gpuwarden.gateway.jobs.database import BrokenDatabaseError
+from gpuwarden.gateway.jobs.keys import NoKeyError, StoreKey
+from gpuwarden.gateway.jobs.store import DATABASE, FILES, DiskStore, Moment, moment, read_result
+from gpuwarden.gateway.jobs.values import JobResult, JobStatus, JobStoreError
+from gpuwarden.systemd.events import Event, tell
+
+KEY_FACT = "key"
+BODY_GONE = JobResult(
+    ok=False,
+    error_type="body_unreadable",
+    error_message="the stored image is gone or damaged: submit it again",
+)
+RESULT_GONE = JobResult(
+    ok=False,
+    error_type="result_unreadable",
+    error_message="the stored answer is gone or damaged: submit the image again",
+)
+
+
+@dataclass
+class Recovered:
+    """What a start has found."""
+
+    released: int = 0
+    destroyed: int = 0
+    finished: int = 0
+    taken_back: int = 0
+    lost: int = 0
+
+
+async def open_store(folder: Path, key: StoreKey, budget: DiskBudget) -> DiskStore:
+    """The store in ``folder``, whole. Raises JobStoreError, NoKeyError, OSError."""
+    (folder / FILES).mkdir(mode=0o700, exist_ok=True)
+    store = DiskStore(folder, key, budget)
+    try:
+        await store.database.open(rows.SCHEMA)
+    except BrokenDatabaseError as error:
+        await store.close()
+        set_aside(folder, error)
+        store = DiskStore(folder, key, budget)
+        await store.database.open(rows.SCHEMA)
+    try:
+        await check_key(store)
+        found = await store.database.write(lambda connection: recover(connection, store, moment()))
+        await store.look_again()
+    except BaseException:
+        await store.close()
+        raise
+    report(found)
+    return store
+
+
+def set_aside(folder: Path, error: Exception) -> None:
+    """Keep a broken database for whoever wants to look at it, out of the way."""
+    mark = f"set-aside-{time.time_ns() // 1000}"
+    for path in sorted(folder.glob(f"{DATABASE}*")):
+        if "set-aside" not in path.name:
+            path.rename(folder / f"{path.name}.{mark}")
+    tell(
+        Event.JOB_STORE_SET_ASIDE,
+        f"the job database is broken ({error}); it was set aside as {DATABASE}.{mark}"
+        " and a new one is made from the stored files",
+        logging.ERROR,
+    )
+
+
+async def check_key(store: DiskStore) -> None:
+    """Raises NoKeyError where what is stored is under another key."""
+
+    def check(connection: sqlite3.Connection) -> bool:
+        known = rows.fact(connection, KEY_FACT)
+        if known is None:
+            rows.set_fact(connection, KEY_FACT, store.key.check)
+        return known in (None, store.key.check)
+
+    if not await store.database.write(check):
+        raise NoKeyError(
+            f"the jobs in {store.folder} are encrypted under another key than the one at hand:"
+            " put back /var/lib/gpuwarden/jobs.key, or remove the jobs"
+            f" (systemctl stop medgemma-gateway; rm -r {store.folder}/*)"
+        )
+
+
+def recover(connection: sqlite3.Connection, store: DiskStore, end: Moment) -> Recovered:
+    """Bring rows and files together (see the module's table)."""
+    found = Recovered(released=rows.release_all(connection))
+    bodies, results = stored(store.files, found)
+    statuses = rows.statuses(connection)
+    for id in (bodies | results) - statuses.keys():
+        if readmit(connection, store, id, end):
+            found.taken_back += 1
+        else:
+            store.destroy_files(id)
+            found.destroyed += 1
+    for id, status in statuses.items():
+        if status is JobStatus.DELETING:
+            store.destroy_files(id)
+            rows.forget(connection, id)
+        elif status.is_final:
+            found.destroyed += id in bodies
+            sealed.destroy(store.body_path(id))
+        elif id in results and end_with_result(connection, store, id, end):
+            found.finished += 1
+        elif id not in bodies:
+            rows.finish(connection, id, BODY_GONE, 0, end)
+            found.lost += 1
+    return found
+
+
+def stored(files: Path, found: Recovered) -> tuple[set[str], set[str]]:
+    """The ids that have a body, and those that have a result; what is half made goes."""
+    bodies, results = set(), set()
+    for path in files.iterdir():
+        if path.suffix == ".body":
+            bodies.add(path.stem)
+        elif path.suffix == ".result":
+            results.add(path.stem)
+        else:
+            sealed.destroy(path)
+            found.destroyed += 1
+    return bodies, results
+
+
+def end_with_result(connection: sqlite3.Connection, store: DiskStore, id: str, end: Moment) -> bool:
+    """End a job with the result that it has on disk; False where that can't be read."""
+    path = store.result_path(id)
+    try:
+        _, result = read_result(path, store.key, id)
+    except sealed.SealError:
+        sealed.destroy(path)
+        return False
+    rows.finish(connection, id, result, path.stat().st_size, end)
+    sealed.destroy(store.body_path(id))
+    return True
+
+
+def readmit(connection: sqlite3.Connection, store: DiskStore, id: str, end: Moment) -> bool:
+    """Make a job's row from its files; False where they can't be read."""
+    for path in (store.result_path(id), store.body_path(id)):
+        try:
+            head = sealed.read_meta(path, store.key.secret, path.name)
+        except (sealed.SealError, FileNotFoundError):
+            continue
+        idempotency = head.meta["idempotency"] and bytes.fromhex(head.meta["idempotency"])
+        if idempotency and rows.find_by_key(connection, idempotency) is not None:
+            return False  # its caller has tried again since
+        rows.insert(
+            connection,
+            id=id,
+            status=JobStatus.QUEUED,
+            priority=head.meta["priority"],
+            created=head.meta["created"],
+            body_bytes=head.meta.get("body_bytes", head.length),
+            files_bytes=path.stat().st_size,
+            idempotency=idempotency,
+            request_bytes=head.meta["request_bytes"],
+            executions=head.meta.get("executions", 0),
+        )
+        if path == store.body_path(id) or end_with_result(connection, store, id, end):
+            return True
+        rows.forget(connection, id)
+    return False
+
+
+def report(found: Recovered) -> None:
+    """Say what was found, where anything was."""
+    if found == Recovered():
+        return
+    tell(
+        Event.JOBS_RECOVERED,
+        f"jobs after a restart: {found.released} to be worked on again, {found.finished} ended with"
+        f" the result that they had, {found.taken_back} taken back from their files alone,"
+        f" {found.lost} lost their image; {found.destroyed} leftover files were destroyed",
+        logging.WARNING if found.lost or found.taken_back else logging.INFO,
+    )
+
+
+__all__ = ["JobStoreError", "NoKeyError", "open_store"]

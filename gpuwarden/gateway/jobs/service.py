@@ -1,0 +1,231 @@
+"""The job service: opens the store, works through it, lets what is old go."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gpuwarden.control.states import GatewayJobs
+from gpuwarden.gateway.dispatch import Dispatcher
+from gpuwarden.gateway.errors import worker_error
+from gpuwarden.gateway.jobs.budget import DiskBudget
+from gpuwarden.gateway.jobs.feeder import Feeder
+from gpuwarden.gateway.jobs.keys import NoKeyError, StoreKey, key_from_credential
+from gpuwarden.gateway.jobs.memory import JobMemory
+from gpuwarden.gateway.jobs.recovery import open_store
+from gpuwarden.gateway.jobs.sealed import SealError
+from gpuwarden.gateway.jobs.store import DiskStore
+from gpuwarden.gateway.jobs.values import JobResult, JobRow, JobStatus, JobStoreError, is_id
+from gpuwarden.gateway.jobs.views import job_document
+from gpuwarden.gateway.link import WorkerLink
+from gpuwarden.gateway.messages import Result, ResultError
+from gpuwarden.gateway.settings import GatewaySettings
+from gpuwarden.names import JOBS_DIRECTORY
+from gpuwarden.systemd.events import Event, tell
+
+log = logging.getLogger(__name__)
+
+EXPIRY_SECONDS = 30.0  # between two looks for what is to go
+KeySource = Callable[[], StoreKey]
+Handover = tuple[str, WorkerLink, Result]
+
+
+@dataclass(frozen=True)
+class JobPlace:
+    """Where jobs are kept, and where their key comes from."""
+
+    folder: Path = JOBS_DIRECTORY
+    key: KeySource = key_from_credential
+
+
+class Open:
+    """An open store and whoever works through it."""
+
+    def __init__(self, store: DiskStore, dispatcher: Dispatcher) -> None:
+        self.store = store
+        self.memory = JobMemory(dispatcher.pool)
+        self.feeder = Feeder(store, dispatcher, self.memory)
+        self._finished: dict[str, asyncio.Event] = {}
+        self._taking_over: set[asyncio.Task[None]] = set()
+        self.feeder.on_finished = self._tell_finished
+
+    async def document(self, row: JobRow) -> dict[str, Any]:
+        """A job as its caller sees it, with its place or its result."""
+        ahead, result = None, None
+        if row.status is JobStatus.QUEUED:
+            ahead = await self.store.ahead(row)
+        elif row.status.is_final:
+            with contextlib.suppress(FileNotFoundError):
+                try:
+                    result = await self.store.result(row.id)
+                except SealError as error:
+                    log.error("a stored result can't be read: %s", error)
+        return job_document(row, self.feeder.running_seconds(row.id), ahead, result)
+
+    async def until_finished(self, id: str, seconds: float) -> None:
+        """Wait until a job has ended, or so long."""
+        event = self._finished.setdefault(id, asyncio.Event())
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await event.wait()
+        finally:
+            if self._finished.get(id) is event:
+                del self._finished[id]
+
+    async def cancel(self, id: str) -> bool:
+        """End a job; False where it has ended."""
+        cancelled = await self.store.cancel(id)
+        await self.feeder.stop_work(id)
+        self._tell_finished(id)
+        return cancelled
+
+    async def delete(self, id: str) -> None:
+        """Destroy a job."""
+        await self.store.delete(id)
+        await self.feeder.stop_work(id)
+        self._tell_finished(id)
+
+    def handed_over(self, ticket: str, link: WorkerLink, result: Result) -> None:
+        """A worker has the result of a job that a former front door gave out."""
+        id, _, token = ticket.partition(":")
+        if not is_id(id) or not token.isdecimal():
+            log.warning("worker %d handed over what no job is; dropped", link.number)
+            return
+        task = asyncio.create_task(self._take_over(id, int(token), result_of(link, result)))
+        self._taking_over.add(task)
+        task.add_done_callback(self._taking_over.discard)
+
+    async def _take_over(self, id: str, token: int, result: JobResult) -> None:
+        try:
+            if await self.store.hand_over(id, token, result):
+                log.info("a worker handed over the result of a job that was under way")
+                await self.feeder.stop_work(id)
+                self._tell_finished(id)
+        except JobStoreError as error:
+            log.error("a result that was handed over can't be stored: %s", error)
+
+    def _tell_finished(self, id: str) -> None:
+        event = self._finished.pop(id, None)
+        if event is not None:
+            event.set()
+
+
+class Jobs:
+    """Durable jobs, or the reason why there are none.
+
+    :ivar opened: None while jobs can't be kept; ``problem`` says why.
+    """
+
+    def __init__(
+        self, place: JobPlace, dispatcher: Dispatcher, on_change: Callable[[], None]
+    ) -> None:
+        self._place = place
+        self._dispatcher = dispatcher
+        self._on_change = on_change
+        self.opened: Open | None = None
+        self.problem = "the job store is being opened"
+        self._last_published: GatewayJobs | None = None
+        self._early: list[Handover] | None = []  # until the store is open, or refused
+        dispatcher.on_handover = self._handed_over
+
+    async def open(self) -> None:
+        """Open the store; what keeps it shut is said, and leaves the rest of the service alone."""
+        try:
+            store = await open_store(self._place.folder, self._place.key(), self._budget())
+        except (JobStoreError, NoKeyError, OSError) as error:
+            self.problem, self._early = f"jobs can't be kept: {error}", None
+            tell(Event.JOB_STORE_REFUSED, self.problem, logging.ERROR)
+            return
+        self.opened = Open(store, self._dispatcher)
+        store.on_change = self._changed
+        self._dispatcher.on_death = self.opened.feeder.workers_died
+        early, self._early = self._early, None
+        for ticket, link, result in early or ():
+            self.opened.handed_over(ticket, link, result)
+        tell(Event.JOB_STORE_OPEN, f"{store.counts[JobStatus.QUEUED]} jobs wait")
+
+    def apply(self) -> None:
+        """Go by the dispatcher's new settings."""
+        if self.opened is not None:
+            self.opened.store.budget = self._budget()
+
+    def wake(self) -> None:
+        """A worker may have room."""
+        if self.opened is not None:
+            self.opened.feeder.wake()
+
+    async def run(self) -> None:
+        """Work through the store until cancelled."""
+        if self.opened is None:
+            return
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.opened.feeder.run())
+            group.create_task(self._let_go(self.opened.store))
+            self.opened.feeder.wake()
+
+    async def close(self, seconds: float) -> None:
+        """Let what a worker has finish, then close."""
+        self._last_published = self.published()
+        opened, self.opened = self.opened, None
+        self.problem = "the service is stopping"
+        if opened is not None:
+            await opened.feeder.close(seconds)
+            await opened.store.close()
+
+    def published(self) -> GatewayJobs:
+        """The figures for the snapshot."""
+        if self.opened is None:
+            return self._last_published or GatewayJobs(problem=self.problem)
+        counts = self.opened.store.counts
+        return GatewayJobs(
+            queued=counts[JobStatus.QUEUED],
+            running=counts[JobStatus.RUNNING],
+            succeeded=counts[JobStatus.SUCCEEDED],
+            failed=counts[JobStatus.FAILED],
+            cancelled=counts[JobStatus.CANCELLED],
+            stored_bytes=counts.files_bytes,
+            limit_bytes=self.opened.store.budget.limit_bytes,
+        )
+
+    def _handed_over(self, ticket: str, link: WorkerLink, result: Result) -> None:
+        """Take a result that a former front door asked for; workers are here before the store."""
+        if self.opened is not None:
+            self.opened.handed_over(ticket, link, result)
+        elif self._early is not None:
+            self._early.append((ticket, link, result))
+
+    def _changed(self) -> None:
+        self.wake()
+        self._on_change()
+
+    async def _let_go(self, store: DiskStore) -> None:
+        while True:
+            try:
+                await store.expire(self._dispatcher.settings.job_keep_seconds)
+            except JobStoreError as error:
+                log.error("old jobs can't be deleted now: %s", error)
+            await asyncio.sleep(EXPIRY_SECONDS)
+
+    def _budget(self) -> DiskBudget:
+        settings: GatewaySettings = self._dispatcher.settings
+        return DiskBudget(settings.job_disk_limit_bytes, settings.job_disk_free_share)
+
+
+def result_of(link: WorkerLink, result: Result) -> JobResult:
+    """A worker's RESULT as a job's."""
+    seconds = result.timing.predict_seconds
+    if result.ok:
+        return JobResult(
+            ok=True,
+            answer=result.answer,
+            model=link.model,
+            worker=link.number,
+            seconds=seconds,
+        )
+    told = result.error or ResultError(type="engine_error")
+    error = worker_error(told.type, told.message)
+    return JobResult(ok=False, error_type=error.type, error_message=error.message)

@@ -1,0 +1,399 @@
+"""Where jobs are kept, and the small part of it that whoever works on them relies on.
+
+``JobStore`` is all that dispatch knows: a broker that several nodes share can take this place.
+``DiskStore`` is the one of a single node: files for what is a patient's, SQLite for the rest.
+
+The order of steps makes each crash harmless. A body has its name before its row, a result before
+its job's end, and a job is out of sight before its keys go: what a start finds is finished or taken
+back (see ``recovery``).
+"""
+
+import asyncio
+import errno
+import json
+import logging
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+from gpuwarden.control.snapshot import boot_id, boottime_nanoseconds
+from gpuwarden.gateway.jobs import rows, sealed
+from gpuwarden.gateway.jobs.budget import RESULT_BYTES, DiskBudget, DiskRoom, shortage
+from gpuwarden.gateway.jobs.database import Database
+from gpuwarden.gateway.jobs.keys import StoreKey
+from gpuwarden.gateway.jobs.values import (
+    JobBody,
+    JobCounts,
+    JobResult,
+    JobRow,
+    JobStatus,
+    JobStoreError,
+    Lease,
+    NewJob,
+    StoreFullError,
+    new_id,
+)
+
+log = logging.getLogger(__name__)
+
+Outcome = TypeVar("Outcome")
+Place = Callable[[int], memoryview]
+Moment = tuple[float, str, float]  # seconds since 1970, the boot, and seconds of it
+
+DATABASE = "jobs.sqlite3"
+FILES = "files"
+FILE_THREADS = 2  # encrypt and sync; a third would only wait for the same disk
+SET_ASIDE_SECONDS = 86400.0
+
+
+class JobStore(Protocol):
+    """Work to be done: claim it, hold on to it, and say what came of it."""
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a claim may find something."""
+
+    async def claim(self, count: int, seconds: float) -> list[Lease]:
+        """Lease up to ``count`` jobs, the most important and oldest first."""
+
+    async def fetch(self, lease: Lease, place: Place) -> JobBody:
+        """Put the image where ``place`` of its length says. Raises SealError, JobStoreError."""
+
+    async def extend(self, leases: Sequence[Lease], seconds: float) -> set[str]:
+        """Hold on to leases; the ids of those that are still held."""
+
+    async def ack(self, lease: Lease, result: JobResult) -> bool:
+        """Finish a job; False where the lease is not held any more: the result is discarded."""
+
+    async def nack(self, lease: Lease, failures: int, *, begun: bool) -> bool:
+        """Give a job back to its place; ``begun``: a worker may have had it."""
+
+    async def note_failures(self, lease: Lease, failures: int) -> None:
+        """Remember that a job has killed workers while alone in them."""
+
+    async def set_aside(self, lease: Lease) -> None:
+        """Take no more of a body that kills workers."""
+
+
+class DiskStore:
+    """Jobs in one folder of this node; opened by ``recovery.open_store``."""
+
+    def __init__(self, folder: Path, key: StoreKey, budget: DiskBudget) -> None:
+        self.folder = folder
+        self.files = folder / FILES
+        self.key = key
+        self.budget = budget
+        self.counts = JobCounts()
+        self.database = Database(folder / DATABASE, self.files)
+        self._threads = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="jobs-files")
+        self._promised_bytes = 0  # uploads that are under way
+        self._finishing: set[str] = set()
+        self._set_aside: dict[bytes, float] = {}
+        self.on_change: Callable[[], None] = lambda: None
+
+    # --- callers
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a job waits to be claimed."""
+        return self.counts[JobStatus.QUEUED] > 0
+
+    def promise(self, length: int) -> int:
+        """Keep room for a body and its result; to be given back. Raises StoreFullError."""
+        wanted = sealed.sealed_bytes(length) + RESULT_BYTES
+        lack = shortage(self.budget, disk_room(self.folder), self.held_bytes, wanted)
+        if lack is not None:
+            raise StoreFullError(lack)
+        self._promised_bytes += wanted
+        return wanted
+
+    def give_back(self, promised: int) -> None:
+        """A promise was kept, or is wanted no more."""
+        self._promised_bytes -= promised
+
+    @property
+    def held_bytes(self) -> int:
+        """What is on disk or promised."""
+        unanswered = self.counts[JobStatus.QUEUED] + self.counts[JobStatus.RUNNING]
+        return self.counts.files_bytes + unanswered * RESULT_BYTES + self._promised_bytes
+
+    async def submit(self, job: NewJob) -> tuple[JobRow, bool]:
+        """Keep a job; durable on return. The row, and whether it is new.
+
+        :raises StoreFullError: the disk is full; nothing of it is left.
+        """
+        id = new_id()
+        meta = {
+            "created": time.time(),
+            "media_type": job.media_type,
+            "question": job.question,
+            "priority": job.priority,
+            "idempotency": job.idempotency and job.idempotency.hex(),
+            "request_bytes": job.request_bytes,
+        }
+        size = await self._in_thread(
+            lambda: sealed.write(
+                self.body_path(id), self.key.secret, f"{id}.body", meta, job.content
+            )
+        )
+        try:
+            row, new = await self._change(lambda connection: _insert(connection, id, job, size))
+        except BaseException:
+            await asyncio.shield(self._in_thread(lambda: sealed.destroy(self.body_path(id))))
+            raise
+        if not new:
+            await self._in_thread(lambda: sealed.destroy(self.body_path(id)))
+        return row, new
+
+    async def find(self, id: str) -> JobRow | None:
+        """One job."""
+        return await self.database.read(lambda connection: rows.find(connection, id))
+
+    async def find_by_key(self, idempotency: bytes) -> JobRow | None:
+        """The job that was submitted under that Idempotency-Key."""
+        return await self.database.read(lambda c: rows.find_by_key(c, idempotency))
+
+    async def ahead(self, row: JobRow) -> int:
+        """How many jobs come before a queued one."""
+        return await self.database.read(lambda connection: rows.ahead(connection, row))
+
+    async def page(self, statuses: Sequence[JobStatus], after: int, limit: int) -> list[JobRow]:
+        """Jobs in the order of their acceptance, from behind sequence ``after``."""
+        return await self.database.read(lambda c: rows.page(c, statuses, after, limit))
+
+    async def result(self, id: str) -> JobResult:
+        """How a finished job ended. Raises SealError, FileNotFoundError, JobStoreError."""
+        return await self._in_thread(lambda: read_result(self.result_path(id), self.key, id)[1])
+
+    async def is_set_aside(self, content: memoryview, question: str | None) -> bool:
+        """Whether this image with this question has killed workers lately.
+
+        Hashed only while anything is set aside: 32 MB cost 50 ms.
+        """
+        if not self._set_aside:
+            return False
+        digest = await self._in_thread(lambda: self._digest(content, question))
+        return self._set_aside.get(digest, 0.0) > time.time()
+
+    async def delete(self, id: str) -> bool:
+        """Destroy a job's keys and forget it; False where there is none."""
+        if not await self._change(lambda connection: rows.mark_deleting(connection, id)):
+            return False
+        await self._in_thread(lambda: self.destroy_files(id))
+        await self._change(lambda connection: rows.forget(connection, id))
+        return True
+
+    async def cancel(self, id: str) -> bool:
+        """End a job that is not finished; False where there is none such."""
+        row = await self.find(id)
+        if row is None or row.status.is_final:
+            return False
+        result = JobResult(
+            ok=False, error_type="job_cancelled", error_message="it was cancelled", cancelled=True
+        )
+        return await self._finish(id, lambda row: True, result)
+
+    async def expire(self, keep_seconds: float) -> int:
+        """Delete what was finished longer ago; returns how many."""
+        old = await self.database.read(lambda c: rows.expired(c, keep_seconds, moment()))
+        for id in old:
+            await self.delete(id)
+        return len(old)
+
+    async def hand_over(self, id: str, token: int, result: JobResult) -> bool:
+        """Finish a job with what a worker made of a lease that a former front door gave it.
+
+        It may have been given out again since; who comes first has done it.
+        """
+        return await self._finish(id, lambda row: 0 < token <= row.lease, result)
+
+    # --- JobStore
+
+    async def claim(self, count: int, seconds: float) -> list[Lease]:
+        """Lease up to ``count`` jobs, the most important and oldest first."""
+        now = boottime_seconds()
+        unix = time.time()
+        return await self._change(lambda c: rows.claim(c, count, now, now + seconds, unix))
+
+    async def fetch(self, lease: Lease, place: Place) -> JobBody:
+        """Put the image where ``place`` of its length says. Raises SealError, JobStoreError."""
+        path, name = self.body_path(lease.id), f"{lease.id}.body"
+        try:
+            body = await self._in_thread(lambda: sealed.read(path, self.key.secret, name, place))
+        except FileNotFoundError:
+            raise sealed.SealError(f"{name}: it is gone") from None
+        except OSError as error:
+            raise JobStoreError(f"{name}: {error.strerror}") from error
+        return JobBody(body.meta["media_type"], body.meta["question"], body.length)
+
+    async def extend(self, leases: Sequence[Lease], seconds: float) -> set[str]:
+        """Hold on to leases; the ids of those that are still held."""
+        until = boottime_seconds() + seconds
+        return await self.database.write(lambda c: rows.extend(c, leases, until))
+
+    async def ack(self, lease: Lease, result: JobResult) -> bool:
+        """Finish a job; False where the lease is not held any more: the result is discarded."""
+        return await self._finish(lease.id, lambda row: row.lease == lease.token, result)
+
+    async def nack(self, lease: Lease, failures: int, *, begun: bool) -> bool:
+        """Give a job back to its place; ``begun``: a worker may have had it."""
+        return await self._change(lambda c: rows.give_back(c, lease, failures, begun=begun))
+
+    async def note_failures(self, lease: Lease, failures: int) -> None:
+        """Remember that a job has killed workers while alone in them."""
+        await self.database.write(lambda c: rows.note_failures(c, lease, failures))
+
+    async def set_aside(self, lease: Lease) -> None:
+        """Take no more of a body that kills workers, for a day. Raises SealError."""
+        content = bytearray()
+
+        def place(length: int) -> memoryview:
+            content.extend(bytes(length))
+            return memoryview(content)
+
+        body = await self.fetch(lease, place)
+        digest = await self._in_thread(lambda: self._digest(memoryview(content), body.question))
+        until = time.time() + SET_ASIDE_SECONDS
+        await self.database.write(lambda c: rows.set_aside(c, digest, until))
+        self._set_aside[digest] = until
+
+    def _digest(self, content: memoryview, question: str | None) -> bytes:
+        return self.key.digest(content, (question or "").encode("utf-8", "surrogateescape"))
+
+    # --- files
+
+    def body_path(self, id: str) -> Path:
+        """Where a job's body lies."""
+        return self.files / f"{id}.body"
+
+    def result_path(self, id: str) -> Path:
+        """Where its result will lie."""
+        return self.files / f"{id}.result"
+
+    def destroy_files(self, id: str) -> None:
+        """Destroy body and result. Raises OSError."""
+        sealed.destroy(self.body_path(id))
+        sealed.destroy(self.result_path(id))
+
+    async def close(self) -> None:
+        """Finish what was asked for, then close."""
+        await self.database.close()
+        self._threads.shutdown()
+
+    async def look_again(self) -> None:
+        """Take the figures, and what is set aside, from the database."""
+        unix = time.time()
+        self._set_aside = await self.database.write(lambda c: rows.all_set_aside(c, unix))
+        self.counts = await self.database.read(rows.counts)
+        self.on_change()
+
+    async def _finish(self, id: str, holds: Callable[[JobRow], bool], result: JobResult) -> bool:
+        """First the result gets its file, then the job its end, then the body goes."""
+        row = await self.find(id)
+        if row is None or row.status.is_final or not holds(row) or id in self._finishing:
+            log.warning("a result for a lease that is not held any more was discarded")
+            return False
+        self._finishing.add(id)
+        try:
+            end = moment()
+            size = await self._in_thread(lambda: self._write_result(row, result, end))
+            if await self._change(lambda c: rows.finish(c, id, result, size, end)):
+                await self._in_thread(lambda: sealed.destroy(self.body_path(id)))
+                return True
+            await self._in_thread(lambda: sealed.destroy(self.result_path(id)))  # deleted meanwhile
+            return False
+        finally:
+            self._finishing.discard(id)
+
+    def _write_result(self, row: JobRow, result: JobResult, end: Moment) -> int:
+        content = json.dumps(asdict(result), allow_nan=False).encode()
+        meta = {
+            "created": row.created,
+            "started": row.started,
+            "finished": end[0],
+            "priority": row.priority,
+            "body_bytes": row.body_bytes,
+            "request_bytes": row.request_bytes,
+            "executions": row.executions,
+            "failures": row.failures,
+            "idempotency": row.idempotency and row.idempotency.hex(),
+        }
+        path, name = self.result_path(row.id), f"{row.id}.result"
+        return sealed.write(path, self.key.secret, name, meta, memoryview(content))
+
+    async def _change(self, work: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
+        """A change that shows in the figures."""
+        outcome, self.counts = await self.database.write(lambda c: (work(c), rows.counts(c)))
+        self.on_change()
+        return outcome
+
+    async def _in_thread(self, work: Callable[[], Outcome]) -> Outcome:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            raise _translated(error) from error
+
+
+def _insert(connection: sqlite3.Connection, id: str, job: NewJob, size: int) -> tuple[JobRow, bool]:
+    """Add the row, or find the one that is there under the same Idempotency-Key."""
+    if job.idempotency is not None:
+        known = rows.find_by_key(connection, job.idempotency)
+        if known is not None:
+            return known, False
+    rows.insert(
+        connection,
+        id=id,
+        status=JobStatus.QUEUED,
+        priority=job.priority,
+        created=time.time(),
+        body_bytes=len(job.content),
+        files_bytes=size,
+        idempotency=job.idempotency,
+        request_bytes=job.request_bytes,
+    )
+    row = rows.find(connection, id)
+    if row is None:
+        raise JobStoreError("the job that was just added is not there")
+    return row, True
+
+
+def read_result(path: Path, key: StoreKey, id: str) -> tuple[sealed.Sealed, JobResult]:
+    """A result's file. Raises SealError, OSError."""
+    content = bytearray()
+
+    def place(length: int) -> memoryview:
+        content.extend(bytes(length))
+        return memoryview(content)
+
+    head = sealed.read(path, key.secret, f"{id}.result", place)
+    return head, JobResult(**json.loads(content))
+
+
+def disk_room(folder: Path) -> DiskRoom:
+    """The file system that jobs lie on."""
+    figures = os.statvfs(folder)
+    unit = figures.f_frsize
+    return DiskRoom(figures.f_bavail * unit, figures.f_blocks * unit, figures.f_favail)
+
+
+def boottime_seconds() -> float:
+    """The clock of leases: nobody sets it."""
+    return boottime_nanoseconds() / 1e9
+
+
+def moment() -> Moment:
+    """Now."""
+    return time.time(), boot_id(), boottime_seconds()
+
+
+def _translated(error: OSError) -> JobStoreError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        return StoreFullError("the disk of the job store is full")
+    return JobStoreError(f"the job store's disk fails: {error.strerror}")

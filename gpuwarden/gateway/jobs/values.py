@@ -1,0 +1,146 @@
+"""What a durable job is made of, between HTTP, store and dispatch."""
+
+import secrets
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+ID_BITS = 128  # knowing an id is the right to read the job: nobody can guess one
+PRIORITY_LOWEST, PRIORITY_HIGHEST = -100, 100
+PAGE, PAGE_LIMIT = 100, 1000  # jobs in one answer
+WAIT_LIMIT_SECONDS = 60  # for a job's end, in one request
+
+
+class JobStatus(StrEnum):
+    """Where a job is; the words of ``GET /v1/jobs``."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DELETING = "deleting"  # never shown: its keys are being destroyed
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will be done for it."""
+        return self not in (JobStatus.QUEUED, JobStatus.RUNNING)
+
+
+FINAL = tuple(status for status in JobStatus if status.is_final)
+SHOWN = tuple(status for status in JobStatus if status is not JobStatus.DELETING)
+
+
+def new_id() -> str:
+    """A fresh id: 32 hexadecimal digits."""
+    return secrets.token_hex(ID_BITS // 8)
+
+
+def is_id(text: str) -> bool:
+    """Whether ``text`` has the form of an id."""
+    return len(text) == ID_BITS // 4 and all(letter in "0123456789abcdef" for letter in text)
+
+
+@dataclass(frozen=True)
+class NewJob:
+    """A job whose body has been received.
+
+    :param content: the image.
+    :param idempotency: keyed hash of the caller's Idempotency-Key; None without one.
+    :param request_bytes: the announced length of the request's body, to know a repeat by.
+    """
+
+    content: memoryview
+    media_type: str
+    question: str | None
+    priority: int
+    idempotency: bytes | None = None
+    request_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class JobRow:
+    """A job as the database has it; times in seconds since 1970."""
+
+    id: str
+    sequence: int
+    status: JobStatus
+    priority: int
+    created: float
+    started: float | None
+    finished: float | None
+    body_bytes: int
+    request_bytes: int
+    executions: int
+    failures: int
+    lease: int
+    idempotency: bytes | None
+    error: str
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to work on a job for a while; a result under another token is discarded.
+
+    :param executions: how often it was given out, this time included: over 1, it is a repeat.
+    :param failures: deaths of a worker while alone in it, and executions that took too long.
+    """
+
+    id: str
+    token: int
+    priority: int
+    body_bytes: int
+    executions: int
+    failures: int
+
+
+@dataclass(frozen=True)
+class JobBody:
+    """What a worker is to answer; the image is where the reader had it put."""
+
+    media_type: str
+    question: str | None
+    length: int
+
+
+@dataclass(frozen=True)
+class JobResult:
+    """How a job ended: an answer or an error."""
+
+    ok: bool
+    answer: dict[str, Any] | None = None
+    error_type: str = ""
+    error_message: str = ""
+    model: str = ""
+    worker: int | None = None
+    seconds: float = 0.0  # from its dispatch to its answer
+    cancelled: bool = False
+
+    @property
+    def status(self) -> JobStatus:
+        """What the job's status becomes."""
+        if self.cancelled:
+            return JobStatus.CANCELLED
+        return JobStatus.SUCCEEDED if self.ok else JobStatus.FAILED
+
+
+@dataclass(frozen=True)
+class JobCounts:
+    """All jobs in figures.
+
+    :ivar files_bytes: what bodies and results take on disk.
+    """
+
+    by_status: dict[JobStatus, int] = field(default_factory=dict)
+    files_bytes: int = 0
+
+    def __getitem__(self, status: JobStatus) -> int:
+        return self.by_status.get(status, 0)
+
+
+class JobStoreError(Exception):
+    """The store can't do it; the text says what and why, and holds nothing of a job's content."""
+
+
+class StoreFullError(JobStoreError):
+    """The disk is full."""

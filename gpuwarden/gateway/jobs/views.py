@@ -1,0 +1,57 @@
+"""A job as its caller sees it. Pure."""
+
+from typing import Any
+
+from gpuwarden.gateway.jobs.values import JobResult, JobRow, JobStatus
+
+MESSAGES = {
+    "body_unreadable": "the stored image is gone or damaged: submit it again",
+    "result_unreadable": "the stored answer is gone or damaged: submit the image again",
+}
+
+
+def job_document(
+    row: JobRow,
+    running_seconds: float | None = None,
+    ahead: int | None = None,
+    result: JobResult | None = None,
+) -> dict[str, Any]:
+    """What ``GET /v1/jobs/{id}`` answers.
+
+    :param running_seconds: for how long a worker has had it; None while none has.
+    """
+    status = row.status
+    if status is JobStatus.RUNNING and running_seconds is None:
+        status, ahead = JobStatus.QUEUED, 0  # in memory, next in line
+    document: dict[str, Any] = {
+        "id": row.id,
+        "object": "job",
+        "status": status.value,
+        "priority": row.priority,
+        "created_at": round(row.created, 3),
+        "started_at": row.started and round(row.started, 3),
+        "finished_at": row.finished and round(row.finished, 3),
+        "bytes": row.body_bytes,
+        "executions": row.executions,
+        "progress": progress(status, running_seconds, ahead),
+    }
+    if result is not None and result.ok:
+        document["result"] = {
+            "answer": result.answer,
+            "model": result.model,
+            "worker": result.worker,
+            "seconds": round(result.seconds, 6),
+        }
+    elif row.error:
+        message = result.error_message if result else MESSAGES.get(row.error, "it failed")
+        document["error"] = {"type": row.error, "message": message, "param": None}
+    return document
+
+
+def progress(status: JobStatus, running_seconds: float | None, ahead: int | None) -> dict[str, Any]:
+    """How far it is."""
+    return {
+        "jobs_ahead": ahead if status is JobStatus.QUEUED else None,
+        "running_seconds": None if running_seconds is None else round(running_seconds, 3),
+        "is_finished": status.is_final,
+    }

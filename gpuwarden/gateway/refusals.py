@@ -1,0 +1,65 @@
+"""What a caller is told whose request is not accepted, or ends without a worker's answer."""
+
+from collections.abc import Callable
+
+from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.queue import RequestQueue
+from gpuwarden.gateway.settings import GatewaySettings
+from gpuwarden.gateway.statistics import Statistics
+from gpuwarden.gateway.work import Ending, Refusal
+
+ENDINGS = {
+    Ending.QUEUE_TIMEOUT: ("queue_timeout", "no worker was free within the time limit"),
+    Ending.DEADLINE: ("execution_timeout", "the answer did not come within the time limit"),
+    Ending.EXECUTION_TIMEOUT: ("execution_timeout", "the worker took longer than it may"),
+    Ending.BROKEN_OFF: ("worker_crashed", "the worker died or hung in the middle of this answer"),
+    Ending.WORKER_CRASHED: (
+        "worker_crashed",
+        "the worker died each time it worked on this request: it is not tried again",
+    ),
+}
+TOO_HOT = "the cards are too hot and get no new work until they have cooled down"
+TOO_HOT_RETRY_SECONDS = 30  # a card is safe again after so long below its safe temperature
+
+
+class Refusals:
+    """Puts a queue's refusals and endings into words, with the time after which to try again."""
+
+    def __init__(
+        self, settings: Callable[[], GatewaySettings], statistics: Statistics, queue: RequestQueue
+    ) -> None:
+        self._settings = settings
+        self._statistics = statistics
+        self._queue = queue
+
+    def refusal(self, reason: Refusal) -> ApiError:
+        """For a request that is not accepted."""
+        wait = self._wait_seconds()
+        if reason is Refusal.NO_WORKER:
+            return ApiError("unavailable", "no worker is ready", retry_after_seconds=max(wait, 5))
+        if reason is Refusal.TOO_HOT:
+            return ApiError("too_hot", TOO_HOT, retry_after_seconds=TOO_HOT_RETRY_SECONDS)
+        if reason is Refusal.DRAINING:
+            return ApiError("unavailable", "the service is stopping", retry_after_seconds=5)
+        if reason is Refusal.BYTES_FULL:
+            text = "the requests that wait hold as many bytes as may wait"
+        else:
+            text = f"{self._settings().queue_limit} requests wait already"
+        return ApiError("queue_full", text, retry_after_seconds=wait)
+
+    def ending(self, ending: Ending) -> ApiError:
+        """For an accepted request that no worker has answered."""
+        kind, message = ENDINGS[ending]
+        wait = None
+        if ending is Ending.QUEUE_TIMEOUT and self._queue.cards.too_hot:
+            message, wait = f"{message}: {TOO_HOT}", TOO_HOT_RETRY_SECONDS
+        elif ending is Ending.QUEUE_TIMEOUT:
+            wait = self._wait_seconds()
+        return ApiError(kind, message, retry_after_seconds=wait)
+
+    def _wait_seconds(self) -> int:
+        return self._statistics.retry_after_seconds(
+            self._queue.depth,
+            self._queue.cards.capacity,
+            self._settings().request_timeout_seconds,
+        )

@@ -1,0 +1,35 @@
+"""Whose turn it is: the next requests, and the worker that gets them. Pure.
+
+- **Cards**: the card with least outstanding work first, then the worker with least, then the
+  cooler card, then the worker that has rested longest.
+- **Suspects**: each is given to an idle worker, and that worker gets nothing beside it; one worker
+  at a time is enough for them while others wait for the rest.
+- **Drained**: where no other is left, drained workers finish what people were promised; the
+  background waits.
+"""
+
+from gpuwarden.gateway.cards import Cards
+from gpuwarden.gateway.lines import Lines
+from gpuwarden.gateway.work import Request, Seat
+
+Turn = tuple[Seat, list[Request]]
+
+
+def next_turn(lines: Lines, cards: Cards, now: float) -> Turn | None:
+    """The next batch and its worker; None where nobody waits, or nobody has room."""
+    if lines.is_empty:
+        return None
+    by_load = cards.by_load()
+    ordinary = lines.has_people or (lines.has_background and bool(cards.usable()))
+    seats = [one for one in by_load if one.open and cards[one.card].takes(one, now)]
+    if lines.has_suspect and not (ordinary and cards.have_quarantine):
+        idle = next((seat for seat in seats if not seat.batches), None)
+        if idle is not None:
+            return idle, [lines.take_suspect()]
+        # The least loaded gets nothing more until it is idle.
+        seats = [seat for seat in seats if seat is not by_load[0]]
+    if not ordinary or not seats:
+        return None
+    seat = seats[0]
+    size = 1 if seat.slots else min(cards[seat.card].batch_size(seat), seat.credit)
+    return seat, lines.take(size, with_background=bool(cards.usable()))

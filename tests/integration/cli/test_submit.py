@@ -1,0 +1,143 @@
+"""``gpuwarden submit`` and ``gpuwarden jobs`` against a running front door."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpuwarden.cli.bar import bar_text
+from gpuwarden.cli.main import main
+from tests.integration.gateway_node import GatewayNode, gateway_node
+
+PNG = b"\x89PNG\r\n\x1a\n"
+DICOM = bytes(128) + b"DICM"
+
+
+@dataclass
+class Command:
+    node: GatewayNode
+    capsys: pytest.CaptureFixture[str]
+    key_file: Path
+
+    async def __call__(self, *words: object) -> tuple[int, str, str]:
+        """Exit code, output and errors of one command line."""
+        url = f"http://127.0.0.1:{self.node.port}"
+        line = [*map(str, words), "--url", url, "--api-key-file", str(self.key_file)]
+        try:
+            code = await asyncio.to_thread(main, line)
+        except SystemExit as left:
+            code = int(str(left.code))
+        captured = self.capsys.readouterr()
+        return code, captured.out, captured.err
+
+    async def json(self, *words: object) -> Any:
+        code, out, err = await self(*words, "--json")
+        assert code == 0, err
+        return json.loads(out)
+
+
+@pytest.fixture
+async def command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> AsyncIterator[Command]:
+    key_file = tmp_path / "gpuwarden-api-key"
+    key_file.write_text("open sesame, open sesame\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    async with gateway_node() as node:
+        yield Command(node, capsys, key_file)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    folder = tmp_path / "study"
+    (folder / "series").mkdir(parents=True)
+    for number in range(12):
+        (folder / "series" / f"{number:03}.img").write_bytes(DICOM + b"%d" % number)
+    (folder / "view.png").write_bytes(PNG + bytes(2 << 20))
+    (folder / "DICOMDIR.txt").write_text("an index")
+    (folder / ".hidden.png").write_bytes(PNG)
+    return folder
+
+
+async def test_a_folder_is_one_command_and_a_second_run_submits_nothing_twice(
+    command: Command, study: Path
+) -> None:
+    code, out, err = await command("submit", study, "--question", "any nodules?")
+    assert code == 0
+    ids = [line.split()[0] for line in out.splitlines()]
+    assert len(set(ids)) == 13
+    assert "1 files in these folders are no DICOM" in err
+    again = await command.json("submit", study, "--question", "any nodules?")
+    assert [job["id"] for job in again["jobs"]] == ids
+    assert again["counts"] == {"files": 13, "taken": 13, "new": 0}
+    other = await command.json("submit", study, "--question", "any fractures?")
+    assert other["counts"]["new"] == 13
+    anew = await command.json("submit", study / "view.png", "--question", "any nodules?", "--again")
+    assert anew["counts"]["new"] == 1
+
+
+async def test_waiting_ends_with_the_answers(command: Command, study: Path) -> None:
+    await command.node.worker()
+    told = await command.json("submit", study, "--question", "?", "--wait")
+    assert {one["job"]["status"] for one in told["jobs"]} == {"succeeded"}
+    sizes = [one["job"]["result"]["answer"]["bytes"] for one in told["jobs"]]
+    assert sizes[0] == 133
+    assert max(sizes) == len(PNG) + (2 << 20)
+    code, out, _ = await command("submit", study, "--question", "?", "--watch")
+    assert code == 0
+    assert len(out.splitlines()) == 13
+    assert '"bytes": 133' in out
+
+
+async def test_an_answer_that_is_an_error_shows_in_the_exit_status(
+    command: Command, study: Path
+) -> None:
+    worker = await command.node.worker(auto=False)
+    running = asyncio.create_task(command("submit", study / "view.png", "--wait"))
+    worker.fail(await worker.next_job(), "bad_image", "not for us")
+    code, out, _ = await running
+    assert code == 1
+    assert out.rstrip().endswith("bad_image: not for us")
+
+
+async def test_jobs_are_listed_shown_cancelled_and_deleted(command: Command, study: Path) -> None:
+    submitted = await command.json("submit", study, "--priority", 3)
+    first, second, *_ = (job["id"] for job in submitted["jobs"])
+    code, out, _ = await command("jobs")
+    assert code == 0
+    assert out.startswith("13 queued, 0 running")
+    assert "jobs before it" in (await command("jobs", "show", second))[1]
+    assert "job_cancelled" in (await command("jobs", "cancel", first))[1]
+    assert (await command("jobs", "cancel", first))[0] == 1
+    assert (await command("jobs", "delete", first, second))[0] == 0
+    listed = await command.json("jobs", "list", "--status", "queued")
+    assert len(listed["jobs"]) == listed["counts"]["queued"] == 11
+    assert (await command("jobs", "show", first))[0] == 1
+
+
+async def test_bad_use_and_an_absent_service_have_their_own_exit_status(
+    command: Command, study: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for words in (
+        ("submit", study / "gone.dcm"),
+        ("submit", study, "--priority", "101"),
+        ("jobs", "show"),
+        ("jobs", "show", "7"),
+        ("jobs", "list", "0" * 32),
+    ):
+        assert (await command(*words))[0] == 2, words
+    assert (await command("submit", study / "DICOMDIR.txt"))[0] == 0  # named: taken as it is
+    url = "http://127.0.0.1:1"
+    assert await asyncio.to_thread(main, ["jobs", "--url", url]) == 3
+    assert "does not answer" in capsys.readouterr().err
+
+
+def test_the_bar_tells_how_far_how_fast_and_how_long() -> None:
+    assert bar_text("submitted", 0, 1287, 0.0).endswith("0/1287")
+    text = bar_text("submitted", 643, 1287, 20.0)
+    assert text.startswith("submitted [###################.")
+    assert text.endswith("643/1287  32.1/s  20 s left")

@@ -1,0 +1,137 @@
+"""What a start makes of whatever a crash has left."""
+
+from pathlib import Path
+
+import pytest
+
+from gpuwarden.gateway.jobs import rows
+from gpuwarden.gateway.jobs.keys import NoKeyError, StoreKey
+from gpuwarden.gateway.jobs.store import DATABASE
+from gpuwarden.gateway.jobs.values import JobStatus
+from tests.unit.jobs.stores import ANSWER, content_of, job, opened, submitted
+
+
+async def test_leased_jobs_wait_again_in_their_old_order(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    ids = await submitted(store, b"1", b"2", b"3")
+    await store.claim(2, 60.0)
+    await store.close()
+    store = await opened(tmp_path)
+    assert store.counts[JobStatus.QUEUED] == 3
+    leases = await store.claim(3, 60.0)
+    assert [lease.id for lease in leases] == ids
+    assert [lease.executions for lease in leases] == [2, 2, 1]
+    await store.close()
+
+
+async def test_a_result_that_was_on_disk_is_not_worked_out_again(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    (id,) = await submitted(store, b"1")
+    (lease,) = await store.claim(1, 60.0)
+    row = await store.find(id)
+    assert row is not None
+    store._write_result(row, ANSWER, (1.0, "boot", 1.0))  # and then the power goes
+    await store.close()
+    store = await opened(tmp_path)
+    row = await store.find(id)
+    assert row is not None
+    assert row.status is JobStatus.SUCCEEDED
+    assert (await store.result(id)).answer == ANSWER.answer
+    assert not store.body_path(id).exists()
+    assert not await store.ack(lease, ANSWER)
+    await store.close()
+
+
+async def test_half_made_files_go_and_a_body_without_a_row_is_taken_back(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    (id,) = await submitted(store, b"kept")
+    await store.database.write(lambda connection: rows.forget(connection, id))
+    (store.files / f"{'0' * 32}.body.tmp").write_bytes(b"half")
+    (store.files / f"{'1' * 32}.body").write_bytes(b"no sealed file")
+    await store.close()
+    store = await opened(tmp_path)
+    assert [file.name for file in store.files.iterdir()] == [f"{id}.body"]
+    assert await content_of(store, id) == b"kept"
+    await store.close()
+
+
+async def test_a_repeat_under_the_same_key_is_no_second_job(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    row, _ = await store.submit(job(b"once", key="k"))
+    await store.database.write(lambda connection: rows.forget(connection, row.id))
+    again, new = await store.submit(job(b"once", key="k"))
+    assert new
+    await store.close()
+    store = await opened(tmp_path)
+    assert [file.name for file in store.files.iterdir()] == [f"{again.id}.body"]
+    await store.close()
+
+
+@pytest.mark.parametrize("damage", ["cut short", "overwritten", "gone", "no database at all"])
+async def test_jobs_outlive_their_database(tmp_path: Path, damage: str) -> None:
+    store = await opened(tmp_path)
+    done, waiting = await submitted(store, b"done", b"waiting")
+    (lease,) = await store.claim(1, 60.0)
+    await store.ack(lease, ANSWER)
+    await store.submit(job(b"keyed", key="k"))
+    await store.close()
+    database = tmp_path / DATABASE
+    if damage == "cut short":
+        database.write_bytes(database.read_bytes()[:5000])
+    elif damage == "overwritten":
+        content = bytearray(database.read_bytes())
+        content[4096:] = b"\xff" * (len(content) - 4096)
+        database.write_bytes(content)
+    elif damage == "gone":
+        database.unlink()
+    else:
+        database.write_bytes(b"these are no tables")
+    store = await opened(tmp_path)
+    statuses = {row.id: row.status for row in await store.page(list(JobStatus), 0, 10)}
+    assert statuses[done] is JobStatus.SUCCEEDED
+    assert statuses[waiting] is JobStatus.QUEUED
+    assert (await store.result(done)).answer == ANSWER.answer
+    assert not (await store.submit(job(b"keyed", key="k")))[1]
+    assert await content_of(store, waiting) == b"waiting"
+    set_aside = any("set-aside" in file.name for file in store.folder.iterdir())
+    assert set_aside == (damage != "gone")
+    await store.close()
+
+
+async def test_a_job_whose_image_is_gone_ends_and_says_so(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    (id,) = await submitted(store, b"1")
+    store.body_path(id).unlink()
+    await store.close()
+    store = await opened(tmp_path)
+    row = await store.find(id)
+    assert row is not None
+    assert (row.status, row.error) == (JobStatus.FAILED, "body_unreadable")
+    await store.close()
+
+
+async def test_a_deletion_that_was_begun_is_finished(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    (id,) = await submitted(store, b"1")
+    await store.database.write(lambda connection: rows.mark_deleting(connection, id))
+    await store.close()
+    store = await opened(tmp_path)
+    assert await store.find(id) is None
+    assert list(store.files.iterdir()) == []
+    await store.close()
+
+
+async def test_under_another_key_nothing_is_touched(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    (id,) = await submitted(store, b"1")
+    await store.close()
+    with pytest.raises(NoKeyError, match="another key"):
+        await opened(tmp_path, StoreKey(b"k" * 32))
+    store = await opened(tmp_path)
+    assert await content_of(store, id) == b"1"
+    await store.close()
+
+
+def test_a_key_of_the_wrong_length_is_refused() -> None:
+    with pytest.raises(NoKeyError, match="31 bytes, not 32"):
+        StoreKey(bytes(31))

@@ -1,0 +1,115 @@
+"""Leases, priorities, deletion: the store without a front door."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from gpuwarden.gateway.jobs.values import JobStatus, JobStoreError, StoreFullError
+from tests.unit.jobs.stores import ANSWER, job, opened, submitted
+
+
+async def test_the_more_important_and_then_the_older_is_claimed_first(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    low, first = await submitted(store, b"1", b"2")
+    await store.submit(job(b"3", priority=5))
+    high = (await store.submit(job(b"4", priority=9)))[0].id
+    leases = await store.claim(3, 60.0)
+    assert [lease.priority for lease in leases] == [9, 5, 0]
+    assert (leases[0].id, leases[2].id) == (high, low)
+    assert [lease.id for lease in await store.claim(9, 60.0)] == [first]
+    assert not store.has_work
+    await store.close()
+
+
+async def test_a_result_counts_once_and_under_its_own_lease_alone(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    (id,) = await submitted(store, b"1")
+    (former,) = await store.claim(1, 60.0)
+    assert await store.nack(former, 0, begun=True)
+    (lease,) = await store.claim(1, 60.0)
+    assert (lease.executions, lease.token) == (2, former.token + 1)
+    assert not await store.ack(former, ANSWER)
+    assert await store.ack(lease, ANSWER)
+    assert not await store.ack(lease, ANSWER)
+    assert not await store.nack(lease, 0, begun=True)
+    assert (await store.result(id)).answer == {"said": "nothing"}
+    assert [file.suffix for file in store.files.iterdir()] == [".result"]
+    await store.close()
+
+
+async def test_what_no_worker_had_was_not_executed(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    await submitted(store, b"1")
+    (lease,) = await store.claim(1, 60.0)
+    await store.nack(lease, 0, begun=False)
+    (again,) = await store.claim(1, 60.0)
+    assert again.executions == 1
+    await store.close()
+
+
+async def test_a_lease_that_nobody_extends_ends(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    await submitted(store, b"1", b"2")
+    forgotten, held = await store.claim(2, 0.0)
+    assert await store.extend([held], 60.0) == {held.id}
+    (lease,) = await store.claim(2, 60.0)
+    assert lease.id == forgotten.id
+    assert await store.extend([forgotten, held], 60.0) == {held.id}
+    await store.close()
+
+
+async def test_figures_follow_every_change(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    first, second, third = await submitted(store, b"1", b"2", b"3")
+    await store.cancel(third)
+    await store.delete(second)
+    (lease,) = await store.claim(1, 60.0)
+    assert (store.counts[JobStatus.RUNNING], store.counts[JobStatus.QUEUED]) == (1, 0)
+    await store.ack(lease, ANSWER)
+    on_disk = sum(file.stat().st_size for file in store.files.iterdir())
+    assert store.counts.files_bytes == on_disk
+    assert (store.counts[JobStatus.SUCCEEDED], store.counts[JobStatus.CANCELLED]) == (1, 1)
+    before = store.counts
+    await store.look_again()
+    assert store.counts == before
+    assert await store.find(first) is not None
+    await store.close()
+
+
+async def test_a_hundred_at_once_share_commits_and_are_all_there(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    await asyncio.gather(*(store.submit(job(b"%d" % number)) for number in range(100)))
+    assert store.counts[JobStatus.QUEUED] == 100
+    await store.close()
+    store = await opened(tmp_path)
+    assert len(await store.page(list(JobStatus), 0, 1000)) == 100
+    await store.close()
+
+
+async def test_a_full_disk_takes_no_job_and_breaks_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await opened(tmp_path)
+    await submitted(store, b"1")
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.posix_fallocate", full)
+        with pytest.raises(StoreFullError):
+            await store.submit(job(b"2"))
+        (lease,) = await store.claim(1, 60.0)
+        with pytest.raises(StoreFullError):
+            await store.ack(lease, ANSWER)
+    assert [file.suffix for file in store.files.iterdir()] == [".body"]
+    assert await store.ack(lease, ANSWER)
+    await store.close()
+
+
+async def test_a_second_front_door_is_refused_the_store(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    with pytest.raises(JobStoreError, match="locked"):
+        await opened(tmp_path)
+    await store.close()

@@ -1,0 +1,95 @@
+"""People before jobs, and neither for ever."""
+
+from gpuwarden.gateway.lines import PEOPLE_BATCHES, Lines
+from gpuwarden.gateway.queue import RequestQueue
+from gpuwarden.gateway.work import CardLimits, Phase, Request, Withdraw
+from tests.unit.queue_parts import LIMITS, serving_seat, waiting_request
+
+
+def request(number: int, *, background: bool = False, priority: int = 0) -> Request:
+    return Request(number, 1, 30.0, background, priority, phase=Phase.WAITING)
+
+
+def test_people_come_first_and_the_background_by_priority_then_age() -> None:
+    lines = Lines()
+    for number, priority in ((1, 0), (2, 5), (3, 0), (4, 5)):
+        lines.join(request(number, background=True, priority=priority))
+    lines.join(request(5))
+    order = []
+    while not lines.is_empty:
+        batch = lines.take(3)
+        for one in batch:
+            one.phase = Phase.RUNNING
+        order.append([one.number for one in batch])
+    assert order == [[5], [2, 4, 1], [3]]
+
+
+def test_while_people_never_stop_coming_the_background_gets_a_sixteenth() -> None:
+    lines = Lines()
+    for number in range(1000):
+        lines.join(request(number, background=number % 2 == 1))
+    turns = []
+    for _ in range(320):
+        (one,) = lines.take(1)
+        one.phase = Phase.RUNNING
+        turns.append(one.background)
+    assert sum(turns) == 320 // (PEOPLE_BATCHES + 1)
+    assert turns[:16] == [False] * 15 + [True]
+
+
+def background(queue: RequestQueue, priority: int = 0) -> Request:
+    one = queue.admit_background(1, priority, 0, 0.0)
+    queue.enqueue(one, 0.0)
+    return one
+
+
+def test_a_person_gets_the_place_of_a_job_that_has_not_begun() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1, max_batch=1)
+    running, prepared = background(queue), background(queue)
+    assert (running.seat, prepared.seat) == (1, 1)
+    person, actions = waiting_request(queue)
+    assert actions == [Withdraw(1, prepared.number, prepared.lease)]
+    queue.result(seat, prepared.number, prepared.lease, returned=True, now=0.0)
+    assert (person.phase, prepared.phase) == (Phase.RUNNING, Phase.WAITING)
+    assert running.phase is Phase.RUNNING
+
+
+def test_the_last_worker_that_is_drained_finishes_for_people_and_jobs_wait() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1, max_batch=1)
+    running, prepared, waiting = (background(queue) for _ in range(3))
+    person, _ = waiting_request(queue)
+    assert prepared.phase is Phase.WAITING  # it made way
+    (lease,) = [lease for batch in seat.not_begun for lease in batch.leases]
+    actions = queue.drain(seat, True, 0.0)
+    queue.result(seat, prepared.number, lease, returned=True, now=0.0)
+    queue.result(seat, running.number, running.lease, returned=False, now=0.0)
+    assert actions == []
+    assert (seat.unanswered, person.phase) == (1, Phase.RUNNING)
+    queue.result(seat, person.number, person.lease, returned=False, now=0.0)
+    assert (seat.outstanding, prepared.phase, waiting.phase) == (0, Phase.WAITING, Phase.WAITING)
+    queue.drain(seat, False, 0.0)
+    assert (prepared.phase, waiting.phase) == (Phase.RUNNING, Phase.RUNNING)
+
+
+def test_jobs_that_a_drained_worker_has_not_begun_are_taken_back() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1, max_batch=1)
+    running, prepared = background(queue), background(queue)
+    lease = prepared.lease
+    assert queue.drain(seat, True, 0.0) == [Withdraw(1, prepared.number, lease)]
+    assert (running.phase, prepared.phase) == (Phase.RUNNING, Phase.WAITING)
+
+
+def test_jobs_have_no_deadline_and_no_share_in_what_people_may_wait_for() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    serving_seat(queue, 1, max_batch=1)
+    queue.limit(1, CardLimits(paused=True), 0.0)
+    jobs = [background(queue) for _ in range(LIMITS.count + 1)]
+    assert queue.expire(10_000.0) == []
+    assert queue.depth == queue.held_bytes == 0
+    queue.limit(1, CardLimits(), 10_000.0)
+    for _ in range(LIMITS.count):
+        queue.enqueue(queue.admit(1, 10_000.0), 10_000.0)
+    assert all(one.phase is not Phase.ENDED for one in jobs)
