@@ -124,8 +124,11 @@ class Growth:
     kib_per_round: float
 
 
-def random_kills(node: Node, count: int, seed: int) -> RandomKills:
-    """Kill, and judge what comes back."""
+def random_kills(node: Node, count: int, seed: int, pairs: float = 0.2) -> RandomKills:
+    """Kill, and judge what comes back.
+
+    :param pairs: in which share of the rounds two are struck at once.
+    """
     figures = RandomKills("random kills under load")
     prepare(node)
     campaign = node.start(
