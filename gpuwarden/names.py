@@ -118,11 +118,6 @@ def scan_snapshot_file(gpu_index: int) -> Path:
     return RUN_DIRECTORY / "scan" / f"{gpu_index}.json"
 
 
-def scan_control_socket(gpu_index: int) -> Path:
-    """Where the scan of card ``gpu_index`` is asked."""
-    return RUN_DIRECTORY / f"scan-{gpu_index}.sock"
-
-
 def gpu_object(gpu_index: int) -> str:
     """The bus object of card ``gpu_index``."""
     return f"{ROOT_OBJECT}/gpu/{gpu_index}"

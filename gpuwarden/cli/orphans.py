@@ -18,9 +18,9 @@ MEANINGS: dict[HolderClass, str] = {
     "desktop": "a display server or a program on it",
     "mps": "NVIDIA's MPS: it belongs to the host",
     "monitoring": "a monitor: it belongs to the host",
-    "defunct": "dead, and its parent has not taken note: end the parent",
+    "defunct": "dead, and still listed: end who has inherited the card",
     "uninterruptible": "stuck in the kernel: no signal ends it, a reset of the card may",
-    "hidden": "the driver lists nobody: found by what it has open",
+    "hidden": "not in the driver's list: found by what it has open",
     "foreign": "somebody's: gpuwarden reap ends it",
 }
 EXPECTED: frozenset[HolderClass] = frozenset({"ours", "container", "desktop", "mps", "monitoring"})

@@ -51,6 +51,7 @@ class Settings:
         self._places = places
         self._stamp: tuple[int, int] | None = None
         self._settings = ScanSettings()
+        self._worker_uid: int | None = None
 
     def __call__(self) -> tuple[float, Customs]:
         """The seconds from one look to the next, and what is known beforehand."""
@@ -59,8 +60,9 @@ class Settings:
             self._read()
             self._stamp = stamp
         monitoring = frozenset(name[:COMM_LIMIT] for name in self._settings.monitoring)
-        customs = Customs(monitoring, _uid_of(self._places.worker_user))
-        return self._settings.period_seconds, customs
+        if self._worker_uid is None:
+            self._worker_uid = _uid_of(self._places.worker_user)
+        return self._settings.period_seconds, Customs(monitoring, self._worker_uid)
 
     def _read(self) -> None:
         try:

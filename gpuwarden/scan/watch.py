@@ -26,7 +26,7 @@ from gpuwarden.systemd.notify import Notifier
 log = logging.getLogger(__name__)
 
 PUBLISH_EVERY_SECONDS = 1.0
-LEASE_EVERY_SECONDS = 0.25  # a release is obeyed within a second
+LEASE_EVERY_SECONDS = 0.5  # a release is obeyed within a second
 # For one look, all of /proc included: a healthy one takes some 50 ms.
 LOOK_SECONDS = 5.0
 LOOK_AGAIN_SECONDS = 10.0  # design: a lost card or a missing driver is looked for that often

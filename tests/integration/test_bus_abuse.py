@@ -81,12 +81,11 @@ async def flooded(bus: PrivateBus, module: str) -> tuple[float, float]:
 
 
 async def test_a_flood_of_calls_stalls_nobody_else(bus: PrivateBus) -> None:
+    # Against each other: a busy machine makes both slower. The promise: test_bus_flood.py.
     stall, wait = await flooded(bus, OURS)
-    assert stall < 0.05
-    assert wait < 0.2
-    stall, wait = await flooded(bus, STOCK)
-    assert stall > 0.05
-    assert wait > 0.3
+    stock_stall, stock_wait = await flooded(bus, STOCK)
+    assert stall * 3 < stock_stall
+    assert wait * 2 < stock_wait
 
 
 # 2: a cache that grows for ever

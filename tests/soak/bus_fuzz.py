@@ -28,8 +28,11 @@ from tests.integration.private_bus import (
 
 PATHS = (ROOT_OBJECT, gpu_object(0), worker_object(1), GATEWAY_OBJECT, LOG_CONTROL_OBJECT)
 GROWTH_LIMIT_BYTES = 20 * 2**20  # the promise
+# Connections of the last orders to the cards' guards and the gateway, both ends: they close by
+# themselves a moment after the answer. What leaks by the call is hundreds.
+UNDER_WAY = 32
 WARM_UP_CALLS = 300
-OTHERS_SECONDS = 5.0
+OTHERS_SECONDS = 30.0  # to tell a hang from a busy machine
 
 
 @dataclass
@@ -125,7 +128,7 @@ def call_all(
     figures.grown_bytes = rss_bytes(pid) - before[0]
     if figures.grown_bytes > GROWTH_LIMIT_BYTES:
         figures.faults.append(f"grown by {figures.grown_bytes / 2**20:.1f} MiB")
-    if descriptor_count(pid) > before[1] + 1:
+    if descriptor_count(pid) > before[1] + UNDER_WAY:
         figures.faults.append(f"{descriptor_count(pid) - before[1]} descriptors more")
 
 
