@@ -1,6 +1,6 @@
 """The whole service in one value, and whether it is well: pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -117,7 +117,6 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
     former_error = seen.last_errors.get(number, "")
     held = seen.held.get(planned.gpu_index, "")
     operation = seen.operations.get(number, "")
-    processes = seen.processes.get(number, ())
     outdated = is_outdated(unit, planned.revised_monotonic_microseconds)
     return WorkerStatus(
         number=number,
@@ -132,10 +131,8 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
         numa_node=planned.numa_node,
         cpus=seen.cpus.get(number, "") or planned.cpus,
         inference_priority=seen.priorities.get(number, ""),
-        process_count=len(processes),
-        process_depth=generations(processes),
         restarts=unit.restarts,
-        **_counted(told),
+        **_counted(seen.processes.get(number, ()), told),
         memory_bytes=memory.bytes,
         memory_soft_limit_bytes=memory.soft_limit_bytes,
         operation=operation,
@@ -166,13 +163,14 @@ def _state(unit: UnitFacts, told: GatewayWorker | None, seen: Seen, number: int)
     return state
 
 
-def _counted(told: GatewayWorker | None) -> dict[str, Any]:
-    """What the worker has counted, and how it holds its card's memory."""
+def _counted(processes: Sequence[Process], told: GatewayWorker | None) -> dict[str, Any]:
+    """The worker's processes, its own counters, and how it holds its card's memory."""
+    of_processes = {"process_count": len(processes), "process_depth": generations(processes)}
     if told is None:
-        return {"requests": 0, "failures": 0}
+        return of_processes | {"requests": 0, "failures": 0}
     reserved, allocated = told.vram_reserved_bytes, told.vram_allocated_bytes
     in_pieces = 1 - allocated / reserved if reserved and allocated is not None else None
-    return {
+    return of_processes | {
         "requests": told.requests,
         "failures": told.failures,
         "vram_reserved_bytes": reserved,
