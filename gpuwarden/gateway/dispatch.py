@@ -266,7 +266,7 @@ class Dispatcher:
         unanswered = link.seat.outstanding
         if unanswered:
             link.tally.failures += 1
-            link.tally.last_error = f"died with {unanswered} requests unanswered"
+            link.tally.last_error = ""  # of a life that is over: how it ended is systemd's to tell
         level = logging.WARNING if unanswered else logging.INFO
         log.log(
             level,

@@ -16,7 +16,7 @@ from gpuwarden.guard.holds import Holds
 from gpuwarden.guard.jobs import Jobs
 from gpuwarden.guard.lives import Lives
 from gpuwarden.guard.operation import DRAINED, NOT_UP, Kind, Operation, refusal
-from gpuwarden.guard.status import SERVING
+from gpuwarden.guard.status import SERVING, UNWELL
 from gpuwarden.guard.stopping import Stopping
 from gpuwarden.guard.workers import Workers
 from gpuwarden.systemd.events import Event, tell
@@ -190,13 +190,13 @@ class Operations:
 
     async def _stop(self, number: int, operation: Operation) -> None:
         worker = self.status(number)
-        await self._stopping.stop(worker, operation, drain_seconds())
+        await self._stopping.stop(worker, operation, patience_seconds(worker))
         await self._undrain(number)
 
     async def _restart(self, number: int, operation: Operation) -> None:
         began = time.monotonic()
         worker = self.status(number)
-        await self._stopping.stop(worker, operation, drain_seconds())
+        await self._stopping.stop(worker, operation, patience_seconds(worker))
         await self._undrain(number)
         await self._bring_up(number)
         why = f" ({operation.reason})" if operation.reason else ""
@@ -276,6 +276,11 @@ class Operations:
             WORKER=number,
             REASON=why,
         )
+
+
+def patience_seconds(worker: WorkerStatus) -> float:
+    """How long a worker may finish what it has: one that is stuck, or has no card, will not."""
+    return 0.0 if worker.state in UNWELL else drain_seconds()
 
 
 def drain_seconds() -> float:

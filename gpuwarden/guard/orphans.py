@@ -32,7 +32,8 @@ class Sighting:
     :ivar scan: which scan that was.
     :ivar since: when it was first seen, in microseconds since 1970.
     :ivar scans_seen: in a row.
-    :ivar dead_scans: complete scans, far enough apart, in which it was ours and dead.
+    :ivar dead_scans: complete scans, far enough apart, in which it was ours and dead, and between
+        which none said otherwise.
     """
 
     gpu: int
@@ -68,7 +69,8 @@ def next_sightings(
 ) -> dict[Key, Sighting]:
     """The sightings of one card after a look at its scan.
 
-    :param scan: None where it can't be believed: then nobody's count goes on, and all begin anew.
+    :param scan: None where it can't be believed: then nobody's count goes on. It doesn't begin
+        anew either: on a busy node a scan is late now and then, and what was seen was seen.
     """
     mine = {key: each for key, each in before.items() if key[0] == gpu}
     if scan is None or scan.state != "scanning":
@@ -89,12 +91,14 @@ def next_sightings(
 
 
 def _doubted(sighting: Sighting) -> Sighting:
-    return replace(sighting, scans_seen=0, dead_scans=0)
+    return replace(sighting, scans_seen=0)
 
 
 def _counted(sighting: Sighting, *, is_complete: bool, now_seconds: float) -> Sighting:
-    if not is_complete or sighting.holder.holder_class != "ours-dead":
+    if sighting.holder.holder_class != "ours-dead":
         return replace(sighting, dead_scans=0)
+    if not is_complete:
+        return sighting
     if sighting.dead_scans and now_seconds - sighting.dead_at_seconds < REAP_APART_SECONDS:
         return sighting
     return replace(sighting, dead_scans=sighting.dead_scans + 1, dead_at_seconds=now_seconds)

@@ -20,9 +20,10 @@ def held_bytes(
     :param is_alone: no other worker is on its card. Without a scan, that one's memory could not be
         told from its.
     """
-    found = [one for one in holders or () if one.worker == number]
-    if found and all(one.vram_bytes is not None for one in found):
-        return sum(one.vram_bytes or 0 for one in found)
+    found = [one.vram_bytes for one in holders or () if one.worker == number]
+    known = [each for each in found if each is not None]
+    if holders is not None and len(known) == len(found):
+        return sum(known)  # nothing, where it has lost its card
     return told.vram_reserved_bytes if told is not None and is_alone else None
 
 

@@ -1,11 +1,13 @@
 """The whole service in one value, and whether it is well: pure."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from gpuwarden.control.states import (
     Card,
     GatewayData,
+    GatewayWorker,
     GuardData,
     Held,
     PlanData,
@@ -107,25 +109,15 @@ def status_line(data: GuardData) -> str:
 def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
     number = planned.number
     unit = seen.units.get(number, UnitFacts())
-    known = seen.gateway.workers if seen.gateway else []
-    told = next((each for each in known if each.number == number), None)
-    if told is not None and told.pid != unit.main_pid:
-        told = None  # a former life that the gateway has not seen die yet
-    state = worker_state(unit, told.state if told else None)
-    if state is WorkerState.STOPPED and number in seen.job_errors:
-        state = WorkerState.FAILED  # systemd refused to start it at all
+    told = _told(seen.gateway, number, unit.main_pid)
+    state = _state(unit, told, seen, number)
     ailment = seen.care.ailing.get(number) if state in SERVING else None
     memory = seen.care.memory.get(number, Footprint())
     error = last_error(unit) or seen.job_errors.get(number, "") or (told.last_error if told else "")
     former_error = seen.last_errors.get(number, "")
     held = seen.held.get(planned.gpu_index, "")
     operation = seen.operations.get(number, "")
-    if state in SERVING and operation in (DRAINED, Kind.DRAIN):
-        state = WorkerState.DRAINING  # also while the gateway has not been told
-    processes = seen.processes.get(number, ())
     outdated = is_outdated(unit, planned.revised_monotonic_microseconds)
-    reserved = told.vram_reserved_bytes if told else None
-    allocated = told.vram_allocated_bytes if told else None
     return WorkerStatus(
         number=number,
         unit=worker_unit(number),
@@ -139,14 +131,8 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
         numa_node=planned.numa_node,
         cpus=seen.cpus.get(number, "") or planned.cpus,
         inference_priority=seen.priorities.get(number, ""),
-        process_count=len(processes),
-        process_depth=generations(processes),
-        requests=told.requests if told else 0,
-        failures=told.failures if told else 0,
         restarts=unit.restarts,
-        vram_reserved_bytes=reserved,
-        vram_allocated_bytes=allocated,
-        vram_fragmentation=1 - allocated / reserved if reserved and allocated is not None else None,
+        **_counted(seen.processes.get(number, ()), told),
         memory_bytes=memory.bytes,
         memory_soft_limit_bytes=memory.soft_limit_bytes,
         operation=operation,
@@ -159,6 +145,38 @@ def _worker(planned: PlannedWorker, seen: Seen) -> WorkerStatus:
         or (OUTDATED if outdated else ""),
         since=unit.since_unix_microseconds,
     )
+
+
+def _told(gateway: GatewayData | None, number: int, main_pid: int) -> GatewayWorker | None:
+    """What the gateway says of the worker; None while it still means a former life."""
+    known = gateway.workers if gateway else []
+    return next((each for each in known if (each.number, each.pid) == (number, main_pid)), None)
+
+
+def _state(unit: UnitFacts, told: GatewayWorker | None, seen: Seen, number: int) -> WorkerState:
+    """The worker's state, but for what ails it."""
+    state = worker_state(unit, told.state if told else None)
+    if state is WorkerState.STOPPED and number in seen.job_errors:
+        return WorkerState.FAILED  # systemd refused to start it at all
+    if state in SERVING and seen.operations.get(number) in (DRAINED, Kind.DRAIN):
+        return WorkerState.DRAINING  # also while the gateway has not been told
+    return state
+
+
+def _counted(processes: Sequence[Process], told: GatewayWorker | None) -> dict[str, Any]:
+    """The worker's processes, its own counters, and how it holds its card's memory."""
+    of_processes = {"process_count": len(processes), "process_depth": generations(processes)}
+    if told is None:
+        return of_processes | {"requests": 0, "failures": 0}
+    reserved, allocated = told.vram_reserved_bytes, told.vram_allocated_bytes
+    in_pieces = 1 - allocated / reserved if reserved and allocated is not None else None
+    return of_processes | {
+        "requests": told.requests,
+        "failures": told.failures,
+        "vram_reserved_bytes": reserved,
+        "vram_allocated_bytes": allocated,
+        "vram_fragmentation": in_pieces,
+    }
 
 
 def _gpu(card: Card, seen: Seen) -> ThermalData:

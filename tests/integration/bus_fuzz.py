@@ -178,7 +178,7 @@ def calls(draw: st.DrawFn, targets: list[Target]) -> Message:
             signature = draw(signatures)
     types = SignatureTree._get(signature).types
     body = [draw(values(each)) for each in types]
-    if interface == PROPERTIES and signature == target.signature and draw(st.integers(0, 3)):
+    if target.interface == PROPERTIES and signature == target.signature and draw(st.integers(0, 3)):
         body = draw(of_property(target, body))
     if signature and draw(st.integers(0, 60)) == 60:
         pairs = zip(types, body, strict=True)

@@ -11,17 +11,20 @@ from typing import IO
 from gpuwarden.bus.bus import Bus
 from gpuwarden.bus.errors import Unavailable
 from gpuwarden.bus.objects.log_control import exported_log_control
+from gpuwarden.bus.objects.manager import ManagerCommands
 from gpuwarden.bus.objects.publisher import Commands, Publisher
 from gpuwarden.bus.polkit import Polkit
 from gpuwarden.bus.wire import plain
 from gpuwarden.control.requests import ReloadAnswer
 from gpuwarden.control.states import GuardData
+from gpuwarden.guard.commands import Commands as Orders
 from gpuwarden.guard.gateway import GatewayControl
 from gpuwarden.guard.jobs import Jobs
 from gpuwarden.guard.logs import GuardLog
 from gpuwarden.guard.permission import Permission
 from gpuwarden.guard.reaper import Reaper
 from gpuwarden.guard.reload import Reloading, check_complete
+from gpuwarden.guard.supervisor import Supervisor
 from gpuwarden.guard.thermal import ThermalGuards
 from gpuwarden.names import BUS_NAME, LOG_CONTROL_OBJECT
 from gpuwarden.systemd.units import Systemd
@@ -148,15 +151,24 @@ class Guarded:
 
     Its cards' thermal guards and its gateway are asked below ``folder``; a reload comes to what
     ``reloaded`` says.
+
+    :param supervisor: to whom orders go; None: nobody.
     """
 
-    def __init__(self, bus: Bus, data: GuardData, folder: Path) -> None:
+    def __init__(
+        self, bus: Bus, data: GuardData, folder: Path, supervisor: Supervisor | None = None
+    ) -> None:
         self.bus = bus
         self.source = FixedSource(data)
         self.node = NodeOfCards()
         self.reloaded = ReloadAnswer(applied=["guard"])
         thermal = ThermalGuards(self.node, partial(socket_of, folder))
-        manager = Manager(bus, Reloading(self._reload))
+        reloading = Reloading(self._reload)
+        manager: ManagerCommands = Manager(bus, reloading)
+        if supervisor is not None:
+            manager = Orders(
+                supervisor.operations, supervisor.rolling, supervisor.reaper, reloading
+            )
         commands = Commands(thermal, manager, GatewayControl(folder / "gateway.sock"))
         bus.objects.export(LOG_CONTROL_OBJECT, [exported_log_control(GuardLog())])
         self.publisher = Publisher(bus, self.source, commands)

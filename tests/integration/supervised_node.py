@@ -19,7 +19,7 @@ from gpuwarden.systemd.units import Systemd
 from gpuwarden.values import ThermalState
 from tests.integration.gateway_node import GatewayNode, gateway_node
 from tests.integration.private_bus import PrivateBus, private_bus
-from tests.integration.systemd_peer import POLICY, SystemdPeer, systemd
+from tests.integration.systemd_peer import POLICY, SystemdPeer, systemd_at
 from tests.machines import card as planned_card
 
 DEADLINE_SECONDS = 20.0
@@ -28,13 +28,15 @@ DIGEST = "as accepted"
 
 
 class SupervisedNode:
-    """What a test does to the node, and sees of it."""
+    """What a test does to the node, and sees of it.
 
-    def __init__(
-        self, systemd: SystemdPeer, daemon: PrivateBus, bus: Bus, gateway: GatewayNode
-    ) -> None:
+    :ivar bus_daemon: where the test may stop it.
+    """
+
+    bus_daemon: PrivateBus
+
+    def __init__(self, systemd: SystemdPeer, bus: Bus, gateway: GatewayNode) -> None:
         self.systemd = systemd
-        self.bus_daemon = daemon
         self.gateway = gateway
         self._bus = bus
         self._turning: asyncio.Task[None] | None = None
@@ -138,6 +140,19 @@ def plan() -> PlanData:
 async def supervised_node(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[SupervisedNode]:
+    async with (
+        private_bus([POLICY]) as bus,
+        supervised_at(bus.address, folder, monkeypatch) as node,
+    ):
+        node.bus_daemon = bus
+        yield node
+
+
+@asynccontextmanager
+async def supervised_at(
+    address: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[SupervisedNode]:
+    """The node, on the bus of that address."""
     monkeypatch.setattr(placement, "PLAN_FILE", folder / "plan.json")
     monkeypatch.setattr(names, "GATEWAY_CONTROL_SOCKET", folder / "gateway.sock")
     monkeypatch.setattr(names, "thermal_snapshot_file", lambda index: folder / f"{index}.json")
@@ -147,17 +162,16 @@ async def supervised_node(
     control.bind(str(folder / "gateway.sock"))
     control.listen()
     async with (
-        private_bus([POLICY]) as bus,
-        systemd(bus) as peer,
+        systemd_at(address) as peer,
         gateway_node(control=[control]) as gateway,
     ):
         monkeypatch.setattr(names, "GATEWAY_STATE_FILE", gateway.state_path)
         peer.add(names.SHUTDOWN_UNIT, names.GATEWAY_SOCKET_UNIT)
         peer.add(names.THERMAL_TARGET, names.SCAN_TARGET)
         peer.add(names.NUMA_UNIT, worker_unit(0), worker_unit(1))
-        connection = Bus(bus.address)
+        connection = Bus(address)
         await connection.connect()
-        node = SupervisedNode(peer, bus, connection, gateway)
+        node = SupervisedNode(peer, connection, gateway)
         node.say(0)
         node.say(1)
         try:

@@ -236,7 +236,14 @@ def _job_path(number: int) -> str:
 @asynccontextmanager
 async def systemd(bus: PrivateBus) -> AsyncIterator[SystemdPeer]:
     """Systemd, on ``bus``."""
-    peer = SystemdPeer(Bus(bus.address, ObjectTree(MANAGER_PATH)))
+    async with systemd_at(bus.address) as peer:
+        yield peer
+
+
+@asynccontextmanager
+async def systemd_at(address: str) -> AsyncIterator[SystemdPeer]:
+    """Systemd, on the bus of that address."""
+    peer = SystemdPeer(Bus(address, ObjectTree(MANAGER_PATH)))
     peer.bus.objects.export(MANAGER_PATH, [peer.exported()])
     await peer.bus.connect()
     await peer.bus.own_name(SYSTEMD)

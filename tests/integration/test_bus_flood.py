@@ -9,7 +9,8 @@ import pytest
 from gpuwarden.bus.signals import DAEMON, DAEMON_PATH
 from gpuwarden.names import BUS_NAME, ROOT_OBJECT
 from tests.integration.bus_peers import GUARD, abuse, client, service
-from tests.integration.private_bus import cpu_seconds, private_bus
+from tests.integration.private_bus import cpu_seconds, private_bus, shipped_policy
+from tests.integration.systemd_peer import POLICY
 
 CALLS = 10_000
 PROMISED_SECONDS = 0.2
@@ -33,7 +34,7 @@ async def test_a_flood_of_10000_calls_delays_nobody_else_for_long(kind: str) -> 
 
 async def delay_seconds(kind: str) -> float:
     async with (
-        private_bus() as bus,
+        private_bus([shipped_policy(), POLICY]) as bus,
         service(GUARD, bus, str(bus.folder)) as process,
         client(bus) as other,
     ):

@@ -24,7 +24,9 @@ from tests.integration.private_bus import (
     descriptor_count,
     private_bus,
     rss_bytes,
+    shipped_policy,
 )
+from tests.integration.systemd_peer import POLICY
 
 PATHS = (ROOT_OBJECT, gpu_object(0), worker_object(1), GATEWAY_OBJECT, LOG_CONTROL_OBJECT)
 GROWTH_LIMIT_BYTES = 20 * 2**20  # the promise
@@ -61,7 +63,7 @@ async def fuzz(count: int, random_seed: int) -> Figures:
     figures = Figures()
     with tempfile.TemporaryDirectory(prefix="gpuwarden-fuzz-") as name:
         log = Path(name) / "log"
-        async with private_bus() as bus:
+        async with private_bus([shipped_policy(), POLICY]) as bus:
             with log.open("wb") as stderr:
                 async with service(GUARD, bus, str(bus.folder), stderr=stderr) as process:
                     targets = await introspected(bus)

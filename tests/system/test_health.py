@@ -104,14 +104,10 @@ def a_strangers_memory_is_shown_and_comes_free_on_request(node: Node) -> None:
 
 
 def a_worker_that_lost_its_context_is_started_again(node: Node) -> None:
-    before, neighbour = main_pid(node, "medgemma-worker@0"), main_pid(node, "medgemma-worker@1")
+    neighbour = main_pid(node, "medgemma-worker@1")
     node.run("gpuwarden-sim fault --gpu 0 context-lost")
     assert ask(node, "are you there?") == 200  # the port answers all the same
-    wait_for(
-        node,
-        '[ -n "$(journalctl -q -o cat GPUWARDEN_EVENT=worker-ghost)" ] '
-        f"&& [ $(systemctl show -P MainPID medgemma-worker@0) != {before} ]",
-    )
+    wait_until_back(node, 0)
     assert "the simulator ended the context" in told(node, "worker-ghost")
     wait_for_state(node, "running")
     assert main_pid(node, "medgemma-worker@1") == neighbour
@@ -125,6 +121,8 @@ def a_worker_that_hangs_is_started_again(node: Node) -> None:
     assert ask(node, "are you there?") == 200  # by the other one
     alive = " ".join(str(pid) for pid in before)
     wait_for(node, f"! (for pid in {alive}; do test -e /proc/$pid || exit 1; done)")
+    running = "systemctl show -P MainPID medgemma-worker@0 medgemma-worker@1 | grep -c '[1-9]'"
+    wait_for(node, f"[ $({running}) = 2 ]")
     wait_for_state(node, "running")
     assert len(before - {main_pid(node, f"medgemma-worker@{number}") for number in (0, 1)}) == 1
 
@@ -137,6 +135,12 @@ def what_was_left_behind_was_ended_after_a_minute(node: Node) -> None:
     assert len(found) == 1
     assert found[0].endswith(f"was ended: freed {HELD_MEBIBYTES} MiB")
     assert json.loads(node.run("cat /run/gpuwarden/guard/state.json").text)["data"]["orphans"] == []
+
+
+def wait_until_back(node: Node, number: int) -> None:
+    """Until the guard has restarted the worker and seen it serve."""
+    found = f"journalctl -q -o cat GPUWARDEN_EVENT=worker-operation WORKER={number}"
+    wait_for(node, f"{found} | grep -q 'is back after'")
 
 
 def ask(node: Node, question: str) -> int:

@@ -12,6 +12,7 @@ from gpuwarden.guard.breaker import CLOSED, Breaker
 from gpuwarden.guard.lifecycle import Intent, UnitFacts, next_intent, should_start
 from gpuwarden.guard.lives import STOPPED, UNSEEN, ending_of
 from gpuwarden.guard.operation import Kind, Operation, parse_operation, refusal
+from gpuwarden.guard.operations import patience_seconds
 from gpuwarden.guard.rolling import turns
 from gpuwarden.names import worker_number, worker_unit
 from gpuwarden.values import WorkerState
@@ -182,3 +183,13 @@ class Orders(RuleBasedStateMachine):
 
 TestOrders = Orders.TestCase
 TestOrders.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+
+
+@pytest.mark.parametrize(
+    ("state", "waits"),
+    [(UP, True), (WorkerState.BUSY, True), (WorkerState.STUCK, False), (WorkerState.GHOST, False)],
+)
+def test_a_worker_that_will_answer_nothing_is_not_waited_for(
+    state: WorkerState, waits: bool
+) -> None:
+    assert (patience_seconds(worker(0, state=state)) > 0) is waits

@@ -130,25 +130,36 @@ def test_nobody_else_is_ever_reaped_by_itself(kind: HolderClass) -> None:
         scan(holder(), problem="no permission"),
         scan(holder(), state="blind"),
         scan(holder(), state="released"),
+    ],
+    ids=["stale", "incomplete", "incomplete, seen", "blind", "released"],
+)
+def test_a_scan_that_proves_nothing_reaps_nobody_and_takes_nothing_back(
+    doubt: ScanData | None,
+) -> None:
+    looks = seen_dead(55).at(60, doubt).at(65, doubt)
+    assert looks.reaped == []
+    assert looks.at(70, scan(holder())).reaped == [4000]
+
+
+@pytest.mark.parametrize(
+    "contradiction",
+    [
         scan(),
         scan(holder(start_time_ticks=78)),
         scan(holder(holder_class="foreign")),
+        scan(holder(holder_class="foreign"), problem="no permission"),
         scan(holder(holder_class="ours")),
     ],
     ids=[
-        "stale",
-        "incomplete",
-        "incomplete, seen",
-        "blind",
-        "released",
         "not there",
         "another of that number",
         "judged otherwise",
+        "incomplete, judged otherwise",
         "alive again",
     ],
 )
-def test_any_doubt_begins_the_count_anew(doubt: ScanData | None) -> None:
-    looks = seen_dead(55).at(58, doubt).at(60, scan(holder()))
+def test_a_scan_that_says_otherwise_begins_the_count_anew(contradiction: ScanData) -> None:
+    looks = seen_dead(55).at(58, contradiction).at(60, scan(holder()))
     assert looks.reaped == []
     assert looks.at(119, scan(holder())).reaped == []
     assert looks.at(120, scan(holder())).at(150, scan(holder())).reaped == [4000]
@@ -172,7 +183,7 @@ moments = st.tuples(
 
 
 @given(st.lists(moments, max_size=40))
-def test_law_who_is_reaped_was_seen_dead_by_every_scan_of_the_last_minute(
+def test_law_who_is_reaped_was_seen_dead_for_a_minute_and_never_otherwise(
     history: list[tuple[float, ScanData | None]],
 ) -> None:
     looks, now, told = Looks(), 0.0, []
@@ -186,12 +197,14 @@ def test_law_who_is_reaped_was_seen_dead_by_every_scan_of_the_last_minute(
             first = now
             scans = 0
             for when, seen in reversed(told):
-                dead = seen is not None and not seen.problem
-                dead = dead and any(
-                    (one.pid, one.start_time_ticks, one.holder_class) == (*identity, "ours-dead")
+                classes = [
+                    one.holder_class
                     for one in (seen.holders if seen else [])
-                )
-                if not dead:
+                    if (one.pid, one.start_time_ticks) == identity
+                ]
+                if seen is None or (seen.problem and classes in ([], ["ours-dead"])):
+                    continue
+                if classes != ["ours-dead"]:
                     break
                 first, scans = when, scans + 1
             row = now - first

@@ -63,6 +63,7 @@ def test_what_a_worker_holds_is_the_scans_to_say_else_its_own_if_it_is_alone() -
     scanned = [holder(1, 0, 4), holder(2, 0, 3), holder(3, 1, 50)]
     assert held_bytes(0, scanned, told, is_alone=False) == 7
     assert held_bytes(0, [holder(1, 0, None)], told, is_alone=True) == 9
+    assert held_bytes(0, [holder(3, 1, 50)], told, is_alone=True) == 0  # it has lost its card
     assert held_bytes(0, None, told, is_alone=True) == 9
     assert held_bytes(0, None, told, is_alone=False) is None
     assert held_bytes(0, None, None, is_alone=True) is None

@@ -1,4 +1,6 @@
-"""The campaign itself: ``python3 -m tests.soak.random_kills.in_node COUNT SEED``.
+"""The campaign itself: ``python3 -m tests.soak.random_kills.in_node COUNT SEED PAIRS``.
+
+PAIRS is the share of rounds in which two are struck at once: who comes back may need who is away.
 
 Each kill leaves a line of JSON on standard output (see ``Round``), the end one with what became of
 the requests. Every choice of a round comes from the seed and the round's number alone.
@@ -23,7 +25,6 @@ from tests.soak.random_kills.watch import Whole
 CLIENTS = 3
 SPARED = ("guard", "gateway")
 LONGEST_DELAY_SECONDS = 1.5
-SECOND_STRIKE_CHANCE = 0.2  # two at once: who comes back may need who is away
 DEADLINE_SECONDS = 240.0  # what counts is the figure; this ends the waiting
 LOOK_SECONDS = 0.2
 FAILED_OF_OURS = ("medgemma-", "gpuwarden-")
@@ -58,7 +59,7 @@ class Round:
 
 def main(arguments: list[str]) -> None:
     """Strike, look, tell."""
-    count, seed = (int(each) for each in arguments)
+    count, seed, pairs = int(arguments[0]), int(arguments[1]), float(arguments[2])
     load, pace = Load(CLIENTS, seed), Pace()
     strikes = Strikes(load.front_door)
     before = watch.whole()
@@ -68,7 +69,10 @@ def main(arguments: list[str]) -> None:
         done = 0
         while done < count:
             chance = random.Random(f"{seed} {done}")
-            one = strike_and_look(strikes.parts(), chance, before, load, pace, done >= count / 2)
+            spare = done >= count / 2
+            parts = [part for part in strikes.parts() if not (spare and part.name in SPARED)]
+            wanted = 2 if chance.random() < pairs else 1
+            one = strike_and_look(parts, wanted, chance, before, load, pace, spare)
             print(json.dumps(asdict(one)), flush=True)
             done += len(one.parts)
     finally:
@@ -78,17 +82,22 @@ def main(arguments: list[str]) -> None:
 
 
 def strike_and_look(
-    parts: list[Part], chance: random.Random, before: Whole, load: Load, pace: Pace, spare: bool
+    parts: list[Part],
+    wanted: int,
+    chance: random.Random,
+    before: Whole,
+    load: Load,
+    pace: Pace,
+    spare: bool,
 ) -> Round:
     """One round."""
     order = in_random_order(parts, chance)
-    wanted = 2 if chance.random() < SECOND_STRIKE_CHANCE else 1
     time.sleep(chance.uniform(0, LONGEST_DELAY_SECONDS))
     in_flight = load.in_flight
     began = time.monotonic()
     struck: dict[str, str] = {}
     for part in order:
-        if len(struck) < wanted and not (spare and part.name in SPARED):
+        if len(struck) < wanted:
             told = part.strike(chance)
             if told:
                 struck[part.name] = told
