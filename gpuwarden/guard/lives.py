@@ -97,12 +97,14 @@ class Lives:
         if before.main_pid and before.main_pid != unit.main_pid:
             self._end(before, unit)
         if unit.main_pid:
+            is_dying = all(each.pid != unit.main_pid for each in processes)
             self._lives[number] = Life(
                 number,
                 planned.gpu_index,
                 unit.main_pid,
                 unit.control_group,
-                processes,
+                # Of a group without its main process, some may have gone with it already.
+                before.processes if is_dying and before.main_pid == unit.main_pid else processes,
                 # What is not known at this moment was known a moment ago.
                 before.held_bytes if held_bytes is None else held_bytes,
                 before.used_bytes if used_bytes is None else used_bytes,

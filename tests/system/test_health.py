@@ -63,9 +63,9 @@ time.sleep(3600)
 
 def test_what_ails_a_worker_is_seen_and_mended_and_what_strangers_hold_is_known(node: Node) -> None:
     serve_with_a_moody_model(node)
-    something_is_left_behind(node)
     a_strangers_memory_is_shown_and_comes_free_on_request(node)
     a_worker_that_lost_its_context_is_started_again(node)
+    something_is_left_behind(node)
     a_worker_that_hangs_is_started_again(node)
     what_was_left_behind_was_ended_after_a_minute(node)
     wait_for_state(node, "running")
