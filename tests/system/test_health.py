@@ -128,7 +128,9 @@ def a_worker_that_hangs_is_started_again(node: Node) -> None:
 
 
 def what_was_left_behind_was_ended_after_a_minute(node: Node) -> None:
-    wait_for(node, "! systemctl is-active -q left-behind", timeout_seconds=180)
+    reaped = "journalctl -q -o cat GPUWARDEN_EVENT=orphan-reaped | grep -q 'left by worker 1'"
+    wait_for(node, reaped, timeout_seconds=180)
+    assert node.run("systemctl show -P ActiveState left-behind").text == "inactive"
     found = [
         line for line in told(node, "orphan-reaped").splitlines() if "left by worker 1" in line
     ]
