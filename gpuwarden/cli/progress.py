@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from gpuwarden.control.states import GuardData, WorkerStatus
+from gpuwarden.guard.operation import DRAINED
 from gpuwarden.values import WorkerState
 
 # An order is accepted before the next status tells of it: that is at most a second old.
@@ -68,7 +69,7 @@ def judge(progress: Progress, data: GuardData, now_seconds: float) -> Progress:
         drained=frozenset(data.gateway.drained if data.gateway else ()),
         changed_at_seconds=now_seconds if changed else progress.changed_at_seconds,
     )
-    if any(each.operation for each in workers):
+    if any(each.operation not in ("", DRAINED) for each in workers):
         return replace(after, changed_at_seconds=now_seconds)
     if workers and all(_is_done(after, each, data) for each in workers):
         return replace(after, done=True)

@@ -6,11 +6,10 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gpuwarden.cli import thermal_orders
 from gpuwarden.cli.exits import CommandError, Exit
-from gpuwarden.cli.options import add_json
+from gpuwarden.cli.options import add_json, understood_by
 from gpuwarden.cli.output import unix_now, warn
 from gpuwarden.cli.thermal_orders import Done
 from gpuwarden.cli.thermal_plot import plot
@@ -44,22 +43,6 @@ class Asked:
     seconds: int = 0
 
 
-class _Words(argparse.Action):
-    """Understands ``[GPU]`` and ``ACTION GPU ...``; anything else is bad use."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        try:
-            namespace.asked = _understand([str(value) for value in values or ()])
-        except ValueError as error:
-            parser.error(str(error))
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """``[GPU] [--plot FILE] [--json]``, or an action."""
     parser.usage = _USAGE
@@ -67,7 +50,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"{_ACTIONS_HELP}{parser.epilog or ''}"
     parser.set_defaults(asked=Asked())
     parser.add_argument(
-        "words", metavar="GPU", nargs="*", action=_Words, help="this card alone, by its index"
+        "words",
+        metavar="GPU",
+        nargs="*",
+        action=understood_by(_understand),
+        help="this card alone, by its index",
     )
     parser.add_argument(
         "--plot",

@@ -4,10 +4,9 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from gpuwarden.cli.exits import Exit
-from gpuwarden.cli.options import add_json
+from gpuwarden.cli.options import add_json, understood_by
 from gpuwarden.cli.output import UNKNOWN, coloured, duration, fitted, table, unix_now, warn
 from gpuwarden.cli.service import get_status_or_last
 from gpuwarden.cli.words import whole_number
@@ -44,29 +43,15 @@ class Asked:
     number: int | None = None
 
 
-class _Words(argparse.Action):
-    """Understands ``ACTION N`` and ``rolling-restart``; anything else is bad use."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        try:
-            namespace.asked = _understand([str(value) for value in values or ()])
-        except ValueError as error:
-            parser.error(str(error))
-
-
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """``[--json]``, or an action with ``[--no-wait]``."""
     parser.usage = _USAGE
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = f"{_ACTIONS_HELP}{parser.epilog or ''}"
     parser.set_defaults(asked=Asked())
-    parser.add_argument("words", metavar="ACTION", nargs="*", action=_Words, help="see below")
+    parser.add_argument(
+        "words", metavar="ACTION", nargs="*", action=understood_by(_understand), help="see below"
+    )
     parser.add_argument(
         "--wait",
         default=True,

@@ -86,7 +86,8 @@ def last_error(unit: UnitFacts) -> str:
     """Why the worker's last life ended, in words; empty if it ended well or goes on."""
     if unit.result == "success":
         return ""
-    told = f": {unit.status_text}" if unit.status_text else ""
+    # What it was about; of one that was killed from outside that says nothing about why.
+    told = f": {unit.status_text}" if unit.status_text and unit.result != "oom-kill" else ""
     if unit.result == "exit-code":
         return f"exit status {unit.exit_status}{told}"
     if unit.result in ("signal", "core-dump") and unit.exit_code in (CLD_KILLED, CLD_DUMPED):

@@ -61,6 +61,7 @@ class Reaper:
     _sightings: dict[Key, Sighting] = field(default_factory=dict)
     _ending: set[Identity] = field(default_factory=set)
     _survivors: set[Identity] = field(default_factory=set)
+    _gone: set[Identity] = field(default_factory=set)
 
     # --- each look
 
@@ -78,9 +79,13 @@ class Reaper:
                 now_seconds,
                 time.time_ns() // 1000,
             )
-        self._sightings = sightings
-        self._survivors &= {_identity(each.holder) for each in sightings.values()}
-        return orphans.orphans(sightings.values())
+        listed = {_identity(each.holder) for each in sightings.values()}
+        self._survivors &= listed
+        self._gone &= listed  # a scan from before its end still has it
+        self._sightings = {
+            key: each for key, each in sightings.items() if _identity(each.holder) not in self._gone
+        }
+        return orphans.orphans(self._sightings.values())
 
     def act(self, *, reaps: bool) -> None:
         """Tell of those that are new, and end what dead workers have left.
@@ -181,6 +186,7 @@ class Reaper:
         try:
             if not await end_process(identity):
                 return 0
+            self._gone.add(identity)
             ended_nanoseconds = boottime_nanoseconds()
             freed = await self._freed(held, before, ended_nanoseconds)
         except SurvivedError as error:

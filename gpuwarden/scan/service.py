@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import pwd
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,7 @@ from gpuwarden.scan.processes import INITIAL_PID_NAMESPACE, RUNNING_UNITS, Proce
 from gpuwarden.scan.scanner import Scanner
 from gpuwarden.scan.watch import CardWatch
 from gpuwarden.systemd.journal import set_up_logging
-from gpuwarden.systemd.notify import Notifier
+from gpuwarden.systemd.lifetime import until_terminated
 
 log = logging.getLogger(__name__)
 
@@ -101,15 +100,7 @@ async def _serve(index: int, places: Places) -> None:
         LeaseStore(places.lease_file(index)).peek,
         simulated=library.simulated,
     )
-    loop = asyncio.get_running_loop()
-    task = asyncio.ensure_future(watch.run())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    try:
-        await task
-    except asyncio.CancelledError:
-        Notifier().stopping()
-        await watch.stop()
+    await until_terminated(watch.run(), watch.stop)
 
 
 def _stamp(file: Path) -> tuple[int, int]:

@@ -6,7 +6,6 @@ while calls come back.
 
 import asyncio
 import logging
-import signal
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from gpuwarden.control.socket import ControlServer, serve
 from gpuwarden.nvml.library import choose_library
 from gpuwarden.systemd.activation import take_sockets
 from gpuwarden.systemd.journal import set_up_logging
-from gpuwarden.systemd.notify import Notifier
+from gpuwarden.systemd.lifetime import until_terminated
 from gpuwarden.thermal.card import GuardedCard
 from gpuwarden.thermal.guard import ThermalGuard
 from gpuwarden.thermal.orders import Orders
@@ -81,7 +80,7 @@ async def _serve(index: int, places: Places) -> None:
     orders = Orders(guard, places.load)
     server = await _answer(orders)
     try:
-        await _until_terminated(guard)
+        await until_terminated(guard.run(), guard.stop)
     finally:
         if server is not None:
             await server.close()
@@ -94,18 +93,6 @@ async def _answer(orders: Orders) -> ControlServer | None:
         log.warning("no control socket: overrides, history and reload can't be asked for")
         return None
     return await serve(passed[0], orders.handlers)
-
-
-async def _until_terminated(guard: ThermalGuard) -> None:
-    loop = asyncio.get_running_loop()
-    task = asyncio.ensure_future(guard.run())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
-    try:
-        await task
-    except asyncio.CancelledError:
-        Notifier().stopping()
-        await guard.stop()
 
 
 def _configuration(places: Places) -> tuple[Configuration, str]:

@@ -22,8 +22,9 @@ from gpuwarden.values import ServiceState, WorkerState
 from tests.integration.bus_states import gateway
 from tests.integration.private_bus import private_bus
 from tests.integration.scanned_cards import LASTING_MILLISECONDS, ScannedCards
+from tests.integration.supervised_node import DIGEST, plan
 from tests.integration.systemd_peer import POLICY, SystemdPeer, systemd
-from tests.integration.test_guard_heat import DIGEST, both_ready, plan
+from tests.integration.test_guard_heat import both_ready
 from tests.machines import gateway_worker
 
 DEADLINE_SECONDS = 20.0

@@ -10,7 +10,7 @@ import pytest
 from gpuwarden import names
 from gpuwarden.bus.bus import Bus
 from gpuwarden.control.snapshot import SnapshotWriter
-from gpuwarden.control.states import GuardData, PlanData, PlannedWorker, ThermalData
+from gpuwarden.control.states import GuardData, ThermalData
 from gpuwarden.guard import heat, placement
 from gpuwarden.guard.supervisor import Supervisor
 from gpuwarden.names import worker_unit
@@ -18,12 +18,11 @@ from gpuwarden.systemd.units import Systemd
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 from tests.integration.bus_states import gateway
 from tests.integration.private_bus import private_bus
+from tests.integration.supervised_node import DIGEST, plan
 from tests.integration.systemd_peer import POLICY, SystemdPeer, systemd
-from tests.machines import card as planned_card
 
 DEADLINE_SECONDS = 20.0
 LASTING_MILLISECONDS = 600_000
-DIGEST = "as accepted"
 
 
 class Node:
@@ -82,27 +81,6 @@ class Node:
         return [
             each.split()[0] for each in self.systemd.asked if each.endswith(worker_unit(number))
         ]
-
-
-def plan() -> PlanData:
-    return PlanData(
-        driver_version="1",
-        simulated=True,
-        cards=[planned_card(0), planned_card(1)],
-        workers=[
-            PlannedWorker(
-                number=number,
-                gpu_index=number,
-                gpu_uuid=f"GPU-0000000{number}",
-                numa_node=0,
-                cpus="1",
-                memory_max_bytes=1,
-            )
-            for number in (0, 1)
-        ],
-        housekeeping_cpus="0",
-        configuration_digest=DIGEST,
-    )
 
 
 @pytest.fixture

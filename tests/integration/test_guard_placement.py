@@ -11,7 +11,8 @@ from gpuwarden.control.snapshot import SnapshotWriter
 from gpuwarden.control.states import PlanData
 from gpuwarden.guard import kernel, supervisor
 from gpuwarden.names import NUMA_UNIT, worker_unit
-from tests.integration.test_guard_heat import DIGEST, Node, both_ready, node, plan
+from tests.integration.supervised_node import DIGEST, plan
+from tests.integration.test_guard_heat import Node, both_ready, node
 
 __all__ = ["node"]
 STALE = "it was made for another configuration"

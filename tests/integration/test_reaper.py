@@ -122,6 +122,7 @@ async def test_what_a_dead_worker_left_is_ended_after_a_minute_and_what_came_fre
     assert node.signals[1] == ("reaped", child.pid, GIBIBYTE)
     assert events(caplog) == ["orphan-found", "orphan-reaped"]
     assert f"PID {child.pid} (sleep, left by worker 0) was ended: freed 1024 MiB" in caplog.text
+    assert node.look(61) == []  # though the last scan is from before its end
 
 
 @pytest.mark.parametrize("kind", ["foreign", "container", "desktop", "hidden"])

@@ -23,7 +23,7 @@ from tests.node.channel import (
     shell_argv,
     tail,
 )
-from tests.node.hardware import PORT_NAME, Hardware, Memory
+from tests.node.hardware import EMULATION_KERNEL_LINE, PORT_NAME, Hardware, Memory
 from tests.node.image import KERNEL_LINE, Image
 from tests.node.monitor import Monitor
 
@@ -276,7 +276,7 @@ class Node:
             *("setpriv", "--pdeathsig", "KILL", "qemu-system-x86_64"),
             *machine.hardware.arguments(machine.kvm, memory),
             *("-kernel", str(machine.image.kernel), "-initrd", str(machine.image.initrd)),
-            *("-append", KERNEL_LINE),
+            *("-append", KERNEL_LINE if machine.kvm else f"{KERNEL_LINE} {EMULATION_KERNEL_LINE}"),
             *("-blockdev", disk, "-device", "virtio-blk-pci,drive=root,bus=pcie.0,serial=root"),
             *("-chardev", f"file,id=console,path={self.folder / 'console'},append=on"),
             *("-serial", "chardev:console"),

@@ -4,8 +4,6 @@ The configured times are short, so that it is the guard that restarts a stuck wo
 systemd's watchdog, which would take 30 s.
 """
 
-import json
-
 from tests.node.vm import Node
 from tests.system.service import curl, main_pid, status, wait_for, wait_for_state
 
@@ -128,13 +126,15 @@ def a_worker_that_hangs_is_started_again(node: Node) -> None:
 
 
 def what_was_left_behind_was_ended_after_a_minute(node: Node) -> None:
-    wait_for(node, "! systemctl is-active -q left-behind", timeout_seconds=180)
+    reaped = "journalctl -q -o cat GPUWARDEN_EVENT=orphan-reaped | grep -q 'left by worker 1'"
+    wait_for(node, reaped, timeout_seconds=180)
+    assert node.run("systemctl show -P ActiveState left-behind").text == "inactive"
     found = [
         line for line in told(node, "orphan-reaped").splitlines() if "left by worker 1" in line
     ]
     assert len(found) == 1
     assert found[0].endswith(f"was ended: freed {HELD_MEBIBYTES} MiB")
-    assert json.loads(node.run("cat /run/gpuwarden/guard/state.json").text)["data"]["orphans"] == []
+    wait_for(node, """grep -q '"orphans":\\[\\]' /run/gpuwarden/guard/state.json""")
 
 
 def wait_until_back(node: Node, number: int) -> None:

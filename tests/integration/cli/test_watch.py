@@ -20,9 +20,12 @@ from tests.unit.cli.samples import guard
 
 ROOT = Path(__file__).parents[3]
 # No bus: what is shown is what the guard, here this test's process, has published.
+# Interrupts as on a terminal: a shell ignores them for what it runs in the background.
 RUN = """\
+import signal
 import sys
 from pathlib import Path
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from gpuwarden import names
 root = Path(sys.argv[1])
 names.RUN_DIRECTORY = root

@@ -9,6 +9,7 @@ outside, within 2.5 s and 125 times its own ``python3 -c pass``.
 """
 
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,7 @@ MODULES = ("__init__", "in_node", "load", "pace", "processes", "strikes", "watch
 GROWTH_KIB, GROWTH_DESCRIPTORS = 2048, 2
 SHARED_GROWTH_KIB = 16 * 1024  # the pool's buffers of a moment
 LOST_TOLD = 10
+ROUNDS_A_LINE = 10  # of progress: all of it takes more than an hour
 
 Told = dict[str, Any]
 
@@ -137,6 +139,8 @@ def random_kills(node: Node, count: int, seed: int, pairs: float = 0.2) -> Rando
     )
     while "requests" not in (told := next_line(campaign)):
         judge_round(figures, told)
+        if len(figures.rounds) % ROUNDS_A_LINE == 0:
+            print(progress(figures), file=sys.stderr, flush=True)
     figures.requests = told["requests"]
     figures.faults += figures.requests["lost"][:LOST_TOLD]
     figures.faults += [f"{unit} has failed" for unit in told["failed_units"]]
@@ -186,6 +190,13 @@ def judge_round(figures: RandomKills, told: Told) -> None:
         )
     for _ in told["parts"]:
         figures.count()
+
+
+def progress(figures: RandomKills) -> str:
+    """A line for whoever waits for the end."""
+    held = figures.rounds[-1]["held"]
+    sizes = ", ".join(f"{name} {held[name][2]} KiB" for name in SPARED if name in held)
+    return f"  {figures.done} kills, {len(figures.faults)} faults; {sizes}"
 
 
 def allowed_seconds(told: Told) -> float:

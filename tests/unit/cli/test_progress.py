@@ -62,7 +62,9 @@ def test_a_drain_is_done_when_the_worker_has_finished() -> None:
     progress = begun("drain", 0, data(worker()), 0.0)
     assert not judge(progress, data(worker()), 1.0).ended
     assert not judge(progress, data(worker(), drained=True, outstanding=2), 1.0).ended
-    done = judge(progress, data(worker(state=WorkerState.DRAINING), drained=True), 1.0)
+    done = judge(
+        progress, data(worker(state=WorkerState.DRAINING, operation="drained"), drained=True), 1.0
+    )
     assert done.outcome == ["worker 0 is drained: it gets no work until it is started"]
 
 
