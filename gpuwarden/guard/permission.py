@@ -1,5 +1,6 @@
 """Who may change something: polkit decides, root may without it, and the journal names each."""
 
+import asyncio
 import logging
 from dataclasses import replace
 
@@ -8,6 +9,7 @@ from gpuwarden.bus.caller import Caller, Change
 from gpuwarden.bus.errors import AccessDenied
 from gpuwarden.bus.identity import Identity, identify
 from gpuwarden.bus.polkit import Answer, Polkit, PolkitSilentError
+from gpuwarden.guard.denials import Denials, Telling
 from gpuwarden.systemd.events import Event, tell
 from gpuwarden.text import one_line
 
@@ -21,10 +23,13 @@ ARGUMENTS_SHOWN_CHARACTERS = 100  # not checked yet: a caller may have sent a bo
 class Permission:
     """Asked before each method that changes something."""
 
-    def __init__(self, bus: Bus, polkit: Polkit | None = None) -> None:
+    def __init__(
+        self, bus: Bus, polkit: Polkit | None = None, denials: Denials | None = None
+    ) -> None:
         self._bus = bus
         self._polkit = polkit or Polkit(bus)
         self._questions = 0
+        self._denials = denials or Denials()
 
     async def authorize(self, caller: Caller, change: Change) -> None:
         """Return if ``caller`` may do ``change``.
@@ -34,13 +39,32 @@ class Permission:
         try:
             identity = await identify(self._bus, caller.sender)
         except AccessDenied as refusal:
-            _tell(Event.CHANGE_DENIED, change, caller.sender, str(refusal))
+            self._tell_denied(change, caller.sender, str(refusal))
             raise
         refusal_text, note = await self._refusal(caller, identity, change.action)
         if refusal_text:
-            _tell(Event.CHANGE_DENIED, change, identity, refusal_text)
+            self._tell_denied(change, identity, refusal_text)
             raise AccessDenied(refusal_text)
         _tell(Event.CHANGE_GRANTED, change, identity, note)
+
+    def _tell_denied(self, change: Change, who: Identity | str, why: str) -> None:
+        loop = asyncio.get_running_loop()
+        user = f"uid {who.uid}" if isinstance(who, Identity) else "callers who had left"
+        telling = self._denials.note(user, loop.time())
+        if telling is Telling.SINGLY:
+            _tell(Event.CHANGE_DENIED, change, who, why)
+        elif telling is Telling.FIRST_COUNTED:
+            loop.call_at(self._denials.ends_seconds(user), self._tell_counted, user)
+
+    def _tell_counted(self, user: str) -> None:
+        count = self._denials.end(user)
+        tell(
+            Event.CHANGES_DENIED,
+            f"{count} more calls of {user} were denied within {self._denials.window_seconds:.0f} s",
+            logging.WARNING,
+            COUNT=count,
+            CALLER=user,
+        )
 
     async def _refusal(self, caller: Caller, identity: Identity, action: str) -> tuple[str, str]:
         """Why not (empty if it may), and what is to be noted if it may."""

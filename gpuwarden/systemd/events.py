@@ -53,6 +53,7 @@ class Event(Enum):
     HOOK_FAILED = ("hook-failed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1d")
     CHANGE_GRANTED = ("change-granted", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1e")
     CHANGE_DENIED = ("change-denied", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e1f")
+    CHANGES_DENIED = ("changes-denied", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e82")
     GATEWAY_HEAT = ("gateway-heat", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e20")
     GATEWAY_PAUSED = ("gateway-paused", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e80")
     GATEWAY_RESUMED = ("gateway-resumed", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e81")
@@ -103,6 +104,8 @@ class Event(Enum):
         self.message_id = message_id
 
 
+CHANGES = (Event.CHANGE_GRANTED, Event.CHANGE_DENIED, Event.CHANGES_DENIED)
+
 Follower = Callable[[Event, str, int, Mapping[str, str]], None]
 _followers: list[Follower] = []
 
@@ -125,7 +128,7 @@ def tell(event: Event, message: str, level: int = logging.INFO, **fields: object
 
     :param fields: further fields of the contract in their own spelling (``GPU=0, WORKER=1``).
     """
-    logger = always_log if event in (Event.CHANGE_GRANTED, Event.CHANGE_DENIED) else log
+    logger = always_log if event in CHANGES else log
     known = {name: str(value) for name, value in fields.items()}
     head = {"MESSAGE_ID": event.message_id, "GPUWARDEN_EVENT": event.label}
     logger.log(level, message, extra={"fields": {**head, **known}})

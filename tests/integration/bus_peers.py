@@ -18,6 +18,7 @@ from gpuwarden.bus.wire import plain
 from gpuwarden.control.requests import ReloadAnswer
 from gpuwarden.control.states import GuardData
 from gpuwarden.guard.commands import Commands as Orders
+from gpuwarden.guard.denials import Denials
 from gpuwarden.guard.gateway import GatewayControl
 from gpuwarden.guard.jobs import Jobs
 from gpuwarden.guard.logs import GuardLog
@@ -186,10 +187,12 @@ async def guarded(
     bus: PrivateBus,
     data: GuardData | None = None,
     polkit: Callable[[Bus], Polkit] | None = None,
+    denials: Denials | None = None,
 ) -> AsyncIterator[Guarded]:
     """The exported service with its name owned."""
     connection = Bus(bus.address)
-    connection.authorize_by(Permission(connection, polkit and polkit(connection)).authorize)
+    permission = Permission(connection, polkit and polkit(connection), denials)
+    connection.authorize_by(permission.authorize)
     served = Guarded(connection, data or state(), bus.folder)
     await connection.connect()
     await connection.own_name(BUS_NAME)

@@ -4,7 +4,7 @@
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,10 @@ from gpuwarden.bus.bus import Bus
 from gpuwarden.bus.errors import BusError
 from gpuwarden.bus.polkit import Polkit
 from gpuwarden.control.socket import ControlError
+from gpuwarden.guard.denials import Denials
 from gpuwarden.guard.permission import QUESTIONS_AT_ONCE
 from gpuwarden.names import BUS_NAME, THERMAL_OVERRIDE_ACTION, gpu_object
+from gpuwarden.systemd.events import Event, follow, unfollow
 from tests.integration.authority import polkit, polkit_bus_policy, slow_polkit
 from tests.integration.bus_peers import Guarded, client, guarded
 from tests.integration.private_bus import (
@@ -126,6 +128,26 @@ async def test_a_member_may_not_without_a_password(
     assert fields["GPUWARDEN_EVENT"] == "change-denied"
     assert fields["CALLER_UID"] == str(MEMBER.uid)
     assert fields["ACTION"] == THERMAL_OVERRIDE_ACTION
+
+
+async def test_a_user_in_a_loop_is_counted(
+    bus: PrivateBus, cards: dict[int, ThermalPeer], caplog: pytest.LogCaptureFixture
+) -> None:
+    counted = asyncio.Event()
+
+    def follower(event: Event, message: str, level: int, fields: Mapping[str, str]) -> None:
+        if event is Event.CHANGES_DENIED:
+            assert fields == {"COUNT": "2", "CALLER": f"uid {MEMBER.uid}"}
+            counted.set()
+
+    follow(follower)
+    async with guarded(bus, denials=Denials(told_singly=1, window_seconds=2.0)), polkit(bus):
+        for _ in range(3):
+            assert DENIED in await act(bus, MEMBER, "Override")
+        assert told(caplog)["GPUWARDEN_EVENT"] == "change-denied"
+        async with asyncio.timeout(10):
+            await counted.wait()
+    unfollow(follower)
 
 
 async def test_a_rule_of_the_site_lets_members_do_what_it_names(
