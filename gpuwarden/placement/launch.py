@@ -25,7 +25,7 @@ from gpuwarden.control.snapshot import SnapshotError, boot_id, read_snapshot
 from gpuwarden.control.staleness import why_stale
 from gpuwarden.control.states import PlanData, PlannedWorker
 from gpuwarden.placement.dropins import REVISION_VARIABLE
-from gpuwarden.placement.former import former_processes, outlasting
+from gpuwarden.systemd.former import former_processes, outlasting
 from gpuwarden.systemd.notify import Notifier
 from gpuwarden.topology.sysfs import SYSFS, read_summary
 

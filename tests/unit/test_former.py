@@ -1,34 +1,44 @@
+"""What the next life of a service finds of the former one."""
+
 import os
 from pathlib import Path
 
-from gpuwarden.systemd.former import former_processes
+from gpuwarden.systemd.former import former_processes, outlasting
 
-UNIT = "medgemma.slice/medgemma-thermal@0.service"
-
-
-def group(root: Path, name: str, processes: str) -> Path:
-    folder = root / "groups" / name
-    folder.mkdir(parents=True)
-    (folder / "cgroup.procs").write_text(processes)
-    own = root / "cgroup"
-    own.write_text(f"0::/{name}\n")
-    return own
+UNIT = "medgemma-worker@0.service"
 
 
-def test_what_else_is_in_the_units_group_is_a_former_guard(tmp_path: Path) -> None:
-    own = group(tmp_path, UNIT, f"41\n{os.getpid()}\n7\n")
-    assert former_processes(own, tmp_path / "groups") == [41, 7]
+def group(folder: Path, *pids: int, unit: str = UNIT) -> Path:
+    """A control group of a unit with these processes; where a process reads its own."""
+    path = folder / "medgemma.slice" / unit
+    path.mkdir(parents=True)
+    (path / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in pids))
+    (folder / "cgroup").write_text(f"0::/medgemma.slice/{unit}\n")
+    return folder / "cgroup"
 
 
-def test_alone_in_its_group_there_is_none(tmp_path: Path) -> None:
-    own = group(tmp_path, UNIT, f"{os.getpid()}\n")
-    assert former_processes(own, tmp_path / "groups") == []
+def test_whoever_else_is_in_the_unit_is_named(tmp_path: Path) -> None:
+    own = group(tmp_path, 17, os.getpid(), 4)
+    assert former_processes(UNIT, own, tmp_path) == [4, 17]
+    assert former_processes(group_file=own, groups=tmp_path) == [4, 17]
+
+
+def test_alone_in_its_unit_there_is_none(tmp_path: Path) -> None:
+    assert former_processes(UNIT, group(tmp_path, os.getpid()), tmp_path) == []
 
 
 def test_a_session_is_no_unit_of_ours(tmp_path: Path) -> None:
-    own = group(tmp_path, "user.slice/session-1.scope", f"41\n{os.getpid()}\n")
-    assert former_processes(own, tmp_path / "groups") == []
+    own = group(tmp_path, 17, os.getpid(), unit="session-1.scope")
+    assert former_processes(group_file=own, groups=tmp_path) == []
 
 
-def test_without_cgroups_nothing_is_known(tmp_path: Path) -> None:
-    assert former_processes(tmp_path / "cgroup", tmp_path) == []
+def test_a_process_outside_the_unit_knows_of_none(tmp_path: Path) -> None:
+    own = group(tmp_path, 17)
+    assert former_processes("medgemma-worker@1.service", own, tmp_path) == []
+    assert former_processes(UNIT, tmp_path / "nothing", tmp_path) == []
+
+
+def test_those_that_are_on_their_way_out_are_waited_for() -> None:
+    looks = [[7], [7], []]
+    assert outlasting(lambda: looks.pop(0), 10) == []
+    assert outlasting(lambda: [7], 0) == [7]
