@@ -15,14 +15,14 @@ from gpuwarden.gateway.metrics import Metrics
 from gpuwarden.gateway.pause import Pause
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.refusals import Refusals
-from gpuwarden.gateway.settings import GatewaySettings
+from gpuwarden.gateway.settings import GatewaySettings, batch_rules, limits_of
 from gpuwarden.gateway.statistics import Statistics
+from gpuwarden.gateway.weights import weight_of
 from gpuwarden.gateway.work import (
     Action,
     CardLimits,
     Dispatch,
     End,
-    Limits,
     Refused,
     Request,
     Verdict,
@@ -58,6 +58,7 @@ class Dispatcher:
         self._tallies: dict[int, Tally] = {}
         self.drained: set[int] = set()
         self.queue = RequestQueue(limits_of(settings), self._loop.time())
+        self.queue.batching.rules = batch_rules(settings)
         self._refusals = Refusals(lambda: self.settings, self.statistics, self.queue)
         self._jobs: dict[int, Job] = {}
         self._on_change = on_change
@@ -74,6 +75,7 @@ class Dispatcher:
         """Go by other limits from now on; what was accepted keeps its own."""
         self.settings = settings
         self.queue.limits = limits_of(settings)
+        self.queue.batching.rules = batch_rules(settings)
         self.pool.limit_bytes = settings.pool_bytes
 
     def admit(self, length: int) -> Job:
@@ -124,6 +126,7 @@ class Dispatcher:
     def start(self, job: Job, body: Body) -> None:
         """Have a worker answer it: see its pieces and its outcome."""
         job.body = body
+        job.request.weight = weight_of(body)
         job.queued_at = self._loop.time()
         self._carry_out(self.queue.enqueue(job.request, job.queued_at))
 
@@ -259,6 +262,10 @@ class Dispatcher:
         if not job.pieces.add(piece.text):
             job.outcome.set_exception(ApiError("engine_error", "the answer is too long to be kept"))
 
+    def joins(self, link: WorkerLink, frame: Frame, joining: bool) -> None:
+        """A worker takes a request into a slot, or has done so."""
+        self.queue.joins(link.seat, frame.request, frame.lease, joining)
+
     def lost(self, link: WorkerLink) -> None:
         """A worker's connection is gone: its requests go back to the head of the queue."""
         if self.links.pop(link.key, None) is None:
@@ -362,14 +369,3 @@ class Dispatcher:
     def _expire(self) -> None:
         self._timer = None
         self._carry_out(self.queue.expire(self._loop.time()))
-
-
-def limits_of(settings: GatewaySettings) -> Limits:
-    """The queue's part of the settings."""
-    return Limits(
-        settings.queue_limit,
-        settings.queue_limit_bytes,
-        settings.request_timeout_seconds,
-        settings.execution_timeout_seconds,
-        settings.grace_seconds,
-    )
