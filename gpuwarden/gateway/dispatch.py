@@ -8,6 +8,7 @@ from gpuwarden.control.snapshot import boottime_nanoseconds
 from gpuwarden.gateway.body import Body, Room
 from gpuwarden.gateway.buffers import Buffer, BufferPool
 from gpuwarden.gateway.errors import ApiError, worker_error
+from gpuwarden.gateway.givingup import GivingUp
 from gpuwarden.gateway.job import Answer, Job
 from gpuwarden.gateway.link import Tally, WorkerLink
 from gpuwarden.gateway.messages import Hello, Piece, Result, Terms
@@ -15,6 +16,7 @@ from gpuwarden.gateway.metrics import Metrics
 from gpuwarden.gateway.pause import Pause
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.refusals import Refusals
+from gpuwarden.gateway.setaside import SetAside
 from gpuwarden.gateway.settings import GatewaySettings, batch_rules, limits_of
 from gpuwarden.gateway.statistics import Statistics
 from gpuwarden.gateway.weights import weight_of
@@ -23,6 +25,7 @@ from gpuwarden.gateway.work import (
     CardLimits,
     Dispatch,
     End,
+    Ending,
     Refused,
     Request,
     Verdict,
@@ -38,6 +41,7 @@ class Dispatcher:
 
     :param on_change: called whenever something that is published may have changed.
     :ivar on_card: called before the first request goes to a card, so that its heat is looked at.
+    :ivar set_aside: what has killed workers and is not tried again for a while.
     :ivar pause: while it runs, nothing new is accepted.
     :ivar on_death: called when a worker was lost with requests unanswered.
     :ivar on_handover: called with the result of a durable job that a former front door gave out.
@@ -59,6 +63,8 @@ class Dispatcher:
         self.drained: set[int] = set()
         self.queue = RequestQueue(limits_of(settings), self._loop.time())
         self.queue.batching.rules = batch_rules(settings)
+        self.set_aside = SetAside(self._loop.time)
+        self._giving_up = GivingUp(self.set_aside, pool, lambda: list(self._jobs.values()))
         self._refusals = Refusals(lambda: self.settings, self.statistics, self.queue)
         self._jobs: dict[int, Job] = {}
         self._on_change = on_change
@@ -329,7 +335,9 @@ class Dispatcher:
                     self.links[seat].send(Frame(FrameType.CANCEL, request, lease))
                 case End(request, ending):
                     job = self._jobs.get(request.number)
-                    if job is not None and not job.outcome.done():
+                    if job is not None and ending is Ending.WORKER_CRASHED:
+                        self._giving_up.begin(job, self._refusals.ending(ending))
+                    elif job is not None and not job.outcome.done():
                         job.outcome.set_exception(self._refusals.ending(ending))
         self._set_timer()
         self._on_change()

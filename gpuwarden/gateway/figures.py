@@ -42,6 +42,8 @@ def gauges(intake: Intake) -> Iterator[Sample]:
     yield "pool_bytes", meaning, {"state": "in_use"}, pool.in_use_bytes
     yield "pool_bytes", meaning, {"state": "total"}, pool.total_bytes
     yield "pool_bytes", meaning, {"state": "limit"}, pool.limit_bytes
+    meaning = "Requests that killed three workers and are not tried again for a while."
+    yield "set_aside", meaning, {}, len(dispatcher.set_aside)
     yield "images", "Images that can be referred to.", {}, len(intake.images)
     yield "images_bytes", "Their memory.", {}, intake.images.held_bytes
     credits_of, serving, running = Counter[int](), Counter[int](), Counter[int]()

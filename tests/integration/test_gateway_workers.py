@@ -14,8 +14,9 @@ import pytest
 from gpuwarden.gateway import takeover
 from gpuwarden.gateway.buffers import SEALS
 from gpuwarden.gateway.peers import Peer, credentials, start_time, worker_of_unit
+from gpuwarden.gateway.setaside import SECONDS
 from gpuwarden.worker.frames import Frame, FrameType
-from tests.integration.gateway_node import GatewayNode, gateway_node
+from tests.integration.gateway_node import GatewayNode, Reply, gateway_node
 from tests.integration.gateway_peer import GatewayPeer
 
 MIB = 1 << 20
@@ -136,6 +137,57 @@ async def test_a_request_that_kills_three_workers_alone_is_given_up() -> None:
         assert (reply.status, reply.error) == (500, "worker_crashed")
         await node.worker()
         assert (await node.post(b"innocent")).status == 200
+
+
+@pytest.mark.parametrize("size", [6, 3 * MIB])
+async def test_what_killed_three_workers_is_refused_at_once_until_its_time_is_over(
+    size: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison = os.urandom(size)
+    async with gateway_node() as node:
+        await kill_three(node, asyncio.create_task(node.post(poison)))
+        worker = await node.worker()
+        refused = await node.post(poison)
+        assert (refused.status, refused.error) == (500, "worker_crashed")
+        assert "set aside" in refused.json["error"]["message"]
+        job = await node.post(poison, path="/v1/jobs")
+        assert (job.status, job.error) == (422, "image_set_aside")
+        assert (await node.post(os.urandom(size))).status == 200
+        assert (await node.post(poison, path="/predict?question=other")).status == 200
+        told = [getattr(record, "fields", {}) for record in caplog.records]
+        events = [one for one in told if one.get("GPUWARDEN_EVENT") == "request-set-aside"]
+        assert len(events) == 1
+        clock = asyncio.get_running_loop().time
+        monkeypatch.setattr(node.service.dispatcher.set_aside, "_clock", lambda: clock() + SECONDS)
+        assert (await node.post(poison)).status == 200
+        assert not worker.closed.is_set()
+        await node.until(lambda: node.service.pool.in_use_bytes == 0)
+
+
+async def kill_three(node: GatewayNode, posted: asyncio.Task[Reply]) -> None:
+    """Three workers that die of the one request that they have."""
+    for _ in range(3):
+        worker = await node.worker(auto=False)
+        await worker.next_job()
+        worker.close()
+    assert (await posted).status == 500
+
+
+async def test_the_twins_of_what_killed_three_workers_kill_no_others() -> None:
+    async with gateway_node() as node:
+        posted = [asyncio.create_task(node.post(b"poison")) for _ in range(4)]
+        await node.until(lambda: node.service.dispatcher.queue.depth == 4)
+        deaths = 0
+        while not all(one.done() for one in posted):
+            worker = await node.busy_worker(auto=False)
+            having = asyncio.create_task(worker.jobs.get())
+            ended = asyncio.ensure_future(asyncio.wait(posted))
+            await asyncio.wait([having, ended], return_when=asyncio.FIRST_COMPLETED)
+            deaths += having.done()
+            having.cancel()
+            worker.close()
+        assert {one.result().error for one in posted} == {"worker_crashed"}
+        assert deaths <= 5  # all together, then one of them three times; perhaps one meanwhile
 
 
 async def test_one_poisonous_request_does_not_take_its_neighbours_along() -> None:
