@@ -270,7 +270,8 @@ class Dispatcher:
 
     def joins(self, link: WorkerLink, frame: Frame, joining: bool) -> None:
         """A worker takes a request into a slot, or has done so."""
-        self.queue.joins(link.seat, frame.request, frame.lease, joining)
+        self.queue.joins(link.seat, frame.request, frame.lease, joining, self._loop.time())
+        self._set_timer()
 
     def lost(self, link: WorkerLink) -> None:
         """A worker's connection is gone: its requests go back to the head of the queue."""

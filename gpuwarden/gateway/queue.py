@@ -142,8 +142,7 @@ class RequestQueue:
 
     def _take_back(self, number: int) -> list[Action]:
         """Withdraw what the card's workers have not begun, for another card or a cooler time."""
-        here = [seat for seat in self.seats.values() if seat.card == number]
-        batches = [batch for seat in here for batch in seat.not_begun]
+        batches = [batch for seat in self.cards.workers_of(number) for batch in seat.not_begun]
         return [action for batch in batches for action in self._recall(batch)]
 
     def _make_way(self) -> list[Action]:
@@ -229,11 +228,14 @@ class RequestQueue:
             request.streamed = True
         return request is not None
 
-    def joins(self, seat: Seat, number: int, lease: int, joining: bool) -> None:
+    def joins(self, seat: Seat, number: int, lease: int, joining: bool, now: float) -> None:
         """A worker with slots begins to take a request in, or has taken it in."""
-        request = seat.awaits(number, lease)
-        if request is not None:
+        request, batch = seat.awaits(number, lease), seat.batch_of(lease)
+        if request is not None and batch is not None and seat.slots:
             request.joining = joining
+            if batch.started is None:
+                self._start(seat, batch, now)
+                self.cards.count(seat.card, now)
 
     def detach(self, seat: Seat, now: float) -> list[Action]:
         """The worker's connection is gone: it died, or has left after draining."""

@@ -160,14 +160,15 @@ class Seat:
 
     @property
     def begun(self) -> list[Batch]:
-        """What it works on: the oldest batch; with slots, all of them."""
+        """What it works on: the oldest batch; with slots, whatever it has taken into one."""
         batches = list(self.batches.values())
-        return batches if self.slots else batches[:1]
+        return [one for one in batches if one.started is not None] if self.slots else batches[:1]
 
     @property
     def not_begun(self) -> list[Batch]:
         """What it has and doesn't work on yet."""
-        return [] if self.slots else list(self.batches.values())[1:]
+        batches = list(self.batches.values())
+        return [one for one in batches if one.started is None] if self.slots else batches[1:]
 
     def awaits(self, number: int, lease: int) -> Request | None:
         """The request of a lease, unless it has been withdrawn or is another one."""

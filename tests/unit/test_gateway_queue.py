@@ -25,7 +25,7 @@ from gpuwarden.gateway.work import (
     Weight,
     Withdraw,
 )
-from tests.unit.queue_parts import LIMITS, serving_seat, waiting_request
+from tests.unit.queue_parts import LIMITS
 
 
 class Node(RuleBasedStateMachine):
@@ -150,8 +150,9 @@ class Node(RuleBasedStateMachine):
     def worker_takes_in(self, data: st.DataObject, joining: bool) -> None:
         key = data.draw(st.sampled_from(sorted(key for key, held in self.held.items() if held)))
         lease = data.draw(st.sampled_from(sorted(self.held[key])))
-        self.queue.joins(self.seats[key], self.held[key][lease], lease, joining)
-        (self.joining.add if joining else self.joining.discard)((key, lease))
+        self.queue.joins(self.seats[key], self.held[key][lease], lease, joining, self.now)
+        if self.seats[key].slots:
+            (self.joining.add if joining else self.joining.discard)((key, lease))
 
     @precondition(lambda self: any(self.held.values()))
     @rule(data=st.data(), returned=st.booleans())
@@ -331,8 +332,8 @@ class Node(RuleBasedStateMachine):
     @invariant()
     def what_a_paused_card_has_not_begun_is_taken_back(self) -> None:
         for seat in self.seats.values():
-            if self.is_paused(seat.card) and not seat.slots:
-                for batch in list(seat.batches.values())[1:]:
+            if self.is_paused(seat.card):
+                for batch in seat.not_begun:
                     assert not any(batch.leases.values())
 
     def teardown(self) -> None:
@@ -387,76 +388,3 @@ class LingeringNode(Node):
 
 TestLingeringQueue = LingeringNode.TestCase
 TestLingeringQueue.settings = settings(max_examples=75, stateful_step_count=50, deadline=None)
-
-
-def test_what_a_dead_worker_held_goes_back_to_its_old_place_oldest_first() -> None:
-    queue = RequestQueue(LIMITS, 0.0)
-    first_seat = serving_seat(queue, 1, max_batch=1)
-    held = [waiting_request(queue)[0] for _ in range(2)]
-    later = waiting_request(queue)[0]
-    queue.detach(first_seat, 0.0)
-    second_seat = serving_seat(queue, 2)
-    order: list[int] = []
-    for _ in range(3):
-        (batch,) = list(second_seat.batches.values())[:1]
-        for lease, request in list(batch.leases.items()):
-            assert request is not None
-            order.append(request.number)
-            queue.result(second_seat, request.number, lease, returned=False, now=0.0)
-    assert order == [held[0].number, held[1].number, later.number]
-
-
-def test_a_worker_with_slots_gets_each_request_at_once() -> None:
-    queue = RequestQueue(LIMITS, 0.0)
-    seat = serving_seat(queue, 1, max_batch=3, slots=True)
-    for expected in range(1, 6):
-        waiting_request(queue)
-        assert len(seat.batches) == expected
-
-
-def test_a_stuck_worker_gives_back_what_it_has_not_begun() -> None:
-    queue = RequestQueue(LIMITS, 0.0)
-    seat = serving_seat(queue, 1, max_batch=1)
-    running = waiting_request(queue)[0]
-    behind = waiting_request(queue)[0]
-    actions = queue.expire(20.0)
-    assert End(running, Ending.EXECUTION_TIMEOUT) in actions
-    assert behind.phase is Phase.WAITING
-    assert not seat.serving
-    serving_seat(queue, 2)
-    assert behind.seat == 2
-    assert not behind.suspect
-
-
-def test_what_has_been_streamed_in_part_is_not_begun_again_elsewhere() -> None:
-    queue = RequestQueue(LIMITS, 0.0)
-    seat = serving_seat(queue, 1, max_batch=3, slots=True)
-    running = waiting_request(queue)[0]
-    silent, heard = (queue.admit(1, 5.0) for _ in range(2))
-    for one in (silent, heard):
-        queue.enqueue(one, 5.0)
-    assert queue.piece(seat, heard.number, heard.lease)
-    actions = queue.expire(20.0)
-    assert End(running, Ending.EXECUTION_TIMEOUT) in actions
-    assert End(heard, Ending.BROKEN_OFF) in actions
-    assert silent.phase is Phase.WAITING
-
-
-def test_others_go_on_while_a_suspect_waits_for_an_idle_worker() -> None:
-    queue = RequestQueue(LIMITS, 0.0)
-    doomed = serving_seat(queue, 1, max_batch=1)
-    suspect = waiting_request(queue)[0]
-    first, second = serving_seat(queue, 2, max_batch=1), serving_seat(queue, 3, max_batch=1)
-    others = [waiting_request(queue)[0] for _ in range(2)]
-    assert {one.seat for one in others} == {2, 3}
-    queue.detach(doomed, 0.0)
-    assert suspect.phase is Phase.WAITING
-    ordinary = waiting_request(queue)[0]
-    assert ordinary.phase is Phase.RUNNING
-    reserved = first if ordinary.seat == 3 else second
-    (batch,) = reserved.batches.values()
-    ((lease, request),) = batch.leases.items()
-    assert request is not None
-    queue.result(reserved, request.number, lease, returned=False, now=0.0)
-    assert suspect.seat == reserved.key
-    assert not reserved.open
