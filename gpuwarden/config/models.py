@@ -238,8 +238,9 @@ class GatewaySettings(Section):
     )
     batch_pixels: int = setting(
         128 * MIB,
-        description="Pixels of the images of one batch, together. One larger request runs alone.",
-        why="four images of 4096 x 4096 that say their size as 32 MB of uncompressed 16 bits do",
+        description="Pixels of the images of one batch, together; where an image doesn't say its "
+        "size (all but PNG and JPEG), its bytes. One larger request runs alone.",
+        why="four uncompressed images of 4096 x 4096 and 16 bits, 32 MB each",
         unit="pixels",
         at_least=1,
         at_most=TIB,

@@ -89,6 +89,14 @@ class Cards:
         return [one for one in seats if one.serving and not self[one.card].limits.paused]
 
     @property
+    def credits(self) -> dict[int, int]:
+        """Requests that each card's workers would still take."""
+        found: Counter[int] = Counter()
+        for seat in self._seats.values():
+            found[seat.card] += seat.credit if seat.serving and not seat.drained else 0
+        return dict(sorted(found.items()))
+
+    @property
     def have_quarantine(self) -> bool:
         """Whether a suspect is in any worker."""
         return any(seat.exclusive for seat in self._seats.values())

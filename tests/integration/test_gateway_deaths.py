@@ -151,6 +151,7 @@ async def test_what_killed_three_workers_is_refused_at_once_until_its_time_is_ov
         told = [getattr(record, "fields", {}) for record in caplog.records]
         events = [one for one in told if one.get("GPUWARDEN_EVENT") == "request-set-aside"]
         assert len(events) == 1
+        assert "gpuwarden_gateway_set_aside 1.0" in (await node.get("/metrics")).body.decode()
         clock = asyncio.get_running_loop().time
         monkeypatch.setattr(node.service.dispatcher.set_aside, "_clock", lambda: clock() + SECONDS)
         assert (await node.post(poison)).status == 200

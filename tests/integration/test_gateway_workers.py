@@ -230,6 +230,7 @@ async def test_the_snapshot_tells_queue_counters_and_workers() -> None:
         assert (data.workers[0].number, data.workers[0].outstanding) == (2, 1)
         assert data.workers[0].vram_reserved_bytes == 7
         assert data.batch_limits == {2: 4}
+        assert data.credits == {2: 7}
         worker.fail(job, "engine_error", "patient's text")
         await posted
         await node.until(lambda: node.snapshot().failed == 1)
