@@ -13,9 +13,8 @@ from typing import Protocol
 
 from gpuwarden.gateway.body import Body
 from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.marks import SECONDS, Marks
 
-SECONDS = 600.0  # long enough for every client's own retries to end
-LIMIT = 256  # more than three workers' deaths each can bring about in that time
 STEP_BYTES = 1 << 20  # hashed between two turns of the event loop: 0.5 to 2 ms
 TEXT = (
     "this very request has killed three workers, each time alone in one: it is set aside for"
@@ -28,36 +27,6 @@ class Hash(Protocol):
 
     def update(self, data: bytes | memoryview, /) -> None:
         """Take more in."""
-
-
-class Marks:
-    """The marks of what is set aside, oldest first. Pure."""
-
-    def __init__(self) -> None:
-        self._until: dict[tuple[int, bytes], float] = {}
-
-    def __len__(self) -> int:
-        return len(self._until)
-
-    def add(self, length: int, digest: bytes, now: float) -> None:
-        """One more, for the usual time; the oldest go if there are too many."""
-        self._until.pop((length, digest), None)
-        self._until[length, digest] = now + SECONDS
-        while len(self._until) > LIMIT:
-            del self._until[next(iter(self._until))]
-
-    def forget(self, now: float) -> None:
-        """Drop those whose time is over."""
-        for mark in [mark for mark, until in self._until.items() if until <= now]:
-            del self._until[mark]
-
-    def has_length(self, length: int) -> bool:
-        """Whether it is worth hashing something of that length."""
-        return any(length == one for one, _ in self._until)
-
-    def holds(self, length: int, digest: bytes) -> bool:
-        """Whether just this is set aside."""
-        return (length, digest) in self._until
 
 
 class SetAside:

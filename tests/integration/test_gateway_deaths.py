@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from gpuwarden.gateway.setaside import SECONDS
+from gpuwarden.gateway.marks import SECONDS
 from tests.integration.gateway_node import GatewayNode, Reply, gateway_node
 
 MIB = 1 << 20

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from gpuwarden.gateway.body import Body
 from gpuwarden.gateway.errors import ApiError
-from gpuwarden.gateway.setaside import LIMIT, SECONDS, Marks, SetAside
+from gpuwarden.gateway.marks import LIMIT, SECONDS, Marks
+from gpuwarden.gateway.setaside import SetAside
 
 BODY = Body("image/png", "what is it?", 0, 6, inline=b"poison")
 
