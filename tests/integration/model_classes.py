@@ -124,7 +124,7 @@ class Stepping(SlotEngine):
         self.rows: dict[int, dict[str, Any]] = {}
 
     def preprocess(self, request: Request) -> dict[str, Any]:
-        wanted: dict[str, Any] = json.loads(bytes(request.body))
+        wanted: dict[str, Any] = json.loads(bytes(request.body) or request.question or "{}")
         return {"steps": 1, "most": 0, **wanted}
 
     def join(self, slot: int, item: dict[str, Any]) -> None:
@@ -132,9 +132,10 @@ class Stepping(SlotEngine):
         perform("join", item)
 
     def step(self) -> dict[int, Any]:
-        for row in self.rows.values():
+        for slot, row in self.rows.items():
             perform("step", row)
             row["steps"] -= 1
+            self.tell(slot, row.get("piece", ""))
             row["most"] = max(row["most"], len(self.rows))
         through = {slot: row for slot, row in self.rows.items() if row["steps"] == 0}
         return {slot: {"slot": slot, "most": row["most"]} for slot, row in through.items()}

@@ -8,7 +8,7 @@ from typing import Any
 
 from gpuwarden.worker.frames import Frame, FrameType
 from tests.integration.gateway_node import GatewayNode, Reply, gateway_node
-from tests.integration.real_worker import real_worker
+from tests.integration.real_worker import openai_client, real_worker
 from tests.integration.worker_peer import Connection, Node, Worker
 
 ENGINE = "model_classes:Stepping"
@@ -121,6 +121,36 @@ async def test_a_step_that_fails_frees_every_slot_and_the_next_requests_are_answ
         connection.job(3, body())
         assert (await connection.results(1))[3].meta["answer"]["most"] == 1
     assert "Jane Roe" not in worker.log()
+
+
+async def test_a_drained_worker_finishes_what_has_a_slot_and_returns_the_rest(node: Node) -> None:
+    async with stepping(node, max_batch=1) as (worker, connection):
+        in_step, go_on = node.gate("in_step"), node.gate("go_on")
+        connection.job(1, body(say_in_step=in_step.path, wait_in_step=go_on.path))
+        await in_step.reached()
+        connection.job(2, body())
+        worker.process.terminate()
+        returned = await connection.next_of(FrameType.RESULT)
+        assert (returned.request, returned.meta["error"]["type"]) == (2, "returned")
+        go_on.open()
+        assert (await connection.results(1))[1].meta["ok"]
+        await connection.next_of(FrameType.BYE)
+        assert await worker.ended() == 0
+
+
+async def test_those_who_stream_get_their_own_pieces_step_by_step() -> None:
+    async with gateway_node() as node, stepping_worker(node), openai_client(node) as client:
+
+        async def said(piece: str, steps: int) -> str:
+            question = json.dumps({"steps": steps, "piece": piece})
+            stream = await client.chat.completions.create(
+                model="test-model", messages=[{"role": "user", "content": question}], stream=True
+            )
+            return "".join([chunk.choices[0].delta.content or "" async for chunk in stream])
+
+        wanted = {"a": 40, "b": 7, "c": 1}
+        heard = await asyncio.gather(*(said(piece, steps) for piece, steps in wanted.items()))
+        assert heard == [piece * steps for piece, steps in wanted.items()]
 
 
 async def test_a_request_that_kills_at_its_prefill_costs_its_neighbours_no_attempt() -> None:
