@@ -226,6 +226,33 @@ class GatewaySettings(Section):
         at_least=1,
         at_most=10000,
     )
+    linger_ms: int = setting(
+        0,
+        description="Time that the oldest request of an incomplete batch may wait for company, "
+        "where the workers take batches ([workers] max_batch) and company is likely.",
+        why="what is there goes out at once: at low load half a second of waiting is half a second "
+        "lost, and under load batches fill by themselves; 500 is the window of fixed batchers",
+        unit="ms",
+        at_least=0,
+        at_most=10000,
+    )
+    batch_pixels: int = setting(
+        128 * MIB,
+        description="Pixels of the images of one batch, together; where an image doesn't say its "
+        "size (all but PNG and JPEG), its bytes. One larger request runs alone.",
+        why="four uncompressed images of 4096 x 4096 and 16 bits, 32 MB each",
+        unit="pixels",
+        at_least=1,
+        at_most=TIB,
+    )
+    batch_tokens: int = setting(
+        32768,
+        description="Tokens of the texts of one batch, together, four bytes counting as one.",
+        why="four questions of 8192 tokens; the longest text sets the pace of its batch",
+        unit="tokens",
+        at_least=1,
+        at_most=TIB,
+    )
     images_bytes: Bytes = setting(
         256 * MIB,
         description="Memory for images that were sent once by POST /v1/images, out of pool_bytes.",

@@ -272,6 +272,7 @@ class GatewayJobs(State):
 class GatewayData(State):
     """The front door: queue, counters, connected workers, durable jobs.
 
+    :ivar credits: requests that each card's workers would still take.
     :ivar paused_until: when a pause ends, in microseconds since 1970; None: there is none.
     :ivar drained: workers that get no work by the guard's order.
     """
@@ -287,6 +288,7 @@ class GatewayData(State):
     mean_response_seconds: float | None
     p95_response_seconds: float | None
     batch_limits: dict[int, int] = {}
+    credits: dict[int, int] = {}
     paused: bool = False
     paused_until: int | None = None
     drained: list[int] = []

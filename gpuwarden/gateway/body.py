@@ -47,6 +47,11 @@ class StoredImage:
     offset: int
     length: int
 
+    @property
+    def content(self) -> memoryview:
+        """The image itself."""
+        return self.buffer.view[self.offset : self.offset + self.length]
+
 
 @dataclass(eq=False)
 class Body:

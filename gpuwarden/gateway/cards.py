@@ -67,9 +67,11 @@ class Cards:
 
     def count(self, number: int, now: float) -> None:
         """Note how many batches run on a card."""
-        on_it = [seat for seat in self._seats.values() if seat.card == number]
-        running = sum(len(one.batches) if one.slots else min(1, len(one.batches)) for one in on_it)
-        self[number].set_running(running, now)
+        self[number].set_running(sum(len(one.begun) for one in self.workers_of(number)), now)
+
+    def workers_of(self, number: int) -> list[Seat]:
+        """The connected workers of a card."""
+        return [seat for seat in self._seats.values() if seat.card == number]
 
     def is_usable(self, seat: Seat) -> bool:
         """Whether a worker serves, may get new work, and its card is not paused."""
@@ -85,6 +87,14 @@ class Cards:
             return []
         seats = self._seats.values()
         return [one for one in seats if one.serving and not self[one.card].limits.paused]
+
+    @property
+    def credits(self) -> dict[int, int]:
+        """Requests that each card's workers would still take."""
+        found: Counter[int] = Counter()
+        for seat in self._seats.values():
+            found[seat.card] += seat.credit if seat.serving and not seat.drained else 0
+        return dict(sorted(found.items()))
 
     @property
     def have_quarantine(self) -> bool:

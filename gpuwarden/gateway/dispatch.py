@@ -8,6 +8,7 @@ from gpuwarden.control.snapshot import boottime_nanoseconds
 from gpuwarden.gateway.body import Body, Room
 from gpuwarden.gateway.buffers import Buffer, BufferPool
 from gpuwarden.gateway.errors import ApiError, worker_error
+from gpuwarden.gateway.givingup import GivingUp
 from gpuwarden.gateway.job import Answer, Job
 from gpuwarden.gateway.link import Tally, WorkerLink
 from gpuwarden.gateway.messages import Hello, Piece, Result, Terms
@@ -15,14 +16,16 @@ from gpuwarden.gateway.metrics import Metrics
 from gpuwarden.gateway.pause import Pause
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.refusals import Refusals
-from gpuwarden.gateway.settings import GatewaySettings
+from gpuwarden.gateway.setaside import SetAside
+from gpuwarden.gateway.settings import GatewaySettings, batch_rules, limits_of
 from gpuwarden.gateway.statistics import Statistics
+from gpuwarden.gateway.weights import weight_of
 from gpuwarden.gateway.work import (
     Action,
     CardLimits,
     Dispatch,
     End,
-    Limits,
+    Ending,
     Refused,
     Request,
     Verdict,
@@ -38,6 +41,7 @@ class Dispatcher:
 
     :param on_change: called whenever something that is published may have changed.
     :ivar on_card: called before the first request goes to a card, so that its heat is looked at.
+    :ivar set_aside: what has killed workers and is not tried again for a while.
     :ivar pause: while it runs, nothing new is accepted.
     :ivar on_death: called when a worker was lost with requests unanswered.
     :ivar on_handover: called with the result of a durable job that a former front door gave out.
@@ -58,6 +62,9 @@ class Dispatcher:
         self._tallies: dict[int, Tally] = {}
         self.drained: set[int] = set()
         self.queue = RequestQueue(limits_of(settings), self._loop.time())
+        self.queue.batching.rules = batch_rules(settings)
+        self.set_aside = SetAside(self._loop.time)
+        self._giving_up = GivingUp(self.set_aside, pool, lambda: list(self._jobs.values()))
         self._refusals = Refusals(lambda: self.settings, self.statistics, self.queue)
         self._jobs: dict[int, Job] = {}
         self._on_change = on_change
@@ -74,6 +81,7 @@ class Dispatcher:
         """Go by other limits from now on; what was accepted keeps its own."""
         self.settings = settings
         self.queue.limits = limits_of(settings)
+        self.queue.batching.rules = batch_rules(settings)
         self.pool.limit_bytes = settings.pool_bytes
 
     def admit(self, length: int) -> Job:
@@ -124,6 +132,7 @@ class Dispatcher:
     def start(self, job: Job, body: Body) -> None:
         """Have a worker answer it: see its pieces and its outcome."""
         job.body = body
+        job.request.weight = weight_of(body)
         job.queued_at = self._loop.time()
         self._carry_out(self.queue.enqueue(job.request, job.queued_at))
 
@@ -259,6 +268,11 @@ class Dispatcher:
         if not job.pieces.add(piece.text):
             job.outcome.set_exception(ApiError("engine_error", "the answer is too long to be kept"))
 
+    def joins(self, link: WorkerLink, frame: Frame, joining: bool) -> None:
+        """A worker takes a request into a slot, or has done so."""
+        self.queue.joins(link.seat, frame.request, frame.lease, joining, self._loop.time())
+        self._set_timer()
+
     def lost(self, link: WorkerLink) -> None:
         """A worker's connection is gone: its requests go back to the head of the queue."""
         if self.links.pop(link.key, None) is None:
@@ -322,7 +336,9 @@ class Dispatcher:
                     self.links[seat].send(Frame(FrameType.CANCEL, request, lease))
                 case End(request, ending):
                     job = self._jobs.get(request.number)
-                    if job is not None and not job.outcome.done():
+                    if job is not None and ending is Ending.WORKER_CRASHED:
+                        self._giving_up.begin(job, self._refusals.ending(ending))
+                    elif job is not None and not job.outcome.done():
                         job.outcome.set_exception(self._refusals.ending(ending))
         self._set_timer()
         self._on_change()
@@ -362,14 +378,3 @@ class Dispatcher:
     def _expire(self) -> None:
         self._timer = None
         self._carry_out(self.queue.expire(self._loop.time()))
-
-
-def limits_of(settings: GatewaySettings) -> Limits:
-    """The queue's part of the settings."""
-    return Limits(
-        settings.queue_limit,
-        settings.queue_limit_bytes,
-        settings.request_timeout_seconds,
-        settings.execution_timeout_seconds,
-        settings.grace_seconds,
-    )

@@ -42,17 +42,18 @@ def gauges(intake: Intake) -> Iterator[Sample]:
     yield "pool_bytes", meaning, {"state": "in_use"}, pool.in_use_bytes
     yield "pool_bytes", meaning, {"state": "total"}, pool.total_bytes
     yield "pool_bytes", meaning, {"state": "limit"}, pool.limit_bytes
+    meaning = "Requests that killed three workers and are not tried again for a while."
+    yield "set_aside", meaning, {}, len(dispatcher.set_aside)
     yield "images", "Images that can be referred to.", {}, len(intake.images)
     yield "images_bytes", "Their memory.", {}, intake.images.held_bytes
-    credits_of, serving, running = Counter[int](), Counter[int](), Counter[int]()
+    serving, running = Counter[int](), Counter[int]()
     for link in dispatcher.links.values():
         card = link.seat.card
-        credits_of[card] += link.seat.credit
         serving[card] += link.seat.serving
         running[card] += link.seat.outstanding
-    for card in sorted(credits_of):
+    for card, credit in queue.cards.credits.items():
         gpu = {"gpu": str(card)}
-        yield "credits", "Requests that a card's workers would still take.", gpu, credits_of[card]
+        yield "credits", "Requests that a card's workers would still take.", gpu, credit
         yield "workers_ready", "Workers of a card that serve.", gpu, serving[card]
         yield "outstanding", "Requests in a card's workers.", gpu, running[card]
         duty = queue.cards[card].limits.duty

@@ -20,10 +20,10 @@ from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.idempotency import Attempt, Attempts, check_key
 from gpuwarden.gateway.images import ImageStore
 from gpuwarden.gateway.job import Answer, Job
+from gpuwarden.gateway.setaside import take_in
 from gpuwarden.gateway.settings import GatewaySettings
 
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-HASH_STEP_BYTES = 1 << 20  # hashed between two turns of the event loop: 0.5 to 2 ms
 IMAGE_GONE = (
     "there is no such image: its time is over, or it was never sent here; send it again to"
     " POST /v1/images"
@@ -63,6 +63,7 @@ class Intake:
         try:
             body = await self._body(request, upload, job)
             check(body)
+            await dispatcher.set_aside.check(body)
             if key is None:
                 dispatcher.start(job, body)
                 yield job
@@ -214,8 +215,5 @@ async def digest_of(request: BaseRequest, body: Body) -> bytes:
     total = hashlib.sha256()
     for text in (request.path, body.form, body.media_type, body.question or ""):
         total.update(f"{len(text)}:{text}".encode("utf-8", "surrogateescape"))
-    content = body.image
-    for offset in range(0, len(content), HASH_STEP_BYTES):
-        total.update(content[offset : offset + HASH_STEP_BYTES])
-        await asyncio.sleep(0)
+    await take_in(total, body.image)
     return total.digest()

@@ -6,7 +6,7 @@ were in a worker that died, stand apart: each is to have a worker for itself.
 """
 
 from gpuwarden.gateway.lazyheap import LazyHeap
-from gpuwarden.gateway.work import Request, is_waiting
+from gpuwarden.gateway.work import UNBOUNDED, Request, Weight, is_waiting
 
 PEOPLE_BATCHES = 15  # in a row while the background waits: it keeps a sixteenth of the cards
 PRIORITY_STRIDE = 1 << 40  # more requests than are ever accepted: priority before age
@@ -55,15 +55,36 @@ class Lines:
         """The oldest suspect. Raises IndexError where there is none."""
         return self._suspects.pop()
 
-    def take(self, size: int, *, with_background: bool = True) -> list[Request]:
-        """The next batch, of one class, up to ``size`` requests."""
+    def incomplete(self, size: int, budget: Weight, *, with_background: bool) -> list[Request]:
+        """The next batch, left in its place, if it is people's and one more of them would fit."""
+        if not self.has_people or (with_background and self._is_backgrounds_turn()):
+            return []
+        batch = self._gather(self._people, size, budget)
+        has_room = len(batch) < size and not self.has_people
+        for request in batch:
+            self.join(request)
+        return batch if has_room else []
+
+    def take(
+        self, size: int, budget: Weight = UNBOUNDED, *, with_background: bool = True
+    ) -> list[Request]:
+        """The next batch, of one class, up to ``size`` requests within a budget."""
         background = with_background and self._is_backgrounds_turn()
         line = self._background if background else self._people
-        batch: list[Request] = []
-        while len(batch) < size and line.first() is not None:
-            batch.append(line.pop())
+        batch = self._gather(line, size, budget)
         passed_over = line is self._people and self.has_background
         self._people_batches = self._people_batches + 1 if passed_over else 0
+        return batch
+
+    def _gather(self, line: LazyHeap[Request], size: int, budget: Weight) -> list[Request]:
+        """The first of a line; nobody overtakes one who doesn't fit, or it might wait for ever."""
+        batch: list[Request] = []
+        weight = Weight()
+        while len(batch) < size and (first := line.first()) is not None:
+            weight += first[1].weight
+            if batch and weight.exceeds(budget):
+                break
+            batch.append(line.pop())
         return batch
 
     def _is_backgrounds_turn(self) -> bool:

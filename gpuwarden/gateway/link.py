@@ -11,6 +11,7 @@ from gpuwarden.gateway.buffers import Buffer
 from gpuwarden.gateway.channel import RecordChannel
 from gpuwarden.gateway.messages import (
     Hello,
+    Joining,
     Memory,
     MessageError,
     Piece,
@@ -21,7 +22,7 @@ from gpuwarden.gateway.messages import (
 )
 from gpuwarden.gateway.peers import Peer
 from gpuwarden.gateway.probe import Probes
-from gpuwarden.gateway.work import Dispatch, Seat
+from gpuwarden.gateway.work import UNBOUNDED, Dispatch, Seat, Weight
 from gpuwarden.worker.frames import (
     PROTOCOL_VERSION,
     Frame,
@@ -53,6 +54,9 @@ class LinkOwner(Protocol):
 
     def told(self, link: "WorkerLink", frame: Frame, piece: Piece) -> None:
         """The worker sent a piece of the answer to a lease."""
+
+    def joins(self, link: "WorkerLink", frame: Frame, joining: bool) -> None:
+        """The worker takes a request into a slot, or has done so."""
 
     def lost(self, link: "WorkerLink") -> None:
         """The connection is gone."""
@@ -204,13 +208,8 @@ class WorkerLink:
                 if self.seat.credit + self.seat.outstanding + frame.count > CREDIT_LIMIT:
                     raise MessageError(f"more than {CREDIT_LIMIT} credits")
                 self._owner.granted(self, frame.count)
-            case FrameType.RESULT:
-                result = parse(Result, frame.meta)
-                if not result.is_complete():
-                    raise MessageError("RESULT without answer or error")
-                self._owner.answered(self, frame, result)
-            case FrameType.CHUNK:
-                self._owner.told(self, frame, parse(Piece, frame.meta))
+            case FrameType.RESULT | FrameType.CHUNK | FrameType.JOINING:
+                self._on_progress(frame)
             case FrameType.MEMORY:
                 self.memory = parse(Memory, frame.meta)
                 self._owner.changed()
@@ -220,6 +219,19 @@ class WorkerLink:
                 raise MessageError("a second HELLO")
             case _:
                 self._on_sign_of_life(frame)
+
+    def _on_progress(self, frame: Frame) -> None:
+        """What becomes of a request."""
+        if frame.type == FrameType.CHUNK:
+            self._owner.told(self, frame, parse(Piece, frame.meta))
+            return
+        if frame.type == FrameType.JOINING:
+            self._owner.joins(self, frame, parse(Joining, frame.meta).joining)
+            return
+        result = parse(Result, frame.meta)
+        if not result.is_complete():
+            raise MessageError("RESULT without answer or error")
+        self._owner.answered(self, frame, result)
 
     def _on_sign_of_life(self, frame: Frame) -> None:
         """What says no more than how the worker is; that a heartbeat came is all of it."""
@@ -241,7 +253,7 @@ class WorkerLink:
         self.state = hello.state
         self.seat.card = hello.gpu_index or 0
         self.seat.max_batch = self._batch_limit = hello.max_batch
-        self.seat.slots = hello.scheduling == "slots"
+        self._go_by(hello)
         log.info(
             "worker %d (pid %d) connected, %s",
             self.number,
@@ -252,7 +264,16 @@ class WorkerLink:
         self.send(Frame(FrameType.WELCOME, meta={"gateway": __version__}))
         self._owner.connected(self, hello)
 
+    def _go_by(self, said: Hello | StateChange) -> None:
+        """Take over how the worker wants its requests."""
+        if said.scheduling is None or self.seat.batches:
+            return
+        self.seat.slots = said.scheduling == "slots"
+        pixels, tokens = said.batch_pixels, said.batch_tokens
+        self.seat.budget = Weight(pixels or UNBOUNDED.pixels, tokens or UNBOUNDED.tokens)
+
     def _on_state(self, change: StateChange) -> None:
+        self._go_by(change)
         self.state = change.state
         if change.error:
             self.tally.last_error = change.error

@@ -16,13 +16,21 @@ ProbeOutcome = Literal["answered", "lost", "busy", "unused"]
 LinkState = Literal["loading", "ready", "draining"]
 
 
+Scheduling = Literal["batch", "slots"]
+
+
 class Hello(Message):
-    """A worker introduces itself."""
+    """A worker introduces itself.
+
+    :ivar batch_pixels: what the images of a batch of it may have together; ``batch_tokens``: texts.
+    """
 
     protocol: int
     number: int = Field(ge=0)
     state: LinkState
-    scheduling: Literal["batch", "slots"]
+    scheduling: Scheduling
+    batch_pixels: int | None = Field(default=None, ge=1)
+    batch_tokens: int | None = Field(default=None, ge=1)
     max_batch: int = Field(ge=1, le=1024)
     model: str = Field(max_length=200)
     engine: str = Field(max_length=200)
@@ -32,10 +40,22 @@ class Hello(Message):
 
 
 class StateChange(Message):
-    """A worker has changed state."""
+    """A worker has changed state.
+
+    :ivar scheduling: with the budget, of an engine that had not been loaded at HELLO.
+    """
 
     state: LinkState
     error: str = Field(default="", max_length=2000)
+    scheduling: Scheduling | None = None
+    batch_pixels: int | None = Field(default=None, ge=1)
+    batch_tokens: int | None = Field(default=None, ge=1)
+
+
+class Joining(Message):
+    """A worker with slots begins to take a request in, or has taken it in."""
+
+    joining: bool
 
 
 class ResultError(Message):

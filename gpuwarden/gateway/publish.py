@@ -99,6 +99,7 @@ def gateway_data(dispatcher: Dispatcher, jobs: GatewayJobs | None = None) -> Gat
         mean_response_seconds=statistics.mean_response_seconds,
         p95_response_seconds=statistics.p95_response_seconds,
         batch_limits=batch_limits(dispatcher, links),
+        credits=queue.cards.credits,
         drained=sorted(dispatcher.drained),
         paused=pause is not None,
         paused_until=pause.until_unix_microseconds if pause else None,

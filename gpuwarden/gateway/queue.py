@@ -8,19 +8,20 @@ answer, its caller, its deadline or its own third death.
 - **Classes**: people before the background (see ``lines``). A person who finds every worker taken
   gets the place of a background batch that has not begun.
 - **Batches**: greedy. A worker holds one batch that runs and one that is being prepared; while it
-  does, requests gather, so batches grow with the load and nobody waits for company.
+  does, requests gather, so batches grow with the load; who waits for company says ``batching``.
 - **Cards**: the least busy card first (see ``turns``).
-- **Heat**: a card's limits bound the size of a batch and the share of the time in which it works;
-  while it is paused its workers are given nothing, and what they have not begun is taken back.
+- **Heat**: a card's limits bound a batch's size and the share of the time in which it works; while
+  it is paused its workers are given nothing, and what they have not begun is taken back.
 - **Drained**: a worker that the guard wants idle gets nothing new; the last one finishes what
   people were promised before, and nothing new is accepted from them.
-- **Suspects**: whoever was in a worker that died is retried alone in a worker, so that one
-  poisonous image doesn't use up its neighbours' attempts. Only deaths while alone count.
+- **Suspects**: whoever may have killed a worker is retried alone in one (see ``blame``).
 """
 
 import itertools
 import math
 
+from gpuwarden.gateway.batching import Batching
+from gpuwarden.gateway.blame import is_given_up, spread_blame
 from gpuwarden.gateway.cards import Cards
 from gpuwarden.gateway.lazyheap import LazyHeap
 from gpuwarden.gateway.lines import Lines
@@ -44,8 +45,6 @@ from gpuwarden.gateway.work import (
     is_waiting,
 )
 
-SOLO_DEATH_LIMIT = 3  # deaths of a worker while alone in it, until a request is given up
-
 
 class RequestQueue:
     """All accepted requests and all connected workers."""
@@ -56,6 +55,7 @@ class RequestQueue:
         self.requests: dict[int, Request] = {}
         self.seats: dict[int, Seat] = {}
         self.cards = Cards(self.seats)
+        self.batching = Batching()
         self.retried = 0
         self.held_bytes = 0
         self._grace_until = now + limits.grace_seconds
@@ -104,13 +104,15 @@ class RequestQueue:
 
     def enqueue(self, request: Request, now: float) -> list[Action]:
         """The body is complete."""
-        if request.background:
-            self._wait(request)
-            return self._assign(now)
-        self._timers.push(request.deadline, request)
+        request.queued_at = now
+        if not request.background:
+            self.batching.arrived(now)
+            self._timers.push(request.deadline, request)
         self._wait(request)
         actions = self._assign(now)
-        return actions + self._make_way() if is_waiting(request) else actions
+        if request.background or not is_waiting(request) or self.batching.until is not None:
+            return actions
+        return actions + self._make_way()
 
     def cancel(self, request: Request, now: float) -> list[Action]:
         """The caller is gone (or the body never came)."""
@@ -140,8 +142,7 @@ class RequestQueue:
 
     def _take_back(self, number: int) -> list[Action]:
         """Withdraw what the card's workers have not begun, for another card or a cooler time."""
-        seats = [seat for seat in self.seats.values() if seat.card == number]
-        batches = [batch for seat in seats for batch in seat.not_begun]
+        batches = [batch for seat in self.cards.workers_of(number) for batch in seat.not_begun]
         return [action for batch in batches for action in self._recall(batch)]
 
     def _make_way(self) -> list[Action]:
@@ -222,12 +223,19 @@ class RequestQueue:
 
     def piece(self, seat: Seat, number: int, lease: int) -> bool:
         """The worker has sent a piece of an answer: whether somebody waits for it."""
-        batch = seat.batch_of(lease)
-        request = None if batch is None else batch.leases[lease]
-        if request is None or request.number != number:
-            return False
-        request.streamed = True
-        return True
+        request = seat.awaits(number, lease)
+        if request is not None:
+            request.streamed = True
+        return request is not None
+
+    def joins(self, seat: Seat, number: int, lease: int, joining: bool, now: float) -> None:
+        """A worker with slots begins to take a request in, or has taken it in."""
+        request, batch = seat.awaits(number, lease), seat.batch_of(lease)
+        if request is not None and batch is not None and seat.slots:
+            request.joining = joining
+            if batch.started is None:
+                self._start(seat, batch, now)
+                self.cards.count(seat.card, now)
 
     def detach(self, seat: Seat, now: float) -> list[Action]:
         """The worker's connection is gone: it died, or has left after draining."""
@@ -235,30 +243,24 @@ class RequestQueue:
         del self.seats[seat.key]
         self.cards.count(seat.card, now)
         self._note_loss(served, now)
-        alone = seat.outstanding == 1
+        spread_blame(seat)
         actions: list[Action] = []
-        for batch in seat.batches.values():
-            for request in batch.leases.values():
-                if request is None:
-                    continue
-                if not seat.draining:
-                    request.suspect = True
-                    request.solo_deaths += alone
-                if request.streamed or request.solo_deaths >= SOLO_DEATH_LIMIT:
-                    self._end(request)
-                    ending = Ending.BROKEN_OFF if request.streamed else Ending.WORKER_CRASHED
-                    actions.append(End(request, ending))
-                else:
-                    self._requeue(request)
+        for request in seat.awaited:
+            if request.streamed or is_given_up(request):
+                self._end(request)
+                ending = Ending.WORKER_CRASHED if is_given_up(request) else Ending.BROKEN_OFF
+                actions.append(End(request, ending))
+            else:
+                self._requeue(request)
         return actions + self._assign(now)
 
     # --- time
 
     def next_timer(self) -> float | None:
         """When ``expire`` has to be called next."""
-        first = self._timers.first()
+        timer = self._timers.first()
         rested = None if self._lines.is_empty else self.cards.next_rested()
-        times = [first[0] if first else None, rested]
+        times = (timer[0] if timer else None, rested, self.batching.until)
         return min((when for when in times if when is not None), default=None)
 
     def expire(self, now: float) -> list[Action]:
@@ -282,7 +284,7 @@ class RequestQueue:
             if batch is not late:
                 actions += self._recall(batch)
                 continue
-            for request in [one for one in batch.leases.values() if one is not None]:
+            for request in batch.awaited:
                 actions += self._withdraw(request)
                 self._end(request)
                 actions.append(End(request, Ending.EXECUTION_TIMEOUT))
@@ -294,7 +296,7 @@ class RequestQueue:
     def _recall(self, batch: Batch) -> list[Action]:
         """Give a batch that its worker has not ended back to the queue."""
         actions: list[Action] = []
-        for request in [one for one in batch.leases.values() if one is not None]:
+        for request in batch.awaited:
             actions += self._withdraw(request)
             if request.streamed:  # with slots it may have begun
                 self._end(request)
@@ -306,9 +308,7 @@ class RequestQueue:
     def _is_running_out(self, subject: "Request | Execution") -> bool:
         if isinstance(subject, Request):
             return subject.phase is not Phase.ENDED
-        seat, batch = subject.seat, subject.batch
-        here = seat.key in self.seats and batch.number in seat.batches and not seat.stalled
-        return here and batch.started == subject.started
+        return subject.seat.key in self.seats and subject.is_current
 
     # --- the inside
 
@@ -360,9 +360,7 @@ class RequestQueue:
         self._start_first(seat, now)
 
     def _start_first(self, seat: Seat, now: float) -> None:
-        """The oldest batch of a worker is the one that runs (with slots, all of them do)."""
-        running = list(seat.batches.values()) if seat.slots else [next(iter(seat.batches.values()))]
-        for batch in running:
+        for batch in seat.begun:
             if batch.started is None:
                 self._start(seat, batch, now)
 
@@ -378,7 +376,8 @@ class RequestQueue:
     def _assign(self, now: float) -> list[Action]:
         """Give waiting requests to workers for as long as both are there."""
         actions: list[Action] = []
-        while (turn := next_turn(self._lines, self.cards, now)) is not None:
+        self.batching.until = None
+        while (turn := next_turn(self._lines, self.cards, self.batching, now)) is not None:
             actions.append(self._dispatch(*turn, now))
         return actions
 
@@ -387,6 +386,7 @@ class RequestQueue:
         for request in requests:
             self._move(request, Phase.RUNNING, seat.key)
             request.lease = next(self._serial)
+            request.joining = False
             request.dispatched_at = now
             batch.leases[request.lease] = request
         seat.credit -= len(requests)

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 
 from gpuwarden.config import Configuration
+from gpuwarden.gateway.batching import BatchRules
 from gpuwarden.gateway.buffers import largest_class_bytes
+from gpuwarden.gateway.work import Limits, Weight
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,9 @@ class GatewaySettings:
     host_names: tuple[str, ...] = ()
     proxy_addresses: tuple[str, ...] = ()
     uploads_limit: int = 64
+    linger_seconds: float = 0.0
+    batch_pixels: int = 128 << 20
+    batch_tokens: int = 32768
     images_bytes: int = 256 << 20
     images_seconds: float = 600.0
     job_disk_limit_bytes: int = 20 << 30
@@ -47,9 +52,28 @@ def gateway_settings(configuration: Configuration) -> GatewaySettings:
         host_names=gateway.host_names,
         proxy_addresses=gateway.proxy_addresses,
         uploads_limit=gateway.uploads_limit,
+        linger_seconds=gateway.linger_ms / 1000,
+        batch_pixels=gateway.batch_pixels,
+        batch_tokens=gateway.batch_tokens,
         images_bytes=gateway.images_bytes,
         images_seconds=gateway.images_seconds,
         job_disk_limit_bytes=configuration.jobs.disk_limit_bytes,
         job_disk_free_share=configuration.jobs.disk_free_share,
         job_keep_seconds=configuration.jobs.keep_seconds,
     )
+
+
+def limits_of(settings: GatewaySettings) -> Limits:
+    """The queue's bounds."""
+    return Limits(
+        settings.queue_limit,
+        settings.queue_limit_bytes,
+        settings.request_timeout_seconds,
+        settings.execution_timeout_seconds,
+        settings.grace_seconds,
+    )
+
+
+def batch_rules(settings: GatewaySettings) -> BatchRules:
+    """How batches are formed."""
+    return BatchRules(settings.linger_seconds, Weight(settings.batch_pixels, settings.batch_tokens))

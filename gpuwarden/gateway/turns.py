@@ -4,10 +4,13 @@
   cooler card, then the worker that has rested longest.
 - **Suspects**: each is given to an idle worker, and that worker gets nothing beside it; one worker
   at a time is enough for them while others wait for the rest.
+- **Batches**: what is there, within the worker's budget; whether it waits for company says
+  ``batching``, and only while no other worker idles.
 - **Drained**: where no other is left, drained workers finish what people were promised; the
   background waits.
 """
 
+from gpuwarden.gateway.batching import Batching
 from gpuwarden.gateway.cards import Cards
 from gpuwarden.gateway.lines import Lines
 from gpuwarden.gateway.work import Request, Seat
@@ -15,7 +18,7 @@ from gpuwarden.gateway.work import Request, Seat
 Turn = tuple[Seat, list[Request]]
 
 
-def next_turn(lines: Lines, cards: Cards, now: float) -> Turn | None:
+def next_turn(lines: Lines, cards: Cards, batching: Batching, now: float) -> Turn | None:
     """The next batch and its worker; None where nobody waits, or nobody has room."""
     if lines.is_empty:
         return None
@@ -32,4 +35,10 @@ def next_turn(lines: Lines, cards: Cards, now: float) -> Turn | None:
         return None
     seat = seats[0]
     size = 1 if seat.slots else min(cards[seat.card].batch_size(seat), seat.credit)
-    return seat, lines.take(size, with_background=bool(cards.usable()))
+    budget = seat.budget.least(batching.rules.budget)
+    background = bool(cards.usable())
+    if batching.rules.linger_seconds and all(one.batches for one in seats[1:]):
+        batch = lines.incomplete(size, budget, with_background=background)
+        if batch and batching.holds_back(batch, now):
+            return None
+    return seat, lines.take(size, budget, with_background=background)

@@ -52,12 +52,36 @@ class Verdict(Enum):
     STALE = auto()  # no such lease in this worker
 
 
+@dataclass(frozen=True)
+class Weight:
+    """What a request brings into a batch, as far as that is known before a worker decodes it."""
+
+    pixels: int = 0
+    tokens: int = 0
+
+    def __add__(self, other: "Weight") -> "Weight":
+        return Weight(self.pixels + other.pixels, self.tokens + other.tokens)
+
+    def exceeds(self, budget: "Weight") -> bool:
+        """Whether it is over the budget in any respect."""
+        return self.pixels > budget.pixels or self.tokens > budget.tokens
+
+    def least(self, other: "Weight") -> "Weight":
+        """The stricter of two budgets in each respect."""
+        return Weight(min(self.pixels, other.pixels), min(self.tokens, other.tokens))
+
+
+UNBOUNDED = Weight(1 << 62, 1 << 62)
+
+
 @dataclass(eq=False)
 class Request:
     """One accepted request.
 
     :param background: nobody waits for it: people's requests go before.
     :param priority: among the background's own; the larger first.
+    :ivar queued_at: when its body was complete.
+    :ivar joining: it is in its own prefill: the worker, with slots, does nothing else meanwhile.
     """
 
     number: int
@@ -68,6 +92,9 @@ class Request:
     phase: Phase = Phase.RECEIVING
     seat: int | None = None
     lease: int = 0
+    weight: Weight = Weight()
+    queued_at: float = 0.0
+    joining: bool = False
     suspect: bool = False
     solo_deaths: int = 0
     streamed: bool = False  # a part of its answer has gone to the caller: it can't be tried again
@@ -83,9 +110,14 @@ class Batch:
     started: float | None = None
 
     @property
+    def awaited(self) -> list[Request]:
+        """Requests in it that have not been withdrawn."""
+        return [request for request in self.leases.values() if request is not None]
+
+    @property
     def is_background(self) -> bool:
         """Whether nobody waits for it (a batch is of one class)."""
-        return any(one is not None and one.background for one in self.leases.values())
+        return any(request.background for request in self.awaited)
 
 
 @dataclass(eq=False)
@@ -93,6 +125,7 @@ class Seat:
     """One connected worker.
 
     :param slots: the worker joins requests by itself: each goes out at once, against its credit.
+    :ivar budget: what a batch of it may weigh.
     :ivar drained: the guard wants it to get no new work.
     """
 
@@ -106,6 +139,7 @@ class Seat:
     stalled: bool = False  # an execution passed its time limit and has not come back since
     exclusive: bool = False  # a suspect is in it
     credit: int = 0
+    budget: Weight = UNBOUNDED
     last_used: int = 0
     batches: dict[int, Batch] = field(default_factory=dict)
 
@@ -115,18 +149,32 @@ class Seat:
         return sum(len(batch.leases) for batch in self.batches.values())
 
     @property
+    def awaited(self) -> list[Request]:
+        """Requests in it that have not been withdrawn."""
+        return [request for batch in self.batches.values() for request in batch.awaited]
+
+    @property
     def unanswered(self) -> int:
-        """Requests in it that somebody waits for."""
-        return sum(
-            request is not None
-            for batch in self.batches.values()
-            for request in batch.leases.values()
-        )
+        """How many they are."""
+        return len(self.awaited)
+
+    @property
+    def begun(self) -> list[Batch]:
+        """What it works on: the oldest batch; with slots, whatever it has taken into one."""
+        batches = list(self.batches.values())
+        return [one for one in batches if one.started is not None] if self.slots else batches[:1]
 
     @property
     def not_begun(self) -> list[Batch]:
         """What it has and doesn't work on yet."""
-        return [] if self.slots else list(self.batches.values())[1:]
+        batches = list(self.batches.values())
+        return [one for one in batches if one.started is None] if self.slots else batches[1:]
+
+    def awaits(self, number: int, lease: int) -> Request | None:
+        """The request of a lease, unless it has been withdrawn or is another one."""
+        batch = self.batch_of(lease)
+        request = None if batch is None else batch.leases[lease]
+        return request if request is not None and request.number == number else None
 
     def batch_of(self, lease: int) -> Batch | None:
         """The batch that a lease is of; None for a lease that it doesn't hold."""
@@ -151,6 +199,13 @@ class Execution:
     seat: Seat
     batch: Batch
     started: float
+
+    @property
+    def is_current(self) -> bool:
+        """Whether it goes on, as far as the worker is connected."""
+        seat, batch = self.seat, self.batch
+        here = batch.number in seat.batches and not seat.stalled
+        return here and batch.started == self.started
 
 
 @dataclass(frozen=True)

@@ -65,11 +65,14 @@ class BatchTable:
         for key in [key for key in self._forming if key[0] == connection]:
             del self._forming[key]
 
-    def take(self) -> Optional[List[int]]:
-        """The next complete batch, or as much of it as may run together; None if there is none."""
+    def take(self, most: Optional[int] = None) -> Optional[List[int]]:
+        """The next complete batch, or as much of it as may run together; None if there is none.
+
+        :param most: take no more.
+        """
         while self._complete:
             members = self._complete.popleft()
-            size = len(members) if self.limit is None else self.limit
+            size = min(most or len(members), self.limit or len(members))
             if members[size:]:
                 self._complete.appendleft(members[size:])
             if members:

@@ -123,6 +123,10 @@ class Engine:
     simulated_vram_bytes = 2 * 1024**3  # what it holds on a simulated card: a small model
     simulated_load = 0.9  # fraction of a simulated card that a running batch uses
 
+    # What the images and the texts of one batch may have together; None: no matter.
+    batch_pixels: Optional[int] = None
+    batch_tokens: Optional[int] = None
+
     def load(self, context: Context) -> None:
         """Load the model onto the card (GPU thread). Raise to say why it can't be loaded."""
         raise NotImplementedError(f"{type(self).__name__} has no load(context) method")
@@ -177,3 +181,30 @@ class Engine:
         runtime, which asks by torch where that is in use.
         """
         return None
+
+
+class SlotEngine(Engine):
+    """A model whose requests join and leave between its steps, ``max_batch`` of them at a time.
+
+    In place of ``predict``: ``join``, ``step`` and ``leave``, all on the GPU thread. ``tell`` and
+    ``is_awaited`` take a slot's number. Requests come as soon as they are prepared and there is a
+    free slot; on a hot card fewer slots are used, and those that run finish.
+    """
+
+    def join(self, slot: int, item: Any) -> None:
+        """Take what ``preprocess`` made of a request into a free slot: its prefill.
+
+        Whatever it raises fails this request alone.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no join(slot, item) method")
+
+    def step(self) -> Dict[int, Any]:
+        """Go one step on with every slot that is taken; the results of those that are through.
+
+        A result is what ``postprocess`` gets, or a RequestError. Its slot is left by itself. Where
+        this raises, all that are in fail.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no step() method")
+
+    def leave(self, slot: int) -> None:
+        """The slot is free from now on: its request is through, has failed, or nobody waits."""

@@ -27,8 +27,10 @@ class FrameType(IntEnum):
 
     # worker to gateway
     HELLO = 1  # protocol, worker number, pid, state, scheduling, max_batch, model, gpu_uuid,
-    #            heartbeat_seconds: how often it is heard of; absent where it isn't
-    STATE = 2  # {"state": "loading" | "ready" | "draining", "error": text}
+    #            heartbeat_seconds: how often it is heard of; absent where it isn't;
+    #            batch_pixels, batch_tokens: what a batch may have of them; absent: no matter
+    STATE = 2  # {"state": "loading" | "ready" | "draining", "error": text}; with scheduling,
+    #            batch_pixels and batch_tokens, which the engine says once it is loaded
     CREDIT = 3  # count: that many more requests are welcome
     RESULT = 4  # request, lease: {"ok": true, "answer": ...} or {"ok": false, "error": {...}}
     MEMORY = 5  # {"vram_reserved_bytes", "vram_allocated_bytes"}
@@ -36,6 +38,7 @@ class FrameType(IntEnum):
     HEARTBEAT = 7  # the loop turns
     PROBED = 8  # request: of the PROBE; {"outcome": a word of worker.canary, "detail": text}
     CHUNK = 9  # request, lease: {"text": a piece of the answer, "terms": ...}, for who streams
+    JOINING = 10  # request, lease: {"joining": true} before its prefill, false when it is through
     # gateway to worker
     WELCOME = 32  # {"gateway": version}
     JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request:

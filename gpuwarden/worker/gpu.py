@@ -126,7 +126,7 @@ def run_batch(
         return answers
     finally:
         engine.audience = Audience()
-    return [_answer(engine, result) for result in results]
+    return [answer_of(engine, result) for result in results]
 
 
 def _predict(engine: Engine, items: List[Any], mark: Callable[[], None]) -> List[Any]:
@@ -137,7 +137,8 @@ def _predict(engine: Engine, items: List[Any], mark: Callable[[], None]) -> List
     return results
 
 
-def _answer(engine: Engine, result: Any) -> Answer:
+def answer_of(engine: Engine, result: Any) -> Answer:
+    """The answer that postprocess() makes of a result, or the failure."""
     if isinstance(result, RequestError):
         return failure_of(result)
     try:

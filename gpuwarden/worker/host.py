@@ -12,10 +12,11 @@ import logging
 import os
 import signal
 import sys
-from typing import Any, Dict, List, Optional, Tuple
+import time
+from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from gpuwarden.worker import canary, logs
-from gpuwarden.worker.engine import Audience, Engine
+from gpuwarden.worker.engine import Audience, Engine, SlotEngine
 from gpuwarden.worker.faults import WorkerError, location
 from gpuwarden.worker.frames import Frame
 from gpuwarden.worker.gpu import Answer, GpuThread, read_memory, run_batch
@@ -26,6 +27,7 @@ from gpuwarden.worker.pool import Pool
 from gpuwarden.worker.priority import raise_this_thread
 from gpuwarden.worker.pulse import Pulse
 from gpuwarden.worker.settings import Settings, SettingsError, read_settings
+from gpuwarden.worker.slots import Slots, manner_of
 from gpuwarden.worker.waiting import within
 from gpuwarden.worker.work import Work
 
@@ -79,6 +81,7 @@ class Host:
         self._status_due: Optional[asyncio.TimerHandle] = None
         self._drained_session: Optional[Session] = None
         self._is_probed = False
+        self._memory_seconds = 0.0  # when that of an engine with slots was read
         self._tasks: List[asyncio.Task[Any]] = []
 
     async def run(self) -> int:
@@ -112,6 +115,7 @@ class Host:
         self.work.on_session_lost = self._on_session_lost
         self.work.on_probe_asked = self._on_probe_asked
         self.link = GatewayLink(self.settings, self.work)
+        self.work.on_joining = self.link.joining
         self.loader = Loader(self.settings, self.gpu, self.pool, self._on_context_lost)
 
     async def _live(self) -> int:
@@ -134,6 +138,10 @@ class Host:
         logs.withhold_foreign_text()
         # Not before: ten minutes of loading at a real-time priority would help nobody.
         self._tell_priority(await self.gpu.run(raise_this_thread, self.settings.inference_priority))
+        self.link.set_manner(manner_of(engine))
+        if isinstance(engine, SlotEngine):
+            count = self.settings.max_batch
+            self.work.slots = Slots(engine, count, self.work, self._on_gpu, self._on_busy)
         self.work.accepting = True
         self._tell_memory(await self.gpu.run(read_memory, engine))
         self._set_state("ready")
@@ -199,6 +207,26 @@ class Host:
     ) -> Tuple[List[Answer], Optional[Tuple[int, int]]]:
         """On the GPU thread."""
         return run_batch(engine, items, self.gpu.mark, audience), read_memory(engine)
+
+    async def _on_gpu(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """What a function gives on the GPU thread, where it counts as work."""
+        looks = time.monotonic() - self._memory_seconds > STATUS_PERIOD_SECONDS
+
+        def call() -> Tuple[Any, Optional[Tuple[int, int]]]:
+            self.gpu.mark()
+            result = function(*arguments)
+            return result, read_memory(self.engine) if looks and self.engine else None
+
+        result, memory = await self.gpu.run(call)
+        if looks:
+            self._memory_seconds = time.monotonic()
+            self._tell_memory(memory)
+        return result
+
+    def _on_busy(self, busy: bool) -> None:
+        """An engine with slots works from now on, or rests."""
+        if self.loader.context:
+            self.loader.context.set_load(self.loader.load_fraction if busy else 0.0)
 
     def _tell_memory(self, memory: Optional[Tuple[int, int]]) -> None:
         if memory is None and self.loader.context:

@@ -30,6 +30,7 @@ _log = logging.getLogger(__name__)
 BACK_OFF_FIRST_SECONDS = 0.1
 BACK_OFF_LONGEST_SECONDS = 2.0
 PREFETCHED_BATCHES = 2  # one on the GPU, one being prepared
+PREFETCHED_SLOTS = 2  # prepared while all slots are taken: one is decoded, one is handed over
 UNSENT_LIMIT = 64  # several batches; older ones were given to another worker long ago
 
 
@@ -87,6 +88,7 @@ class GatewayLink:
         self._unsent: Deque[Tuple[Optional[str], Frame]] = deque(maxlen=UNSENT_LIMIT)
         self._lost = asyncio.Event()
         self._memory: Dict[str, int] = {}
+        self._manner: Dict[str, Any] = {}
 
     async def run(self) -> None:
         """Connect and connect again, until cancelled."""
@@ -116,6 +118,10 @@ class GatewayLink:
             # Behind records that wait it would prove nothing new, and pile up.
             if session and session.welcomed and session.channel and not session.channel.pending:
                 self._send(Frame(FrameType.HEARTBEAT))
+
+    def set_manner(self, manner: Dict[str, Any]) -> None:
+        """How the engine, which is loaded now, wants its requests; told with the next state."""
+        self._manner = manner
 
     def set_state(self, state: str, error: str = "") -> None:
         """Tell the gateway of a new state or error; "ready" asks for work."""
@@ -159,6 +165,12 @@ class GatewayLink:
         """Send a piece of a request's answer; who is not connected any more gets none."""
         if session.alive() and session.channel:
             session.channel.send(Frame(FrameType.CHUNK, job.request, job.lease, meta=meta))
+
+    def joining(self, session: Session, job: Frame, joining: bool) -> None:
+        """Say that a request is taken into a slot, or that it has been."""
+        if session.alive() and session.channel:
+            meta = {"joining": joining}
+            session.channel.send(Frame(FrameType.JOINING, job.request, job.lease, meta=meta))
 
     def _hand_over(self, result: Frame) -> None:
         """Give a durable job's result to whichever gateway is there, now or next."""
@@ -209,8 +221,8 @@ class GatewayLink:
             "protocol": PROTOCOL_VERSION,
             "number": settings.number,
             "pid": os.getpid(),
-            **self._state_meta(),
             "scheduling": "batch",
+            **self._state_meta(),
             "max_batch": settings.max_batch,
             "model": settings.model,
             "engine": settings.engine,
@@ -220,7 +232,8 @@ class GatewayLink:
         }
 
     def _state_meta(self) -> Dict[str, Any]:
-        return {"state": self._state, **({"error": self._error} if self._error else {})}
+        error = {"error": self._error} if self._error else {}
+        return {"state": self._state, **error, **self._manner}
 
     def _on_frame(self, session: Session, frame: Frame, descriptors: List[int]) -> None:
         if frame.type == FrameType.JOB:
@@ -263,6 +276,8 @@ class GatewayLink:
 
     def _ask_for_work(self) -> None:
         credits = PREFETCHED_BATCHES * self._settings.max_batch
+        if self._manner.get("scheduling") == "slots":
+            credits = self._settings.max_batch + PREFETCHED_SLOTS
         self._send(Frame(FrameType.CREDIT, count=credits))
 
     def _on_closed(self, session: Session, reason: str) -> None:

@@ -21,11 +21,11 @@ from gpuwarden.worker.frames import Frame
 from gpuwarden.worker.gpu import Answer
 from gpuwarden.worker.link import Receiver, Session
 from gpuwarden.worker.pool import Outcome, Pool, Prepared, StoredImage, Task
+from gpuwarden.worker.slots import CANCELLED, Guests, Slots
 
 _log = logging.getLogger(__name__)
 
 RETURNED = Failure("returned", "this worker takes no requests now: give it to another")
-CANCELLED = Failure("cancelled", "its caller has gone")
 
 Predict = Callable[[List[Any], Audience], Awaitable[List[Answer]]]
 Reply = Callable[[Session, Frame, Dict[str, Any]], None]
@@ -60,7 +60,7 @@ class _Job:
         return int(self.frame.meta.get("deadline_boottime_ns") or 0)
 
 
-class Work(Receiver):
+class Work(Receiver, Guests):
     """All requests this worker holds. ``on_change`` is called whenever a count has changed."""
 
     def __init__(
@@ -68,6 +68,7 @@ class Work(Receiver):
     ) -> None:
         self._predict = predict
         self._reply = reply
+        self.on_joining: Callable[[Session, Frame, bool], None] = lambda *what: None
         self._tell = tell
         self._on_change = on_change
         self._jobs: Dict[int, _Job] = {}
@@ -77,6 +78,7 @@ class Work(Receiver):
         self._idle = asyncio.Event()
         self._idle.set()
         self.pool: Optional[Pool] = None
+        self.slots: Optional[Slots] = None  # of an engine that has any
         self.accepting = False  # until the model is loaded
         self.on_drain_asked: Callable[[Session], None] = lambda session: None
         self.on_session_lost: Callable[[Session], None] = lambda session: None
@@ -128,6 +130,9 @@ class Work(Receiver):
     def on_limit(self, batch_limit: Optional[int]) -> None:
         """Run no more than so many together; what is on the GPU finishes as it is."""
         self._batches.limit = batch_limit
+        if self.slots is not None:
+            self.slots.limit = batch_limit
+            self.slots.advance()
 
     def on_drain(self, session: Session) -> None:
         """Pass it on to whoever keeps the worker's state."""
@@ -196,27 +201,35 @@ class Work(Receiver):
 
     def _advance(self) -> None:
         """Put the next complete batch on the GPU, if it is free."""
+        if self.slots is not None:
+            self.slots.advance()
+            self._settle()
+            return
         members = self._batches.take() if self._run is None else None
         if members is None:
             self._settle()
             return
+        numbers = self._in_time(members)
+        if not numbers:
+            self._advance()
+            return
+        jobs = [self._jobs[serial] for serial in numbers]
+        for job in jobs:
+            job.stage = _Stage.RUNNING
+        self.running = len(jobs)
+        self._run = asyncio.get_running_loop().create_task(self._run_batch(numbers, jobs))
+        self._run.add_done_callback(raise_error_of)
+        self._on_change()
+
+    def _in_time(self, members: List[int]) -> List[int]:
+        """Those whose deadline has not passed; the others are answered."""
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         late = [s for s in members if 0 < self._jobs[s].deadline_nanoseconds < now]
         for serial in late:
             self._answer(
                 self._jobs.pop(serial), Failure("deadline_exceeded", "its deadline passed")
             )
-        jobs = [self._jobs[serial] for serial in members if serial not in late]
-        if not jobs:
-            self._advance()
-            return
-        for job in jobs:
-            job.stage = _Stage.RUNNING
-        self.running = len(jobs)
-        numbers = [serial for serial in members if serial not in late]
-        self._run = asyncio.get_running_loop().create_task(self._run_batch(numbers, jobs))
-        self._run.add_done_callback(raise_error_of)
-        self._on_change()
+        return [serial for serial in members if serial not in late]
 
     async def _run_batch(self, serials: List[int], jobs: List[_Job]) -> None:
         started = time.monotonic()
@@ -238,6 +251,46 @@ class Work(Receiver):
         for start in range(0, len(text), PIECE_CHARACTERS):
             piece = {"text": text[start : start + PIECE_CHARACTERS], "terms": terms}
             self._tell(job.session, job.frame, piece)
+
+    # For an engine with slots.
+
+    def next_guest(self) -> Optional[int]:
+        """The next request that is prepared and may run."""
+        while (members := self._batches.take(1)) is not None:
+            for serial in self._in_time(members):
+                self._jobs[serial].stage = _Stage.RUNNING
+                self.running += 1
+                return serial
+        return None
+
+    def item(self, serial: int) -> Any:
+        """What preprocess() made of it."""
+        prepared = self._jobs[serial].prepared
+        return prepared.value if prepared else None
+
+    def joins(self, serial: int, joining: bool) -> None:
+        """Tell the gateway whom to blame if this ends the worker."""
+        job = self._jobs[serial]
+        self.on_joining(job.session, job.frame, joining)
+
+    def is_awaited(self, serial: int) -> bool:
+        """Whether its caller is still there."""
+        job = self._jobs.get(serial)
+        return job is not None and job.awaited
+
+    def hear(self, serial: int, text: str) -> None:
+        """A piece of its answer, unless it has ended meanwhile."""
+        job = self._jobs.get(serial)
+        if job is not None:
+            self._hand_on(job, text)
+
+    def answer(self, serial: int, answer: Answer, seconds: float) -> None:
+        """It has left its slot."""
+        self.running -= 1
+        self._answer(self._jobs.pop(serial), answer, seconds)
+        self._settle()
+
+    # What both kinds share.
 
     def more_waits(self) -> bool:
         """Whether the GPU has work right after the batch that runs."""

@@ -75,17 +75,17 @@ class GatewayNode:
         self._closing: asyncio.Task[None] | None = None
 
     async def worker(
-        self, number: int = 0, *, auto: bool = True, max_batch: int = 4
+        self, number: int = 0, *, auto: bool = True, max_batch: int = 4, **said: Any
     ) -> GatewayPeer:
-        peer = await self.busy_worker(number, auto=auto, max_batch=max_batch)
+        peer = await self.busy_worker(number, auto=auto, max_batch=max_batch, **said)
         await self.until(lambda: any(one.number == number for one in self.ready_links()))
         return peer
 
     async def busy_worker(
-        self, number: int = 0, *, auto: bool = True, max_batch: int = 4
+        self, number: int = 0, *, auto: bool = True, max_batch: int = 4, **said: Any
     ) -> GatewayPeer:
         """A worker that may be given something before anybody sees it free."""
-        peer = GatewayPeer(self.dispatch_path, number, max_batch=max_batch)
+        peer = GatewayPeer(self.dispatch_path, number, max_batch=max_batch, **said)
         peer.answers_by_itself = auto
         self._peers.append(peer)
         await peer.become_ready()

@@ -30,9 +30,11 @@ class ReceivedJob:
 class GatewayPeer:
     """One connection of worker ``number``; received jobs wait in ``jobs`` for the test."""
 
-    def __init__(self, path: Path, number: int = 0, *, max_batch: int = 4) -> None:
+    def __init__(self, path: Path, number: int = 0, *, max_batch: int = 4, **said: Any) -> None:
+        """``said`` is what its HELLO says otherwise."""
         self.number = number
         self.max_batch = max_batch
+        self.said = said
         self.answers_by_itself = False
         self.jobs: asyncio.Queue[ReceivedJob] = asyncio.Queue()
         self.frames: asyncio.Queue[Frame] = asyncio.Queue()
@@ -57,7 +59,7 @@ class GatewayPeer:
             "gpu_uuid": f"GPU-{self.number}",
             "gpu_index": self.number,
         }
-        self.send(Frame(FrameType.HELLO, meta=meta | changes))
+        self.send(Frame(FrameType.HELLO, meta=meta | self.said | changes))
 
     def send(self, frame: Frame) -> None:
         self._socket.send(encode(frame))
@@ -85,6 +87,12 @@ class GatewayPeer:
         }
         frame = job.frame
         self.send(Frame(FrameType.RESULT, frame.request, frame.lease, meta=meta | changes))
+
+    def joins(self, job: ReceivedJob, joining: bool = True) -> None:
+        """Say that a request is taken into a slot, or has been."""
+        frame = job.frame
+        meta = {"joining": joining}
+        self.send(Frame(FrameType.JOINING, frame.request, frame.lease, meta=meta))
 
     def fail(self, job: ReceivedJob, kind: str, message: str = "it failed") -> None:
         error = {"type": kind, "message": message}

@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from gpuwarden.worker.engine import Context, Engine, Request
+from gpuwarden.worker.engine import Context, Engine, Request, SlotEngine
 
 
 def perform(stage: str, parameters: dict[str, Any]) -> None:
@@ -113,3 +113,32 @@ class Lost(Whole):
 
     def canary(self) -> bool:
         raise RuntimeError("CUDA error: secret")
+
+
+class Stepping(SlotEngine):
+    """Takes as many steps for a request as its body says, which is a table for ``perform``, too."""
+
+    batch_pixels = 1_000_000
+
+    def load(self, context: Context) -> None:
+        self.rows: dict[int, dict[str, Any]] = {}
+
+    def preprocess(self, request: Request) -> dict[str, Any]:
+        wanted: dict[str, Any] = json.loads(bytes(request.body) or request.question or "{}")
+        return {"steps": 1, "most": 0, **wanted}
+
+    def join(self, slot: int, item: dict[str, Any]) -> None:
+        self.rows[slot] = item
+        perform("join", item)
+
+    def step(self) -> dict[int, Any]:
+        for slot, row in self.rows.items():
+            perform("step", row)
+            row["steps"] -= 1
+            self.tell(slot, row.get("piece", ""))
+            row["most"] = max(row["most"], len(self.rows))
+        through = {slot: row for slot, row in self.rows.items() if row["steps"] == 0}
+        return {slot: {"slot": slot, "most": row["most"]} for slot, row in through.items()}
+
+    def leave(self, slot: int) -> None:
+        perform("leave", self.rows.pop(slot, {}))

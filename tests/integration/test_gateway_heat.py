@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 
-from gpuwarden.control.snapshot import read_snapshot
+from gpuwarden.control.snapshot import boottime_nanoseconds, read_snapshot
 from gpuwarden.control.states import GatewayData
-from gpuwarden.gateway.work import Seat
+from gpuwarden.gateway import heatwatch
+from gpuwarden.gateway.work import CardLimits, Seat
 from gpuwarden.systemd.events import Event
 from gpuwarden.worker.frames import FrameType
 from tests.integration.gateway_node import GatewayNode, ThermalGuards, gateway_node
 from tests.integration.gateway_peer import GatewayPeer
 from tests.integration.gateway_process import predict, ready_by_hand
+
+EFFECT_SECONDS = 1.0  # from a guard's word to what its card's workers are given
 
 
 async def until_limits(node: GatewayNode, limits: dict[int, int]) -> None:
@@ -26,6 +29,11 @@ async def until_limits(node: GatewayNode, limits: dict[int, int]) -> None:
 async def until_paused(node: GatewayNode, *cards: int) -> None:
     of = node.service.dispatcher.queue.cards
     await node.until(lambda: all(of[card].limits.paused for card in cards))
+
+
+async def until_other(node: GatewayNode, before: CardLimits) -> None:
+    cards = node.service.dispatcher.queue.cards
+    await node.until(lambda: cards[0].limits != before)
 
 
 async def batch_sizes(node: GatewayNode, worker: GatewayPeer, requests: int) -> set[int]:
@@ -60,6 +68,41 @@ async def test_a_cards_batches_shrink_and_grow_with_its_batch_limit() -> None:
         await until_limits(node, {0: 4})
         assert (await worker.next_frame()).meta == {"batch_limit": 4}
         assert max(await batch_sizes(node, worker, 10)) == 4
+
+
+@pytest.mark.parametrize(
+    "hot",
+    [{"batch_limit": 2}, {"dispatch_duty": 0.5}, {"admission": "paused"}],
+)
+async def test_what_a_guard_asks_for_holds_within_a_second(hot: dict[str, Any]) -> None:
+    async with gateway_node() as node:
+        await node.worker(max_batch=4)
+        await until_limits(node, {0: 4})
+        cards = node.service.dispatcher.queue.cards
+        for changes in (hot, {}):
+            node.guards.publish(0, state="alert", **changes)
+            said = asyncio.get_running_loop().time()
+            await until_other(node, cards[0].limits)
+            assert asyncio.get_running_loop().time() - said < EFFECT_SECONDS
+
+
+async def test_a_state_of_three_seconds_ago_counts_as_none_until_a_fresh_one_comes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    age_seconds = 0.0
+    monkeypatch.setattr(
+        heatwatch, "boottime_nanoseconds", lambda: boottime_nanoseconds() + int(age_seconds * 1e9)
+    )
+    async with gateway_node() as node:
+        node.guards.publish(0, batch_limit=3, dispatch_duty=0.9, valid_milliseconds=3000)
+        await node.worker(max_batch=4)
+        limits = node.service.dispatcher.queue.cards
+        assert limits[0].limits == CardLimits(3, 0.9)
+        age_seconds = 3.1
+        await node.until(lambda: limits[0].limits == CardLimits(1, 0.9))
+        age_seconds = 0.0
+        node.guards.publish(0, batch_limit=4, valid_milliseconds=3000)
+        await node.until(lambda: limits[0].limits == CardLimits(4))
 
 
 async def test_a_limit_beyond_what_a_worker_takes_changes_nothing() -> None:

@@ -6,7 +6,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from gpuwarden.gateway.queue import SOLO_DEATH_LIMIT, RequestQueue
+from gpuwarden.gateway.batching import BatchRules, company_until
+from gpuwarden.gateway.blame import SOLO_DEATH_LIMIT
+from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.work import (
     BATCHES_PER_WORKER,
     Action,
@@ -20,24 +22,29 @@ from gpuwarden.gateway.work import (
     Request,
     Seat,
     Verdict,
+    Weight,
     Withdraw,
 )
-from tests.unit.queue_parts import LIMITS, serving_seat, waiting_request
+from tests.unit.queue_parts import LIMITS
 
 
 class Node(RuleBasedStateMachine):
     """Callers and workers as the queue sees them, with an independent account of who holds what."""
 
+    batch_rules = BatchRules(budget=Weight(40, 30))
+
     def __init__(self) -> None:
         super().__init__()
         self.now = 0.0
         self.queue = RequestQueue(LIMITS, self.now)
+        self.queue.batching.rules = self.batch_rules
         self.receiving: list[Request] = []
         self.unanswered: dict[int, Request] = {}
         self.answers: Counter[int] = Counter()
         self.seats: dict[int, Seat] = {}
         self.held: dict[int, dict[int, int]] = {}  # seat -> lease -> request
         self.cancelled: set[tuple[int, int]] = set()
+        self.joining: set[tuple[int, int]] = set()
         self.granted: Counter[int] = Counter()
         self.last_seat = 0
 
@@ -61,8 +68,8 @@ class Node(RuleBasedStateMachine):
         limits = self.queue.cards[seat.card].limits
         assert not limits.paused
         if limits.batch_limit is not None:
-            together = len(self.held[seat.key]) * seat.slots + len(requests)
-            assert together <= limits.batch_limit
+            count = len(self.held[seat.key]) * seat.slots + len(requests)
+            assert count <= limits.batch_limit
         assert seat.ready
         assert not seat.draining
         assert not seat.stalled
@@ -72,6 +79,9 @@ class Node(RuleBasedStateMachine):
         assert len(outstanding) + len(requests) <= self.granted[seat.key]
         assert 1 <= len(requests) <= (1 if seat.slots else seat.max_batch)
         assert len({request.background for request in requests}) == 1
+        together = sum((request.weight for request in requests), Weight())
+        budget = self.batch_rules.budget.least(seat.budget)
+        assert len(requests) == 1 or not together.exceeds(budget)
         if any(request.suspect for request in requests):
             assert len(requests) == 1
             assert not outstanding
@@ -103,6 +113,7 @@ class Node(RuleBasedStateMachine):
     def connect(self, max_batch: int, slots: bool, card: int) -> None:
         self.last_seat += 1
         seat = Seat(self.last_seat, card, max_batch, slots)
+        seat.budget = Weight(60, 20)
         self.seats[seat.key] = seat
         self.held[seat.key] = {}
         self.queue.attach(seat)
@@ -117,17 +128,31 @@ class Node(RuleBasedStateMachine):
     @rule(data=st.data())
     def worker_dies(self, data: st.DataObject) -> None:
         seat = self.pick(data)
-        solo = [self.unanswered.get(one) for one in self.held[seat.key].values()]
-        before = [request.solo_deaths for request in solo if request]
         del self.seats[seat.key]
         held = self.held.pop(seat.key)
+        running = {
+            lease: self.unanswered[number]
+            for lease, number in held.items()
+            if (seat.key, lease) not in self.cancelled
+        }
+        joining = [lease for lease in running if (seat.key, lease) in self.joining]
+        before = {lease: (one.solo_deaths, one.suspect) for lease, one in running.items()}
         self.carry_out(self.queue.detach(seat, self.now))
-        for request, deaths in zip([one for one in solo if one], before, strict=True):
-            blamed = len(held) == 1 and not seat.draining and not self.was_cancelled(seat, held)
-            assert request.solo_deaths == deaths + blamed
+        for lease, request in running.items():
+            deaths, suspect = before[lease]
+            alone = joining == [lease] or (len(held) == 1 and not joining)
+            is_doubted = not seat.draining and (lease in joining or not joining)
+            assert request.solo_deaths == deaths + (alone and is_doubted)
+            assert request.suspect == (suspect or is_doubted)
 
-    def was_cancelled(self, seat: Seat, held: dict[int, int]) -> bool:
-        return any((seat.key, lease) in self.cancelled for lease in held)
+    @precondition(lambda self: any(self.held.values()))
+    @rule(data=st.data(), joining=st.booleans())
+    def worker_takes_in(self, data: st.DataObject, joining: bool) -> None:
+        key = data.draw(st.sampled_from(sorted(key for key, held in self.held.items() if held)))
+        lease = data.draw(st.sampled_from(sorted(self.held[key])))
+        self.queue.joins(self.seats[key], self.held[key][lease], lease, joining, self.now)
+        if self.seats[key].slots:
+            (self.joining.add if joining else self.joining.discard)((key, lease))
 
     @precondition(lambda self: any(self.held.values()))
     @rule(data=st.data(), returned=st.booleans())
@@ -188,12 +213,14 @@ class Node(RuleBasedStateMachine):
                 Refusal.TOO_HOT: not usable and any(self.is_paused(card) for card in range(3)),
             }[refused.reason]
             return
+        request.weight = Weight(size, 25 - size)
         self.receiving.append(request)
 
     @rule(size=st.integers(0, 200), priority=st.integers(-2, 2), failures=st.integers(0, 1))
     def job_comes(self, size: int, priority: int, failures: int) -> None:
         """Whatever people hold, there is room for it, and it takes none of theirs."""
         request = self.queue.admit_background(size, priority, failures, self.now)
+        request.weight = Weight(size)
         self.unanswered[request.number] = request
         self.carry_out(self.queue.enqueue(request, self.now))
 
@@ -284,6 +311,8 @@ class Node(RuleBasedStateMachine):
                 continue
             if seat.drained and all(one.background for one in waiting):
                 continue
+            if self.waits_for_company(waiting):
+                continue
             assert self.queue.cards[seat.card].limits.duty < 1
             if not self.works(seat.card):
                 rested_at = self.queue.cards[seat.card].rested_at()
@@ -292,14 +321,19 @@ class Node(RuleBasedStateMachine):
                 assert upcoming is not None
                 assert self.now < upcoming <= rested_at
 
+    def waits_for_company(self, waiting: list[Request]) -> bool:
+        """Whether that is why an idle worker is given nothing."""
+        assert self.queue.batching.until is None
+        return False
+
     def works(self, card: int) -> bool:
         return any(seat.batches for seat in self.seats.values() if seat.card == card)
 
     @invariant()
     def what_a_paused_card_has_not_begun_is_taken_back(self) -> None:
         for seat in self.seats.values():
-            if self.is_paused(seat.card) and not seat.slots:
-                for batch in list(seat.batches.values())[1:]:
+            if self.is_paused(seat.card):
+                for batch in seat.not_begun:
                     assert not any(batch.leases.values())
 
     def teardown(self) -> None:
@@ -313,6 +347,10 @@ class Node(RuleBasedStateMachine):
         self.connect(4, False, 0)
         for _ in range(10_000):
             key = next((one for one, held in self.held.items() if held), None)
+            if key is None and self.queue.batching.until is not None:
+                self.now = self.queue.batching.until
+                self.carry_out(self.queue.expire(self.now))
+                continue
             if key is None:
                 break
             lease, number = next(iter(self.held[key].items()))
@@ -331,74 +369,22 @@ TestQueue = Node.TestCase
 TestQueue.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
 
 
-def test_what_a_dead_worker_held_goes_back_to_its_old_place_oldest_first() -> None:
-    queue = RequestQueue(LIMITS, 0.0)
-    first_seat = serving_seat(queue, 1, max_batch=1)
-    held = [waiting_request(queue)[0] for _ in range(2)]
-    later = waiting_request(queue)[0]
-    queue.detach(first_seat, 0.0)
-    second_seat = serving_seat(queue, 2)
-    order: list[int] = []
-    for _ in range(3):
-        (batch,) = list(second_seat.batches.values())[:1]
-        for lease, request in list(batch.leases.items()):
-            assert request is not None
-            order.append(request.number)
-            queue.result(second_seat, request.number, lease, returned=False, now=0.0)
-    assert order == [held[0].number, held[1].number, later.number]
+class LingeringNode(Node):
+    """The same where batches wait for company."""
+
+    batch_rules = BatchRules(linger_seconds=2.0, budget=Weight(60, 60))
+
+    def waits_for_company(self, waiting: list[Request]) -> bool:
+        until = self.queue.batching.until
+        if until is None:
+            return False
+        people = [one for one in waiting if not one.background and not one.suspect]
+        latest = min(company_until(one, self.batch_rules.linger_seconds) for one in people)
+        upcoming = self.queue.next_timer()
+        assert upcoming is not None
+        assert self.now < upcoming <= until <= latest
+        return True
 
 
-def test_a_worker_with_slots_gets_each_request_at_once() -> None:
-    queue = RequestQueue(LIMITS, 0.0)
-    seat = serving_seat(queue, 1, max_batch=3, slots=True)
-    for expected in range(1, 6):
-        waiting_request(queue)
-        assert len(seat.batches) == expected
-
-
-def test_a_stuck_worker_gives_back_what_it_has_not_begun() -> None:
-    queue = RequestQueue(LIMITS, 0.0)
-    seat = serving_seat(queue, 1, max_batch=1)
-    running = waiting_request(queue)[0]
-    behind = waiting_request(queue)[0]
-    actions = queue.expire(20.0)
-    assert End(running, Ending.EXECUTION_TIMEOUT) in actions
-    assert behind.phase is Phase.WAITING
-    assert not seat.serving
-    serving_seat(queue, 2)
-    assert behind.seat == 2
-    assert not behind.suspect
-
-
-def test_what_has_been_streamed_in_part_is_not_begun_again_elsewhere() -> None:
-    queue = RequestQueue(LIMITS, 0.0)
-    seat = serving_seat(queue, 1, max_batch=3, slots=True)
-    running = waiting_request(queue)[0]
-    silent, heard = (queue.admit(1, 5.0) for _ in range(2))
-    for one in (silent, heard):
-        queue.enqueue(one, 5.0)
-    assert queue.piece(seat, heard.number, heard.lease)
-    actions = queue.expire(20.0)
-    assert End(running, Ending.EXECUTION_TIMEOUT) in actions
-    assert End(heard, Ending.BROKEN_OFF) in actions
-    assert silent.phase is Phase.WAITING
-
-
-def test_others_go_on_while_a_suspect_waits_for_an_idle_worker() -> None:
-    queue = RequestQueue(LIMITS, 0.0)
-    doomed = serving_seat(queue, 1, max_batch=1)
-    suspect = waiting_request(queue)[0]
-    first, second = serving_seat(queue, 2, max_batch=1), serving_seat(queue, 3, max_batch=1)
-    others = [waiting_request(queue)[0] for _ in range(2)]
-    assert {one.seat for one in others} == {2, 3}
-    queue.detach(doomed, 0.0)
-    assert suspect.phase is Phase.WAITING
-    ordinary = waiting_request(queue)[0]
-    assert ordinary.phase is Phase.RUNNING
-    reserved = first if ordinary.seat == 3 else second
-    (batch,) = reserved.batches.values()
-    ((lease, request),) = batch.leases.items()
-    assert request is not None
-    queue.result(reserved, request.number, lease, returned=False, now=0.0)
-    assert suspect.seat == reserved.key
-    assert not reserved.open
+TestLingeringQueue = LingeringNode.TestCase
+TestLingeringQueue.settings = settings(max_examples=75, stateful_step_count=50, deadline=None)

@@ -184,11 +184,12 @@ class JobEndpoints:
                 idempotency=hashed,
                 request_bytes=upload.length or 0,
             )
-            if await opened.store.is_set_aside(job.content, job.question):
+            kept_out = await opened.store.is_set_aside(job.content, job.question)
+            if kept_out or await self._dispatcher.set_aside.holds(body):
                 raise ApiError(
                     "image_set_aside",
                     "this image with this question has killed workers, each time alone: it is"
-                    " not taken again today",
+                    " not taken again for now",
                     param="image",
                 )
             larger = len(job.content) > (upload.length or 0)  # than could be known

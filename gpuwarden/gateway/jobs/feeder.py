@@ -199,6 +199,7 @@ class Feeder:
             async with self._loading:  # one after the other, or a small job would overtake
                 job = one.job = await self._admit(one)
                 body = await self._load(one.lease, job)
+            await self._dispatcher.set_aside.check(body)
             return await self._dispatcher.execute(job, body)
         except BaseException as error:
             failure = error

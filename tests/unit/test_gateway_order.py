@@ -1,0 +1,119 @@
+"""Single promises of the queue, one situation each."""
+
+from gpuwarden.gateway.queue import RequestQueue
+from gpuwarden.gateway.work import CardLimits, End, Ending, Phase, Withdraw
+from tests.unit.queue_parts import LIMITS, serving_seat, waiting_request
+
+
+def test_what_a_dead_worker_held_goes_back_to_its_old_place_oldest_first() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    first_seat = serving_seat(queue, 1, max_batch=1)
+    held = [waiting_request(queue)[0] for _ in range(2)]
+    later = waiting_request(queue)[0]
+    queue.detach(first_seat, 0.0)
+    second_seat = serving_seat(queue, 2)
+    order: list[int] = []
+    for _ in range(3):
+        (batch,) = list(second_seat.batches.values())[:1]
+        for lease, request in list(batch.leases.items()):
+            assert request is not None
+            order.append(request.number)
+            queue.result(second_seat, request.number, lease, returned=False, now=0.0)
+    assert order == [held[0].number, held[1].number, later.number]
+
+
+def test_a_worker_with_slots_gets_each_request_at_once() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1, max_batch=3, slots=True)
+    for expected in range(1, 6):
+        waiting_request(queue)
+        assert len(seat.batches) == expected
+
+
+def test_what_waits_in_a_worker_for_a_slot_has_its_time_once_it_has_one() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1, max_batch=1, slots=True)
+    running, prefetched = (waiting_request(queue)[0] for _ in range(2))
+    queue.joins(seat, running.number, running.lease, True, 1.0)
+    queue.result(seat, running.number, running.lease, returned=False, now=19.0)
+    queue.joins(seat, prefetched.number, prefetched.lease, True, 19.0)
+    assert queue.expire(29.0) == []
+    assert seat.serving
+
+
+def test_a_card_that_is_paused_takes_back_what_has_no_slot_yet() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1, max_batch=1, slots=True)
+    running, prefetched = (waiting_request(queue)[0] for _ in range(2))
+    queue.joins(seat, running.number, running.lease, True, 1.0)
+    lease = prefetched.lease
+    actions = queue.limit(1, CardLimits(paused=True), 2.0)
+    assert actions == [Withdraw(1, prefetched.number, lease)]
+    assert (running.phase, prefetched.phase) == (Phase.RUNNING, Phase.WAITING)
+
+
+def test_who_was_in_its_own_prefill_killed_the_worker_and_its_neighbours_did_not() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    for deaths in (1, 2, 3):
+        seat = serving_seat(queue, deaths, max_batch=3, slots=True)
+        if deaths == 1:
+            poison, neighbour, waiting = (waiting_request(queue)[0] for _ in range(3))
+        held = {one: one.lease for one in (neighbour, poison) if one.seat == seat.key}
+        for one, lease in held.items():
+            queue.joins(seat, one.number, lease, True, 0.0)
+            queue.joins(seat, one.number, lease, one is poison, 0.0)
+        assert poison.seat == seat.key
+        actions = queue.detach(seat, 0.0)
+        assert poison.solo_deaths == deaths
+        assert (neighbour.suspect, waiting.suspect) == (False, False)
+    assert End(poison, Ending.WORKER_CRASHED) in actions
+
+
+def test_a_stuck_worker_gives_back_what_it_has_not_begun() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1, max_batch=1)
+    running = waiting_request(queue)[0]
+    behind = waiting_request(queue)[0]
+    actions = queue.expire(20.0)
+    assert End(running, Ending.EXECUTION_TIMEOUT) in actions
+    assert behind.phase is Phase.WAITING
+    assert not seat.serving
+    serving_seat(queue, 2)
+    assert behind.seat == 2
+    assert not behind.suspect
+
+
+def test_what_has_been_streamed_in_part_is_not_begun_again_elsewhere() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1, max_batch=3, slots=True)
+    running = waiting_request(queue)[0]
+    silent, heard = (queue.admit(1, 5.0) for _ in range(2))
+    queue.joins(seat, running.number, running.lease, True, 0.0)
+    for one in (silent, heard):
+        queue.enqueue(one, 5.0)
+        queue.joins(seat, one.number, one.lease, True, 5.0)
+    assert queue.piece(seat, heard.number, heard.lease)
+    actions = queue.expire(20.0)
+    assert End(running, Ending.EXECUTION_TIMEOUT) in actions
+    assert End(heard, Ending.BROKEN_OFF) in actions
+    assert silent.phase is Phase.WAITING
+
+
+def test_others_go_on_while_a_suspect_waits_for_an_idle_worker() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    doomed = serving_seat(queue, 1, max_batch=1)
+    suspect = waiting_request(queue)[0]
+    first, second = serving_seat(queue, 2, max_batch=1), serving_seat(queue, 3, max_batch=1)
+    others = [waiting_request(queue)[0] for _ in range(2)]
+    assert {one.seat for one in others} == {2, 3}
+    queue.detach(doomed, 0.0)
+    assert suspect.phase is Phase.WAITING
+    ordinary = waiting_request(queue)[0]
+    assert ordinary.phase is Phase.RUNNING
+    reserved = first if ordinary.seat == 3 else second
+    (batch,) = reserved.batches.values()
+    ((lease, request),) = batch.leases.items()
+    assert request is not None
+    queue.result(reserved, request.number, lease, returned=False, now=0.0)
+    assert suspect.seat == reserved.key
+    assert not reserved.open
