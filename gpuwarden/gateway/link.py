@@ -17,8 +17,10 @@ from gpuwarden.gateway.messages import (
     Probed,
     Result,
     StateChange,
+    Wish,
     parse,
 )
+from gpuwarden.gateway.outputs import OutputBuffer
 from gpuwarden.gateway.peers import Peer
 from gpuwarden.gateway.probe import Probes
 from gpuwarden.gateway.work import Dispatch, Seat
@@ -39,6 +41,10 @@ CREDIT_LIMIT = 4096  # more outstanding requests than any engine takes
 class LinkOwner(Protocol):
     """Whom a link tells what its worker says."""
 
+    @property
+    def results_bytes(self) -> int:
+        """The largest result that there may be room for."""
+
     def connected(self, link: "WorkerLink", hello: Hello) -> None:
         """The worker has introduced itself."""
 
@@ -53,6 +59,9 @@ class LinkOwner(Protocol):
 
     def told(self, link: "WorkerLink", frame: Frame, piece: Piece) -> None:
         """The worker sent a piece of the answer to a lease."""
+
+    def asked(self, link: "WorkerLink", frame: Frame, wish: Wish) -> None:
+        """The worker needs a buffer for a large result. Raises MessageError."""
 
     def lost(self, link: "WorkerLink") -> None:
         """The connection is gone."""
@@ -85,6 +94,7 @@ class WorkerLink:
         self.memory: Memory | None = None
         self.seat = Seat(key, card=0, max_batch=1)
         self.leases: dict[int, Body] = {}
+        self.loans: dict[int, OutputBuffer] = {}  # by lease: what it writes a large result into
         self.mapped: set[int] = set()  # buffers whose descriptor it was given
         self.probes = Probes(self.send)
         self._owner = owner
@@ -141,6 +151,17 @@ class WorkerLink:
             where["fd"] = True
             descriptors.append(buffer.descriptor)
         return where
+
+    def lend(self, wish: Frame, buffer: OutputBuffer) -> None:
+        """Have the worker write its result into a buffer."""
+        self.loans[wish.lease] = buffer
+        frame = Frame(FrameType.LEND, wish.request, wish.lease, meta={"size": buffer.size})
+        self.send(frame, [buffer.descriptor])
+
+    def refuse(self, wish: Frame, kind: str, message: str) -> None:
+        """Tell the worker why its result can't be taken; it answers with that."""
+        error = {"type": kind, "message": message}
+        self.send(Frame(FrameType.LEND, wish.request, wish.lease, meta={"error": error}))
 
     def retire(self, buffer: int) -> None:
         """Have the worker unmap a buffer, if it mapped it."""
@@ -209,8 +230,8 @@ class WorkerLink:
                 if not result.is_complete():
                     raise MessageError("RESULT without answer or error")
                 self._owner.answered(self, frame, result)
-            case FrameType.CHUNK:
-                self._owner.told(self, frame, parse(Piece, frame.meta))
+            case FrameType.CHUNK | FrameType.BORROW:
+                self._on_part(frame)
             case FrameType.MEMORY:
                 self.memory = parse(Memory, frame.meta)
                 self._owner.changed()
@@ -220,6 +241,13 @@ class WorkerLink:
                 raise MessageError("a second HELLO")
             case _:
                 self._on_sign_of_life(frame)
+
+    def _on_part(self, frame: Frame) -> None:
+        """What comes of an answer before its RESULT."""
+        if frame.type == FrameType.CHUNK:
+            self._owner.told(self, frame, parse(Piece, frame.meta))
+        else:
+            self._owner.asked(self, frame, parse(Wish, frame.meta))
 
     def _on_sign_of_life(self, frame: Frame) -> None:
         """What says no more than how the worker is; that a heartbeat came is all of it."""
@@ -249,7 +277,8 @@ class WorkerLink:
             hello.state,
             extra={"fields": {"WORKER": str(self.number), "GPU_UUID": hello.gpu_uuid or ""}},
         )
-        self.send(Frame(FrameType.WELCOME, meta={"gateway": __version__}))
+        welcome = {"gateway": __version__, "results_bytes": self._owner.results_bytes}
+        self.send(Frame(FrameType.WELCOME, meta=welcome))
         self._owner.connected(self, hello)
 
     def _on_state(self, change: StateChange) -> None:

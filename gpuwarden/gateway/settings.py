@@ -20,6 +20,7 @@ class GatewaySettings:
     host_names: tuple[str, ...] = ()
     proxy_addresses: tuple[str, ...] = ()
     uploads_limit: int = 64
+    results_bytes: int = 256 << 20
     images_bytes: int = 256 << 20
     images_seconds: float = 600.0
     job_disk_limit_bytes: int = 20 << 30
@@ -47,6 +48,7 @@ def gateway_settings(configuration: Configuration) -> GatewaySettings:
         host_names=gateway.host_names,
         proxy_addresses=gateway.proxy_addresses,
         uploads_limit=gateway.uploads_limit,
+        results_bytes=gateway.results_bytes,
         images_bytes=gateway.images_bytes,
         images_seconds=gateway.images_seconds,
         job_disk_limit_bytes=configuration.jobs.disk_limit_bytes,

@@ -132,6 +132,12 @@ class Seat:
         """The batch that a lease is of; None for a lease that it doesn't hold."""
         return next((one for one in self.batches.values() if lease in one.leases), None)
 
+    def awaits(self, number: int, lease: int) -> bool:
+        """Whether it holds the lease on that request, and somebody wants the result."""
+        batch = self.batch_of(lease)
+        request = None if batch is None else batch.leases[lease]
+        return request is not None and request.number == number
+
     @property
     def serving(self) -> bool:
         """Whether it can answer requests at all."""

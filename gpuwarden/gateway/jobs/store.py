@@ -67,7 +67,7 @@ class JobStore(Protocol):
     async def extend(self, leases: Sequence[Lease], seconds: float) -> set[str]:
         """Hold on to leases; the ids of those that are still held."""
 
-    async def ack(self, lease: Lease, result: JobResult) -> bool:
+    async def ack(self, lease: Lease, result: JobResult, content: memoryview | None = None) -> bool:
         """Finish a job; False where the lease is not held any more: the result is discarded."""
 
     async def nack(self, lease: Lease, failures: int, *, begun: bool) -> bool:
@@ -170,6 +170,14 @@ class DiskStore:
         """How a finished job ended. Raises SealError, FileNotFoundError, JobStoreError."""
         return await self._in_thread(lambda: read_result(self.result_path(id), self.key, id)[1])
 
+    async def content(self, id: str, place: Place) -> None:
+        """Put what a result has beside it where ``place`` of its length says.
+
+        :raises SealError, FileNotFoundError, JobStoreError: it is not what was written.
+        """
+        path, name = self.result_path(id), f"{id}.result"
+        await self._in_thread(lambda: sealed.read(path, self.key.secret, name, place))
+
     async def is_set_aside(self, content: memoryview, question: str | None) -> bool:
         """Whether this image with this question has killed workers lately.
 
@@ -205,12 +213,14 @@ class DiskStore:
             await self.delete(id)
         return len(old)
 
-    async def hand_over(self, id: str, token: int, result: JobResult) -> bool:
+    async def hand_over(
+        self, id: str, token: int, result: JobResult, content: memoryview | None = None
+    ) -> bool:
         """Finish a job with what a worker made of a lease that a former front door gave it.
 
         It may have been given out again since; who comes first has done it.
         """
-        return await self._finish(id, lambda row: 0 < token <= row.lease, result)
+        return await self._finish(id, lambda row: 0 < token <= row.lease, result, content)
 
     # --- JobStore
 
@@ -236,9 +246,16 @@ class DiskStore:
         until = boottime_seconds() + seconds
         return await self.database.write(lambda c: rows.extend(c, leases, until))
 
-    async def ack(self, lease: Lease, result: JobResult) -> bool:
+    async def ack(self, lease: Lease, result: JobResult, content: memoryview | None = None) -> bool:
         """Finish a job; False where the lease is not held any more: the result is discarded."""
-        return await self._finish(lease.id, lambda row: row.lease == lease.token, result)
+        length = 0 if content is None else len(content)
+        promised = self.promise(length) if length > RESULT_BYTES else 0
+        try:
+            return await self._finish(
+                lease.id, lambda row: row.lease == lease.token, result, content
+            )
+        finally:
+            self.give_back(promised)
 
     async def nack(self, lease: Lease, failures: int, *, begun: bool) -> bool:
         """Give a job back to its place; ``begun``: a worker may have had it."""
@@ -292,7 +309,13 @@ class DiskStore:
         self.counts = await self.database.read(rows.counts)
         self.on_change()
 
-    async def _finish(self, id: str, holds: Callable[[JobRow], bool], result: JobResult) -> bool:
+    async def _finish(
+        self,
+        id: str,
+        holds: Callable[[JobRow], bool],
+        result: JobResult,
+        content: memoryview | None = None,
+    ) -> bool:
         """First the result gets its file, then the job its end, then the body goes."""
         row = await self.find(id)
         if row is None or row.status.is_final or not holds(row) or id in self._finishing:
@@ -301,7 +324,7 @@ class DiskStore:
         self._finishing.add(id)
         try:
             end = moment()
-            size = await self._in_thread(lambda: self._write_result(row, result, end))
+            size = await self._in_thread(lambda: self._write_result(row, result, end, content))
             if await self._change(lambda c: rows.finish(c, id, result, size, end)):
                 await self._in_thread(lambda: sealed.destroy(self.body_path(id)))
                 return True
@@ -310,9 +333,10 @@ class DiskStore:
         finally:
             self._finishing.discard(id)
 
-    def _write_result(self, row: JobRow, result: JobResult, end: Moment) -> int:
-        content = json.dumps(asdict(result), allow_nan=False).encode()
-        meta = {
+    def _write_result(
+        self, row: JobRow, result: JobResult, end: Moment, content: memoryview | None = None
+    ) -> int:
+        meta: dict[str, object] = {
             "created": row.created,
             "started": row.started,
             "finished": end[0],
@@ -324,7 +348,11 @@ class DiskStore:
             "idempotency": row.idempotency and row.idempotency.hex(),
         }
         path, name = self.result_path(row.id), f"{row.id}.result"
-        return sealed.write(path, self.key.secret, name, meta, memoryview(content))
+        if content is None:
+            content = memoryview(json.dumps(asdict(result), allow_nan=False).encode())
+        else:
+            meta["result"] = asdict(result)
+        return sealed.write(path, self.key.secret, name, meta, content)
 
     async def _change(self, work: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
         """A change that shows in the figures."""
@@ -365,7 +393,10 @@ def _insert(connection: sqlite3.Connection, id: str, job: NewJob, size: int) -> 
 
 
 def read_result(path: Path, key: StoreKey, id: str) -> tuple[sealed.Sealed, JobResult]:
-    """A result's file. Raises SealError, OSError."""
+    """A result's file, but for a content beside it. Raises SealError, OSError."""
+    head = sealed.read_meta(path, key.secret, f"{id}.result")
+    if "result" in head.meta:
+        return head, JobResult(**head.meta["result"])
     content = bytearray()
 
     def place(length: int) -> memoryview:

@@ -75,6 +75,7 @@ def test_the_defaults_of_the_contract() -> None:
             "proxy_addresses": (),
             "uploads_limit": 64,
             "images_bytes": 268435456,
+            "results_bytes": 268435456,
             "images_seconds": 600,
         },
         "jobs": {
