@@ -36,6 +36,7 @@ class GatewayPeer:
         self.answers_by_itself = False
         self.jobs: asyncio.Queue[ReceivedJob] = asyncio.Queue()
         self.frames: asyncio.Queue[Frame] = asyncio.Queue()
+        self.loans: dict[int, int] = {}  # by lease: the descriptor of a result's buffer
         self.closed = asyncio.Event()
         self.mappings: dict[int, mmap.mmap] = {}
         self.descriptors: dict[int, int] = {}
@@ -86,6 +87,22 @@ class GatewayPeer:
         frame = job.frame
         self.send(Frame(FrameType.RESULT, frame.request, frame.lease, meta=meta | changes))
 
+    async def borrow(self, job: ReceivedJob, length: int) -> Frame:
+        """Ask for a buffer for a result; the front door's answer."""
+        frame = job.frame
+        self.send(Frame(FrameType.BORROW, frame.request, frame.lease, meta={"length": length}))
+        lend = await self.next_frame()
+        assert (lend.type, lend.lease) == (FrameType.LEND, frame.lease)
+        return lend
+
+    def hand_in(self, job: ReceivedJob, content: bytes, **changes: Any) -> None:
+        """Write a file into the buffer that was lent, and answer with it."""
+        descriptor = self.loans.pop(job.frame.lease)
+        os.pwrite(descriptor, content, 0)
+        os.close(descriptor)
+        told = {"part": "file", "media_type": "image/png", "length": len(content)}
+        self.answer(job, content=told | changes)
+
     def fail(self, job: ReceivedJob, kind: str, message: str = "it failed") -> None:
         error = {"type": kind, "message": message}
         frame = job.frame
@@ -97,7 +114,7 @@ class GatewayPeer:
             return
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
-        for descriptor in self.descriptors.values():
+        for descriptor in (*self.descriptors.values(), *self.loans.values()):
             os.close(descriptor)
         self.closed.set()
 
@@ -118,6 +135,11 @@ class GatewayPeer:
         self._on_frame(decode(record), list(descriptors))
 
     def _on_frame(self, frame: Frame, descriptors: list[int]) -> None:
+        if frame.type == FrameType.LEND:
+            assert len(descriptors) == ("size" in frame.meta)
+            self.loans.update((frame.lease, descriptor) for descriptor in descriptors)
+            self.frames.put_nowait(frame)
+            return
         if frame.type != FrameType.JOB:
             assert not descriptors
             if frame.type == FrameType.RETIRE:
@@ -154,10 +176,14 @@ class GatewayPeer:
         return mapping[where["offset"] : where["offset"] + where["length"]]
 
 
-async def run_as_worker(path: Path, number: int, hold: bool) -> None:
+async def run_as_worker(path: Path, number: int, hold: bool, borrow: int) -> None:
     peer = GatewayPeer(path, number)
-    peer.answers_by_itself = not hold
+    peer.answers_by_itself = not hold and not borrow
     await peer.become_ready()
+    while borrow:
+        job = await peer.jobs.get()
+        await peer.borrow(job, borrow)
+        os.pwrite(peer.loans[job.frame.lease], job.image, 0)
     await peer.closed.wait()
 
 
@@ -166,5 +192,6 @@ if __name__ == "__main__":
     parser.add_argument("path", type=Path)
     parser.add_argument("number", type=int)
     parser.add_argument("--hold", action="store_true", help="take requests, never answer")
+    parser.add_argument("--borrow", type=int, default=0, help="take a buffer, never answer")
     arguments = parser.parse_args()
-    asyncio.run(run_as_worker(arguments.path, arguments.number, arguments.hold))
+    asyncio.run(run_as_worker(arguments.path, arguments.number, arguments.hold, arguments.borrow))

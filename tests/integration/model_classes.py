@@ -84,7 +84,7 @@ class Filling(Engine):
 
 def filling(size: int) -> bytes:
     """Bytes that differ from page to page."""
-    return b"".join(b"%015d\n" % number for number in range(size // 16 + 1))[:size]
+    return b"".join((b"%015d\n" % page) * 256 for page in range(size // 4096 + 1))[:size]
 
 
 class Whole(Engine):
