@@ -7,11 +7,11 @@ from collections.abc import Callable
 from gpuwarden.control.snapshot import boottime_nanoseconds
 from gpuwarden.gateway.body import Body, Room
 from gpuwarden.gateway.buffers import Buffer, BufferPool
-from gpuwarden.gateway.errors import ApiError, worker_error
+from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.job import Answer, Job
 from gpuwarden.gateway.lending import Lending
 from gpuwarden.gateway.link import Tally, WorkerLink
-from gpuwarden.gateway.messages import Hello, Piece, Result, Terms, Wish
+from gpuwarden.gateway.messages import Hello, Piece, Result, Wish
 from gpuwarden.gateway.metrics import Metrics
 from gpuwarden.gateway.pause import Pause
 from gpuwarden.gateway.queue import RequestQueue
@@ -315,7 +315,7 @@ class Dispatcher:
         job = self._jobs.get(frame.request)
         wanted = job is not None and not job.outcome.done()
         try:
-            answer = self._answer_of(link, frame, result)
+            answer = self.lending.answer(link, frame, result)
         except ApiError as error:
             if error.status >= 500:
                 link.tally.failures += 1
@@ -327,14 +327,6 @@ class Dispatcher:
             job.outcome.set_result(answer)
         elif answer.output is not None:
             answer.output.destroy()
-
-    def _answer_of(self, link: WorkerLink, frame: Frame, result: Result) -> Answer:
-        """What the caller gets. Raises ApiError."""
-        if not result.ok and result.error is not None:
-            raise worker_error(result.error.type, result.error.message, result.error.param)
-        output = self.lending.collect(link, frame, result.content)
-        terms = result.terms or Terms()
-        return Answer(result.answer or {}, link.model, link.number, terms, output)
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:

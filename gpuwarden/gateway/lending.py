@@ -2,9 +2,10 @@
 
 import logging
 
-from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.errors import ApiError, worker_error
+from gpuwarden.gateway.job import Answer
 from gpuwarden.gateway.link import WorkerLink
-from gpuwarden.gateway.messages import Content, MessageError, Wish
+from gpuwarden.gateway.messages import Content, MessageError, Result, Terms, Wish
 from gpuwarden.gateway.outputs import Output, OutputPool
 from gpuwarden.worker.frames import Frame
 
@@ -50,10 +51,15 @@ class Lending:
         self.lent += 1
         link.lend(frame, buffer)
 
-    def collect(self, link: WorkerLink, frame: Frame, content: Content | None) -> Output | None:
-        """What a RESULT has beside its JSON; the caller's to destroy. Raises ApiError."""
-        if content is None:
-            return None
+    def answer(self, link: WorkerLink, frame: Frame, result: Result) -> Answer:
+        """What a worker has answered, its output the caller's to destroy. Raises ApiError."""
+        if not result.ok and result.error is not None:
+            raise worker_error(result.error.type, result.error.message, result.error.param)
+        output = None if result.content is None else self._collect(link, frame, result.content)
+        terms = result.terms or Terms()
+        return Answer(result.answer or {}, link.model, link.number, terms, output)
+
+    def _collect(self, link: WorkerLink, frame: Frame, content: Content) -> Output:
         output = Output(content.part, content.media_type, content.length)
         if len(frame.body) == content.length:
             output.inline = frame.body

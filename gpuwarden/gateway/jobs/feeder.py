@@ -284,6 +284,11 @@ class Feeder:
             except JobStoreError as error:
                 if content is not None and isinstance(error, StoreFullError):
                     result, content = no_room(error), None
+                    tell(
+                        Event.JOB_RESULT_GIVEN_UP,
+                        f"a job's large result found no room and was given up: {error}",
+                        logging.ERROR,
+                    )
                     continue
                 if not told:
                     tell(

@@ -10,22 +10,21 @@ back (see ``recovery``).
 
 import asyncio
 import errno
-import json
 import logging
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from gpuwarden.control.snapshot import boot_id, boottime_nanoseconds
 from gpuwarden.gateway.jobs import rows, sealed
 from gpuwarden.gateway.jobs.budget import RESULT_BYTES, DiskBudget, DiskRoom, shortage
+from gpuwarden.gateway.jobs.clocks import boottime_seconds, moment
 from gpuwarden.gateway.jobs.database import Database
 from gpuwarden.gateway.jobs.keys import StoreKey
+from gpuwarden.gateway.jobs.resultfile import read_result, write_result
 from gpuwarden.gateway.jobs.values import (
     JobBody,
     JobCounts,
@@ -43,7 +42,6 @@ log = logging.getLogger(__name__)
 
 Outcome = TypeVar("Outcome")
 Place = Callable[[int], memoryview]
-Moment = tuple[float, str, float]  # seconds since 1970, the boot, and seconds of it
 
 DATABASE = "jobs.sqlite3"
 FILES = "files"
@@ -168,7 +166,7 @@ class DiskStore:
 
     async def result(self, id: str) -> JobResult:
         """How a finished job ended. Raises SealError, FileNotFoundError, JobStoreError."""
-        return await self._in_thread(lambda: read_result(self.result_path(id), self.key, id)[1])
+        return await self._in_thread(lambda: read_result(self.result_path(id), self.key, id))
 
     async def content(self, id: str, place: Place) -> None:
         """Put what a result has beside it where ``place`` of its length says.
@@ -324,7 +322,10 @@ class DiskStore:
         self._finishing.add(id)
         try:
             end = moment()
-            size = await self._in_thread(lambda: self._write_result(row, result, end, content))
+            path = self.result_path(id)
+            size = await self._in_thread(
+                lambda: write_result(path, self.key, row, result, end[0], content)
+            )
             if await self._change(lambda c: rows.finish(c, id, result, size, end)):
                 await self._in_thread(lambda: sealed.destroy(self.body_path(id)))
                 return True
@@ -332,27 +333,6 @@ class DiskStore:
             return False
         finally:
             self._finishing.discard(id)
-
-    def _write_result(
-        self, row: JobRow, result: JobResult, end: Moment, content: memoryview | None = None
-    ) -> int:
-        meta: dict[str, object] = {
-            "created": row.created,
-            "started": row.started,
-            "finished": end[0],
-            "priority": row.priority,
-            "body_bytes": row.body_bytes,
-            "request_bytes": row.request_bytes,
-            "executions": row.executions,
-            "failures": row.failures,
-            "idempotency": row.idempotency and row.idempotency.hex(),
-        }
-        path, name = self.result_path(row.id), f"{row.id}.result"
-        if content is None:
-            content = memoryview(json.dumps(asdict(result), allow_nan=False).encode())
-        else:
-            meta["result"] = asdict(result)
-        return sealed.write(path, self.key.secret, name, meta, content)
 
     async def _change(self, work: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
         """A change that shows in the figures."""
@@ -392,36 +372,11 @@ def _insert(connection: sqlite3.Connection, id: str, job: NewJob, size: int) -> 
     return row, True
 
 
-def read_result(path: Path, key: StoreKey, id: str) -> tuple[sealed.Sealed, JobResult]:
-    """A result's file, but for a content beside it. Raises SealError, OSError."""
-    head = sealed.read_meta(path, key.secret, f"{id}.result")
-    if "result" in head.meta:
-        return head, JobResult(**head.meta["result"])
-    content = bytearray()
-
-    def place(length: int) -> memoryview:
-        content.extend(bytes(length))
-        return memoryview(content)
-
-    head = sealed.read(path, key.secret, f"{id}.result", place)
-    return head, JobResult(**json.loads(content))
-
-
 def disk_room(folder: Path) -> DiskRoom:
     """The file system that jobs lie on."""
     figures = os.statvfs(folder)
     unit = figures.f_frsize
     return DiskRoom(figures.f_bavail * unit, figures.f_blocks * unit, figures.f_favail)
-
-
-def boottime_seconds() -> float:
-    """The clock of leases: nobody sets it."""
-    return boottime_nanoseconds() / 1e9
-
-
-def moment() -> Moment:
-    """Now."""
-    return time.time(), boot_id(), boottime_seconds()
 
 
 def _translated(error: OSError) -> JobStoreError:
