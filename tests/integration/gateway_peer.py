@@ -63,6 +63,10 @@ class GatewayPeer:
     def send(self, frame: Frame) -> None:
         self._socket.send(encode(frame))
 
+    def send_raw(self, record: bytes, descriptors: list[int] | None = None) -> None:
+        """Anything at all."""
+        socket.send_fds(self._socket, [record], descriptors or [])
+
     def credit(self, count: int) -> None:
         self.send(Frame(FrameType.CREDIT, count=count))
 
