@@ -22,7 +22,10 @@ MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
 End = Callable[[GatewayNode], Awaitable[None]]
 FORMER, NEXT = b"\xff" * (4 * MIB), b"\x01" * (2 * MIB + 1)  # both want the one buffer of 4 MiB
-HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n"
+HEAD = (
+    b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/png\r\n"
+    b"Content-Length: %d\r\n\r\n"
+)
 
 
 def shared_memory() -> set[str]:
