@@ -55,18 +55,27 @@ async def send(
     try:
         async with asyncio.timeout(seconds):
             await response.prepare(request)
-            await response.write(before)
-            if output.buffer is not None:
-                await send_buffer(request, output.buffer, output.length)
-            else:
-                await response.write(output.inline)
-            await response.write(after)
+            if request.method != "HEAD":
+                await write(request, response, (before, output, after))
             await response.write_eof()
     except TimeoutError:
         if request.transport is not None:
             request.transport.abort()
         raise ConnectionResetError("the client reads too slowly") from None
     return response
+
+
+async def write(
+    request: BaseRequest, response: StreamResponse, parts: tuple[bytes, Output, bytes]
+) -> None:
+    """Send the body. Raises ConnectionError."""
+    before, output, after = parts
+    await response.write(before)
+    if output.buffer is not None:
+        await send_buffer(request, output.buffer, output.length)
+    else:
+        await response.write(output.inline)
+    await response.write(after)
 
 
 async def send_buffer(request: BaseRequest, buffer: OutputBuffer, length: int) -> None:

@@ -93,16 +93,17 @@ def _checked_output(output: Output) -> Answer:
         text = 'an Output\'s media_type is like "image/png": lower case, without parameters'
         return Failure("engine_error", text)
     try:
-        data = memoryview(output.data).cast("B")
+        view = memoryview(output.data)
+        data = view.cast("B") if view.nbytes else memoryview(b"")  # no empty array can be cast
     except (TypeError, ValueError) as error:
         text = f"an Output's data is one contiguous buffer (bytes, a numpy array): {error}"
         return Failure("engine_error", text)
     beside = checked_answer(output.answer)
-    if isinstance(beside, Large) or len(_as_json(output.answer)) > BESIDE_LIMIT_BYTES:
-        text = f"the answer beside an Output has {BESIDE_LIMIT_BYTES} bytes of JSON at most"
-        return Failure("result_too_large", text)
     if isinstance(beside, Failure):
         return beside
+    if isinstance(beside, Large) or len(_as_json(beside)) > BESIDE_LIMIT_BYTES:
+        text = f"the answer beside an Output has {BESIDE_LIMIT_BYTES} bytes of JSON at most"
+        return Failure("result_too_large", text)
     return Large(FILE, output.media_type, data, beside)
 
 

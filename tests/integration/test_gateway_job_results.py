@@ -69,6 +69,13 @@ async def test_a_file_is_kept_encrypted_and_read_by_whoever_knows_the_id(place: 
         reply = await node.get(content["url"])
         assert (reply.status, reply.headers["content-type"]) == (200, "image/png")
         assert reply.body == filling(size)
+        reader, writer = await node.connect()
+        head = f"HEAD {content['url']} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode())
+        told = await reader.read()
+        assert f"Content-Length: {size}\r\n".encode() in told
+        assert told.endswith(b"\r\n\r\n")
+        writer.close()
         assert held_bytes(node) == 0
         await node.post(b"", path=f"/v1/jobs/{identifier}", method="DELETE", headers=KEY)
         assert (await node.get(content["url"])).status == 404
