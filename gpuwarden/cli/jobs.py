@@ -127,4 +127,8 @@ def screen(job: dict[str, Any]) -> list[str]:
         lines.append(f"  {job['error']['type']}: {job['error']['message']}")
     if "result" in job:
         lines.append(f"  {json.dumps(job['result']['answer'], ensure_ascii=False)}")
+        if file := job["result"].get("content"):
+            lines.append(
+                f"  a file, {file['media_type']}, {file['bytes']} bytes: GET {file['url']}"
+            )
     return lines

@@ -204,6 +204,15 @@ class GatewaySettings(Section):
         at_least=MIB,
         at_most=TIB,
     )
+    results_bytes: Bytes = setting(
+        256 * MIB,
+        description="Memory for results over 64 KiB until their callers have them, and the most "
+        "that one may have. It is taken beside pool_bytes.",
+        why="masks of two large series at a time; images that wait never keep finished work here",
+        unit="bytes",
+        at_least=MIB,
+        at_most=TIB,
+    )
     host_names: HostNames = setting(
         (),
         description="Names of this node that a request's Host header may have, beside loopback's "

@@ -5,12 +5,16 @@ asyncio has no transport for sequential packets, so this speaks to the socket it
 
 import array
 import asyncio
+import logging
 import os
 import socket
 from collections import deque
 from collections.abc import Callable
 
+from gpuwarden.worker.channel import close_all
 from gpuwarden.worker.frames import RECORD_LIMIT_BYTES
+
+log = logging.getLogger(__name__)
 
 RECORDS_PER_TURN = 64  # then the loop's other work gets its turn
 
@@ -44,12 +48,16 @@ class RecordChannel:
             self._loop.add_reader(self._process, self._process_ended)
 
     def send(self, record: bytes, descriptors: list[int] | None = None) -> None:
-        """Send a record, in order; the descriptors must stay open until it is out."""
+        """Send a record, in order, now or when the peer has room for it."""
         if not self.is_open or self._is_broken:
             return
-        self._outbox.append((record, descriptors or []))
-        if len(self._outbox) == 1:
-            self._write()
+        if not self._outbox and self._try(record, descriptors or []):
+            return
+        if not self._is_broken:
+            # By then the descriptors' numbers may stand for other files, another patient's.
+            kept = [os.dup(descriptor) for descriptor in descriptors or []]
+            self._outbox.append((record, kept))
+            self._loop.add_writer(self._socket, self._write)
 
     def close(self) -> None:
         """Hang up; ``on_closed`` follows at once."""
@@ -62,7 +70,7 @@ class RecordChannel:
         if self._process is not None:
             self._loop.remove_reader(self._process)
             os.close(self._process)
-        self._outbox.clear()
+        self._drop_all()
         self._on_closed()
 
     def read_pending(self) -> None:
@@ -81,6 +89,8 @@ class RecordChannel:
                 return False
             except OSError:
                 size, flags = 0, 0
+            if flags & socket.MSG_TRUNC:
+                log.error("a record over %d bytes: hanging up", RECORD_LIMIT_BYTES)
             if size == 0 or flags & socket.MSG_TRUNC:
                 self.close()
                 return False
@@ -90,23 +100,35 @@ class RecordChannel:
     def _write(self) -> None:
         while self._outbox and self.is_open:
             record, descriptors = self._outbox[0]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] * bool(
-                descriptors
-            )
-            try:
-                self._socket.sendmsg([record], rights, socket.MSG_NOSIGNAL)
-            except (BlockingIOError, InterruptedError):
-                self._loop.add_writer(self._socket, self._write)
+            if not self._try(record, descriptors):
                 return
-            except OSError:
-                # Not now: whoever sends is in the middle of something else.
-                self._is_broken = True
-                self._outbox.clear()
-                self._loop.call_soon(self.close)
-                break
             self._outbox.popleft()
+            close_all(descriptors)
         if self.is_open:
             self._loop.remove_writer(self._socket)
+
+    def _try(self, record: bytes, descriptors: list[int]) -> bool:
+        """Send a record now; False where the peer has no room, or is gone."""
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] * bool(
+            descriptors
+        )
+        try:
+            self._socket.sendmsg([record], rights, socket.MSG_NOSIGNAL)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            # Not now: whoever sends is in the middle of something else.
+            self._is_broken = True
+            self._drop_all()
+            self._loop.remove_writer(self._socket)
+            self._loop.call_soon(self.close)
+            return False
+        return True
+
+    def _drop_all(self) -> None:
+        for _, descriptors in self._outbox:
+            close_all(descriptors)
+        self._outbox.clear()
 
     def _process_ended(self) -> None:
         self.read_pending()  # answers that were sent before it died count

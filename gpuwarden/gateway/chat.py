@@ -7,12 +7,14 @@ from aiohttp.web import BaseRequest, StreamResponse
 from gpuwarden.gateway.admission import examine_chat
 from gpuwarden.gateway.body import Body
 from gpuwarden.gateway.bodyscan import model_in
-from gpuwarden.gateway.chatforms import Completion, text_of
+from gpuwarden.gateway.chatforms import Completion
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.http import json_response
 from gpuwarden.gateway.intake import Intake, outcome_of
-from gpuwarden.gateway.job import Job
+from gpuwarden.gateway.job import Answer, Job
+from gpuwarden.gateway.outlet import MARK, send_within
 from gpuwarden.gateway.takeover import was_taken_over
+from gpuwarden.worker.outputs import TEXT, text_of
 
 MODEL_HEADER = "X-Gpuwarden-Model"
 READER_SECONDS = 30.0  # for a client to take what was written before
@@ -42,7 +44,7 @@ class ChatEndpoint:
                 if not job.pieces:
                     answer = await outcome_of(job)
                     if not answer.terms.stream:
-                        return json_response(Completion(answer.model).whole(answer.answer))
+                        return await self._whole(request, answer)
                     job.terms, job.model = answer.terms, answer.model
                 response = StreamResponse(headers=STREAM_HEADERS)
                 await stream(request, response, job)
@@ -52,6 +54,14 @@ class ChatEndpoint:
         if response is None:
             raise RuntimeError("a stream without a response")
         return response
+
+    async def _whole(self, request: BaseRequest, answer: Answer) -> StreamResponse:
+        completion, output = Completion(answer.model), answer.output
+        if output is None:
+            return json_response(completion.whole(answer.answer))
+        if output.part != TEXT:
+            raise ApiError("engine_error", "this model answers with what no chat can carry")
+        return await send_within(request, completion.whole(answer.answer | {"text": MARK}), output)
 
     def _check_body(self, body: Body) -> None:
         model = model_in(body.image)

@@ -7,17 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from gpuwarden.gateway.errors import ApiError
+from gpuwarden.worker.outputs import text_of
 
 FINISHES = ("stop", "length")
 DONE = b"data: [DONE]\n\n"
-
-
-def text_of(answer: dict[str, Any]) -> str:
-    """The text of an engine's answer: its ``text``, or all of it as JSON."""
-    text = answer.get("text")
-    if isinstance(text, str):
-        return text
-    return json.dumps(answer, ensure_ascii=False, separators=(",", ":"))
 
 
 def finish_of(answer: dict[str, Any]) -> str:

@@ -7,11 +7,12 @@ from collections.abc import Callable
 from gpuwarden.control.snapshot import boottime_nanoseconds
 from gpuwarden.gateway.body import Body, Room
 from gpuwarden.gateway.buffers import Buffer, BufferPool
-from gpuwarden.gateway.errors import ApiError, worker_error
+from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.givingup import GivingUp
 from gpuwarden.gateway.job import Answer, Job
+from gpuwarden.gateway.lending import Lending
 from gpuwarden.gateway.link import Tally, WorkerLink
-from gpuwarden.gateway.messages import Hello, Piece, Result, Terms
+from gpuwarden.gateway.messages import Hello, Piece, Result, Wish
 from gpuwarden.gateway.metrics import Metrics
 from gpuwarden.gateway.pause import Pause
 from gpuwarden.gateway.queue import RequestQueue
@@ -58,6 +59,7 @@ class Dispatcher:
         self.statistics = Statistics()
         self.metrics = Metrics()
         self.pool = pool
+        self.lending = Lending(settings.results_bytes)
         self.links: dict[int, WorkerLink] = {}
         self._tallies: dict[int, Tally] = {}
         self.drained: set[int] = set()
@@ -71,7 +73,7 @@ class Dispatcher:
         self.on_card: Callable[[int], None] = lambda card: None
         self.pause: Pause | None = None
         self.on_death: Callable[[], None] = lambda: None
-        self.on_handover: Callable[[str, WorkerLink, Result], None] = lambda *what: None
+        self.on_handover: Callable[[str, WorkerLink, Result, bytes], None] = lambda *what: None
         self._timer: asyncio.TimerHandle | None = None
         pool.on_retired = self._retire
 
@@ -83,6 +85,7 @@ class Dispatcher:
         self.queue.limits = limits_of(settings)
         self.queue.batching.rules = batch_rules(settings)
         self.pool.limit_bytes = settings.pool_bytes
+        self.lending.pool.limit_bytes = settings.results_bytes
 
     def admit(self, length: int) -> Job:
         """Accept a request by its headers. Raises ApiError 429 or 503."""
@@ -189,6 +192,11 @@ class Dispatcher:
 
     # --- workers
 
+    @property
+    def results_bytes(self) -> int:
+        """The largest result that a worker may hand in."""
+        return self.lending.pool.limit_bytes
+
     def connected(self, link: WorkerLink, hello: Hello) -> None:
         """A recognised worker has introduced itself."""
         self.on_card(link.seat.card)
@@ -237,7 +245,7 @@ class Dispatcher:
     def answered(self, link: WorkerLink, frame: Frame, result: Result) -> None:
         """A worker has sent a RESULT."""
         if result.ticket is not None:
-            self.on_handover(result.ticket, link, result)
+            self.on_handover(result.ticket, link, result, frame.body)
             return
         returned = result.error is not None and result.error.type == "returned"
         verdict, actions = self.queue.result(
@@ -251,11 +259,16 @@ class Dispatcher:
         if verdict is Verdict.STALE:
             self.statistics.stale_results += 1
             log.warning("worker %d answered a lease that it doesn't hold; dropped", link.number)
-        else:
-            self._release_lease(link, frame.lease)
+            self._carry_out(actions)
+            return
         if verdict is Verdict.DELIVER:
-            self._deliver(link, self._jobs.get(frame.request), result)
+            self._deliver(link, frame, result)
+        self._release_lease(link, frame.lease)
         self._carry_out(actions)
+
+    def asked(self, link: WorkerLink, frame: Frame, wish: Wish) -> None:
+        """A worker needs room for a large result. Raises MessageError."""
+        self.lending.ask(link, frame, wish)
 
     def told(self, link: WorkerLink, frame: Frame, piece: Piece) -> None:
         """A worker has sent a piece of an answer."""
@@ -311,21 +324,23 @@ class Dispatcher:
 
     # --- the inside
 
-    def _deliver(self, link: WorkerLink, job: Job | None, result: Result) -> None:
+    def _deliver(self, link: WorkerLink, frame: Frame, result: Result) -> None:
         link.tally.requests += 1
-        error = None
-        if not result.ok and result.error is not None:
-            error = worker_error(result.error.type, result.error.message, result.error.param)
+        job = self._jobs.get(frame.request)
+        wanted = job is not None and not job.outcome.done()
+        try:
+            answer = self.lending.answer(link, frame, result)
+        except ApiError as error:
             if error.status >= 500:
                 link.tally.failures += 1
                 link.tally.last_error = error.type
-        if job is None or job.outcome.done():
+            if job is not None and wanted:
+                job.outcome.set_exception(error)
             return
-        if error is not None:
-            job.outcome.set_exception(error)
-        else:
-            terms = result.terms or Terms()
-            job.outcome.set_result(Answer(result.answer or {}, link.model, link.number, terms))
+        if job is not None and wanted:
+            job.outcome.set_result(answer)
+        elif answer.output is not None:
+            answer.output.destroy()
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
@@ -359,6 +374,7 @@ class Dispatcher:
             link.send_job(request.number, lease, dispatch, body, deadline)
 
     def _release_lease(self, link: WorkerLink, lease: int) -> None:
+        self.lending.end(link, lease)
         body = link.leases.pop(lease, None)
         for buffer in body.buffers() if body is not None else ():
             self.pool.release(buffer)

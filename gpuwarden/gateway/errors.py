@@ -13,6 +13,7 @@ STATUS = {
     "method_not_allowed": 405,
     "request_timeout": 408,
     "job_finished": 409,
+    "job_unfinished": 409,
     "length_required": 411,
     "body_too_large": 413,
     "unsupported_media_type": 415,
@@ -25,6 +26,7 @@ STATUS = {
     "internal_error": 500,
     "engine_error": 500,
     "worker_crashed": 500,
+    "result_unreadable": 500,
     "unavailable": 503,
     "jobs_unavailable": 503,
     "too_hot": 503,
@@ -46,6 +48,7 @@ WORKER_ERRORS = {
     "execution_timeout": "execution_timeout",
     "deadline_exceeded": "execution_timeout",
     "unknown_buffer": "internal_error",
+    "no_room": "unavailable",  # for a large result
 }
 
 
@@ -97,4 +100,7 @@ class ApiError(Exception):
 
 def worker_error(type: str, message: str, param: str | None = None) -> ApiError:
     """The caller's error for what a worker reported."""
-    return ApiError(WORKER_ERRORS.get(type, "engine_error"), message, param=param)
+    wait = 1 if type == "no_room" else None
+    return ApiError(
+        WORKER_ERRORS.get(type, "engine_error"), message, param=param, retry_after_seconds=wait
+    )

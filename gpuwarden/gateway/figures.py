@@ -24,6 +24,9 @@ def counters(dispatcher: Dispatcher) -> Iterator[Sample]:
     yield "accepted", "Requests accepted.", {}, statistics.accepted
     yield "requeues", "Requests given back to the queue.", {}, dispatcher.queue.retried
     yield "stale_results", "Answers to leases that nobody holds.", {}, statistics.stale_results
+    lending = dispatcher.lending
+    yield "results_lent", "Buffers lent for large results.", {}, lending.lent
+    yield "results_refused", "Large results that found no room.", {}, lending.refused
     for link in dispatcher.links.values():
         worker = {"worker": str(link.number)}
         yield "worker_requests", "Requests a worker answered.", worker, link.tally.requests
@@ -44,6 +47,10 @@ def gauges(intake: Intake) -> Iterator[Sample]:
     yield "pool_bytes", meaning, {"state": "limit"}, pool.limit_bytes
     meaning = "Requests that killed three workers and are not tried again for a while."
     yield "set_aside", meaning, {}, len(dispatcher.set_aside)
+    results = dispatcher.lending.pool
+    meaning = "Memory for large results on their way: in use, and the limit."
+    yield "results_bytes", meaning, {"state": "in_use"}, results.in_use_bytes
+    yield "results_bytes", meaning, {"state": "limit"}, results.limit_bytes
     yield "images", "Images that can be referred to.", {}, len(intake.images)
     yield "images_bytes", "Their memory.", {}, intake.images.held_bytes
     serving, running = Counter[int](), Counter[int]()

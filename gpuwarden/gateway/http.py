@@ -175,8 +175,12 @@ def make_server(routes: Routes) -> Server:
 
 def json_response(content: dict[str, Any], status: int = 200) -> Response:
     """An answer as JSON."""
-    body = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
-    return Response(status=status, body=body, content_type="application/json")
+    return Response(status=status, body=as_json(content), content_type="application/json")
+
+
+def as_json(content: object) -> bytes:
+    """JSON, in ASCII alone."""
+    return json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
 def error_response(error: ApiError) -> Response:

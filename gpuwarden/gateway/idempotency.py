@@ -4,6 +4,7 @@ The key stands for one request with one body: another body under it is an error.
 for a bounded time in bounded memory; failures aren't, so that a retry can do better.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -42,12 +43,16 @@ class Attempt(Generic[Work]):
 
 @dataclass
 class Attempts(Generic[Work]):
-    """The requests that came with a key, oldest first; times in seconds of the caller's clock."""
+    """The requests that came with a key, oldest first; times in seconds of the caller's clock.
+
+    :param on_dropped: told of each whose answer is not kept any more, or never was.
+    """
 
     seconds: float = 600.0
     limit: int = 1000
     limit_bytes: int = 16 << 20
     kept_bytes: int = 0
+    on_dropped: Callable[[Work], None] = lambda work: None
     _attempts: dict[str, Attempt[Work]] = field(default_factory=dict)
 
     def __len__(self) -> int:
@@ -86,6 +91,12 @@ class Attempts(Generic[Work]):
         if self._attempts.get(attempt.key) is attempt:
             del self._attempts[attempt.key]
             self.kept_bytes -= attempt.kept_bytes
+            self.on_dropped(attempt.work)
+
+    def clear(self) -> None:
+        """Forget all."""
+        for attempt in list(self._attempts.values()):
+            self.drop(attempt)
 
     def _forget(self, now: float) -> None:
         """Drop what is too old, and the oldest of what is too much; what runs stays."""

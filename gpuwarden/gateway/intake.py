@@ -41,7 +41,7 @@ class Intake:
         self.dispatcher = dispatcher
         self.images = images
         self.receiving = 0
-        self._attempts: Attempts[Job] = Attempts()
+        self._attempts: Attempts[Job] = Attempts(on_dropped=Job.part)
         self._living: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
@@ -73,7 +73,12 @@ class Intake:
             if known is None:
                 owned = False
                 self._begin(key, digest, job, body)
-            yield known or job
+            shared = known or job
+            shared.join()
+            try:
+                yield shared
+            finally:
+                shared.part()
             if known is not None:
                 failure = asyncio.CancelledError()  # its own place wasn't needed
         except BaseException as error:
@@ -82,6 +87,7 @@ class Intake:
         finally:
             if owned:
                 dispatcher.leave(job, failure)
+                job.part()
 
     async def upload(self, request: BaseRequest, upload: Upload, room: Room) -> Body:
         """Receive a body that no worker is to answer. Raises ApiError."""
@@ -93,6 +99,7 @@ class Intake:
         for task in list(self._living):
             task.cancel()
         await asyncio.gather(*self._living, return_exceptions=True)
+        self._attempts.clear()
 
     def check_room(self) -> None:
         """Refuse in a pause, or where too many bodies come at once. Raises ApiError 503, 429."""
@@ -188,6 +195,7 @@ class Intake:
             answer = await asyncio.shield(job.outcome)
             failure = None
             size = len(json.dumps(answer.answer)) + 4 * job.pieces.characters
+            size += answer.output.length if answer.output is not None else 0
             self._attempts.finish(attempt, size, self._loop.time())
         except ApiError as error:
             failure = error

@@ -7,18 +7,23 @@ from typing import Any
 from gpuwarden.gateway.body import Body, Room
 from gpuwarden.gateway.buffers import Buffer
 from gpuwarden.gateway.messages import Terms
+from gpuwarden.gateway.outputs import Output
 from gpuwarden.gateway.pieces import Pieces
 from gpuwarden.gateway.work import Request
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a caller gets from a worker."""
+    """What a caller gets from a worker.
+
+    :ivar output: what is larger or other than JSON; destroyed with the last holder of its job.
+    """
 
     answer: dict[str, Any]
     model: str
     worker: int
     terms: Terms = field(default_factory=Terms)
+    output: Output | None = None
 
 
 @dataclass(eq=False)
@@ -28,6 +33,8 @@ class Job:
     :ivar pieces: of the answer, for a caller who streams; they end with the outcome.
     :ivar terms: how that caller wants the answer; known, as is the model, with the first piece.
     :ivar held: buffers of others that it needs until it ends.
+    :ivar holders: who still needs the answer: whoever admitted it, each caller who waits, and its
+        Idempotency-Key.
     """
 
     request: Request
@@ -39,6 +46,21 @@ class Job:
     terms: Terms = field(default_factory=Terms)
     model: str = ""
     held: list[Buffer] = field(default_factory=list)
+    holders: int = 1
     outcome: asyncio.Future[Answer] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+
+    def join(self) -> None:
+        """One more needs the answer."""
+        self.holders += 1
+
+    def part(self) -> None:
+        """One less needs the answer; with the last one a large result goes."""
+        self.holders -= 1
+        done = self.outcome.done() and not self.outcome.cancelled()
+        if self.holders or not done or self.outcome.exception() is not None:
+            return
+        output = self.outcome.result().output
+        if output is not None:
+            output.destroy()

@@ -18,8 +18,10 @@ from gpuwarden.gateway.messages import (
     Probed,
     Result,
     StateChange,
+    Wish,
     parse,
 )
+from gpuwarden.gateway.outputs import OutputBuffer
 from gpuwarden.gateway.peers import Peer
 from gpuwarden.gateway.probe import Probes
 from gpuwarden.gateway.work import UNBOUNDED, Dispatch, Seat, Weight
@@ -40,6 +42,10 @@ CREDIT_LIMIT = 4096  # more outstanding requests than any engine takes
 class LinkOwner(Protocol):
     """Whom a link tells what its worker says."""
 
+    @property
+    def results_bytes(self) -> int:
+        """The largest result that there may be room for."""
+
     def connected(self, link: "WorkerLink", hello: Hello) -> None:
         """The worker has introduced itself."""
 
@@ -57,6 +63,9 @@ class LinkOwner(Protocol):
 
     def joins(self, link: "WorkerLink", frame: Frame, joining: bool) -> None:
         """The worker takes a request into a slot, or has done so."""
+
+    def asked(self, link: "WorkerLink", frame: Frame, wish: Wish) -> None:
+        """The worker needs a buffer for a large result. Raises MessageError."""
 
     def lost(self, link: "WorkerLink") -> None:
         """The connection is gone."""
@@ -89,6 +98,7 @@ class WorkerLink:
         self.memory: Memory | None = None
         self.seat = Seat(key, card=0, max_batch=1)
         self.leases: dict[int, Body] = {}
+        self.loans: dict[int, OutputBuffer] = {}  # by lease: what it writes a large result into
         self.mapped: set[int] = set()  # buffers whose descriptor it was given
         self.probes = Probes(self.send)
         self._owner = owner
@@ -145,6 +155,17 @@ class WorkerLink:
             where["fd"] = True
             descriptors.append(buffer.descriptor)
         return where
+
+    def lend(self, wish: Frame, buffer: OutputBuffer) -> None:
+        """Have the worker write its result into a buffer."""
+        self.loans[wish.lease] = buffer
+        frame = Frame(FrameType.LEND, wish.request, wish.lease, meta={"size": buffer.size})
+        self.send(frame, [buffer.descriptor])
+
+    def refuse(self, wish: Frame, kind: str, message: str) -> None:
+        """Tell the worker why its result can't be taken; it answers with that."""
+        error = {"type": kind, "message": message}
+        self.send(Frame(FrameType.LEND, wish.request, wish.lease, meta={"error": error}))
 
     def retire(self, buffer: int) -> None:
         """Have the worker unmap a buffer, if it mapped it."""
@@ -208,8 +229,13 @@ class WorkerLink:
                 if self.seat.credit + self.seat.outstanding + frame.count > CREDIT_LIMIT:
                     raise MessageError(f"more than {CREDIT_LIMIT} credits")
                 self._owner.granted(self, frame.count)
-            case FrameType.RESULT | FrameType.CHUNK | FrameType.JOINING:
-                self._on_progress(frame)
+            case FrameType.RESULT:
+                result = parse(Result, frame.meta)
+                if not result.is_complete():
+                    raise MessageError("RESULT without answer or error")
+                self._owner.answered(self, frame, result)
+            case FrameType.CHUNK | FrameType.BORROW | FrameType.JOINING:
+                self._on_part(frame)
             case FrameType.MEMORY:
                 self.memory = parse(Memory, frame.meta)
                 self._owner.changed()
@@ -220,18 +246,14 @@ class WorkerLink:
             case _:
                 self._on_sign_of_life(frame)
 
-    def _on_progress(self, frame: Frame) -> None:
-        """What becomes of a request."""
+    def _on_part(self, frame: Frame) -> None:
+        """What comes of a request before its RESULT."""
         if frame.type == FrameType.CHUNK:
             self._owner.told(self, frame, parse(Piece, frame.meta))
-            return
-        if frame.type == FrameType.JOINING:
+        elif frame.type == FrameType.JOINING:
             self._owner.joins(self, frame, parse(Joining, frame.meta).joining)
-            return
-        result = parse(Result, frame.meta)
-        if not result.is_complete():
-            raise MessageError("RESULT without answer or error")
-        self._owner.answered(self, frame, result)
+        else:
+            self._owner.asked(self, frame, parse(Wish, frame.meta))
 
     def _on_sign_of_life(self, frame: Frame) -> None:
         """What says no more than how the worker is; that a heartbeat came is all of it."""
@@ -261,7 +283,8 @@ class WorkerLink:
             hello.state,
             extra={"fields": {"WORKER": str(self.number), "GPU_UUID": hello.gpu_uuid or ""}},
         )
-        self.send(Frame(FrameType.WELCOME, meta={"gateway": __version__}))
+        welcome = {"gateway": __version__, "results_bytes": self._owner.results_bytes}
+        self.send(Frame(FrameType.WELCOME, meta=welcome))
         self._owner.connected(self, hello)
 
     def _go_by(self, said: Hello | StateChange) -> None:

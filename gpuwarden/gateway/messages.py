@@ -4,6 +4,8 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gpuwarden.worker.outputs import MEDIA_TYPE
+
 
 class Message(BaseModel):
     """Base: unknown keys are a newer worker's, and ignored."""
@@ -87,6 +89,20 @@ class Timing(Message):
     predict_seconds: float = Field(default=0.0, ge=0, allow_inf_nan=False)
 
 
+class Wish(Message):
+    """A worker needs room for a large result."""
+
+    length: int = Field(ge=1)
+
+
+class Content(Message):
+    """What a result has beside its JSON, and where it lies is the gateway's own knowledge."""
+
+    part: Literal["answer", "text", "file"]
+    media_type: str = Field(pattern=f"^{MEDIA_TYPE.pattern}$")
+    length: int = Field(ge=0)
+
+
 class Result(Message):
     """One request's answer or error.
 
@@ -95,6 +111,7 @@ class Result(Message):
 
     ok: bool
     answer: dict[str, Any] | None = None
+    content: Content | None = None
     error: ResultError | None = None
     timing: Timing = Timing()
     terms: Terms | None = None

@@ -23,6 +23,8 @@ RAW_IMAGE = {"type": "string", "format": "binary", "minLength": 1}
 METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
 EVENTS_TYPE = "text/event-stream"
 TEXT = {"type": "string"}
+FILE = {"type": "string", "format": "binary"}
+ANY_TYPE = "*/*"  # the engine's own
 ID = {"type": "string", "pattern": "^[0-9a-f]{32}$"}
 
 Content = dict[str, type[BaseModel] | dict[str, Any]]  # by media type
@@ -155,7 +157,7 @@ OPERATIONS = (
         "/predict",
         "predict",
         "Answer a question about one image.",
-        {200: {JSON: schema.Prediction}},
+        {200: {JSON: schema.Prediction, ANY_TYPE: FILE}},
         body={FORM: schema.PredictForm, **RAW},
         needs_body=False,
         parameters=(KEY, QUESTION, IMAGE),
@@ -213,7 +215,22 @@ OPERATIONS = (
         "How a job stands, and its answer. Its id is the right to ask.",
         {200: {JSON: schema.Job}},
         parameters=(JOB_ID, WAIT),
-        errors=("not_found", "jobs_unavailable"),
+        errors=("not_found", "result_unreadable", "unavailable", "jobs_unavailable"),
+    ),
+    Operation(
+        "GET",
+        "/v1/results/{id}",
+        "jobResult",
+        "A finished job's result itself: a file, or JSON. Its id is the right to ask.",
+        {200: {ANY_TYPE: FILE, JSON: {"type": "object"}}},
+        parameters=(JOB_ID,),
+        errors=(
+            "not_found",
+            "job_unfinished",
+            "result_unreadable",
+            "unavailable",
+            "jobs_unavailable",
+        ),
     ),
     Operation(
         "PATCH",

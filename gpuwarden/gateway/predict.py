@@ -2,11 +2,15 @@
 
 import asyncio
 
-from aiohttp.web import BaseRequest, Response
+from aiohttp.web import BaseRequest, StreamResponse
 
 from gpuwarden.gateway.admission import examine
-from gpuwarden.gateway.http import json_response
+from gpuwarden.gateway.http import as_json, json_response
 from gpuwarden.gateway.intake import Intake, outcome_of
+from gpuwarden.gateway.outlet import MARK, send, send_within
+from gpuwarden.worker.outputs import FILE
+
+RESULT_HEADER = "X-Gpuwarden-Result"  # what is beside a file: the answer that it would else be
 
 
 class PredictEndpoint:
@@ -15,16 +19,21 @@ class PredictEndpoint:
     def __init__(self, intake: Intake) -> None:
         self._intake = intake
 
-    async def predict(self, request: BaseRequest) -> Response:
+    async def predict(self, request: BaseRequest) -> StreamResponse:
         """Answer a question about an image."""
         async with self._intake.answering(request, examine) as job:
             answer = await outcome_of(job)
             seconds = asyncio.get_running_loop().time() - job.accepted_at
-            return json_response(
-                {
-                    "answer": answer.answer,
-                    "model": answer.model,
-                    "worker": answer.worker,
-                    "seconds": round(seconds, 6),
-                }
-            )
+            prediction = {
+                "answer": answer.answer,
+                "model": answer.model,
+                "worker": answer.worker,
+                "seconds": round(seconds, 6),
+            }
+            output = answer.output
+            if output is None:
+                return json_response(prediction)
+            if output.part != FILE:
+                return await send_within(request, prediction | {"answer": MARK}, output)
+            headers = {RESULT_HEADER: as_json(prediction).decode("ascii")}
+            return await send(request, output.media_type, output, headers=headers)

@@ -148,6 +148,20 @@ class Prediction(Answered):
     seconds: float
 
 
+class JobContent(Answered):
+    """A result that is a file."""
+
+    media_type: str
+    bytes: int
+    url: str = Field(description="where it is: GET /v1/results/{id}")
+
+
+class JobPrediction(Prediction):
+    """The model's answer, kept."""
+
+    content: JobContent | None = Field(None, description="where the result is a file")
+
+
 class ImageForm(Shape):
     """An image to be asked about later."""
 
@@ -192,7 +206,7 @@ class Job(Answered):
     bytes: int
     executions: int = Field(description="how often it was given out; over 1 it is a repeat")
     progress: JobProgress
-    result: Prediction | None = Field(None, description="once it has succeeded")
+    result: JobPrediction | None = Field(None, description="once it has succeeded")
     error: "ErrorDetail | None" = Field(None, description="once it has failed or was cancelled")
 
 

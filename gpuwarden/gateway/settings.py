@@ -25,6 +25,7 @@ class GatewaySettings:
     linger_seconds: float = 0.0
     batch_pixels: int = 128 << 20
     batch_tokens: int = 32768
+    results_bytes: int = 256 << 20
     images_bytes: int = 256 << 20
     images_seconds: float = 600.0
     job_disk_limit_bytes: int = 20 << 30
@@ -55,6 +56,7 @@ def gateway_settings(configuration: Configuration) -> GatewaySettings:
         linger_seconds=gateway.linger_ms / 1000,
         batch_pixels=gateway.batch_pixels,
         batch_tokens=gateway.batch_tokens,
+        results_bytes=gateway.results_bytes,
         images_bytes=gateway.images_bytes,
         images_seconds=gateway.images_seconds,
         job_disk_limit_bytes=configuration.jobs.disk_limit_bytes,

@@ -66,6 +66,7 @@ class Event(Enum):
     JOBS_RECOVERED = ("jobs-recovered", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7eb3")
     JOB_STORE_FULL = ("job-store-full", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7eb4")
     JOB_GIVEN_UP = ("job-given-up", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7eb5")
+    JOB_RESULT_GIVEN_UP = ("job-result-given-up", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7ea6")
     WORKER_OUTDATED = ("worker-outdated", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e30")
     PLAN_STALE = ("plan-stale", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e31")
     TUNING_PROFILE = ("tuning-profile", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e40")

@@ -118,7 +118,9 @@ class MappedBuffers:
     def add(self, number: int, descriptor: int, size: int) -> None:
         """Map a buffer; the descriptor is closed, the mapping doesn't need it."""
         try:
-            self._mapped[number] = mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ)
+            mapping = mmap.mmap(descriptor, size, mmap.MAP_SHARED, mmap.PROT_READ)
+            mapping.madvise(mmap.MADV_DONTDUMP)
+            self._mapped[number] = mapping
         finally:
             os.close(descriptor)
 

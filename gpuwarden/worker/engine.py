@@ -7,7 +7,7 @@ card. Both hold their own object of the class; nothing but ``preprocess``'s resu
 
 import pickle
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Tuple, Union
 
 
 class RequestError(Exception):
@@ -64,6 +64,19 @@ class Image:
 
 def _rebuild_image(media_type: str, data: Any) -> Image:
     return Image(media_type, memoryview(data))
+
+
+@dataclass(frozen=True)
+class Output:
+    """A result that JSON is not made for: a segmentation mask, a picture, an embedding.
+
+    ``data`` is bytes, a numpy array or anything else with a contiguous buffer; it must not change
+    any more. ``answer`` is what JSON can hold and the caller gets beside it, up to 4 KiB.
+    """
+
+    media_type: str
+    data: Any
+    answer: Dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -164,9 +177,9 @@ class Engine:
         """Whether anybody still waits for item ``index``: if not, ``predict`` may end it early."""
         return self.audience.waits(index)
 
-    def postprocess(self, result: Any) -> Dict[str, Any]:
-        """The answer as a JSON object (GPU thread, keep it short)."""
-        answer: Dict[str, Any] = result
+    def postprocess(self, result: Any) -> Union[Dict[str, Any], Output]:
+        """The answer as a JSON object, or an ``Output`` (GPU thread, keep it short)."""
+        answer: Union[Dict[str, Any], Output] = result
         return answer
 
     def memory(self) -> Optional[Tuple[int, int]]:

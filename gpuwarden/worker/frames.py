@@ -32,15 +32,18 @@ class FrameType(IntEnum):
     STATE = 2  # {"state": "loading" | "ready" | "draining", "error": text}; with scheduling,
     #            batch_pixels and batch_tokens, which the engine says once it is loaded
     CREDIT = 3  # count: that many more requests are welcome
-    RESULT = 4  # request, lease: {"ok": true, "answer": ...} or {"ok": false, "error": {...}}
+    RESULT = 4  # request, lease: {"ok": true, "answer": ...} or {"ok": false, "error": {...}};
+    #             with "content" (length, media_type, part) where more lies in the frame's body, or
+    #             in the buffer that LEND brought for this lease
     MEMORY = 5  # {"vram_reserved_bytes", "vram_allocated_bytes"}
     BYE = 6  # no more work, everything answered; the connection closes next
     HEARTBEAT = 7  # the loop turns
     PROBED = 8  # request: of the PROBE; {"outcome": a word of worker.canary, "detail": text}
     CHUNK = 9  # request, lease: {"text": a piece of the answer, "terms": ...}, for who streams
     JOINING = 10  # request, lease: {"joining": true} before its prefill, false when it is through
+    BORROW = 11  # request, lease: {"length": bytes of a result that no frame holds}; LEND answers
     # gateway to worker
-    WELCOME = 32  # {"gateway": version}
+    WELCOME = 32  # {"gateway": version, "results_bytes": the largest result it has room for}
     JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request:
     # "form" is "predict" (the body is the image) or "chat" (OpenAI's JSON); "images" are buffers
     CANCEL = 34  # request, lease: the caller is gone
@@ -48,6 +51,7 @@ class FrameType(IntEnum):
     RETIRE = 36  # {"buffer": number}: unmap it
     LIMIT = 37  # {"batch_limit": number}: run no more requests together; until the next LIMIT
     PROBE = 38  # request: a number of the gateway's; does the card still answer? PROBED tells
+    LEND = 39  # request, lease: {"size": bytes} and a descriptor to write to, or {"error": {...}}
 
 
 @dataclass(frozen=True)

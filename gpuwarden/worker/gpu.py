@@ -1,24 +1,21 @@
 """The one thread that touches the card, and what it does with a batch."""
 
 import asyncio
-import json
 import logging
 import queue
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple, TypeVar, Union
+from typing import Any, Callable, List, Optional, Set, Tuple, TypeVar
 
 from gpuwarden.worker.engine import Audience, Engine, RequestError
 from gpuwarden.worker.faults import Failure, failure_of, location
-from gpuwarden.worker.frames import META_LIMIT_BYTES
+from gpuwarden.worker.outputs import Answer, checked_answer
 from gpuwarden.worker.priority import name_this_thread
 
 _log = logging.getLogger(__name__)
 THREAD_NAME = "gpu"  # in the kernel, too: the supervisor finds it by this
 Result = TypeVar("Result")
-Answer = Union[Dict[str, Any], Failure]
 BROKEN_OFF = Failure("engine_error", "the answer broke off: its batch failed")
-ANSWER_LIMIT_BYTES = META_LIMIT_BYTES - 1024  # the RESULT's other fields take the rest
 
 
 class GpuThread:
@@ -147,22 +144,6 @@ def answer_of(engine: Engine, result: Any) -> Answer:
         _log.warning("a request failed in postprocess(): %s", location(error))
         return failure_of(error)
     return checked_answer(answer)
-
-
-def checked_answer(answer: Any) -> Answer:
-    """The answer, if it is a JSON object that fits into a RESULT; else the failure."""
-    if not isinstance(answer, dict):
-        kind = type(answer).__name__
-        return Failure("engine_error", f"postprocess() must return a dict, it gave a {kind}")
-    try:
-        size = len(json.dumps(answer, separators=(",", ":"), allow_nan=False))
-    except (TypeError, ValueError, RecursionError) as error:
-        text = f"postprocess() must return what JSON can hold: {type(error).__name__}"
-        return Failure("engine_error", text)
-    if size > ANSWER_LIMIT_BYTES:
-        text = f"the answer has {size} bytes as JSON, {ANSWER_LIMIT_BYTES} is the most"
-        return Failure("result_too_large", text)
-    return answer
 
 
 def read_memory(engine: Engine) -> Optional[Tuple[int, int]]:

@@ -55,7 +55,9 @@ def unpack(meta: Dict[str, Any], body: bytes, descriptor: Optional[int]) -> Any:
         whole = memoryview(bytearray(body))
     else:
         try:
-            whole = memoryview(mmap.mmap(descriptor, total))
+            mapping = mmap.mmap(descriptor, total)
+            mapping.madvise(mmap.MADV_DONTDUMP)
+            whole = memoryview(mapping)
         finally:
             os.close(descriptor)
     parts = [whole[offset : offset + length] for offset, length in zip(offsets, meta["parts"])]

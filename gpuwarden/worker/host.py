@@ -19,10 +19,11 @@ from gpuwarden.worker import canary, logs
 from gpuwarden.worker.engine import Audience, Engine, SlotEngine
 from gpuwarden.worker.faults import WorkerError, location
 from gpuwarden.worker.frames import Frame
-from gpuwarden.worker.gpu import Answer, GpuThread, read_memory, run_batch
+from gpuwarden.worker.gpu import GpuThread, read_memory, run_batch
 from gpuwarden.worker.link import GatewayLink, Session
 from gpuwarden.worker.loading import EXIT_ENGINE_FAILED, EXIT_SETTINGS, Loader
 from gpuwarden.worker.notify import Notifier, watchdog_seconds
+from gpuwarden.worker.outputs import Answer
 from gpuwarden.worker.pool import Pool
 from gpuwarden.worker.priority import raise_this_thread
 from gpuwarden.worker.pulse import Pulse
@@ -183,8 +184,8 @@ class Host:
         if self._status_due:
             self._status_due.cancel()
 
-    def _reply(self, session: Session, job: Frame, meta: Dict[str, Any]) -> None:
-        self.link.answer(session, job, meta)
+    def _reply(self, session: Session, job: Frame, meta: Dict[str, Any], body: bytes) -> None:
+        self.link.answer(session, job, meta, body)
 
     def _hand_on(self, session: Session, job: Frame, meta: Dict[str, Any]) -> None:
         self.link.tell(session, job, meta)

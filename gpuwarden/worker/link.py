@@ -44,6 +44,7 @@ class Session:
         self.channel: Optional[Channel] = None
         self.buffers = LentBuffers()
         self.welcomed = False
+        self.results_bytes = 0  # the largest result that the gateway lends a buffer for
         self.instance: Optional[str] = None
 
     def alive(self) -> bool:
@@ -65,6 +66,9 @@ class Receiver(Protocol):
 
     def on_limit(self, batch_limit: Optional[int]) -> None:
         """So many requests may run together from now on; None: as many as come together."""
+
+    def on_lend(self, session: Session, frame: Frame, descriptors: List[int]) -> None:
+        """The gateway has answered a BORROW."""
 
     def on_drain(self, session: Session) -> None:
         """The gateway wants no more from this worker on this connection."""
@@ -140,18 +144,18 @@ class GatewayLink:
             self._memory = meta
             self._send(Frame(FrameType.MEMORY, meta=meta))
 
-    def answer(self, session: Session, job: Frame, meta: Dict[str, Any]) -> None:
+    def answer(self, session: Session, job: Frame, meta: Dict[str, Any], body: bytes) -> None:
         """Send a request's RESULT, or keep it for the next connection.
 
         Without a ticket it is worth something to the same gateway run alone.
         """
-        result = Frame(FrameType.RESULT, job.request, job.lease, job.batch, meta=meta)
+        result = Frame(FrameType.RESULT, job.request, job.lease, job.batch, 0, meta, body)
         if session.alive() and session.channel:
             session.channel.send(result)
         elif isinstance(job.meta.get("ticket"), str):
             # Durable: the next gateway knows it by its ticket, whatever numbers it gives out.
             whole = {**meta, "ticket": job.meta["ticket"]}
-            self._hand_over(Frame(FrameType.RESULT, meta=whole))
+            self._hand_over(Frame(FrameType.RESULT, meta=whole, body=body))
         elif session.instance is not None:
             self._unsent.append((session.instance, result))
 
@@ -239,6 +243,9 @@ class GatewayLink:
         if frame.type == FrameType.JOB:
             self._receiver.on_job(session, frame, descriptors)
             return
+        if frame.type == FrameType.LEND:
+            self._receiver.on_lend(session, frame, descriptors)
+            return
         close_all(descriptors)
         if frame.type == FrameType.WELCOME:
             self._welcome(session, frame)
@@ -259,6 +266,8 @@ class GatewayLink:
         instance = frame.meta.get("instance")
         session.welcomed = True
         session.instance = instance if isinstance(instance, str) else None
+        results_bytes = frame.meta.get("results_bytes")
+        session.results_bytes = results_bytes if isinstance(results_bytes, int) else 0
         self._receiver.on_limit(None)  # if there is one, this gateway says so next
         _log.info("connected to gateway %s", frame.meta.get("gateway", "of unknown version"))
         unsent, kept = list(self._unsent), 0

@@ -13,7 +13,8 @@ from typing import Any, Awaitable, Callable, Dict, List, Optional, Protocol
 
 from gpuwarden.worker.engine import Audience, Engine, SlotEngine
 from gpuwarden.worker.faults import Failure, failure_of, location, raise_error_of
-from gpuwarden.worker.gpu import Answer, answer_of
+from gpuwarden.worker.gpu import answer_of
+from gpuwarden.worker.outputs import Answer
 
 _log = logging.getLogger(__name__)
 

@@ -10,25 +10,28 @@ import logging
 import time
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Awaitable, Callable, Dict, List, Optional, Tuple
+from typing import Any, Awaitable, Callable, Dict, List, Optional, Set, Tuple
 
 from gpuwarden.worker.batches import BatchTable
 from gpuwarden.worker.buffers import BufferProblem
 from gpuwarden.worker.channel import close_all
 from gpuwarden.worker.engine import Audience
 from gpuwarden.worker.faults import Failure, raise_error_of
-from gpuwarden.worker.frames import Frame
-from gpuwarden.worker.gpu import Answer
+from gpuwarden.worker.frames import INLINE_LIMIT_BYTES, Frame
+from gpuwarden.worker.lending import Borrowed
 from gpuwarden.worker.link import Receiver, Session
-from gpuwarden.worker.pool import Outcome, Pool, Prepared, StoredImage, Task
+from gpuwarden.worker.outputs import WHOLE, Answer, Large, for_chat, text_of
+from gpuwarden.worker.pool import Outcome, Pool, Prepared
 from gpuwarden.worker.slots import CANCELLED, Guests, Slots
+from gpuwarden.worker.tasks import task_of
 
 _log = logging.getLogger(__name__)
 
 RETURNED = Failure("returned", "this worker takes no requests now: give it to another")
 
 Predict = Callable[[List[Any], Audience], Awaitable[List[Answer]]]
-Reply = Callable[[Session, Frame, Dict[str, Any]], None]
+Reply = Callable[[Session, Frame, Dict[str, Any], bytes], None]
+Tell = Callable[[Session, Frame, Dict[str, Any]], None]
 PIECE_CHARACTERS = 8192  # of a CHUNK: six bytes of JSON each, at most
 
 
@@ -36,6 +39,7 @@ class _Stage(Enum):
     PREPARING = "preparing"
     PREPARED = "prepared"
     RUNNING = "running"
+    LEAVING = "leaving"  # answered, and too large for a frame: it waits for a buffer
 
 
 @dataclass
@@ -46,6 +50,7 @@ class _Job:
     leaving: Optional[Failure] = None  # to be told when the CPU process is done with its buffer
     prepared: Optional[Prepared] = None
     awaited: bool = True  # until its caller goes while it runs
+    told: bool = False  # a piece of the answer has gone to the caller
 
     @property
     def terms(self) -> Optional[Dict[str, Any]]:
@@ -64,7 +69,7 @@ class Work(Receiver, Guests):
     """All requests this worker holds. ``on_change`` is called whenever a count has changed."""
 
     def __init__(
-        self, predict: Predict, reply: Reply, tell: Reply, on_change: Callable[[], None]
+        self, predict: Predict, reply: Reply, tell: Tell, on_change: Callable[[], None]
     ) -> None:
         self._predict = predict
         self._reply = reply
@@ -75,6 +80,8 @@ class Work(Receiver, Guests):
         self._serials = itertools.count(1)
         self._batches = BatchTable()
         self._run: Optional[asyncio.Task[None]] = None
+        self._borrowed = Borrowed()
+        self._leaving: Set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
         self.pool: Optional[Pool] = None
@@ -101,7 +108,7 @@ class Work(Receiver, Guests):
         self._idle.clear()
         self._batches.add(job.batch, serial, frame.count)
         try:
-            task = _task(serial, session, frame, descriptors)
+            task = task_of(serial, session, frame, descriptors)
         except BufferProblem as problem:
             _log.error("a request was refused: %s", problem)
             self._leave(serial, Failure("unknown_buffer", str(problem)))
@@ -126,6 +133,10 @@ class Work(Receiver, Guests):
         own = session.buffers.retire(buffer_number)
         if own is not None and self.pool:
             self.pool.retire([own])
+
+    def on_lend(self, session: Session, frame: Frame, descriptors: List[int]) -> None:
+        """A large result may go into the gateway's buffer, or may not."""
+        self._borrowed.answered(session, frame, descriptors)
 
     def on_limit(self, batch_limit: Optional[int]) -> None:
         """Run no more than so many together; what is on the GPU finishes as it is."""
@@ -183,7 +194,9 @@ class Work(Receiver, Guests):
 
     def _drop(self, serial: int, failure: Failure) -> None:
         job = self._jobs[serial]
-        if job.stage is _Stage.RUNNING or job.leaving:
+        if job.stage is _Stage.LEAVING and not (job.awaited and job.session.alive()):
+            self._borrowed.forget(job.session, job.frame)
+        if job.stage in (_Stage.RUNNING, _Stage.LEAVING) or job.leaving:
             return
         assert self.pool is not None
         if job.stage is _Stage.PREPARED or self.pool.withdraw(serial):
@@ -236,12 +249,43 @@ class Work(Receiver, Guests):
         items = [job.prepared.value for job in jobs if job.prepared]
         answers = await self._predict(items, _Callers(self._hand_on, jobs))
         seconds = time.monotonic() - started
-        for serial, job, answer in zip(serials, jobs, answers):
-            del self._jobs[serial]
-            self._answer(job, answer, seconds)
+        for serial, job, given in zip(serials, jobs, answers):
+            self._give(serial, job, given, seconds)
         self._run = None
         self.running = 0
         self._advance()
+
+    def _give(self, serial: int, job: _Job, given: Answer, seconds: float) -> None:
+        """Answer a request that has run, through a buffer where no frame holds the answer."""
+        answer = self._in_its_form(job, given)
+        if not isinstance(answer, Large) or len(answer.data) <= INLINE_LIMIT_BYTES:
+            del self._jobs[serial]
+            self._answer(job, answer, seconds)
+            return
+        job.stage = _Stage.LEAVING
+        handing_in = self._hand_in(serial, job, answer, seconds)
+        leaving = asyncio.get_running_loop().create_task(handing_in)
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+        leaving.add_done_callback(raise_error_of)
+
+    def _in_its_form(self, job: _Job, answer: Answer) -> Answer:
+        """An answer as its request's form carries it; in pieces to who streams a large one."""
+        if job.frame.meta.get("form") != "chat":
+            return answer
+        if isinstance(answer, Large) and answer.part == WHOLE and not job.told:
+            self._hand_on(job, text_of(answer.answer))
+        return for_chat(answer, told=job.told)
+
+    async def _hand_in(self, serial: int, job: _Job, answer: Large, seconds: float) -> None:
+        """Answer with what no frame holds, once it lies in a buffer of the gateway's."""
+        failure = await self._borrowed.put(job.session, job.frame, answer.data)
+        del self._jobs[serial]
+        if job.session.alive():
+            self._answer(job, failure or (answer if job.awaited else CANCELLED), seconds)
+        elif job.frame.meta.get("ticket"):
+            _log.info("a large result was lost with its gateway: the next one has it made again")
+        self._settle()
 
     def _hand_on(self, job: _Job, text: str) -> None:
         """Send a piece of an answer to who streams."""
@@ -251,6 +295,7 @@ class Work(Receiver, Guests):
         for start in range(0, len(text), PIECE_CHARACTERS):
             piece = {"text": text[start : start + PIECE_CHARACTERS], "terms": terms}
             self._tell(job.session, job.frame, piece)
+        job.told = True
 
     # For an engine with slots.
 
@@ -287,7 +332,7 @@ class Work(Receiver, Guests):
     def answer(self, serial: int, answer: Answer, seconds: float) -> None:
         """It has left its slot."""
         self.running -= 1
-        self._answer(self._jobs.pop(serial), answer, seconds)
+        self._give(serial, self._jobs[serial], answer, seconds)
         self._settle()
 
     # What both kinds share.
@@ -302,7 +347,7 @@ class Work(Receiver, Guests):
             self.failed += not given_back
             if given_back and not job.session.alive():
                 return  # whoever asked has given it to another by now
-            self._reply(job.session, job.frame, answer.as_meta())
+            self._reply(job.session, job.frame, answer.as_meta(), b"")
             return
         self.answered += 1
         prepare_seconds = job.prepared.seconds if job.prepared else 0.0
@@ -310,10 +355,15 @@ class Work(Receiver, Guests):
             "preprocess_seconds": round(prepare_seconds, 6),
             "predict_seconds": round(predict_seconds, 6),
         }
-        meta = {"ok": True, "answer": answer, "timing": timing}
+        meta: Dict[str, Any] = {"ok": True, "answer": answer, "timing": timing}
+        body = b""
+        if isinstance(answer, Large):
+            meta.update(answer={} if answer.part == WHOLE else answer.answer)
+            meta.update(content=answer.content())
+            body = bytes(answer.data) if len(answer.data) <= INLINE_LIMIT_BYTES else b""
         if job.terms:
             meta["terms"] = job.terms
-        self._reply(job.session, job.frame, meta)
+        self._reply(job.session, job.frame, meta, body)
 
     def _settle(self) -> None:
         if not self._jobs:
@@ -337,37 +387,3 @@ class _Callers(Audience):
     def waits(self, index: int) -> bool:
         """Whether an item's caller is still there."""
         return self._jobs[index].awaited
-
-
-def _task(serial: int, session: Session, frame: Frame, descriptors: List[int]) -> Task:
-    spare = list(descriptors)
-    try:
-        body = frame.meta.get("body")
-        if not isinstance(body, dict):
-            raise ValueError("body")
-        content: Any = frame.body
-        if "buffer" in body:
-            content = session.buffers.locate(body, _own(body, spare))
-        images = tuple(
-            StoredImage(
-                str(image["id"]),
-                str(image["media_type"]),
-                session.buffers.locate(image, _own(image, spare)),
-            )
-            for image in frame.meta.get("images") or []
-        )
-    finally:
-        close_all(spare)
-    meta = {
-        "form": str(frame.meta.get("form") or "predict"),
-        "question": frame.meta.get("question"),
-        "media_type": str(frame.meta.get("media_type") or ""),
-        "parameters": dict(frame.meta.get("parameters") or {}),
-    }
-    deadline = int(frame.meta.get("deadline_boottime_ns") or 0)
-    return Task(serial, meta, content, images, deadline)
-
-
-def _own(where: Dict[str, Any], descriptors: List[int]) -> List[int]:
-    """Takes the descriptor that belongs to a buffer out of those that came with a JOB."""
-    return [descriptors.pop(0)] if where.get("fd") and descriptors else []

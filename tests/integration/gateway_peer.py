@@ -38,6 +38,7 @@ class GatewayPeer:
         self.answers_by_itself = False
         self.jobs: asyncio.Queue[ReceivedJob] = asyncio.Queue()
         self.frames: asyncio.Queue[Frame] = asyncio.Queue()
+        self.loans: dict[int, int] = {}  # by lease: the descriptor of a result's buffer
         self.closed = asyncio.Event()
         self.mappings: dict[int, mmap.mmap] = {}
         self.descriptors: dict[int, int] = {}
@@ -63,6 +64,10 @@ class GatewayPeer:
 
     def send(self, frame: Frame) -> None:
         self._socket.send(encode(frame))
+
+    def send_raw(self, record: bytes, descriptors: list[int] | None = None) -> None:
+        """Anything at all."""
+        socket.send_fds(self._socket, [record], descriptors or [])
 
     def credit(self, count: int) -> None:
         self.send(Frame(FrameType.CREDIT, count=count))
@@ -94,6 +99,22 @@ class GatewayPeer:
         meta = {"joining": joining}
         self.send(Frame(FrameType.JOINING, frame.request, frame.lease, meta=meta))
 
+    async def borrow(self, job: ReceivedJob, length: int) -> Frame:
+        """Ask for a buffer for a result; the front door's answer."""
+        frame = job.frame
+        self.send(Frame(FrameType.BORROW, frame.request, frame.lease, meta={"length": length}))
+        lend = await self.next_frame()
+        assert (lend.type, lend.lease) == (FrameType.LEND, frame.lease)
+        return lend
+
+    def hand_in(self, job: ReceivedJob, content: bytes, **changes: Any) -> None:
+        """Write a file into the buffer that was lent, and answer with it."""
+        descriptor = self.loans.pop(job.frame.lease)
+        os.pwrite(descriptor, content, 0)
+        os.close(descriptor)
+        told = {"part": "file", "media_type": "image/png", "length": len(content)}
+        self.answer(job, content=told | changes)
+
     def fail(self, job: ReceivedJob, kind: str, message: str = "it failed") -> None:
         error = {"type": kind, "message": message}
         frame = job.frame
@@ -105,7 +126,7 @@ class GatewayPeer:
             return
         asyncio.get_running_loop().remove_reader(self._socket)
         self._socket.close()
-        for descriptor in self.descriptors.values():
+        for descriptor in (*self.descriptors.values(), *self.loans.values()):
             os.close(descriptor)
         self.closed.set()
 
@@ -126,6 +147,11 @@ class GatewayPeer:
         self._on_frame(decode(record), list(descriptors))
 
     def _on_frame(self, frame: Frame, descriptors: list[int]) -> None:
+        if frame.type == FrameType.LEND:
+            assert len(descriptors) == ("size" in frame.meta)
+            self.loans.update((frame.lease, descriptor) for descriptor in descriptors)
+            self.frames.put_nowait(frame)
+            return
         if frame.type != FrameType.JOB:
             assert not descriptors
             if frame.type == FrameType.RETIRE:
@@ -162,10 +188,14 @@ class GatewayPeer:
         return mapping[where["offset"] : where["offset"] + where["length"]]
 
 
-async def run_as_worker(path: Path, number: int, hold: bool) -> None:
+async def run_as_worker(path: Path, number: int, hold: bool, borrow: int) -> None:
     peer = GatewayPeer(path, number)
-    peer.answers_by_itself = not hold
+    peer.answers_by_itself = not hold and not borrow
     await peer.become_ready()
+    while borrow:
+        job = await peer.jobs.get()
+        await peer.borrow(job, borrow)
+        os.pwrite(peer.loans[job.frame.lease], job.image, 0)
     await peer.closed.wait()
 
 
@@ -174,5 +204,6 @@ if __name__ == "__main__":
     parser.add_argument("path", type=Path)
     parser.add_argument("number", type=int)
     parser.add_argument("--hold", action="store_true", help="take requests, never answer")
+    parser.add_argument("--borrow", type=int, default=0, help="take a buffer, never answer")
     arguments = parser.parse_args()
-    asyncio.run(run_as_worker(arguments.path, arguments.number, arguments.hold))
+    asyncio.run(run_as_worker(arguments.path, arguments.number, arguments.hold, arguments.borrow))

@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from gpuwarden.worker.engine import Context, Engine, Request, SlotEngine
+from gpuwarden.worker.engine import Context, Engine, Output, Request, SlotEngine
 
 
 def perform(stage: str, parameters: dict[str, Any]) -> None:
@@ -58,6 +58,33 @@ class Scripted(Engine):
 
     def postprocess(self, result: dict[str, Any]) -> dict[str, Any]:
         return {**result, "filling": "x" * result["parameters"].get("answer_bytes", 0)}
+
+
+class Filling(Engine):
+    """Answers with as many bytes as the question says, and as what: ``json 100000``."""
+
+    def load(self, context: Context) -> None:
+        pass
+
+    def preprocess(self, request: Request) -> str:
+        return request.question or ""
+
+    def predict(self, batch: list[str]) -> list[str]:
+        perform("predict", self.context.options)
+        return batch
+
+    def postprocess(self, result: str) -> dict[str, Any] | Output:
+        kind, size = result.split()
+        if kind == "json":
+            return {"filling": "é" * (int(size) // 6)}  # six bytes of JSON each
+        if kind == "text":
+            return {"text": "é" * (int(size) // 6), "usage": {"completion_tokens": 7}}
+        return Output(kind, filling(int(size)), {"bytes": int(size)})
+
+
+def filling(size: int) -> bytes:
+    """Bytes that differ from page to page."""
+    return b"".join((b"%015d\n" % page) * 256 for page in range(size // 4096 + 1))[:size]
 
 
 class Whole(Engine):

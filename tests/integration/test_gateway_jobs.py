@@ -380,7 +380,7 @@ async def test_a_result_that_comes_before_the_store_is_open_is_kept_for_it(
     dispatcher = Dispatcher(GatewaySettings(), BufferPool(MIB, loop.call_soon))
     jobs = Jobs(place, dispatcher, lambda: None)
     link = WorkerLink(1, Peer(0, os.getpid(), 0), dispatcher)
-    dispatcher.on_handover(ticket, link, Result(ok=True, answer={"said": "in time"}))
+    dispatcher.on_handover(ticket, link, Result(ok=True, answer={"said": "in time"}), b"")
     await jobs.open()
     assert jobs.opened is not None
     await jobs.opened.until_finished(identifier, 8)

@@ -37,6 +37,17 @@ def test_no_service_dumps_core_or_inherits_a_loaders_environment(name: str) -> N
     assert "\nUnsetEnvironment=LD_LIBRARY_PATH LD_PRELOAD PYTHONPATH PYTHONHOME\n" in text
 
 
+@pytest.mark.parametrize("name", ["medgemma-gateway.service", "medgemma-worker@.service"])
+def test_nothing_of_a_patient_reaches_a_disk_through_swap_or_a_core(name: str) -> None:
+    text = (UNITS / name).read_text()
+    for line in ("MemorySwapMax=0", "LimitCORE=0", "CoredumpFilter=0x0"):
+        assert f"\n{line}\n" in text
+
+
+def test_the_jobs_key_is_never_swapped() -> None:
+    assert "\nMemorySwapMax=0\n" in (UNITS / "medgemma-jobs-key.service").read_text()
+
+
 def test_the_front_door_may_read_what_the_thermal_guards_publish() -> None:
     folders = (UNITS.parent / "tmpfiles" / "gpuwarden.conf").read_text().splitlines()
     modes = {line.split()[1]: line.split()[2] for line in folders if line.startswith("d ")}

@@ -92,6 +92,10 @@ class Connection:
         descriptors = [] if descriptor is None else [descriptor]
         socket.send_fds(self._connection, [encode(frame)], descriptors)
 
+    def send_raw(self, record: bytes, descriptors: list[int] | None = None) -> None:
+        """Anything at all."""
+        socket.send_fds(self._connection, [record], descriptors or [])
+
     def welcome(self, **meta: Any) -> None:
         self.send(Frame(FrameType.WELCOME, meta={"gateway": "test", **meta}))
 

@@ -1,8 +1,8 @@
 """Nobody ever gets another's answer: each request carries a marker in its image and its prompt.
 
 Real workers at a real front door, killed and started again; chats whole and streamed, forms, raw
-bodies, references and retries; callers that hang up at any time; buffers of all sizes in a pool
-that is too small, so that each is used again and again.
+bodies, images that come back as files of all sizes, references and retries; callers that hang up at
+any time; buffers of all sizes in a pool that is too small, so that each is used again and again.
 """
 
 import asyncio
@@ -86,7 +86,7 @@ class Campaign:
         return self.seen
 
     async def _call(self, random_: random.Random) -> None:
-        kinds = (self._raw, self._chat, self._stream, self._referred)
+        kinds = (self._raw, self._returned, self._chat, self._stream, self._referred)
         while self.seen.begun < self.seen.wanted:
             self.seen.begun += 1
             request = marked(random_, self.seen.begun)
@@ -118,6 +118,19 @@ class Campaign:
         posts = [self.node.post(request.image, path=path, headers=headers) for _ in range(times)]
         for reply in await asyncio.gather(*posts):
             self._judge(request, reply, request.marker, request.digest)
+
+    async def _returned(self, request: Marked, random_: random.Random) -> None:
+        path = f"/predict?question={request.marker}"
+        headers = {"Idempotency-Key": request.marker} if random_.random() < RETRY_SHARE else {}
+        reply = await self.node.post(
+            request.image, path=path, headers=headers, media_type="image/png"
+        )
+        self._judge(request, reply, request.marker)
+        if reply.status == 200:
+            told = json.loads(reply.headers["x-gpuwarden-result"])["answer"]
+            is_right = (told["question"], told["body_sha256"]) == (request.marker, request.digest)
+            is_right = is_right and reply.body == request.image
+            self.seen.expect(f"the file of {request.marker}", is_right)
 
     async def _referred(self, request: Marked, random_: random.Random) -> None:
         sent = await self.node.post(request.image, path="/v1/images", media_type="image/png")
@@ -196,7 +209,8 @@ async def kill_workers(campaign: Campaign, number: int, seconds: float, seed: in
     """Keep worker ``number`` running, and kill it again and again."""
     random_ = random.Random(seed)
     while not campaign.done.is_set():
-        async with real_worker(campaign.node, number=number, max_batch=3) as worker:
+        settings = {"number": number, "max_batch": 3, "options": {"return_body": True}}
+        async with real_worker(campaign.node, **settings) as worker:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds * (0.5 + random_.random())):
                     await campaign.done.wait()
@@ -222,7 +236,13 @@ async def campaign(wanted: int, seed: int, kill_seconds: float) -> Seen:
         await node.until(lambda: bool(node.ready_links()))
         seen = await going.run()
         await asyncio.gather(*keepers)
-        seen.expect("bytes of requests are left", node.service.dispatcher.queue.held_bytes == 0)
+        dispatcher = node.service.dispatcher
+        seen.expect("bytes of requests are left", dispatcher.queue.held_bytes == 0)
+        seen.expect("no result came in a lent buffer", dispatcher.lending.lent > 0)
+        kept = dispatcher.lending.pool.in_use_bytes
+        seen.expect(
+            "more results are left than retries may ask for", kept <= 16 * MIB + 4096 * 1000
+        )
         return seen
 
 

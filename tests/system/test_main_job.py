@@ -61,6 +61,7 @@ def test_workers_run_where_the_plan_says_by_the_kernels_own_word(node: Node) -> 
         files = f"/sys/fs/cgroup{group}"
         assert int(node.run(f"cat {files}/memory.max").text) == worker["memory_max_bytes"]
         assert node.run(f"cat {files}/memory.swap.max").text == "0"
+        assert node.run(f"cat /proc/{pid}/coredump_filter").text == "00000000"
         policy = node.run(f"grep -c 'prefer:{worker['numa_node']}' /proc/{pid}/numa_maps").text
         assert int(policy) > 0
 

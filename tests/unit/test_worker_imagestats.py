@@ -28,6 +28,7 @@ def answer(body: bytes, media_type: str = "", **options: Any) -> dict[str, Any]:
     engine.prepare()
     prepared = engine.preprocess(Request(None, media_type, {}, memoryview(body)))
     figures = engine.postprocess(engine.predict([prepared])[0])
+    assert isinstance(figures, dict)
     assert json.loads(json.dumps(figures, allow_nan=False)) == figures
     return figures
 

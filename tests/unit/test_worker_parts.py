@@ -13,9 +13,10 @@ from gpuwarden.worker.engine import BadRequestError, Context, Engine, Request, R
 from gpuwarden.worker.engines.echo import Echo
 from gpuwarden.worker.engines.registry import EngineNotFoundError, engine_class, make_engine
 from gpuwarden.worker.faults import Failure, WorkerError
-from gpuwarden.worker.gpu import ANSWER_LIMIT_BYTES, Answer, GpuThread, checked_answer, run_batch
+from gpuwarden.worker.gpu import GpuThread, run_batch
 from gpuwarden.worker.handover import HandoverError, pack, unpack
 from gpuwarden.worker.notify import Notifier, watchdog_seconds
+from gpuwarden.worker.outputs import Answer, checked_answer
 from gpuwarden.worker.pulse import Pulse
 from gpuwarden.worker.settings import SettingsError, parse_settings, read_settings
 
@@ -189,10 +190,9 @@ class TestBatchOnTheGpu:
     @pytest.mark.parametrize(
         ("answer", "kind", "text"),
         [
-            ("text", "engine_error", "must return a dict, it gave a str"),
+            ("text", "engine_error", "must return a dict or an Output, it gave a str"),
             ({"a": float("nan")}, "engine_error", "what JSON can hold: ValueError"),
             ({"a": b"x"}, "engine_error", "what JSON can hold: TypeError"),
-            ({"a": "x" * ANSWER_LIMIT_BYTES}, "result_too_large", "is the most"),
         ],
     )
     def test_an_answer_that_cannot_travel_is_told(

@@ -1,11 +1,9 @@
 """``/v1/jobs``: submit, look, list, change, delete."""
 
 import asyncio
-import contextlib
 import json
-from collections.abc import Iterator
 
-from aiohttp.web import BaseRequest, Response
+from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from gpuwarden.gateway.access import require_key
 from gpuwarden.gateway.admission import Upload, check_encoding, check_query, examine_job
@@ -14,6 +12,7 @@ from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.http import IDENTIFIER, Handler, json_response
 from gpuwarden.gateway.idempotency import check_key
 from gpuwarden.gateway.intake import Intake
+from gpuwarden.gateway.jobs.results import ResultEndpoint, find_job, translated
 from gpuwarden.gateway.jobs.service import Jobs, Open
 from gpuwarden.gateway.jobs.values import (
     PAGE,
@@ -24,15 +23,12 @@ from gpuwarden.gateway.jobs.values import (
     WAIT_LIMIT_SECONDS,
     JobRow,
     JobStatus,
-    JobStoreError,
     NewJob,
-    StoreFullError,
-    is_id,
 )
 from gpuwarden.gateway.jobs.views import job_document
+from gpuwarden.gateway.outlet import send_within
 from gpuwarden.gateway.smallbody import read_small
-
-NO_SUCH_JOB = "there is no such job: its time is over, or it was deleted"
+from gpuwarden.worker.outputs import FILE
 
 
 class JobEndpoints:
@@ -42,6 +38,7 @@ class JobEndpoints:
         self._jobs = jobs
         self._intake = intake
         self._dispatcher = intake.dispatcher
+        self._results = ResultEndpoint(self._opened, self._dispatcher.lending.pool)
 
     @property
     def handlers(self) -> dict[str, Handler]:
@@ -50,11 +47,12 @@ class JobEndpoints:
             "submitJob": self.submit,
             "listJobs": self.list,
             "job": self.show,
+            "jobResult": self._results.show,
             "changeJob": self.change,
             "deleteJob": self.delete,
         }
 
-    async def submit(self, request: BaseRequest) -> Response:
+    async def submit(self, request: BaseRequest) -> StreamResponse:
         """Keep an image and its question until a worker has answered."""
         opened = self._opened()
         upload = examine_job(request, self._dispatcher.settings)
@@ -63,25 +61,25 @@ class JobEndpoints:
         with translated():
             if hashed is not None and (known := await opened.store.find_by_key(hashed)):
                 check_repeat(known, upload)
-                return await self._answer(opened, known, status=200)
+                return await self._answer(request, opened, known, status=200)
             self._intake.check_room()
             promised = opened.store.promise(upload.length or 0)
         try:
             row, new = await self._take(opened, request, upload, hashed)
         finally:
             opened.store.give_back(promised)
-        return await self._answer(opened, row, status=202 if new else 200)
+        return await self._answer(request, opened, row, status=202 if new else 200)
 
-    async def show(self, request: BaseRequest) -> Response:
+    async def show(self, request: BaseRequest) -> StreamResponse:
         """How a job stands, and its result once it has one; with ``wait`` at its end."""
         opened = self._opened()
         check_query(request, ("wait",))
-        row = await self._find(opened, request)
+        row = await find_job(opened, request[IDENTIFIER])
         seconds = number_of(request, "wait", 0, 0, WAIT_LIMIT_SECONDS)
         if seconds and not row.status.is_final:
             await opened.until_finished(row.id, seconds)
-            row = await self._find(opened, request)
-        return await self._answer(opened, row, status=200)
+            row = await find_job(opened, request[IDENTIFIER])
+        return await self._answer(request, opened, row, status=200)
 
     async def list(self, request: BaseRequest) -> Response:
         """All jobs in the order of their acceptance, a page at a time."""
@@ -93,7 +91,7 @@ class JobEndpoints:
         after = 0
         with translated():
             if "after" in request.query:
-                after = (await self._named(opened, request.query["after"])).sequence
+                after = (await find_job(opened, request.query["after"])).sequence
             found = await opened.store.page(statuses, after, limit + 1)
         documents = [
             job_document(row, opened.feeder.running_seconds(row.id)) for row in found[:limit]
@@ -106,12 +104,12 @@ class JobEndpoints:
         }
         return json_response(content)
 
-    async def change(self, request: BaseRequest) -> Response:
+    async def change(self, request: BaseRequest) -> StreamResponse:
         """Cancel a job: ``{"status": "cancelled"}``; what it had of an image is destroyed."""
         require_key(request)
         opened = self._opened()
         check_query(request, ())
-        row = await self._find(opened, request)
+        row = await find_job(opened, request[IDENTIFIER])
         if await change_of(request) != {"status": JobStatus.CANCELLED.value}:
             raise ApiError(
                 "invalid_request", 'what can be changed is {"status": "cancelled"}', param="status"
@@ -119,14 +117,16 @@ class JobEndpoints:
         with translated():
             if not await opened.cancel(row.id):
                 raise ApiError("job_finished", "the job is finished already", param="id")
-        return await self._answer(opened, await self._find(opened, request), status=200)
+        return await self._answer(
+            request, opened, await find_job(opened, request[IDENTIFIER]), status=200
+        )
 
     async def delete(self, request: BaseRequest) -> Response:
         """Destroy a job, its image and its result, whatever its state."""
         require_key(request)
         opened = self._opened()
         check_query(request, ())
-        row = await self._find(opened, request)
+        row = await find_job(opened, request[IDENTIFIER])
         with translated():
             await opened.delete(row.id)
         return json_response({"id": row.id, "object": "job", "deleted": True})
@@ -204,35 +204,24 @@ class JobEndpoints:
             raise ApiError("jobs_unavailable", self._jobs.problem, retry_after_seconds=30)
         return self._jobs.opened
 
-    async def _find(self, opened: Open, request: BaseRequest) -> JobRow:
+    async def _answer(
+        self, request: BaseRequest, opened: Open, row: JobRow, status: int
+    ) -> StreamResponse:
         with translated():
-            return await self._named(opened, request[IDENTIFIER])
-
-    async def _named(self, opened: Open, id: str) -> JobRow:
-        row = await opened.store.find(id) if is_id(id) else None
-        if row is None:
-            raise ApiError("not_found", NO_SUCH_JOB, param="id")
-        return row
-
-    async def _answer(self, opened: Open, row: JobRow, status: int) -> Response:
-        with translated():
-            document = await opened.document(row)
+            result = await opened.result(row)
+            document = await opened.document(row, result)
+        location = f"/v1/jobs/{row.id}"
+        if result is not None and result.part not in ("", FILE):
+            output = await self._results.content(opened, row, result)
+            try:
+                return await send_within(request, document, output, {"Location": location})
+            finally:
+                output.destroy()
         response = json_response(document, status=status)
-        response.headers["Location"] = f"/v1/jobs/{row.id}"
+        response.headers["Location"] = location
         if not row.status.is_final:
             response.headers["Retry-After"] = "1"
         return response
-
-
-@contextlib.contextmanager
-def translated() -> Iterator[None]:
-    """The store's errors as a caller gets them."""
-    try:
-        yield
-    except StoreFullError as error:
-        raise ApiError("insufficient_storage", str(error), retry_after_seconds=60) from error
-    except JobStoreError as error:
-        raise ApiError("jobs_unavailable", str(error), retry_after_seconds=30) from error
 
 
 def check_repeat(known: JobRow, upload: Upload) -> None:

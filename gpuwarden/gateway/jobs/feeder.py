@@ -18,7 +18,14 @@ from gpuwarden.gateway.job import Answer, Job
 from gpuwarden.gateway.jobs.memory import JobMemory, held_bytes
 from gpuwarden.gateway.jobs.sealed import SealError
 from gpuwarden.gateway.jobs.store import JobStore
-from gpuwarden.gateway.jobs.values import JobBody, JobResult, JobStoreError, Lease
+from gpuwarden.gateway.jobs.values import (
+    JobBody,
+    JobResult,
+    JobStoreError,
+    Lease,
+    StoreFullError,
+)
+from gpuwarden.gateway.outputs import Output
 from gpuwarden.gateway.work import Phase
 from gpuwarden.systemd.events import Event, tell
 
@@ -42,6 +49,7 @@ class Running:
     noted_failures: int
     job: Job | None = None
     task: asyncio.Task[None] | None = None
+    output: Output | None = None
 
     @property
     def dispatched_at(self) -> float | None:
@@ -161,13 +169,15 @@ class Feeder:
             if result is None:
                 await self._give_back(one, begun=True)
             else:
-                await self._finish(one.lease, result)
+                await self._finish(one.lease, result, one.output)
         except asyncio.CancelledError:
             begun = begun or (one.job is not None and one.job.request.dispatched_at is not None)
             with contextlib.suppress(JobStoreError):  # a start gives it back as well
                 await asyncio.shield(self._give_back(one, begun=begun))
             raise
         finally:
+            if one.job is not None:
+                one.job.part()
             self.running.pop(one.lease.id, None)
             self.on_finished(one.lease.id)
             self.wake()
@@ -188,9 +198,8 @@ class Feeder:
         except ApiError as error:
             return await self._failed(one, error)
         seconds = asyncio.get_running_loop().time() - started
-        return JobResult(
-            True, answer.answer, model=answer.model, worker=answer.worker, seconds=seconds
-        )
+        one.output = answer.output
+        return answered(answer, seconds)
 
     async def _execute(self, one: Running) -> Answer:
         failure: BaseException | None = None
@@ -263,13 +272,25 @@ class Feeder:
     async def _give_back(self, one: Running, *, begun: bool) -> None:
         await self._store.nack(one.lease, one.noted_failures, begun=begun)
 
-    async def _finish(self, lease: Lease, result: JobResult) -> None:
-        """Keep the result; on a full disk again and again, for the work is done."""
+    async def _finish(self, lease: Lease, result: JobResult, output: Output | None) -> None:
+        """Keep the result; on a full disk again and again, for the work is done.
+
+        But not a large one: it would keep memory from the others until somebody has cleared up.
+        """
+        content = None if output is None else output.view()
         told = False
         while True:
             try:
-                await self._store.ack(lease, result)
+                await self._store.ack(lease, result, content)
             except JobStoreError as error:
+                if content is not None and isinstance(error, StoreFullError):
+                    result, content = no_room(error), None
+                    tell(
+                        Event.JOB_RESULT_GIVEN_UP,
+                        f"a job's large result found no room and was given up: {error}",
+                        logging.ERROR,
+                    )
+                    continue
                 if not told:
                     tell(
                         Event.JOB_STORE_FULL,
@@ -289,3 +310,27 @@ class Feeder:
         task = asyncio.create_task(note())
         self._notes.add(task)
         task.add_done_callback(self._notes.discard)
+
+
+def answered(answer: Answer, seconds: float) -> JobResult:
+    """A worker's answer as a job's result."""
+    output = answer.output
+    return JobResult(
+        True,
+        answer.answer,
+        model=answer.model,
+        worker=answer.worker,
+        seconds=seconds,
+        part="" if output is None else output.part,
+        media_type="" if output is None else output.media_type,
+        content_bytes=0 if output is None else output.length,
+    )
+
+
+def no_room(error: StoreFullError) -> JobResult:
+    """The end of a job whose large result the disk can't take."""
+    return JobResult(
+        ok=False,
+        error_type="insufficient_storage",
+        error_message=f"the result could not be stored: {error}",
+    )

@@ -21,9 +21,11 @@ from pathlib import Path
 
 from gpuwarden.gateway.jobs import rows, sealed
 from gpuwarden.gateway.jobs.budget import DiskBudget
+from gpuwarden.gateway.jobs.clocks import Moment, moment
 from gpuwarden.gateway.jobs.database import BrokenDatabaseError
 from gpuwarden.gateway.jobs.keys import NoKeyError, StoreKey
-from gpuwarden.gateway.jobs.store import DATABASE, FILES, DiskStore, Moment, moment, read_result
+from gpuwarden.gateway.jobs.resultfile import read_result
+from gpuwarden.gateway.jobs.store import DATABASE, FILES, DiskStore
 from gpuwarden.gateway.jobs.values import JobResult, JobStatus, JobStoreError
 from gpuwarden.systemd.events import Event, tell
 
@@ -148,7 +150,7 @@ def end_with_result(connection: sqlite3.Connection, store: DiskStore, id: str, e
     """End a job with the result that it has on disk; False where that can't be read."""
     path = store.result_path(id)
     try:
-        _, result = read_result(path, store.key, id)
+        result = read_result(path, store.key, id)
     except sealed.SealError:
         sealed.destroy(path)
         return False

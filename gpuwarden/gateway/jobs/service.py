@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 EXPIRY_SECONDS = 30.0  # between two looks for what is to go
 KeySource = Callable[[], StoreKey]
-Handover = tuple[str, WorkerLink, Result]
+Handover = tuple[str, WorkerLink, Result, bytes]
 
 
 @dataclass(frozen=True)
@@ -52,18 +52,22 @@ class Open:
         self._taking_over: set[asyncio.Task[None]] = set()
         self.feeder.on_finished = self._tell_finished
 
-    async def document(self, row: JobRow) -> dict[str, Any]:
+    async def document(self, row: JobRow, result: JobResult | None) -> dict[str, Any]:
         """A job as its caller sees it, with its place or its result."""
-        ahead, result = None, None
-        if row.status is JobStatus.QUEUED:
-            ahead = await self.store.ahead(row)
-        elif row.status.is_final:
-            with contextlib.suppress(FileNotFoundError):
-                try:
-                    result = await self.store.result(row.id)
-                except SealError as error:
-                    log.error("a stored result can't be read: %s", error)
+        ahead = await self.store.ahead(row) if row.status is JobStatus.QUEUED else None
         return job_document(row, self.feeder.running_seconds(row.id), ahead, result)
+
+    async def result(self, row: JobRow) -> JobResult | None:
+        """How a job ended; None where it has not, or that can't be read any more."""
+        if not row.status.is_final:
+            return None
+        try:
+            return await self.store.result(row.id)
+        except FileNotFoundError:
+            return None
+        except SealError as error:
+            log.error("a stored result can't be read: %s", error)
+            return None
 
     async def until_finished(self, id: str, seconds: float) -> None:
         """Wait until a job has ended, or so long."""
@@ -89,19 +93,26 @@ class Open:
         await self.feeder.stop_work(id)
         self._tell_finished(id)
 
-    def handed_over(self, ticket: str, link: WorkerLink, result: Result) -> None:
+    def handed_over(self, ticket: str, link: WorkerLink, result: Result, body: bytes) -> None:
         """A worker has the result of a job that a former front door gave out."""
         id, _, token = ticket.partition(":")
         if not is_id(id) or not token.isdecimal():
             log.warning("worker %d handed over what no job is; dropped", link.number)
             return
-        task = asyncio.create_task(self._take_over(id, int(token), result_of(link, result)))
+        if result.content is not None and result.content.length != len(body):
+            log.warning("worker %d handed over half a result; dropped", link.number)
+            return
+        content = None if result.content is None else memoryview(body)
+        taking = self._take_over(id, int(token), result_of(link, result), content)
+        task = asyncio.create_task(taking)
         self._taking_over.add(task)
         task.add_done_callback(self._taking_over.discard)
 
-    async def _take_over(self, id: str, token: int, result: JobResult) -> None:
+    async def _take_over(
+        self, id: str, token: int, result: JobResult, content: memoryview | None
+    ) -> None:
         try:
-            if await self.store.hand_over(id, token, result):
+            if await self.store.hand_over(id, token, result, content):
                 log.info("a worker handed over the result of a job that was under way")
                 await self.feeder.stop_work(id)
                 self._tell_finished(id)
@@ -144,8 +155,8 @@ class Jobs:
         store.on_change = self._changed
         self._dispatcher.on_death = self.opened.feeder.workers_died
         early, self._early = self._early, None
-        for ticket, link, result in early or ():
-            self.opened.handed_over(ticket, link, result)
+        for what in early or ():
+            self.opened.handed_over(*what)
         tell(Event.JOB_STORE_OPEN, f"{store.counts[JobStatus.QUEUED]} jobs wait")
 
     def apply(self) -> None:
@@ -191,12 +202,12 @@ class Jobs:
             limit_bytes=self.opened.store.budget.limit_bytes,
         )
 
-    def _handed_over(self, ticket: str, link: WorkerLink, result: Result) -> None:
+    def _handed_over(self, ticket: str, link: WorkerLink, result: Result, body: bytes) -> None:
         """Take a result that a former front door asked for; workers are here before the store."""
         if self.opened is not None:
-            self.opened.handed_over(ticket, link, result)
+            self.opened.handed_over(ticket, link, result, body)
         elif self._early is not None:
-            self._early.append((ticket, link, result))
+            self._early.append((ticket, link, result, body))
 
     def _changed(self) -> None:
         self.wake()
@@ -217,7 +228,7 @@ class Jobs:
 
 def result_of(link: WorkerLink, result: Result) -> JobResult:
     """A worker's RESULT as a job's."""
-    seconds = result.timing.predict_seconds
+    seconds, content = result.timing.predict_seconds, result.content
     if result.ok:
         return JobResult(
             ok=True,
@@ -225,6 +236,9 @@ def result_of(link: WorkerLink, result: Result) -> JobResult:
             model=link.model,
             worker=link.number,
             seconds=seconds,
+            part=content.part if content else "",
+            media_type=content.media_type if content else "",
+            content_bytes=content.length if content else 0,
         )
     told = result.error or ResultError(type="engine_error")
     error = worker_error(told.type, told.message)

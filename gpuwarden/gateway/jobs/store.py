@@ -10,22 +10,21 @@ back (see ``recovery``).
 
 import asyncio
 import errno
-import json
 import logging
 import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol, TypeVar
 
-from gpuwarden.control.snapshot import boot_id, boottime_nanoseconds
 from gpuwarden.gateway.jobs import rows, sealed
 from gpuwarden.gateway.jobs.budget import RESULT_BYTES, DiskBudget, DiskRoom, shortage
+from gpuwarden.gateway.jobs.clocks import boottime_seconds, moment
 from gpuwarden.gateway.jobs.database import Database
 from gpuwarden.gateway.jobs.keys import StoreKey
+from gpuwarden.gateway.jobs.resultfile import read_result, write_result
 from gpuwarden.gateway.jobs.values import (
     JobBody,
     JobCounts,
@@ -43,7 +42,6 @@ log = logging.getLogger(__name__)
 
 Outcome = TypeVar("Outcome")
 Place = Callable[[int], memoryview]
-Moment = tuple[float, str, float]  # seconds since 1970, the boot, and seconds of it
 
 DATABASE = "jobs.sqlite3"
 FILES = "files"
@@ -67,7 +65,7 @@ class JobStore(Protocol):
     async def extend(self, leases: Sequence[Lease], seconds: float) -> set[str]:
         """Hold on to leases; the ids of those that are still held."""
 
-    async def ack(self, lease: Lease, result: JobResult) -> bool:
+    async def ack(self, lease: Lease, result: JobResult, content: memoryview | None = None) -> bool:
         """Finish a job; False where the lease is not held any more: the result is discarded."""
 
     async def nack(self, lease: Lease, failures: int, *, begun: bool) -> bool:
@@ -168,7 +166,15 @@ class DiskStore:
 
     async def result(self, id: str) -> JobResult:
         """How a finished job ended. Raises SealError, FileNotFoundError, JobStoreError."""
-        return await self._in_thread(lambda: read_result(self.result_path(id), self.key, id)[1])
+        return await self._in_thread(lambda: read_result(self.result_path(id), self.key, id))
+
+    async def content(self, id: str, place: Place) -> None:
+        """Put what a result has beside it where ``place`` of its length says.
+
+        :raises SealError, FileNotFoundError, JobStoreError: it is not what was written.
+        """
+        path, name = self.result_path(id), f"{id}.result"
+        await self._in_thread(lambda: sealed.read(path, self.key.secret, name, place))
 
     async def is_set_aside(self, content: memoryview, question: str | None) -> bool:
         """Whether this image with this question has killed workers lately.
@@ -205,12 +211,14 @@ class DiskStore:
             await self.delete(id)
         return len(old)
 
-    async def hand_over(self, id: str, token: int, result: JobResult) -> bool:
+    async def hand_over(
+        self, id: str, token: int, result: JobResult, content: memoryview | None = None
+    ) -> bool:
         """Finish a job with what a worker made of a lease that a former front door gave it.
 
         It may have been given out again since; who comes first has done it.
         """
-        return await self._finish(id, lambda row: 0 < token <= row.lease, result)
+        return await self._finish(id, lambda row: 0 < token <= row.lease, result, content)
 
     # --- JobStore
 
@@ -236,9 +244,16 @@ class DiskStore:
         until = boottime_seconds() + seconds
         return await self.database.write(lambda c: rows.extend(c, leases, until))
 
-    async def ack(self, lease: Lease, result: JobResult) -> bool:
+    async def ack(self, lease: Lease, result: JobResult, content: memoryview | None = None) -> bool:
         """Finish a job; False where the lease is not held any more: the result is discarded."""
-        return await self._finish(lease.id, lambda row: row.lease == lease.token, result)
+        length = 0 if content is None else len(content)
+        promised = self.promise(length) if length > RESULT_BYTES else 0
+        try:
+            return await self._finish(
+                lease.id, lambda row: row.lease == lease.token, result, content
+            )
+        finally:
+            self.give_back(promised)
 
     async def nack(self, lease: Lease, failures: int, *, begun: bool) -> bool:
         """Give a job back to its place; ``begun``: a worker may have had it."""
@@ -292,7 +307,13 @@ class DiskStore:
         self.counts = await self.database.read(rows.counts)
         self.on_change()
 
-    async def _finish(self, id: str, holds: Callable[[JobRow], bool], result: JobResult) -> bool:
+    async def _finish(
+        self,
+        id: str,
+        holds: Callable[[JobRow], bool],
+        result: JobResult,
+        content: memoryview | None = None,
+    ) -> bool:
         """First the result gets its file, then the job its end, then the body goes."""
         row = await self.find(id)
         if row is None or row.status.is_final or not holds(row) or id in self._finishing:
@@ -301,7 +322,10 @@ class DiskStore:
         self._finishing.add(id)
         try:
             end = moment()
-            size = await self._in_thread(lambda: self._write_result(row, result, end))
+            path = self.result_path(id)
+            size = await self._in_thread(
+                lambda: write_result(path, self.key, row, result, end[0], content)
+            )
             if await self._change(lambda c: rows.finish(c, id, result, size, end)):
                 await self._in_thread(lambda: sealed.destroy(self.body_path(id)))
                 return True
@@ -309,22 +333,6 @@ class DiskStore:
             return False
         finally:
             self._finishing.discard(id)
-
-    def _write_result(self, row: JobRow, result: JobResult, end: Moment) -> int:
-        content = json.dumps(asdict(result), allow_nan=False).encode()
-        meta = {
-            "created": row.created,
-            "started": row.started,
-            "finished": end[0],
-            "priority": row.priority,
-            "body_bytes": row.body_bytes,
-            "request_bytes": row.request_bytes,
-            "executions": row.executions,
-            "failures": row.failures,
-            "idempotency": row.idempotency and row.idempotency.hex(),
-        }
-        path, name = self.result_path(row.id), f"{row.id}.result"
-        return sealed.write(path, self.key.secret, name, meta, memoryview(content))
 
     async def _change(self, work: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
         """A change that shows in the figures."""
@@ -364,33 +372,11 @@ def _insert(connection: sqlite3.Connection, id: str, job: NewJob, size: int) -> 
     return row, True
 
 
-def read_result(path: Path, key: StoreKey, id: str) -> tuple[sealed.Sealed, JobResult]:
-    """A result's file. Raises SealError, OSError."""
-    content = bytearray()
-
-    def place(length: int) -> memoryview:
-        content.extend(bytes(length))
-        return memoryview(content)
-
-    head = sealed.read(path, key.secret, f"{id}.result", place)
-    return head, JobResult(**json.loads(content))
-
-
 def disk_room(folder: Path) -> DiskRoom:
     """The file system that jobs lie on."""
     figures = os.statvfs(folder)
     unit = figures.f_frsize
     return DiskRoom(figures.f_bavail * unit, figures.f_blocks * unit, figures.f_favail)
-
-
-def boottime_seconds() -> float:
-    """The clock of leases: nobody sets it."""
-    return boottime_nanoseconds() / 1e9
-
-
-def moment() -> Moment:
-    """Now."""
-    return time.time(), boot_id(), boottime_seconds()
 
 
 def _translated(error: OSError) -> JobStoreError:

@@ -105,7 +105,11 @@ class JobBody:
 
 @dataclass(frozen=True)
 class JobResult:
-    """How a job ended: an answer or an error."""
+    """How a job ended: an answer or an error.
+
+    :ivar part: of an answer that is large or no JSON, what the stored content is (see
+        gpuwarden.worker.outputs), with its media type and length; empty for all others.
+    """
 
     ok: bool
     answer: dict[str, Any] | None = None
@@ -115,6 +119,9 @@ class JobResult:
     worker: int | None = None
     seconds: float = 0.0  # from its dispatch to its answer
     cancelled: bool = False
+    part: str = ""
+    media_type: str = ""
+    content_bytes: int = 0
 
     @property
     def status(self) -> JobStatus:

@@ -3,6 +3,8 @@
 from typing import Any
 
 from gpuwarden.gateway.jobs.values import JobResult, JobRow, JobStatus
+from gpuwarden.gateway.outlet import MARK
+from gpuwarden.worker.outputs import FILE
 
 MESSAGES = {
     "body_unreadable": "the stored image is gone or damaged: submit it again",
@@ -16,7 +18,7 @@ def job_document(
     ahead: int | None = None,
     result: JobResult | None = None,
 ) -> dict[str, Any]:
-    """What ``GET /v1/jobs/{id}`` answers.
+    """What ``GET /v1/jobs/{id}`` answers; ``MARK`` stands for a large answer.
 
     :param running_seconds: for how long a worker has had it; None while none has.
     """
@@ -37,11 +39,17 @@ def job_document(
     }
     if result is not None and result.ok:
         document["result"] = {
-            "answer": result.answer,
+            "answer": result.answer if result.part in ("", FILE) else MARK,
             "model": result.model,
             "worker": result.worker,
             "seconds": round(result.seconds, 6),
         }
+        if result.part == FILE:
+            document["result"]["content"] = {
+                "media_type": result.media_type,
+                "bytes": result.content_bytes,
+                "url": f"/v1/results/{row.id}",
+            }
     elif row.error:
         message = result.error_message if result else MESSAGES.get(row.error, "it failed")
         document["error"] = {"type": row.error, "message": message, "param": None}

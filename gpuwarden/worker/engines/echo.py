@@ -4,15 +4,17 @@ A chat's answer is also told word by word, as a language model's is.
 
 Options: ``delay_seconds`` (a batch's time on the card), ``allocate_bytes_per_request`` (kept, to
 meet the worker's memory limit), ``fail_load`` (true: load() raises), ``word_seconds`` (the time
-between two words of a chat's answer).
+between two words of a chat's answer), ``return_body`` (true: an
+image that is sent by itself comes back as a file, with the usual answer beside it).
 """
 
 import hashlib
+import pickle
 import re
 import time
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Union
 
-from gpuwarden.worker.engine import Context, Engine, Request
+from gpuwarden.worker.engine import Context, Engine, Output, Request
 
 
 class Echo(Engine):
@@ -36,6 +38,7 @@ class Echo(Engine):
             "body_bytes": len(request.body),
             "body_sha256": hashlib.sha256(request.body).hexdigest(),
             **({"chat": _chat(request)} if request.messages else {}),
+            **({"body": pickle.PickleBuffer(request.body)} if self._is_returned(request) else {}),
         }
 
     def predict(self, batch: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
@@ -48,6 +51,17 @@ class Echo(Engine):
             {**item, **self._answer(index, item.pop("chat"))} if "chat" in item else item
             for index, item in enumerate(batch)
         ]
+
+    def postprocess(self, result: Dict[str, Any]) -> Union[Dict[str, Any], Output]:
+        """The answer, and the body where the option ``return_body`` asks for it."""
+        if "body" not in result:
+            return result
+        data = result.pop("body")
+        return Output(result["media_type"], data, result)
+
+    def _is_returned(self, request: Request) -> bool:
+        is_image = request.media_type.startswith("image/") and not request.messages
+        return is_image and bool(self.context.options.get("return_body"))
 
     def _answer(self, index: int, chat: Dict[str, Any]) -> Dict[str, Any]:
         """The answer to a chat: what was said last, word by word, and the images' digests."""

@@ -78,6 +78,7 @@ def test_the_defaults_of_the_contract() -> None:
             "batch_pixels": 134217728,
             "batch_tokens": 32768,
             "images_bytes": 268435456,
+            "results_bytes": 268435456,
             "images_seconds": 600,
         },
         "jobs": {

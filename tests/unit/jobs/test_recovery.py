@@ -1,11 +1,13 @@
 """What a start makes of whatever a crash has left."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from gpuwarden.gateway.jobs import rows
 from gpuwarden.gateway.jobs.keys import NoKeyError, StoreKey
+from gpuwarden.gateway.jobs.resultfile import write_result
 from gpuwarden.gateway.jobs.store import DATABASE
 from gpuwarden.gateway.jobs.values import JobStatus
 from tests.unit.jobs.stores import ANSWER, content_of, job, opened, submitted
@@ -30,7 +32,7 @@ async def test_a_result_that_was_on_disk_is_not_worked_out_again(tmp_path: Path)
     (lease,) = await store.claim(1, 60.0)
     row = await store.find(id)
     assert row is not None
-    store._write_result(row, ANSWER, (1.0, "boot", 1.0))  # and then the power goes
+    write_result(store.result_path(row.id), store.key, row, ANSWER, 1.0)  # and the power goes
     await store.close()
     store = await opened(tmp_path)
     row = await store.find(id)
@@ -39,6 +41,26 @@ async def test_a_result_that_was_on_disk_is_not_worked_out_again(tmp_path: Path)
     assert (await store.result(id)).answer == ANSWER.answer
     assert not store.body_path(id).exists()
     assert not await store.ack(lease, ANSWER)
+    await store.close()
+
+
+async def test_a_large_result_that_was_on_disk_survives_its_row_and_its_database(
+    tmp_path: Path,
+) -> None:
+    store = await opened(tmp_path)
+    (id,) = await submitted(store, b"1")
+    row = await store.find(id)
+    assert row is not None
+    content = b"mask" * 50_000
+    result = replace(ANSWER, part="file", media_type="image/png", content_bytes=len(content))
+    write_result(store.result_path(id), store.key, row, result, 1.0, memoryview(content))
+    await store.close()
+    (tmp_path / DATABASE).unlink()
+    store = await opened(tmp_path)
+    found = bytearray(len(content))
+    assert await store.result(id) == result
+    await store.content(id, lambda length: memoryview(found)[:length])
+    assert found == content
     await store.close()
 
 
