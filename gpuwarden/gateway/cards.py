@@ -87,6 +87,11 @@ class Cards:
         return [one for one in seats if one.serving and not self[one.card].limits.paused]
 
     @property
+    def have_room(self) -> bool:
+        """Whether any worker takes another batch, as far as it alone is concerned."""
+        return any(seat.open for seat in self._seats.values())
+
+    @property
     def have_quarantine(self) -> bool:
         """Whether a suspect is in any worker."""
         return any(seat.exclusive for seat in self._seats.values())

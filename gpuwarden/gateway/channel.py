@@ -3,13 +3,13 @@
 asyncio has no transport for sequential packets, so this speaks to the socket itself.
 """
 
-import array
 import asyncio
 import os
 import socket
 from collections import deque
 from collections.abc import Callable
 
+from gpuwarden.worker.channel import send_record
 from gpuwarden.worker.frames import RECORD_LIMIT_BYTES
 
 RECORDS_PER_TURN = 64  # then the loop's other work gets its turn
@@ -37,6 +37,7 @@ class RecordChannel:
         self._buffer = bytearray(RECORD_LIMIT_BYTES)
         self._process = open_process(pid)
         self._is_broken = False
+        self._is_blocked = False
         self.is_open = True
         connection.setblocking(False)
         self._loop.add_reader(connection, self._read)
@@ -90,12 +91,10 @@ class RecordChannel:
     def _write(self) -> None:
         while self._outbox and self.is_open:
             record, descriptors = self._outbox[0]
-            rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] * bool(
-                descriptors
-            )
             try:
-                self._socket.sendmsg([record], rights, socket.MSG_NOSIGNAL)
+                send_record(self._socket, record, descriptors)
             except (BlockingIOError, InterruptedError):
+                self._is_blocked = True
                 self._loop.add_writer(self._socket, self._write)
                 return
             except OSError:
@@ -105,7 +104,8 @@ class RecordChannel:
                 self._loop.call_soon(self.close)
                 break
             self._outbox.popleft()
-        if self.is_open:
+        if self._is_blocked and self.is_open:
+            self._is_blocked = False
             self._loop.remove_writer(self._socket)
 
     def _process_ended(self) -> None:

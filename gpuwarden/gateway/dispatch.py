@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 class Dispatcher:
     """The accepted requests and the connected workers.
 
-    :param on_change: called whenever something that is published may have changed.
+    :param on_change: called soon after something that is published may have changed.
     :ivar on_card: called before the first request goes to a card, so that its heat is looked at.
     :ivar pause: while it runs, nothing new is accepted.
     :ivar on_death: called when a worker was lost with requests unanswered.
@@ -60,7 +60,8 @@ class Dispatcher:
         self.queue = RequestQueue(limits_of(settings), self._loop.time())
         self._refusals = Refusals(lambda: self.settings, self.statistics, self.queue)
         self._jobs: dict[int, Job] = {}
-        self._on_change = on_change
+        self._tell_change = on_change
+        self._is_change_due = False
         self.on_card: Callable[[int], None] = lambda card: None
         self.pause: Pause | None = None
         self.on_death: Callable[[], None] = lambda: None
@@ -151,7 +152,8 @@ class Dispatcher:
         """The caller has its answer or its error, or doesn't wait any longer."""
         now = self._loop.time()
         self._jobs.pop(job.request.number, None)
-        self._carry_out(self.queue.cancel(job.request, now))
+        if not job.request.has_ended:
+            self._carry_out(self.queue.cancel(job.request, now))
         job.room.free()
         job.pieces.close()
         if job.outcome.done() and not job.outcome.cancelled():
@@ -296,6 +298,16 @@ class Dispatcher:
             link.close()
 
     # --- the inside
+
+    def _on_change(self) -> None:
+        """Tell it once for all that happens in this turn of the loop: requests bring many."""
+        if not self._is_change_due:
+            self._is_change_due = True
+            self._loop.call_soon(self._tell)
+
+    def _tell(self) -> None:
+        self._is_change_due = False
+        self._tell_change()
 
     def _deliver(self, link: WorkerLink, job: Job | None, result: Result) -> None:
         link.tally.requests += 1

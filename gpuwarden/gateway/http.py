@@ -21,6 +21,8 @@ from gpuwarden.gateway.takeover import was_taken_over
 
 log = logging.getLogger(__name__)
 
+as_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
 Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
 
 NAMED = "/{id}"
@@ -175,8 +177,9 @@ def make_server(routes: Routes) -> Server:
 
 def json_response(content: dict[str, Any], status: int = 200) -> Response:
     """An answer as JSON."""
-    body = json.dumps(content, separators=(",", ":"), allow_nan=False).encode()
-    return Response(status=status, body=body, content_type="application/json")
+    return Response(
+        status=status, body=as_json(content).encode(), content_type="application/json"
+    )
 
 
 def error_response(error: ApiError) -> Response:

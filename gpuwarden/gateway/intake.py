@@ -13,7 +13,7 @@ from dataclasses import replace
 from aiohttp.web import BaseRequest
 
 from gpuwarden.gateway.admission import Upload
-from gpuwarden.gateway.body import Body, Room, receive
+from gpuwarden.gateway.body import Body, Room, is_here, receive
 from gpuwarden.gateway.bodyscan import REFERENCES_LIMIT, references_in
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.errors import ApiError
@@ -129,6 +129,8 @@ class Intake:
     ) -> Body:
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
             request.transport.write(CONTINUE)
+        if is_here(request, upload):
+            return await receive(request, upload, room)  # nothing to wait for
         self.receiving += 1
         try:
             async with asyncio.timeout_at(deadline):
@@ -173,6 +175,7 @@ class Intake:
         body.images = tuple(found)
 
     def _begin(self, key: str, digest: bytes, job: Job, body: Body) -> None:
+        job.shared = True
         attempt = self._attempts.begin(key, digest, job, self._loop.time())
         self.dispatcher.start(job, body)
         task = self._loop.create_task(self._live(attempt))
@@ -198,7 +201,7 @@ class Intake:
 
 async def outcome_of(job: Job) -> Answer:
     """A job's answer, for one of perhaps several callers. Raises ApiError."""
-    return await asyncio.shield(job.outcome)
+    return await (asyncio.shield(job.outcome) if job.shared else job.outcome)
 
 
 def key_of(request: BaseRequest) -> str | None:

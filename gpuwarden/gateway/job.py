@@ -27,6 +27,7 @@ class Job:
 
     :ivar pieces: of the answer, for a caller who streams; they end with the outcome.
     :ivar terms: how that caller wants the answer; known, as is the model, with the first piece.
+    :ivar shared: whether it outlives its first caller.
     :ivar held: buffers of others that it needs until it ends.
     """
 
@@ -38,6 +39,7 @@ class Job:
     pieces: Pieces = field(default_factory=Pieces)
     terms: Terms = field(default_factory=Terms)
     model: str = ""
+    shared: bool = False
     held: list[Buffer] = field(default_factory=list)
     outcome: asyncio.Future[Answer] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()

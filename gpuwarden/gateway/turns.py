@@ -19,6 +19,8 @@ def next_turn(lines: Lines, cards: Cards, now: float) -> Turn | None:
     """The next batch and its worker; None where nobody waits, or nobody has room."""
     if lines.is_empty:
         return None
+    if not cards.have_room:
+        return None
     by_load = cards.by_load()
     ordinary = lines.has_people or (lines.has_background and bool(cards.usable()))
     seats = [one for one in by_load if one.open and cards[one.card].takes(one, now)]
