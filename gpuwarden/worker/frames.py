@@ -20,7 +20,7 @@ META_LIMIT_BYTES = 96 * 1024
 HEARTBEAT_SECONDS = 2.0  # between two HEARTBEATs of a worker whose loop turns
 
 HEADER = struct.Struct("<BBHIQQQ")
-_as_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+as_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class FrameType(IntEnum):
@@ -71,7 +71,7 @@ class FrameError(Exception):
 
 def encode(frame: Frame) -> bytes:
     """The record of a frame. Raises FrameError if it would not fit into one record."""
-    meta = _as_json(frame.meta).encode()
+    meta = as_json(frame.meta).encode()
     if len(meta) > META_LIMIT_BYTES:
         raise FrameError(f"meta of {len(meta)} bytes is over the limit of {META_LIMIT_BYTES}")
     if len(frame.body) > INLINE_LIMIT_BYTES:

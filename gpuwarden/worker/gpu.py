@@ -1,7 +1,6 @@
 """The one thread that touches the card, and what it does with a batch."""
 
 import asyncio
-import json
 import logging
 import queue
 import threading
@@ -10,7 +9,7 @@ from typing import Any, Callable, Dict, List, Optional, Set, Tuple, TypeVar, Uni
 
 from gpuwarden.worker.engine import Audience, Engine, RequestError
 from gpuwarden.worker.faults import Failure, failure_of, location
-from gpuwarden.worker.frames import META_LIMIT_BYTES
+from gpuwarden.worker.frames import META_LIMIT_BYTES, as_json
 from gpuwarden.worker.priority import name_this_thread
 
 _log = logging.getLogger(__name__)
@@ -154,7 +153,7 @@ def checked_answer(answer: Any) -> Answer:
         kind = type(answer).__name__
         return Failure("engine_error", f"postprocess() must return a dict, it gave a {kind}")
     try:
-        size = len(json.dumps(answer, separators=(",", ":"), allow_nan=False))
+        size = len(as_json(answer))
     except (TypeError, ValueError, RecursionError) as error:
         text = f"postprocess() must return what JSON can hold: {type(error).__name__}"
         return Failure("engine_error", text)

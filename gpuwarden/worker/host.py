@@ -15,6 +15,7 @@ import sys
 from typing import Any, Dict, List, Optional, Tuple
 
 from gpuwarden.worker import canary, logs
+from gpuwarden.worker.direct import Direct, is_direct
 from gpuwarden.worker.engine import Audience, Engine
 from gpuwarden.worker.faults import WorkerError, location
 from gpuwarden.worker.frames import Frame
@@ -134,6 +135,7 @@ class Host:
         logs.withhold_foreign_text()
         # Not before: ten minutes of loading at a real-time priority would help nobody.
         self._tell_priority(await self.gpu.run(raise_this_thread, self.settings.inference_priority))
+        self.work.direct = Direct() if is_direct(engine) else None
         self.work.accepting = True
         self._tell_memory(await self.gpu.run(read_memory, engine))
         self._set_state("ready")
