@@ -133,6 +133,7 @@ def bracketed(address: str) -> str:
     return f"[{address}]" if ":" in address else address
 
 
+@functools.lru_cache(maxsize=64)
 def host_name(host: str) -> str:
     """The name in a Host header, without the port."""
     name, separator, port = host.rpartition(":")

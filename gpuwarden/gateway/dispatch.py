@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 
 from gpuwarden.control.snapshot import boottime_nanoseconds
@@ -96,7 +97,6 @@ class Dispatcher:
             self.queue.cancel(request, now)
             raise
         job = Job(request, now, room)
-        job.outcome.add_done_callback(lambda _: job.pieces.close())
         self._jobs[request.number] = job
         self.statistics.accepted += 1
         self._on_change()
@@ -259,7 +259,7 @@ class Dispatcher:
             return
         job.terms, job.model = piece.terms, link.model
         if not job.pieces.add(piece.text):
-            job.outcome.set_exception(ApiError("engine_error", "the answer is too long to be kept"))
+            job.fail(ApiError("engine_error", "the answer is too long to be kept"))
 
     def lost(self, link: WorkerLink) -> None:
         """A worker's connection is gone: its requests go back to the head of the queue."""
@@ -320,10 +320,10 @@ class Dispatcher:
         if job is None or job.outcome.done():
             return
         if error is not None:
-            job.outcome.set_exception(error)
+            job.fail(error)
         else:
             terms = result.terms or Terms()
-            job.outcome.set_result(Answer(result.answer or {}, link.model, link.number, terms))
+            job.succeed(Answer(result.answer or {}, link.model, link.number, terms))
 
     def _carry_out(self, actions: list[Action]) -> None:
         for action in actions:
@@ -335,7 +335,7 @@ class Dispatcher:
                 case End(request, ending):
                     job = self._jobs.get(request.number)
                     if job is not None and not job.outcome.done():
-                        job.outcome.set_exception(self._refusals.ending(ending))
+                        job.fail(self._refusals.ending(ending))
         self._set_timer()
         self._on_change()
 
@@ -364,7 +364,8 @@ class Dispatcher:
             link.retire(buffer.number)
 
     def _set_timer(self) -> None:
-        when = self.queue.next_timer()
+        armed = math.inf if self._timer is None else self._timer.when()
+        when = self.queue.next_timer(armed)
         if self._timer is not None:
             if when is not None and self._timer.when() <= when and not self._timer.cancelled():
                 return  # it will look again

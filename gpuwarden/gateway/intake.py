@@ -6,8 +6,8 @@ A request with an Idempotency-Key outlives its caller: a retry joins it, or gets
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from aiohttp.web import BaseRequest
@@ -53,11 +53,14 @@ class Intake:
         :param check: looks at the received body before any worker does; may raise ApiError.
         """
         dispatcher = self.dispatcher
-        with self._counting_refusals():
+        try:
             key = key_of(request)
             upload = examine(request, dispatcher.settings)
             self._check_room()
             job = dispatcher.admit(upload.length or 0)
+        except ApiError:
+            dispatcher.reject()
+            raise
         failure: BaseException | None = None
         owned = True
         try:
@@ -95,14 +98,9 @@ class Intake:
 
     def check_room(self) -> None:
         """Refuse in a pause, or where too many bodies come at once. Raises ApiError 503, 429."""
-        with self._counting_refusals():
+        try:
             self.dispatcher.check_open()
             self._check_room()
-
-    @contextmanager
-    def _counting_refusals(self) -> Iterator[None]:
-        try:
-            yield
         except ApiError:
             self.dispatcher.reject()
             raise

@@ -6,6 +6,7 @@ from typing import Any
 
 from gpuwarden.gateway.body import Body, Room
 from gpuwarden.gateway.buffers import Buffer
+from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.messages import Terms
 from gpuwarden.gateway.pieces import Pieces
 from gpuwarden.gateway.work import Request
@@ -44,3 +45,13 @@ class Job:
     outcome: asyncio.Future[Answer] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+
+    def succeed(self, answer: Answer) -> None:
+        """A worker has answered."""
+        self.outcome.set_result(answer)
+        self.pieces.close()
+
+    def fail(self, error: ApiError) -> None:
+        """There will be no answer."""
+        self.outcome.set_exception(error)
+        self.pieces.close()

@@ -127,7 +127,7 @@ class RequestQueue:
 
     def can_serve(self, now: float) -> bool:
         """Whether a worker is there, or may be back in a moment."""
-        return now < self._grace_until or bool(self.cards.usable())
+        return now < self._grace_until or self.cards.any_usable
 
     # --- cards
 
@@ -180,7 +180,7 @@ class RequestQueue:
         seat.drained = drained
         if not drained:
             return self._assign(now)
-        is_last = not self.cards.usable()
+        is_last = not self.cards.any_usable
         if is_last:
             self._grace_until = now
         unwanted = [batch for batch in seat.not_begun if batch.is_background or not is_last]
@@ -254,12 +254,12 @@ class RequestQueue:
 
     # --- time
 
-    def next_timer(self) -> float | None:
-        """When ``expire`` has to be called next."""
-        first = self._timers.first()
+    def next_timer(self, known: float = math.inf) -> float | None:
+        """When ``expire`` has to be called next; looked up only if that may be before ``known``."""
         rested = None if self._lines.is_empty else self.cards.next_rested()
-        times = [first[0] if first else None, rested]
-        return min((when for when in times if when is not None), default=None)
+        first = self._timers.first() if self._timers.least_key() < known else None
+        when = min(known, first[0] if first else known, known if rested is None else rested)
+        return None if when == math.inf else when
 
     def expire(self, now: float) -> list[Action]:
         """End whatever has run out of time."""
@@ -372,7 +372,7 @@ class RequestQueue:
         self._timers.push(limit, Execution(seat, batch, now))
 
     def _note_loss(self, served: bool, now: float) -> None:
-        if served and not self.cards.usable():
+        if served and not self.cards.any_usable:
             self._grace_until = now + self.limits.grace_seconds
 
     def _assign(self, now: float) -> list[Action]:

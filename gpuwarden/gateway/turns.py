@@ -22,7 +22,7 @@ def next_turn(lines: Lines, cards: Cards, now: float) -> Turn | None:
     if not cards.have_room:
         return None
     by_load = cards.by_load()
-    ordinary = lines.has_people or (lines.has_background and bool(cards.usable()))
+    ordinary = lines.has_people or (lines.has_background and cards.any_usable)
     seats = [one for one in by_load if one.open and cards[one.card].takes(one, now)]
     if lines.has_suspect and not (ordinary and cards.have_quarantine):
         idle = next((seat for seat in seats if not seat.batches), None)
@@ -34,4 +34,4 @@ def next_turn(lines: Lines, cards: Cards, now: float) -> Turn | None:
         return None
     seat = seats[0]
     size = 1 if seat.slots else min(cards[seat.card].batch_size(seat), seat.credit)
-    return seat, lines.take(size, with_background=bool(cards.usable()))
+    return seat, lines.take(size, with_background=cards.any_usable)
