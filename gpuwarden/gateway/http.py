@@ -177,9 +177,7 @@ def make_server(routes: Routes) -> Server:
 
 def json_response(content: dict[str, Any], status: int = 200) -> Response:
     """An answer as JSON."""
-    return Response(
-        status=status, body=as_json(content).encode(), content_type="application/json"
-    )
+    return Response(status=status, body=as_json(content).encode(), content_type="application/json")
 
 
 def error_response(error: ApiError) -> Response:

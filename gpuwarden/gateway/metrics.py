@@ -58,7 +58,9 @@ class Metrics(Collector):
         """What was fed, as it is now."""
         of_answers = "Time of answered requests"
         yield _histogram(
-            "queue_wait_seconds", f"{of_answers} from the body's end to the worker.", self._queue_wait
+            "queue_wait_seconds",
+            f"{of_answers} from the body's end to the worker.",
+            self._queue_wait,
         )
         yield _histogram(
             "execution_seconds", f"{of_answers} from the worker to its answer.", self._execution

@@ -25,7 +25,7 @@ class Direct:
 
     def takes(self, task: Task) -> bool:
         """Whether there is nothing to prepare: a chat is JSON, and to be read first."""
-        return task.meta["form"] == "predict"
+        return bool(task.meta["form"] == "predict")
 
     def prepare(self, task: Task) -> Prepared:
         """The request, its body not copied; valid until its RESULT is sent."""

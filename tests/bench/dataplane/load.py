@@ -1,4 +1,4 @@
-"""``python -m tests.bench.dataplane.load SPEC``: clients that ask again as soon as they are answered.
+"""``python -m tests.bench.dataplane.load SPEC``: clients that ask again once answered.
 
 A process of its own, the same for every system. It says ``ready``, starts on a line of input, and
 prints what it saw as JSON. Each answer is checked, so that nobody is fast by being wrong.

@@ -5,14 +5,12 @@ import contextlib
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
-from statistics import median
+from dataclasses import asdict, dataclass
 
 from tests.bench.dataplane import usage
 from tests.bench.dataplane.load import Load, Seen
 from tests.bench.dataplane.systems import ROOT, System
 
-WARM_UP_SECONDS = 0.3  # buffers made, mappings kept, interpreters warm
 LINE_LIMIT_BYTES = 64 << 20
 
 
@@ -36,13 +34,6 @@ class Round:
     def cpu_milliseconds(self) -> float:
         """Of all the system's processes, for one request."""
         return 1000 * self.cpu_seconds / sum(len(one.latencies) for one in self.seen)
-
-
-@dataclass
-class Rounds:
-    """All rounds of a measurement, by the system's name."""
-
-    by_system: dict[str, list[Round]] = field(default_factory=dict)
 
 
 @contextlib.contextmanager
@@ -90,8 +81,3 @@ async def start_client(load: Load) -> asyncio.subprocess.Process:
     if await client.stdout.readline() != b"ready\n":
         raise ValueError("a client did not start")
     return client
-
-
-def middle(values: list[float]) -> float:
-    """Their median."""
-    return median(values)

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from tests.bench.dataplane import usage
 from tests.bench.dataplane.served.work import WORKERS
@@ -46,11 +47,7 @@ class System:
 async def gpuwarden(folder: Path) -> AsyncIterator[System]:
     """The service and its workers as on a node, without systemd: with API key and job store."""
     port = free_port()
-    folder.mkdir(parents=True)
-    (folder / "credentials").mkdir()
-    (folder / "credentials" / "gpuwarden-api-key").write_text(API_KEY)
-    (folder / "credentials" / "gpuwarden-jobs-key").write_bytes(os.urandom(32))
-    (folder / "jobs").mkdir()
+    furnish(folder)
     guards, dispatch = ThermalGuards(folder / "thermal"), folder / "dispatch.sock"
     places = ("--dispatch", str(dispatch), "--state", str(folder / "state.json"))
     more = ("--thermal", str(guards.folder), "--jobs", str(folder / "jobs"))
@@ -66,6 +63,15 @@ async def gpuwarden(folder: Path) -> AsyncIterator[System]:
         yield System(GATEWAY, port, [one.pid for one in started], "/predict", headers)
     finally:
         await end(started)
+
+
+def furnish(folder: Path) -> None:
+    """What systemd and the package would have made."""
+    credentials = folder / "credentials"
+    credentials.mkdir(parents=True)
+    (credentials / "gpuwarden-api-key").write_text(API_KEY)
+    (credentials / "gpuwarden-jobs-key").write_bytes(os.urandom(32))
+    (folder / "jobs").mkdir()
 
 
 def worker_settings(number: int, dispatch: Path) -> bytes:
@@ -88,9 +94,8 @@ async def peer(
     name: str, folder: Path, module: str, port_words: Callable[[int], list[str]], path: str = "/"
 ) -> AsyncIterator[System]:
     """A program that runs in the peers' interpreter."""
-    port = free_port()
-    folder.mkdir(parents=True)
-    with (folder / "log").open("wb") as log:
+    port, log = free_port(), open_log(folder)
+    with log:
         process = await asyncio.create_subprocess_exec(
             PEERS_PYTHON if PEERS_PYTHON.exists() else sys.executable,
             *("-m", f"{SERVED}.{module}", *port_words(port)),
@@ -117,10 +122,26 @@ def start(name: str, folder: Path) -> AbstractAsyncContextManager[System]:
     return peer(name, folder, modules[name], lambda port: [str(port)])
 
 
+def open_log(folder: Path) -> BinaryIO:
+    """Where a program says what is the matter with it."""
+    folder.mkdir(parents=True)
+    return (folder / "log").open("wb")
+
+
 def mosec_words(port: int) -> list[str]:
     """Its own command line, with room for an image."""
     limit = ("--max-request-size", str(BODY_LIMIT_BYTES))
-    return ["--address", "127.0.0.1", "--port", str(port), *limit, "--timeout", "60000", "--log-level", "warning"]
+    return [
+        "--address",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        *limit,
+        "--timeout",
+        "60000",
+        "--log-level",
+        "warning",
+    ]
 
 
 @asynccontextmanager
@@ -138,16 +159,16 @@ async def running(names: list[str], folder: Path) -> AsyncIterator[list[System]]
 async def until_answered(url: str, wanted: bytes, data: bytes | None = None) -> None:
     """Wait until an address answers what it is to answer."""
     async with asyncio.timeout(START_SECONDS):
-        while wanted not in await asyncio.to_thread(look, url, data):
+        while wanted not in await asyncio.to_thread(look, url, data):  # noqa: ASYNC110 - no event
             await asyncio.sleep(0.05)
 
 
 def look(url: str, data: bytes | None) -> bytes:
     """What an address answers, without spaces; nothing where nobody is there yet."""
     headers = {"Content-Type": "application/octet-stream"}
-    request = urllib.request.Request(url, data, headers)  # noqa: S310
+    request = urllib.request.Request(url, data, headers)
     try:
-        with urllib.request.urlopen(request, timeout=5) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=5) as response:
             content: bytes = response.read()
     except OSError:
         return b""
