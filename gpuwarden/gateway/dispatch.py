@@ -11,7 +11,7 @@ from gpuwarden.gateway.buffers import Buffer, BufferPool
 from gpuwarden.gateway.errors import ApiError, worker_error
 from gpuwarden.gateway.job import Answer, Job
 from gpuwarden.gateway.link import Tally, WorkerLink
-from gpuwarden.gateway.messages import Hello, Piece, Result, Terms
+from gpuwarden.gateway.messages import WHOLE, Hello, Piece, Result
 from gpuwarden.gateway.metrics import Metrics
 from gpuwarden.gateway.pause import Pause
 from gpuwarden.gateway.queue import RequestQueue
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 class Dispatcher:
     """The accepted requests and the connected workers.
 
-    :param on_change: called soon after something that is published may have changed.
+    :param on_change: called whenever something that is published may have changed.
     :ivar on_card: called before the first request goes to a card, so that its heat is looked at.
     :ivar pause: while it runs, nothing new is accepted.
     :ivar on_death: called when a worker was lost with requests unanswered.
@@ -61,8 +61,7 @@ class Dispatcher:
         self.queue = RequestQueue(limits_of(settings), self._loop.time())
         self._refusals = Refusals(lambda: self.settings, self.statistics, self.queue)
         self._jobs: dict[int, Job] = {}
-        self._tell_change = on_change
-        self._is_change_due = False
+        self._on_change = on_change
         self.on_card: Callable[[int], None] = lambda card: None
         self.pause: Pause | None = None
         self.on_death: Callable[[], None] = lambda: None
@@ -299,16 +298,6 @@ class Dispatcher:
 
     # --- the inside
 
-    def _on_change(self) -> None:
-        """Tell it once for all that happens in this turn of the loop: requests bring many."""
-        if not self._is_change_due:
-            self._is_change_due = True
-            self._loop.call_soon(self._tell)
-
-    def _tell(self) -> None:
-        self._is_change_due = False
-        self._tell_change()
-
     def _deliver(self, link: WorkerLink, job: Job | None, result: Result) -> None:
         link.tally.requests += 1
         error = None
@@ -322,7 +311,7 @@ class Dispatcher:
         if error is not None:
             job.fail(error)
         else:
-            terms = result.terms or Terms()
+            terms = result.terms or WHOLE
             job.succeed(Answer(result.answer or {}, link.model, link.number, terms))
 
     def _carry_out(self, actions: list[Action]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from gpuwarden.gateway.body import Body, Room
 from gpuwarden.gateway.buffers import Buffer
 from gpuwarden.gateway.errors import ApiError
-from gpuwarden.gateway.messages import Terms
+from gpuwarden.gateway.messages import WHOLE, Terms
 from gpuwarden.gateway.pieces import Pieces
 from gpuwarden.gateway.work import Request
 
@@ -19,7 +19,7 @@ class Answer:
     answer: dict[str, Any]
     model: str
     worker: int
-    terms: Terms = field(default_factory=Terms)
+    terms: Terms = WHOLE
 
 
 @dataclass(eq=False)
@@ -38,7 +38,7 @@ class Job:
     body: Body | None = None
     queued_at: float | None = None
     pieces: Pieces = field(default_factory=Pieces)
-    terms: Terms = field(default_factory=Terms)
+    terms: Terms = WHOLE
     model: str = ""
     shared: bool = False
     held: list[Buffer] = field(default_factory=list)

@@ -146,7 +146,8 @@ class RequestQueue:
 
     def _make_way(self) -> list[Action]:
         """Withdraw one background batch that has not begun: its worker takes a person's instead."""
-        for seat in reversed(self.cards.by_load()):
+        is_any = len(self.requests) > sum(self._population[: Phase.ENDED])
+        for seat in reversed(self.cards.by_load() if is_any else []):
             for batch in seat.not_begun:
                 if batch.is_background:
                     return self._recall(batch)

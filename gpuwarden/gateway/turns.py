@@ -34,4 +34,4 @@ def next_turn(lines: Lines, cards: Cards, now: float) -> Turn | None:
         return None
     seat = seats[0]
     size = 1 if seat.slots else min(cards[seat.card].batch_size(seat), seat.credit)
-    return seat, lines.take(size, with_background=cards.any_usable)
+    return seat, lines.take(size, with_background=not lines.has_background or cards.any_usable)

@@ -99,7 +99,7 @@ def decode(record: bytes) -> Frame:
     if end > len(record):
         raise FrameError(f"meta of {meta_length} bytes in a record of {len(record)}")
     try:
-        meta = json.loads(record[HEADER.size : end])
+        meta = json.loads(record[HEADER.size : end].decode())
     except ValueError as error:
         raise FrameError(f"meta is not JSON: {error}") from error
     if not isinstance(meta, dict):
