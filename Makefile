@@ -46,6 +46,7 @@ lock: ## resolve requirements/*.txt again (pins and hashes for Python 3.11 to 3.
 	python3 -m venv build/uv && build/uv/bin/pip install --quiet uv
 	build/uv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml -o requirements/runtime.txt
 	build/uv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev pyproject.toml -o requirements/dev.txt
+	build/uv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 -c requirements/dev.txt requirements/bench.in -o requirements/bench.txt
 
 .PHONY: test
 test: $(VENV)/ready deb ## everything: lint, types, unit, integration (private bus), system (VM)
@@ -55,8 +56,14 @@ test: $(VENV)/ready deb ## everything: lint, types, unit, integration (private b
 	$(PYTHON) -m pytest -n 2 --dist worksteal --durations 15 tests/system
 
 .PHONY: bench
-bench: $(VENV)/ready ## benchmarks: both thermal policies on every card and scenario, as a table
-	@$(PYTHON) -m tests.bench.thermal
+bench: $(VENV)/ready build/bench-venv/ready ## benchmarks: the data plane beside its peers, both thermal policies; SECTIONS='small'
+	@$(PYTHON) -m tests.bench $(SECTIONS)
+
+# The peers that the data plane is compared with: never in the product's environment.
+build/bench-venv/ready: requirements/bench.txt build/host-ready
+	python3 -m venv build/bench-venv
+	build/bench-venv/bin/pip install --quiet --require-hashes -r requirements/bench.txt
+	touch $@
 
 .PHONY: soak
 soak: $(VENV)/ready deb ## the long campaigns (kills, power cuts, crashes of the disk, fuzz), a table of figures

@@ -56,8 +56,9 @@ def check_caller(request: BaseRequest, access: Access) -> None:
     if address is None:
         return  # a UNIX socket: its file's mode says who may
     local = is_loopback(address)
-    names = (*LOOPBACK_NAMES, *access.host_names) + (() if local else (bracketed(address),))
-    if host_name(request.headers.get("Host", "")) not in names:
+    name = host_name(request.headers.get("Host", ""))
+    if name not in LOOPBACK_NAMES and name not in access.host_names + named_by(address, local):
+        names = LOOPBACK_NAMES + access.host_names + named_by(address, local)
         raise ApiError(
             "forbidden",
             f"Host must be one of {', '.join(names)}; [gateway] host_names adds to them",
@@ -128,11 +129,17 @@ def is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address.partition("%")[0]).is_loopback
 
 
+def named_by(address: str, local: bool) -> tuple[str, ...]:
+    """How else a Host header may name us: by the address that was called, if it isn't loopback."""
+    return () if local else (bracketed(address),)
+
+
 def bracketed(address: str) -> str:
     """An address as a Host header has it."""
     return f"[{address}]" if ":" in address else address
 
 
+@functools.lru_cache(maxsize=64)
 def host_name(host: str) -> str:
     """The name in a Host header, without the port."""
     name, separator, port = host.rpartition(":")

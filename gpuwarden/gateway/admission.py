@@ -5,6 +5,7 @@ Everything here happens before the first byte of the body is read, so that a ref
 
 import re
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 from aiohttp.web import BaseRequest
@@ -41,7 +42,7 @@ class Upload:
 
 def check_size(request: BaseRequest, header_limit_bytes: int) -> None:
     """Refuse oversized headers. Raises ApiError."""
-    size = sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
+    size = sum(map(len, chain.from_iterable(request.raw_headers))) + 4 * len(request.raw_headers)
     if size + len(request.raw_path) > header_limit_bytes:
         raise ApiError("headers_too_large", f"headers may have {header_limit_bytes} bytes in all")
 
@@ -106,6 +107,8 @@ def check_encoding(request: BaseRequest) -> None:
 
 def check_query(request: BaseRequest, allowed: tuple[str, ...]) -> None:
     """Refuse what the query may not hold. Raises ApiError."""
+    if not request.query_string:
+        return
     unknown = sorted(set(request.query) - set(allowed))
     if unknown:
         text = f"the query may hold {' and '.join(allowed)} alone" if allowed else "no query here"
@@ -114,7 +117,7 @@ def check_query(request: BaseRequest, allowed: tuple[str, ...]) -> None:
 
 def image_of(request: BaseRequest) -> str | None:
     """The id of the image that the query refers to, if any. Raises ApiError."""
-    references = request.query.getall("image", [])
+    references = request.query.getall("image", []) if request.query_string else []
     if not references:
         return None
     match = REFERENCE.fullmatch(references[0])
@@ -155,7 +158,9 @@ def body_length(request: BaseRequest, limit_bytes: int) -> int | None:
 
 def question_of(request: BaseRequest) -> str | None:
     """The question in the query or in X-Question, if any. Raises ApiError."""
-    questions = request.query.getall("question", []) + request.headers.getall("X-Question", [])
+    questions = request.headers.getall("X-Question", [])
+    if request.query_string:
+        questions = request.query.getall("question", []) + questions
     if len(questions) > 1:
         raise second_question()
     return check_question(questions[0]) if questions else None

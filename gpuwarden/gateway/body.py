@@ -149,6 +149,16 @@ class Room:
         return buffer
 
 
+def is_here(request: BaseRequest, upload: Upload) -> bool:
+    """Whether a small body has come with its headers, as nearly all of them do."""
+    return (
+        upload.length is not None
+        and upload.length <= INLINE_LIMIT_BYTES
+        and request.content.is_eof()
+        and request.content.exception() is None
+    )
+
+
 async def receive(request: BaseRequest, upload: Upload, room: Room) -> Body:
     """Receive the announced body into ``room`` and find the image in it.
 
@@ -158,6 +168,8 @@ async def receive(request: BaseRequest, upload: Upload, room: Room) -> Body:
     content = b""
     if upload.length is None:
         content = await receive_chunked(request, room)
+    elif is_here(request, upload):
+        content = request.content.read_nowait()
     elif room.buffer is None:
         content = await receive_inline(request)
     elif upload.length >= TAKE_OVER_BYTES and takeover.can_take_over(request):

@@ -77,6 +77,11 @@ class Cards:
         """Whether a worker serves, may get new work, and its card is not paused."""
         return seat.serving and not seat.drained and not self[seat.card].limits.paused
 
+    @property
+    def any_usable(self) -> bool:
+        """Whether there is a worker that can be given requests."""
+        return any(map(self.is_usable, self._seats.values()))
+
     def usable(self) -> list[Seat]:
         """The workers that can be given requests, now or after a rest."""
         return [seat for seat in self._seats.values() if self.is_usable(seat)]
@@ -97,27 +102,36 @@ class Cards:
         return dict(sorted(found.items()))
 
     @property
+    def have_room(self) -> bool:
+        """Whether any worker takes another batch, as far as it alone is concerned."""
+        return any(seat.open for seat in self._seats.values())
+
+    @property
     def have_quarantine(self) -> bool:
         """Whether a suspect is in any worker."""
         return any(seat.exclusive for seat in self._seats.values())
 
     def by_load(self) -> list[Seat]:
         """They in the order in which they are given some: the queue's "Cards"."""
-        load: Counter[int] = Counter()
+        load: dict[int, int] = {}
+        own: dict[int, int] = {}
         for seat in self._seats.values():
-            load[seat.card] += seat.outstanding
+            own[seat.key] = seat.outstanding
+            load[seat.card] = load.get(seat.card, 0) + own[seat.key]
         return sorted(
             self.usable() or self.last_resort(),
             key=lambda seat: (
                 load[seat.card],
-                seat.outstanding,
-                self[seat.card].warmth,
+                own[seat.key],
+                self._cards[seat.card].warmth,
                 seat.last_used,
             ),
         )
 
     def next_rested(self) -> float | None:
         """When the first card has rested that has a worker with room."""
+        if all(card.limits.duty >= 1 for card in self._cards.values()):
+            return None
         seats = self.usable() or self.last_resort()
         rested = [self[seat.card].rested_at() for seat in seats if seat.open]
         return min((when for when in rested if when is not None), default=None)

@@ -3,7 +3,6 @@
 asyncio has no transport for sequential packets, so this speaks to the socket itself.
 """
 
-import array
 import asyncio
 import logging
 import os
@@ -11,7 +10,7 @@ import socket
 from collections import deque
 from collections.abc import Callable
 
-from gpuwarden.worker.channel import close_all
+from gpuwarden.worker.channel import close_all, send_record
 from gpuwarden.worker.frames import RECORD_LIMIT_BYTES
 
 log = logging.getLogger(__name__)
@@ -41,6 +40,7 @@ class RecordChannel:
         self._buffer = bytearray(RECORD_LIMIT_BYTES)
         self._process = open_process(pid)
         self._is_broken = False
+        self._is_blocked = False
         self.is_open = True
         connection.setblocking(False)
         self._loop.add_reader(connection, self._read)
@@ -109,11 +109,8 @@ class RecordChannel:
 
     def _try(self, record: bytes, descriptors: list[int]) -> bool:
         """Send a record now; False where the peer has no room, or is gone."""
-        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))] * bool(
-            descriptors
-        )
         try:
-            self._socket.sendmsg([record], rights, socket.MSG_NOSIGNAL)
+            send_record(self._socket, record, descriptors)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError:

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable
 
 from gpuwarden.control.snapshot import boottime_nanoseconds
@@ -106,7 +107,6 @@ class Dispatcher:
             self.queue.cancel(request, now)
             raise
         job = Job(request, now, room)
-        job.outcome.add_done_callback(lambda _: job.pieces.close())
         self._jobs[request.number] = job
         self.statistics.accepted += 1
         self._on_change()
@@ -163,7 +163,8 @@ class Dispatcher:
         """The caller has its answer or its error, or doesn't wait any longer."""
         now = self._loop.time()
         self._jobs.pop(job.request.number, None)
-        self._carry_out(self.queue.cancel(job.request, now))
+        if not job.request.has_ended:
+            self._carry_out(self.queue.cancel(job.request, now))
         job.room.free()
         job.pieces.close()
         if job.outcome.done() and not job.outcome.cancelled():
@@ -279,7 +280,7 @@ class Dispatcher:
             return
         job.terms, job.model = piece.terms, link.model
         if not job.pieces.add(piece.text):
-            job.outcome.set_exception(ApiError("engine_error", "the answer is too long to be kept"))
+            job.fail(ApiError("engine_error", "the answer is too long to be kept"))
 
     def joins(self, link: WorkerLink, frame: Frame, joining: bool) -> None:
         """A worker takes a request into a slot, or has done so."""
@@ -335,10 +336,10 @@ class Dispatcher:
                 link.tally.failures += 1
                 link.tally.last_error = error.type
             if job is not None and wanted:
-                job.outcome.set_exception(error)
+                job.fail(error)
             return
         if job is not None and wanted:
-            job.outcome.set_result(answer)
+            job.succeed(answer)
         elif answer.output is not None:
             answer.output.destroy()
 
@@ -354,7 +355,7 @@ class Dispatcher:
                     if job is not None and ending is Ending.WORKER_CRASHED:
                         self._giving_up.begin(job, self._refusals.ending(ending))
                     elif job is not None and not job.outcome.done():
-                        job.outcome.set_exception(self._refusals.ending(ending))
+                        job.fail(self._refusals.ending(ending))
         self._set_timer()
         self._on_change()
 
@@ -384,7 +385,8 @@ class Dispatcher:
             link.retire(buffer.number)
 
     def _set_timer(self) -> None:
-        when = self.queue.next_timer()
+        armed = math.inf if self._timer is None else self._timer.when()
+        when = self.queue.next_timer(armed)
         if self._timer is not None:
             if when is not None and self._timer.when() <= when and not self._timer.cancelled():
                 return  # it will look again

@@ -74,4 +74,4 @@ class GivingUp:
 def end(job: Job, error: ApiError) -> None:
     """Answer a caller with an error, unless there is an answer already."""
     if not job.outcome.done():
-        job.outcome.set_exception(ApiError(error.type, error.message))
+        job.fail(ApiError(error.type, error.message))

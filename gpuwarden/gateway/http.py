@@ -21,6 +21,8 @@ from gpuwarden.gateway.takeover import was_taken_over
 
 log = logging.getLogger(__name__)
 
+_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
 Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
 
 NAMED = "/{id}"
@@ -180,7 +182,7 @@ def json_response(content: dict[str, Any], status: int = 200) -> Response:
 
 def as_json(content: object) -> bytes:
     """JSON, in ASCII alone."""
-    return json.dumps(content, separators=(",", ":"), allow_nan=False).encode("ascii")
+    return _encode(content).encode("ascii")
 
 
 def error_response(error: ApiError) -> Response:

@@ -6,14 +6,14 @@ A request with an Idempotency-Key outlives its caller: a retry joins it, or gets
 import asyncio
 import hashlib
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from aiohttp.web import BaseRequest
 
 from gpuwarden.gateway.admission import Upload
-from gpuwarden.gateway.body import Body, Room, receive
+from gpuwarden.gateway.body import Body, Room, is_here, receive
 from gpuwarden.gateway.bodyscan import REFERENCES_LIMIT, references_in
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.errors import ApiError
@@ -53,11 +53,14 @@ class Intake:
         :param check: looks at the received body before any worker does; may raise ApiError.
         """
         dispatcher = self.dispatcher
-        with self._counting_refusals():
+        try:
             key = key_of(request)
             upload = examine(request, dispatcher.settings)
             self._check_room()
             job = dispatcher.admit(upload.length or 0)
+        except ApiError:
+            dispatcher.reject()
+            raise
         failure: BaseException | None = None
         owned = True
         try:
@@ -103,14 +106,9 @@ class Intake:
 
     def check_room(self) -> None:
         """Refuse in a pause, or where too many bodies come at once. Raises ApiError 503, 429."""
-        with self._counting_refusals():
+        try:
             self.dispatcher.check_open()
             self._check_room()
-
-    @contextmanager
-    def _counting_refusals(self) -> Iterator[None]:
-        try:
-            yield
         except ApiError:
             self.dispatcher.reject()
             raise
@@ -137,6 +135,8 @@ class Intake:
     ) -> Body:
         if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
             request.transport.write(CONTINUE)
+        if is_here(request, upload):
+            return await receive(request, upload, room)  # nothing to wait for
         self.receiving += 1
         try:
             async with asyncio.timeout_at(deadline):
@@ -181,6 +181,7 @@ class Intake:
         body.images = tuple(found)
 
     def _begin(self, key: str, digest: bytes, job: Job, body: Body) -> None:
+        job.shared = True
         attempt = self._attempts.begin(key, digest, job, self._loop.time())
         self.dispatcher.start(job, body)
         task = self._loop.create_task(self._live(attempt))
@@ -207,7 +208,7 @@ class Intake:
 
 async def outcome_of(job: Job) -> Answer:
     """A job's answer, for one of perhaps several callers. Raises ApiError."""
-    return await asyncio.shield(job.outcome)
+    return await (asyncio.shield(job.outcome) if job.shared else job.outcome)
 
 
 def key_of(request: BaseRequest) -> str | None:

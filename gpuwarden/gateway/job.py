@@ -6,7 +6,8 @@ from typing import Any
 
 from gpuwarden.gateway.body import Body, Room
 from gpuwarden.gateway.buffers import Buffer
-from gpuwarden.gateway.messages import Terms
+from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.messages import WHOLE, Terms
 from gpuwarden.gateway.outputs import Output
 from gpuwarden.gateway.pieces import Pieces
 from gpuwarden.gateway.work import Request
@@ -22,7 +23,7 @@ class Answer:
     answer: dict[str, Any]
     model: str
     worker: int
-    terms: Terms = field(default_factory=Terms)
+    terms: Terms = WHOLE
     output: Output | None = None
 
 
@@ -32,6 +33,7 @@ class Job:
 
     :ivar pieces: of the answer, for a caller who streams; they end with the outcome.
     :ivar terms: how that caller wants the answer; known, as is the model, with the first piece.
+    :ivar shared: whether it outlives its first caller.
     :ivar held: buffers of others that it needs until it ends.
     :ivar holders: who still needs the answer: whoever admitted it, each caller who waits, and its
         Idempotency-Key.
@@ -43,13 +45,24 @@ class Job:
     body: Body | None = None
     queued_at: float | None = None
     pieces: Pieces = field(default_factory=Pieces)
-    terms: Terms = field(default_factory=Terms)
+    terms: Terms = WHOLE
     model: str = ""
+    shared: bool = False
     held: list[Buffer] = field(default_factory=list)
     holders: int = 1
     outcome: asyncio.Future[Answer] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
+
+    def succeed(self, answer: Answer) -> None:
+        """A worker has answered."""
+        self.outcome.set_result(answer)
+        self.pieces.close()
+
+    def fail(self, error: ApiError) -> None:
+        """There will be no answer."""
+        self.outcome.set_exception(error)
+        self.pieces.close()
 
     def join(self) -> None:
         """One more needs the answer."""

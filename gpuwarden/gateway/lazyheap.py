@@ -1,6 +1,7 @@
 """A heap whose items may die inside it: the dead are skipped, and swept out before they pile up."""
 
 import heapq
+import math
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
@@ -21,6 +22,15 @@ class LazyHeap(Generic[Item]):
         self._pushed = 0
         self._sweep_at = SLACK
 
+    def __bool__(self) -> bool:
+        """Whether anything live is in it."""
+        entries, is_live = self._entries, self._is_live
+        while entries:
+            if is_live(entries[0][2]):
+                return True
+            heapq.heappop(entries)
+        return False
+
     def __len__(self) -> int:
         return len(self._entries)
 
@@ -35,12 +45,14 @@ class LazyHeap(Generic[Item]):
 
     def first(self) -> tuple[float, Item] | None:
         """The smallest key and its item, left in place; None when nothing live is in it."""
-        while self._entries and not self._is_live(self._entries[0][2]):
-            heapq.heappop(self._entries)
-        return (self._entries[0][0], self._entries[0][2]) if self._entries else None
+        return (self._entries[0][0], self._entries[0][2]) if self else None
+
+    def least_key(self) -> float:
+        """No live key is smaller; costs nothing, since a dead item may have it."""
+        return self._entries[0][0] if self._entries else math.inf
 
     def pop(self) -> Item:
         """Take the smallest. Raises IndexError when nothing live is in it."""
-        if self.first() is None:
+        if not self:
             raise IndexError("pop from an empty heap")
         return heapq.heappop(self._entries)[2]

@@ -34,22 +34,22 @@ class Lines:
     @property
     def has_people(self) -> bool:
         """Whether somebody waits, suspects aside."""
-        return self._people.first() is not None
+        return bool(self._people)
 
     @property
     def has_background(self) -> bool:
         """Whether the background waits, suspects aside."""
-        return self._background.first() is not None
+        return bool(self._background)
 
     @property
     def has_suspect(self) -> bool:
         """Whether a suspect waits."""
-        return self._suspects.first() is not None
+        return bool(self._suspects)
 
     @property
     def is_empty(self) -> bool:
         """Whether nobody waits."""
-        return not (self.has_people or self.has_background or self.has_suspect)
+        return not (self._people or self._background or self._suspects)
 
     def take_suspect(self) -> Request:
         """The oldest suspect. Raises IndexError where there is none."""

@@ -75,6 +75,9 @@ class Terms(Message):
     include_usage: bool = False
 
 
+WHOLE = Terms()  # the answer in one piece, where nothing else was asked for
+
+
 class Piece(Message):
     """A piece of an answer's text, for a caller who streams."""
 

@@ -13,7 +13,7 @@ class Pieces:
         self._texts: list[str] = []
         self.characters = 0
         self._closed = False
-        self._news = asyncio.Event()
+        self._news: asyncio.Event | None = None  # where somebody waits for it
 
     def __bool__(self) -> bool:
         return bool(self._texts)
@@ -35,7 +35,7 @@ class Pieces:
     async def first(self) -> None:
         """Wait for a piece or the end."""
         if not self._texts and not self._closed:
-            await self._news.wait()
+            await self._wait()
 
     async def follow(self) -> AsyncIterator[str]:
         """All pieces, as they come, until the end. What has gathered comes together."""
@@ -48,8 +48,14 @@ class Pieces:
             elif self._closed:
                 return
             else:
-                await self._news.wait()
+                await self._wait()
+
+    async def _wait(self) -> None:
+        if self._news is None:
+            self._news = asyncio.Event()
+        await self._news.wait()
 
     def _wake(self) -> None:
-        self._news.set()
-        self._news = asyncio.Event()
+        if self._news is not None:
+            self._news.set()
+            self._news = None

@@ -129,7 +129,7 @@ class RequestQueue:
 
     def can_serve(self, now: float) -> bool:
         """Whether a worker is there, or may be back in a moment."""
-        return now < self._grace_until or bool(self.cards.usable())
+        return now < self._grace_until or self.cards.any_usable
 
     # --- cards
 
@@ -147,7 +147,8 @@ class RequestQueue:
 
     def _make_way(self) -> list[Action]:
         """Withdraw one background batch that has not begun: its worker takes a person's instead."""
-        for seat in reversed(self.cards.by_load()):
+        is_any = len(self.requests) > sum(self._population[: Phase.ENDED])
+        for seat in reversed(self.cards.by_load() if is_any else []):
             for batch in seat.not_begun:
                 if batch.is_background:
                     return self._recall(batch)
@@ -181,7 +182,7 @@ class RequestQueue:
         seat.drained = drained
         if not drained:
             return self._assign(now)
-        is_last = not self.cards.usable()
+        is_last = not self.cards.any_usable
         if is_last:
             self._grace_until = now
         unwanted = [batch for batch in seat.not_begun if batch.is_background or not is_last]
@@ -256,12 +257,13 @@ class RequestQueue:
 
     # --- time
 
-    def next_timer(self) -> float | None:
-        """When ``expire`` has to be called next."""
-        timer = self._timers.first()
+    def next_timer(self, known: float = math.inf) -> float | None:
+        """When ``expire`` has to be called next; looked up only if that may be before ``known``."""
+        timer = self._timers.first() if self._timers.least_key() < known else None
         rested = None if self._lines.is_empty else self.cards.next_rested()
-        times = (timer[0] if timer else None, rested, self.batching.until)
-        return min((when for when in times if when is not None), default=None)
+        times = (known, timer[0] if timer else None, rested, self.batching.until)
+        when = min(when for when in times if when is not None)
+        return None if when == math.inf else when
 
     def expire(self, now: float) -> list[Action]:
         """End whatever has run out of time."""
@@ -370,7 +372,7 @@ class RequestQueue:
         self._timers.push(limit, Execution(seat, batch, now))
 
     def _note_loss(self, served: bool, now: float) -> None:
-        if served and not self.cards.usable():
+        if served and not self.cards.any_usable:
             self._grace_until = now + self.limits.grace_seconds
 
     def _assign(self, now: float) -> list[Action]:

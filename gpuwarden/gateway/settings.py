@@ -1,6 +1,7 @@
 """What the front door takes from the configuration, with the limits that follow from it."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from gpuwarden.config import Configuration
 from gpuwarden.gateway.batching import BatchRules
@@ -33,7 +34,7 @@ class GatewaySettings:
     job_keep_seconds: float = 86400.0
     grace_seconds: float = 10.0  # a worker's restart takes 1 s and the engine's load
 
-    @property
+    @cached_property
     def upload_limit_bytes(self) -> int:
         """The largest body that can ever be taken: the configured one, if the pool can hold it."""
         return min(self.body_limit_bytes, largest_class_bytes(self.pool_bytes))

@@ -22,8 +22,10 @@ def next_turn(lines: Lines, cards: Cards, batching: Batching, now: float) -> Tur
     """The next batch and its worker; None where nobody waits, or nobody has room."""
     if lines.is_empty:
         return None
+    if not cards.have_room:
+        return None
     by_load = cards.by_load()
-    ordinary = lines.has_people or (lines.has_background and bool(cards.usable()))
+    ordinary = lines.has_people or (lines.has_background and cards.any_usable)
     seats = [one for one in by_load if one.open and cards[one.card].takes(one, now)]
     if lines.has_suspect and not (ordinary and cards.have_quarantine):
         idle = next((seat for seat in seats if not seat.batches), None)
@@ -36,7 +38,7 @@ def next_turn(lines: Lines, cards: Cards, batching: Batching, now: float) -> Tur
     seat = seats[0]
     size = 1 if seat.slots else min(cards[seat.card].batch_size(seat), seat.credit)
     budget = seat.budget.least(batching.rules.budget)
-    background = bool(cards.usable())
+    background = not lines.has_background or cards.any_usable
     if batching.rules.linger_seconds and all(one.batches for one in seats[1:]):
         batch = lines.incomplete(size, budget, with_background=background)
         if batch and batching.holds_back(batch, now):

@@ -100,6 +100,11 @@ class Request:
     streamed: bool = False  # a part of its answer has gone to the caller: it can't be tried again
     dispatched_at: float | None = None
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the queue has nothing more to do with it."""
+        return self.phase is Phase.ENDED
+
 
 @dataclass(eq=False)
 class Batch:
@@ -146,7 +151,10 @@ class Seat:
     @property
     def outstanding(self) -> int:
         """Leases that have not come back."""
-        return sum(len(batch.leases) for batch in self.batches.values())
+        count = 0
+        for batch in self.batches.values():  # two at most: a generator would cost more than they
+            count += len(batch.leases)
+        return count
 
     @property
     def awaited(self) -> list[Request]:

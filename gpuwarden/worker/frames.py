@@ -20,6 +20,7 @@ META_LIMIT_BYTES = 96 * 1024
 HEARTBEAT_SECONDS = 2.0  # between two HEARTBEATs of a worker whose loop turns
 
 HEADER = struct.Struct("<BBHIQQQ")
+as_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class FrameType(IntEnum):
@@ -77,7 +78,7 @@ class FrameError(Exception):
 
 def encode(frame: Frame) -> bytes:
     """The record of a frame. Raises FrameError if it would not fit into one record."""
-    meta = json.dumps(frame.meta, separators=(",", ":"), allow_nan=False).encode()
+    meta = as_json(frame.meta).encode()
     if len(meta) > META_LIMIT_BYTES:
         raise FrameError(f"meta of {len(meta)} bytes is over the limit of {META_LIMIT_BYTES}")
     if len(frame.body) > INLINE_LIMIT_BYTES:
@@ -105,7 +106,7 @@ def decode(record: bytes) -> Frame:
     if end > len(record):
         raise FrameError(f"meta of {meta_length} bytes in a record of {len(record)}")
     try:
-        meta = json.loads(record[HEADER.size : end])
+        meta = json.loads(record[HEADER.size : end].decode())
     except ValueError as error:
         raise FrameError(f"meta is not JSON: {error}") from error
     if not isinstance(meta, dict):

@@ -16,6 +16,7 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from gpuwarden.worker import canary, logs
+from gpuwarden.worker.direct import Direct, is_direct
 from gpuwarden.worker.engine import Audience, Engine, SlotEngine
 from gpuwarden.worker.faults import WorkerError, location
 from gpuwarden.worker.frames import Frame
@@ -143,6 +144,7 @@ class Host:
         if isinstance(engine, SlotEngine):
             count = self.settings.max_batch
             self.work.slots = Slots(engine, count, self.work, self._on_gpu, self._on_busy)
+        self.work.direct = Direct() if is_direct(engine) else None
         self.work.accepting = True
         self._tell_memory(await self.gpu.run(read_memory, engine))
         self._set_state("ready")

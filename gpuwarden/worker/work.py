@@ -15,6 +15,7 @@ from typing import Any, Awaitable, Callable, Dict, List, Optional, Set, Tuple
 from gpuwarden.worker.batches import BatchTable
 from gpuwarden.worker.buffers import BufferProblem
 from gpuwarden.worker.channel import close_all
+from gpuwarden.worker.direct import Direct
 from gpuwarden.worker.engine import Audience
 from gpuwarden.worker.faults import Failure, raise_error_of
 from gpuwarden.worker.frames import INLINE_LIMIT_BYTES, Frame
@@ -86,6 +87,7 @@ class Work(Receiver, Guests):
         self._idle.set()
         self.pool: Optional[Pool] = None
         self.slots: Optional[Slots] = None  # of an engine that has any
+        self.direct: Optional[Direct] = None  # where the engine has no preprocess() of its own
         self.accepting = False  # until the model is loaded
         self.on_drain_asked: Callable[[Session], None] = lambda session: None
         self.on_session_lost: Callable[[Session], None] = lambda session: None
@@ -117,6 +119,9 @@ class Work(Receiver, Guests):
             _log.error("a request was refused: its JOB is malformed (%s)", type(error).__name__)
             self._leave(serial, Failure("bad_request", "the gateway's JOB is malformed"))
             return
+        if self.direct and self.direct.takes(task):
+            self.on_prepared(serial, self.direct.prepare(task))
+            return
         assert self.pool is not None
         self.pool.submit(task)
 
@@ -131,8 +136,8 @@ class Work(Receiver, Guests):
     def on_retire(self, session: Session, buffer_number: int) -> None:
         """Unmap a buffer here and in the CPU processes."""
         own = session.buffers.retire(buffer_number)
-        if own is not None and self.pool:
-            self.pool.retire([own])
+        if own is not None:
+            self._retire([own])
 
     def on_lend(self, session: Session, frame: Frame, descriptors: List[int]) -> None:
         """A large result may go into the gateway's buffer, or may not."""
@@ -159,9 +164,7 @@ class Work(Receiver, Guests):
             if job.session is session:
                 self._drop(serial, RETURNED)
         self._batches.forget(session.number)
-        own_numbers = session.buffers.retire_all()
-        if self.pool:
-            self.pool.retire(own_numbers)
+        self._retire(session.buffers.retire_all())
         self.on_session_lost(session)
 
     # From the CPU processes.
@@ -191,6 +194,12 @@ class Work(Receiver, Guests):
     async def idle(self) -> None:
         """Wait until nothing is held."""
         await self._idle.wait()
+
+    def _retire(self, own_numbers: List[int]) -> None:
+        if self.pool:
+            self.pool.retire(own_numbers)
+        if self.direct:
+            self.direct.retire(own_numbers)
 
     def _drop(self, serial: int, failure: Failure) -> None:
         job = self._jobs[serial]

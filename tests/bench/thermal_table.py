@@ -2,13 +2,13 @@
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 from gpuwarden.simulate.constant import BestConstant
 from gpuwarden.simulate.evaluation import Evaluation
+from tests.bench.document import DOCUMENTS, write, written
 from tests.bench.thermal_trial import Trial
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "thermal.md"
+DOCUMENT = DOCUMENTS / "thermal.md"
 BEGIN = "<!-- table: python -m tests.bench.thermal -->"
 END = "<!-- end of the table -->"
 UNKNOWN = "-"
@@ -118,17 +118,9 @@ def _near(one: str, other: str, tolerance: float) -> bool:
 
 def documented() -> list[str]:
     """The lines between the marks of the document."""
-    text = DOCUMENT.read_text(encoding="utf-8")
-    inner = text.partition(f"{BEGIN}\n")[2].partition(END)[0]
-    return inner.splitlines()
+    return written(DOCUMENT, BEGIN, END)
 
 
 def put_into_document(lines: Sequence[str]) -> None:
     """Replace what is between the marks."""
-    text = DOCUMENT.read_text(encoding="utf-8")
-    head, begin, rest = text.partition(f"{BEGIN}\n")
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{DOCUMENT}: the marks of the table are missing")
-    body = "\n".join(lines)
-    DOCUMENT.write_text(f"{head}{begin}{body}\n{end}{tail}", encoding="utf-8")
+    write(DOCUMENT, BEGIN, END, lines)

@@ -1,0 +1,48 @@
+"""Requests of a model class without a ``preprocess`` of its own: no CPU process has a part in them.
+
+Its ``predict`` reads each body where the gateway received it, mapped read-only into this process.
+"""
+
+import os
+from typing import Dict, List
+
+from gpuwarden.worker.buffers import Extent, MappedBuffers
+from gpuwarden.worker.engine import Engine, Request
+from gpuwarden.worker.pool import Prepared, Task
+
+
+def is_direct(engine: Engine) -> bool:
+    """Whether ``predict`` takes requests as they come."""
+    return type(engine).preprocess is Engine.preprocess
+
+
+class Direct:
+    """Makes requests of tasks, with the mappings that they need."""
+
+    def __init__(self) -> None:
+        self._mapped = MappedBuffers()
+        self._known: Dict[int, bool] = {}
+
+    def takes(self, task: Task) -> bool:
+        """Whether there is nothing to prepare: a chat is JSON, and to be read first."""
+        return bool(task.meta["form"] == "predict")
+
+    def prepare(self, task: Task) -> Prepared:
+        """The request, its body not copied; valid until its RESULT is sent."""
+        body = self._view(task.body) if isinstance(task.body, Extent) else memoryview(task.body)
+        meta = task.meta
+        request = Request(meta["question"], meta["media_type"], meta["parameters"], body)
+        return Prepared(request, 0.0)
+
+    def retire(self, numbers: List[int]) -> None:
+        """Unmap buffers; one that a batch still reads goes with its last view."""
+        for number in numbers:
+            if self._known.pop(number, False):
+                self._mapped.retire(number)
+
+    def _view(self, extent: Extent) -> memoryview:
+        lent = extent.buffer
+        if lent.number not in self._known:
+            self._mapped.add(lent.number, os.dup(lent.descriptor), lent.size)
+            self._known[lent.number] = True
+        return self._mapped.view(lent.number, extent.offset, extent.length)

@@ -1,0 +1,1 @@
+"""One model behind each system: the same work for all of them."""

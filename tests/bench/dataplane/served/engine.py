@@ -1,0 +1,17 @@
+"""The work as a model class of ours."""
+
+from typing import Any
+
+from gpuwarden.worker.engine import Context, Engine, Request
+from tests.bench.dataplane.served import work
+
+
+class Work(Engine):
+    """Takes each body where it lies."""
+
+    def load(self, context: Context) -> None:
+        """Nothing to load."""
+
+    def predict(self, batch: list[Request]) -> list[dict[str, Any]]:
+        """The answers."""
+        return work.predict([work.prepare(request.body) for request in batch])
