@@ -81,6 +81,7 @@ class Dispatcher:
         now = self._loop.time()
         self.check_open()
         try:
+            self._refusals.foresee(now)
             request = self.queue.admit(length, now)
         except Refused as refused:
             raise self._refusals.refusal(refused.reason) from None
@@ -92,7 +93,7 @@ class Dispatcher:
         try:
             room.reserve(length)
         except ApiError:
-            self.queue.cancel(request, now)
+            self._carry_out(self.queue.cancel(request, now))
             raise
         job = Job(request, now, room)
         job.outcome.add_done_callback(lambda _: job.pieces.close())
@@ -111,7 +112,7 @@ class Dispatcher:
         try:
             job.room.reserve(length)
         except ApiError:
-            self.queue.cancel(request, now)
+            self._carry_out(self.queue.cancel(request, now))
             raise
         self._jobs[request.number] = job
         return job
@@ -239,6 +240,8 @@ class Dispatcher:
             now=self._loop.time(),
             gpu_seconds=result.timing.predict_seconds or None,
         )
+        if result.timing.predict_seconds and verdict is not Verdict.STALE:
+            self.statistics.ran(result.timing.predict_seconds)
         if verdict is Verdict.STALE:
             self.statistics.stale_results += 1
             log.warning("worker %d answered a lease that it doesn't hold; dropped", link.number)
