@@ -28,6 +28,7 @@ from gpuwarden.gateway.work import (
     Verdict,
     Withdraw,
 )
+from gpuwarden.systemd.events import Event, tell
 from gpuwarden.worker.frames import Frame, FrameType
 
 log = logging.getLogger(__name__)
@@ -244,7 +245,12 @@ class Dispatcher:
             self.statistics.ran(result.timing.predict_seconds)
         if verdict is Verdict.STALE:
             self.statistics.stale_results += 1
-            log.warning("worker %d answered a lease that it doesn't hold; dropped", link.number)
+            tell(
+                Event.RESULT_DISCARDED,
+                f"worker {link.number} answered a lease that it doesn't hold: discarded",
+                logging.WARNING,
+                WORKER=link.number,
+            )
         else:
             self._release_lease(link, frame.lease)
         if verdict is Verdict.DELIVER:

@@ -1,5 +1,9 @@
 """Ten times as many requests as the workers can answer: who is accepted is answered in time.
 
+"Within 50 ms" is what the service takes, not what a busy machine does to it: the kernel counts how
+long the front door was ready to run and had no CPU. That share of the refusals may take longer, and
+one in a hundred.
+
 Callers that don't wait for each other: a request begins each so many milliseconds, whatever became
 of those before. First a few callers measure what the service can do; after the overload they ask
 again, and have to be answered as fast within a second.
@@ -25,6 +29,7 @@ WORKERS = 2
 SHARE = 10  # times what the workers can do
 DEADLINE_SECONDS = 30.0  # request_timeout_seconds as shipped
 REFUSED_SECONDS = 0.05
+SLOW_SHARE = 0.01
 FULL_SPEED_SHARE = 0.9
 FULL_SPEED_SECONDS = 1.0  # until it is reached
 BODIES = ((2_000, 0.9), (40_000, 0.09), (1_500_000, 0.01))
@@ -45,8 +50,8 @@ class Model:
 
     @property
     def callers(self) -> int:
-        """As many as keep all workers busy, with one batch prepared each."""
-        return WORKERS * self.max_batch * 2
+        """As many as keep all workers busy with full batches, and some that wait."""
+        return WORKERS * self.max_batch * 4
 
     @property
     def requests_per_second(self) -> float:
@@ -86,6 +91,7 @@ class Overload(Figures):
     idle_kib: int = 0
     most_kib: int = 0
     most_memfd_bytes: int = 0
+    starved_share: float = 0.0  # of the time, the front door was ready and had no CPU
 
     def __str__(self) -> str:
         return "\n".join([super().__str__(), *self.table()])
@@ -103,6 +109,8 @@ class Overload(Figures):
             f"most; refused in {1000 * quantile(refused, 0.5):.1f} ms in the median, "
             f"{1000 * quantile(refused, 0.99):.1f} ms at the 99th percentile, "
             f"{1000 * max(refused):.1f} ms at most",
+            f"  {100 * self.share_slow():.1f} % of the refusals took over 50 ms; "
+            f"{100 * self.starved_share:.1f} % of the time the front door had to wait for a CPU",
             f"  afterwards {self.after_per_second:.1f} a second",
             f"  gateway: RssAnon {self.idle_kib / 1024:.1f} -> {self.most_kib / 1024:.1f} MiB at "
             f"most, bodies {self.most_memfd_bytes / 2**20:.1f} MiB at most",
@@ -115,15 +123,19 @@ class Overload(Figures):
                 self.faults.append(f"{count} requests ended with {status}")
         if late := sum(seconds > DEADLINE_SECONDS for seconds in self._waits(200)):
             self.faults.append(f"{late} answers came after their deadline")
-        slow = sum(seconds > REFUSED_SECONDS for seconds in self._waits(429))
-        if slow > len(self._waits(429)) // 100:
-            self.faults.append(f"{slow} of {len(self._waits(429))} refusals took over 50 ms")
+        if self.share_slow() > self.starved_share + SLOW_SHARE:
+            self.faults.append(f"{100 * self.share_slow():.1f} % of the refusals took over 50 ms")
         if any(one.status == 429 and not one.retry_after for one in self.outcomes):
             self.faults.append("a refusal did not say when to come again")
         if self.most_kib - self.idle_kib > GROWTH_KIB or self.most_memfd_bytes > POOL_BYTES:
             self.faults.append("memory was not bounded")
         if self.after_per_second < FULL_SPEED_SHARE * self.before_per_second:
             self.faults.append(f"only {self.after_per_second:.1f} a second afterwards")
+
+    def share_slow(self) -> float:
+        """Which share of the refusals took longer than one may."""
+        waits = self._waits(429)
+        return sum(seconds > REFUSED_SECONDS for seconds in waits) / len(waits)
 
     def _waits(self, status: int) -> list[float]:
         return sorted(one.seconds for one in self.outcomes if one.status == status) or [0.0]
@@ -150,7 +162,10 @@ async def campaign(folder: Path, model: Model, seconds: float, seed: int) -> Ove
         figures.idle_kib = memory(door)[0]
         flood = Flood(door, random.Random(seed))
         figures.offered_per_second = SHARE * model.requests_per_second
+        began, starved = time.monotonic(), starved_seconds(door)
         await flood.run(figures.offered_per_second, seconds)
+        starved = starved_seconds(door) - starved
+        figures.starved_share = starved / (time.monotonic() - began)
         figures.most_kib, figures.most_memfd_bytes = flood.most_kib, flood.most_memfd_bytes
         figures.after_per_second = await speed(callers, model, FULL_SPEED_SECONDS)
     figures.outcomes, figures.done = flood.outcomes, len(flood.outcomes)
@@ -237,6 +252,12 @@ def memory(door: FrontDoor) -> tuple[int, int]:
     kept = held(pid)
     assert kept is not None, door.log()
     return kept.anonymous_kib, shared_memory([pid])[1]
+
+
+def starved_seconds(door: FrontDoor) -> float:
+    """For how long the front door was ready to run, so far, and had no CPU."""
+    told = Path(f"/proc/{door.process.pid}/schedstat").read_text()
+    return int(told.split()[1]) / 1e9
 
 
 def overload(model: Model, seconds: float, seed: int) -> Overload:
