@@ -33,7 +33,7 @@ def answer_seconds(now: Standing) -> float:
 
     By two measures, of which the longer counts: what the cards take for a batch, known at once, and
     how fast requests have gone through the workers (Little's law), which knows of all else that
-    holds them up. Bodies that still come count only where others wait: uploads alone keep no worker.
+    holds them up. Bodies that still come count only where others wait: they keep no worker.
     """
     if not now.waiting:
         return 0.0

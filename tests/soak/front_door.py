@@ -31,6 +31,7 @@ class FrontDoor:
     process: asyncio.subprocess.Process
     port: int
     folder: Path
+    guards: ThermalGuards
 
     @property
     def dispatch(self) -> Path:
@@ -74,7 +75,7 @@ async def front_door(folder: Path) -> AsyncIterator[FrontDoor]:
     (folder / "jobs").mkdir()
     (folder / "gpuwarden-jobs-key").write_bytes(bytes(range(32)))
     (folder / "gpuwarden-api-key").write_text(API_KEY)
-    ThermalGuards(folder / "thermal")
+    guards = ThermalGuards(folder / "thermal")
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     places = {
@@ -88,7 +89,7 @@ async def front_door(folder: Path) -> AsyncIterator[FrontDoor]:
     environment = {"CREDENTIALS_DIRECTORY": str(folder)}
     process = await ready(folder, RUN, *words, environment=environment)
     try:
-        yield FrontDoor(process, port, folder)
+        yield FrontDoor(process, port, folder, guards)
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.terminate()
@@ -162,6 +163,7 @@ class KeptWorker:
                 self.lives += 1
                 await self._worker.process.wait()
                 self.ready.clear()
+            (self._home.folder / "stderr").unlink()  # of this life; it was told at its end
 
     def _hear(self) -> None:
         known = len(self._home.messages)
@@ -207,7 +209,8 @@ class Callers:
 
     async def until_answered(self, moment: float) -> None:
         """Return when nobody waits any more who had asked before that moment."""
-        while any(began < moment for began in self._waiting.values()):
+        waiting = self._waiting
+        while any(began < moment for began in waiting.values()):  # noqa: ASYNC110 - of all of them
             await asyncio.sleep(LOOK_SECONDS)
 
     async def ask(self) -> Asked:
