@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-import math
 from collections.abc import Callable
 
 from gpuwarden.control.snapshot import boottime_nanoseconds
+from gpuwarden.gateway.alarm import Alarm
 from gpuwarden.gateway.body import Body, Room
 from gpuwarden.gateway.buffers import Buffer, BufferPool
 from gpuwarden.gateway.errors import ApiError
@@ -33,6 +33,7 @@ from gpuwarden.gateway.work import (
     Verdict,
     Withdraw,
 )
+from gpuwarden.systemd.events import Event, tell
 from gpuwarden.worker.frames import Frame, FrameType
 
 log = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class Dispatcher:
         self.pause: Pause | None = None
         self.on_death: Callable[[], None] = lambda: None
         self.on_handover: Callable[[str, WorkerLink, Result, bytes], None] = lambda *what: None
-        self._timer: asyncio.TimerHandle | None = None
+        self._alarm = Alarm(self._expire)
         pool.on_retired = self._retire
 
     # --- callers
@@ -93,6 +94,7 @@ class Dispatcher:
         now = self._loop.time()
         self.check_open()
         try:
+            self._refusals.foresee(now)
             request = self.queue.admit(length, now)
         except Refused as refused:
             raise self._refusals.refusal(refused.reason) from None
@@ -104,7 +106,7 @@ class Dispatcher:
         try:
             room.reserve(length)
         except ApiError:
-            self.queue.cancel(request, now)
+            self._carry_out(self.queue.cancel(request, now))
             raise
         job = Job(request, now, room)
         self._jobs[request.number] = job
@@ -122,7 +124,7 @@ class Dispatcher:
         try:
             job.room.reserve(length)
         except ApiError:
-            self.queue.cancel(request, now)
+            self._carry_out(self.queue.cancel(request, now))
             raise
         self._jobs[request.number] = job
         return job
@@ -257,9 +259,16 @@ class Dispatcher:
             now=self._loop.time(),
             gpu_seconds=result.timing.predict_seconds or None,
         )
+        if result.timing.predict_seconds and verdict is not Verdict.STALE:
+            self.statistics.ran(result.timing.predict_seconds)
         if verdict is Verdict.STALE:
             self.statistics.stale_results += 1
-            log.warning("worker %d answered a lease that it doesn't hold; dropped", link.number)
+            tell(
+                Event.RESULT_DISCARDED,
+                f"worker {link.number} answered a lease that it doesn't hold: discarded",
+                logging.WARNING,
+                WORKER=link.number,
+            )
             self._carry_out(actions)
             return
         if verdict is Verdict.DELIVER:
@@ -318,8 +327,7 @@ class Dispatcher:
 
     def close(self) -> None:
         """Hang up on all workers."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         for link in list(self.links.values()):
             link.close()
 
@@ -385,14 +393,7 @@ class Dispatcher:
             link.retire(buffer.number)
 
     def _set_timer(self) -> None:
-        armed = math.inf if self._timer is None else self._timer.when()
-        when = self.queue.next_timer(armed)
-        if self._timer is not None:
-            if when is not None and self._timer.when() <= when and not self._timer.cancelled():
-                return  # it will look again
-            self._timer.cancel()
-        self._timer = None if when is None else self._loop.call_at(when, self._expire)
+        self._alarm.set(self.queue.next_timer(self._alarm.when))
 
     def _expire(self) -> None:
-        self._timer = None
         self._carry_out(self.queue.expire(self._loop.time()))

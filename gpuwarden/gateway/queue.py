@@ -61,7 +61,7 @@ class RequestQueue:
         self._grace_until = now + limits.grace_seconds
         self._lines = Lines()
         self._timers = LazyHeap[Request | Execution](self._is_running_out)
-        self._population = [0] * len(Phase)  # of people's requests
+        self.population = [0] * len(Phase)  # of people's requests
         self._serial = itertools.count(1)
 
     # --- callers
@@ -77,7 +77,7 @@ class RequestQueue:
         if self.held_bytes + body_bytes > self.limits.total_bytes:
             raise Refused(Refusal.BYTES_FULL)
         request = Request(next(self._serial), body_bytes, now + self.limits.request_seconds)
-        self._population[request.phase] += 1
+        self.population[request.phase] += 1
         self.requests[request.number] = request
         self.held_bytes += body_bytes
         return request
@@ -125,7 +125,7 @@ class RequestQueue:
     @property
     def depth(self) -> int:
         """Requests accepted that no worker has yet."""
-        return self._population[Phase.RECEIVING] + self._population[Phase.WAITING]
+        return self.population[Phase.RECEIVING] + self.population[Phase.WAITING]
 
     def can_serve(self, now: float) -> bool:
         """Whether a worker is there, or may be back in a moment."""
@@ -147,7 +147,7 @@ class RequestQueue:
 
     def _make_way(self) -> list[Action]:
         """Withdraw one background batch that has not begun: its worker takes a person's instead."""
-        is_any = len(self.requests) > sum(self._population[: Phase.ENDED])
+        is_any = len(self.requests) > sum(self.population[: Phase.ENDED])
         for seat in reversed(self.cards.by_load() if is_any else []):
             for batch in seat.not_begun:
                 if batch.is_background:
@@ -316,10 +316,9 @@ class RequestQueue:
 
     def _move(self, request: Request, phase: Phase, seat: int | None = None) -> None:
         if not request.background:
-            self._population[request.phase] -= 1
-            self._population[phase] += 1
-        request.phase = phase
-        request.seat = seat
+            self.population[request.phase] -= 1
+            self.population[phase] += 1
+        request.phase, request.seat = phase, seat
 
     def _wait(self, request: Request) -> None:
         self._move(request, Phase.WAITING)

@@ -3,10 +3,11 @@
 from collections.abc import Callable
 
 from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.foresight import Standing, answer_seconds, is_in_time
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.settings import GatewaySettings
 from gpuwarden.gateway.statistics import Statistics
-from gpuwarden.gateway.work import Ending, Refusal
+from gpuwarden.gateway.work import Ending, Phase, Refusal, Refused
 
 ENDINGS = {
     Ending.QUEUE_TIMEOUT: ("queue_timeout", "no worker was free within the time limit"),
@@ -32,6 +33,13 @@ class Refusals:
         self._statistics = statistics
         self._queue = queue
 
+    def foresee(self, now: float) -> None:
+        """Accept nothing whose answer would come too late. Raises Refused."""
+        if self._queue.draining or not self._queue.can_serve(now):
+            return  # that is said first
+        if not is_in_time(self._standing(), self._settings().request_timeout_seconds):
+            raise Refused(Refusal.TOO_LATE)
+
     def refusal(self, reason: Refusal) -> ApiError:
         """For a request that is not accepted."""
         wait = self._wait_seconds()
@@ -43,6 +51,9 @@ class Refusals:
             return ApiError("unavailable", "the service is stopping", retry_after_seconds=5)
         if reason is Refusal.BYTES_FULL:
             text = "the requests that wait hold as many bytes as may wait"
+        elif reason is Refusal.TOO_LATE:
+            seconds = round(answer_seconds(self._standing()))
+            text = f"the answer would take {seconds} s, longer than a request may take"
         else:
             text = f"{self._settings().queue_limit} requests wait already"
         return ApiError("queue_full", text, retry_after_seconds=wait)
@@ -56,6 +67,17 @@ class Refusals:
         elif ending is Ending.QUEUE_TIMEOUT:
             wait = self._wait_seconds()
         return ApiError(kind, message, retry_after_seconds=wait)
+
+    def _standing(self) -> Standing:
+        queue, statistics = self._queue, self._statistics
+        return Standing(
+            waiting=queue.population[Phase.WAITING],
+            receiving=queue.population[Phase.RECEIVING],
+            running=sum(seat.outstanding for seat in queue.seats.values()),
+            places=queue.cards.capacity,
+            batch_seconds=statistics.batch_seconds,
+            service_seconds=statistics.service_seconds,
+        )
 
     def _wait_seconds(self) -> int:
         return self._statistics.retry_after_seconds(

@@ -19,18 +19,18 @@ class Statistics:
     cancelled: int = 0
     stale_results: int = 0
     service_seconds: float | None = None  # moving average of dispatch to result
+    batch_seconds: float | None = None  # moving average of a batch's time on its card
     _responses: deque[float] = field(default_factory=lambda: deque(maxlen=RESPONSES_KEPT))
 
     def complete(self, response_seconds: float, service_seconds: float) -> None:
         """A request was answered."""
         self.completed += 1
         self._responses.append(response_seconds)
-        before = self.service_seconds
-        self.service_seconds = (
-            service_seconds
-            if before is None
-            else before + SERVICE_WEIGHT * (service_seconds - before)
-        )
+        self.service_seconds = moved(self.service_seconds, service_seconds)
+
+    def ran(self, batch_seconds: float) -> None:
+        """A request's batch has run on its card."""
+        self.batch_seconds = moved(self.batch_seconds, batch_seconds)
 
     @property
     def mean_response_seconds(self) -> float | None:
@@ -52,3 +52,8 @@ class Statistics:
         """
         wait = (self.service_seconds or 1.0) * depth / max(1, places)
         return max(1, min(math.ceil(wait), math.ceil(longest)))
+
+
+def moved(mean: float | None, newest: float) -> float:
+    """A moving average with one more value."""
+    return newest if mean is None else mean + SERVICE_WEIGHT * (newest - mean)

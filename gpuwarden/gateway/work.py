@@ -13,6 +13,7 @@ class Refusal(Enum):
     TOO_HOT = auto()
     QUEUE_FULL = auto()
     BYTES_FULL = auto()
+    TOO_LATE = auto()  # there is room, but its answer would come after its deadline
     DRAINING = auto()
 
 

@@ -60,6 +60,7 @@ class Event(Enum):
     ECO_MODE = ("eco-mode", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7ea0")
     API_KEY_REFUSED = ("api-key-refused", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7ea1")
     REQUEST_SET_ASIDE = ("request-set-aside", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7ea2")
+    RESULT_DISCARDED = ("result-discarded", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7eac")
     JOB_STORE_OPEN = ("job-store-open", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7eb0")
     JOB_STORE_REFUSED = ("job-store-refused", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7eb1")
     JOB_STORE_SET_ASIDE = ("job-store-set-aside", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7eb2")

@@ -112,6 +112,7 @@ class GatewayNode:
         media_type: str | None = "application/octet-stream",
         headers: dict[str, str] | None = None,
         method: str = "POST",
+        seconds: float = DEADLINE_SECONDS,
     ) -> Reply:
         reader, writer = await self.connect()
         head = {"Host": f"{self.address}:{self.port}", "Content-Length": str(len(body))}
@@ -124,7 +125,7 @@ class GatewayNode:
             writer.write(body)
             await writer.drain()
         try:
-            return await read_reply(reader)
+            return await read_reply(reader, seconds)
         finally:
             writer.close()
 

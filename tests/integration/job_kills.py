@@ -128,13 +128,29 @@ class KilledFrontDoor:
                 figures.repeats += executions > 1
                 if self._executed.count(wanted) > executions:
                     figures.faults.append(f"{identifier} was repeated without saying so")
+        await self._check_list(figures)
         bodies = list(self._accepted.values())
         if len(set(bodies)) != len(bodies):
             figures.faults.append("a body was accepted as two jobs")
 
+    async def _check_list(self, figures: Figures) -> None:
+        """Nothing may be kept but what was told, and what a caller did not wait for at the end."""
+        listed: list[str] = []
+        more = True
+        while more:
+            after = f"?after={listed[-1]}" if listed else ""
+            page = (await self._ask("GET", f"/v1/jobs{after}")).json
+            listed += [job["id"] for job in page["data"]]
+            more = page["has_more"]
+        if len(set(listed)) != len(listed) or not set(self._accepted) <= set(listed):
+            figures.faults.append("the list of jobs is not that of the accepted ones")
+        if len(listed) > len(self._accepted) + CALLERS:
+            figures.faults.append(f"{len(listed)} jobs for {len(self._accepted)} accepted")
+
     async def _ask(self, method: str, path: str, body: bytes = b"", key: str = "") -> Reply:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         head = f"{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
+        head += f"Authorization: Bearer {API_KEY}\r\n"
         head += f"Idempotency-Key: {key}\r\n" if key else ""
         try:
             writer.write(head.encode() + b"\r\n" + body)

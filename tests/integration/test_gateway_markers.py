@@ -13,13 +13,15 @@ async def test_nobody_gets_anothers_answer_and_nothing_of_a_request_is_in_any_lo
     caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    seen = await campaign(REQUESTS, seed=1, kill_seconds=3.0)
+    seen = await campaign(REQUESTS, seed=1, kill_seconds=3.0, log_level="debug")
     assert seen.wrong == []
     assert seen.begun >= REQUESTS
     assert seen.answered > 0.8 * REQUESTS, seen
     assert seen.kills >= 2
     assert seen.hung_up > 0
-    assert set(seen.statuses) <= {200, 429, 503}, seen.statuses
+    assert seen.jobs > 0
+    # On a machine that has no time a request may wait or run until its deadline.
+    assert set(seen.statuses) <= {200, 429, 503, 504}, seen.statuses
     logs = caplog.text + "".join(capfd.readouterr())
     assert "is ready with echo" in logs  # the workers' logs are in it
     assert "marker-" not in logs

@@ -261,3 +261,25 @@ async def test_no_log_holds_anything_of_a_request(caplog: pytest.LogCaptureFixtu
         worker.close()
         await node.until(lambda: not node.service.dispatcher.links)
     assert "DOE" not in caplog.text
+
+
+async def test_who_would_be_answered_too_late_is_refused_although_there_is_room() -> None:
+    async with gateway_node(request_timeout_seconds=4.0) as node:
+        worker = await node.worker(auto=False, max_batch=1)
+        timing = {"preprocess_seconds": 0.0, "predict_seconds": 1.0}
+        first = asyncio.create_task(node.post(b"measured"))
+        worker.answer(await worker.next_job(), timing=timing)
+        assert (await first).status == 200
+
+        # One runs, one is prepared, one waits: the next would have its answer after 4 s.
+        posted = [asyncio.create_task(node.post(b"in time")) for _ in range(3)]
+        await node.until(lambda: node.service.dispatcher.statistics.accepted == 4)
+        await node.until(lambda: node.service.dispatcher.queue.depth == 1)
+        late = await node.post(b"too late")
+        assert (late.status, late.error) == (429, "queue_full")
+        assert "longer than a request may take" in late.json["error"]["message"]
+        assert int(late.headers["retry-after"]) >= 1
+
+        for _ in posted:
+            worker.answer(await worker.next_job(), timing=timing)
+        assert [(await one).status for one in posted] == [200] * 3

@@ -80,17 +80,57 @@ async def test_a_request_that_no_worker_takes_in_time_may_come_back_later() -> N
         assert "retry-after" in reply.headers
 
 
-async def test_a_result_for_a_lease_that_is_not_held_is_dropped() -> None:
+async def test_a_result_for_a_wrong_job_attempt_or_lease_is_discarded_and_logged(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    another = {"ok": True, "answer": {"text": "another patient's"}}
+    piece = {"text": "another patient's", "terms": {}}
+    async with gateway_node() as node:
+        dying = await node.worker(0, auto=False)
+        posted = asyncio.create_task(node.post(b"mine"))
+        first = (await dying.next_job()).frame
+        dying.close()
+        worker = await node.worker(1, auto=False)
+        job = await worker.next_job()
+        second_posted = asyncio.create_task(node.post(b"another's"))
+        neighbour = await node.worker(2, auto=False)
+        others = await neighbour.next_job()
+        wrong = (
+            (job.frame.request, 999),  # no such lease
+            (others.frame.request, job.frame.lease),  # another's job under its own lease
+            (job.frame.request, first.lease),  # the attempt before
+            (others.frame.request, others.frame.lease),  # another worker's
+        )
+        for request, lease in wrong:
+            worker.send(Frame(FrameType.RESULT, request, lease, meta=another))
+            worker.send(Frame(FrameType.CHUNK, request, lease, meta=piece))
+        statistics = node.service.dispatcher.statistics
+        await node.until(lambda: statistics.stale_results == len(wrong))
+        worker.answer(job)
+        neighbour.answer(others)
+        assert (await posted).json["answer"]["sha256"] == hashlib.sha256(b"mine").hexdigest()
+        assert (await second_posted).json["answer"]["sha256"] == others.sha256
+    told = [record for record in caplog.records if "discarded" in record.getMessage()]
+    fields = [vars(record)["fields"] for record in told]
+    assert [one["GPUWARDEN_EVENT"] for one in fields] == ["result-discarded"] * len(wrong)
+    assert {one["WORKER"] for one in fields} == {"1"}
+    assert "another" not in caplog.text
+
+
+async def test_an_answer_twice_is_discarded_and_whoever_has_the_next_lease_gets_its_own() -> None:
     async with gateway_node() as node:
         worker = await node.worker(auto=False)
-        posted = asyncio.create_task(node.post(b"mine"))
+        posted = asyncio.create_task(node.post(b"first"))
         job = await worker.next_job()
-        meta = {"ok": True, "answer": {"text": "another patient's"}}
-        for request, lease in ((job.frame.request, 999), (999, job.frame.lease)):
-            worker.send(Frame(FrameType.RESULT, request, lease, meta=meta))
-        await node.until(lambda: node.service.dispatcher.statistics.stale_results == 2)
         worker.answer(job)
-        assert (await posted).json["answer"]["sha256"] == hashlib.sha256(b"mine").hexdigest()
+        worker.answer(job)
+        assert (await posted).json["answer"]["sha256"] == job.sha256
+        again = asyncio.create_task(node.post(b"second"))
+        next_job = await worker.next_job()
+        worker.answer(job)
+        worker.answer(next_job)
+        assert (await again).json["answer"]["sha256"] == next_job.sha256
+        assert node.service.dispatcher.statistics.stale_results == 2
 
 
 async def test_what_a_draining_worker_returns_goes_to_another_without_blame() -> None:

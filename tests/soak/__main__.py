@@ -10,14 +10,19 @@ from typing import Protocol
 from tests.node import levels
 from tests.node.channel import NodeError
 from tests.node.vm import Node
-from tests.soak import bus_fuzz, jobs, markers, thermal
+from tests.soak import bus_fuzz, jobs, markers, overload, thermal
+from tests.soak.day import campaign as day
 from tests.soak.random_kills.campaign import random_kills
+from tests.soak.worker_kills import worker_kills
 
 KILLS, KILLED_CARDS, POWER_CUTS, CRASH_ROUNDS = 200, 6, 20, 10
 RANDOM_KILLS = 500
 FUZZED_CALLS = 50_000
 MARKED_REQUESTS, KILLED_EACH_SECONDS = 100_000, 5.0
 JOB_KILLS, JOB_POWER_CUTS, JOB_CRASHES = 50, 30, 20
+WORKER_KILLS, ONLY_WORKER_KILLS = 200, 50
+OVERLOAD_SECONDS = 60.0
+DAY_SECONDS = 1200.0
 SEED = 20261121
 
 
@@ -56,6 +61,11 @@ CAMPAIGNS: tuple[tuple[str, Callable[[], Figures]], ...] = (
         "jobs-crash-points",
         on_node(lambda node: jobs.crash_points(node, JOB_CRASHES, Path(tempfile.mkdtemp()))),
     ),
+    ("worker-kills", lambda: worker_kills(WORKER_KILLS, SEED)),
+    ("worker-kills-only", lambda: worker_kills(ONLY_WORKER_KILLS, SEED, workers=1)),
+    ("overload-quick", lambda: overload.overload(overload.QUICK, OVERLOAD_SECONDS, SEED)),
+    ("overload-slow", lambda: overload.overload(overload.SLOW, OVERLOAD_SECONDS, SEED)),
+    ("day", on_node(lambda node: day.on_node(node, DAY_SECONDS, SEED))),
     ("random-kills", on_node(lambda node: random_kills(node, RANDOM_KILLS, SEED))),
     ("bus-fuzz", lambda: asyncio.run(bus_fuzz.fuzz(FUZZED_CALLS, SEED))),
     ("markers", lambda: markers.figures(MARKED_REQUESTS, SEED, KILLED_EACH_SECONDS)),

@@ -1,8 +1,9 @@
 """Nobody ever gets another's answer: each request carries a marker in its image and its prompt.
 
 Real workers at a real front door, killed and started again; chats whole and streamed, forms, raw
-bodies, images that come back as files of all sizes, references and retries; callers that hang up at
-any time; buffers of all sizes in a pool that is too small, so that each is used again and again.
+bodies, images that come back as files of all sizes, references, retries and durable jobs; callers
+that hang up at any time; buffers of all sizes in a pool that is too small, so that each is used
+again and again.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from tests.integration.gateway_node import GatewayNode, Reply, gateway_node
-from tests.integration.real_worker import real_worker
+from tests.soak.front_door import LOOK_SECONDS, PATIENCE_SECONDS, KeptWorker
 from tests.soak.thermal import Figures
 
 MIB = 1 << 20
@@ -29,6 +30,8 @@ SIZES = (10, 3_000, 60_000, 66_000, 300_000, MIB + 5, 3 * MIB)
 WEIGHTS = (40, 20, 15, 10, 10, 4, 1)
 HANG_UP_SHARE = 0.08
 RETRY_SHARE = 0.1
+KINDS = (24, 24, 24, 24, 4)  # of a hundred; each job is three writes to the disk
+IMAGES_SECONDS = 2.0
 MODEL = "test-model"
 JSON = "application/json"
 
@@ -42,6 +45,8 @@ class Seen:
     answered: int = 0
     hung_up: int = 0
     broken_off: int = 0
+    expired: int = 0
+    jobs: int = 0
     kills: int = 0
     wrong: list[str] = field(default_factory=list)
     statuses: Counter[int] = field(default_factory=Counter)
@@ -82,15 +87,22 @@ class Campaign:
     async def run(self) -> Seen:
         callers = [self._call(random.Random(self._seed + one)) for one in range(CALLERS)]
         await asyncio.gather(*callers)
+        # Those with a key outlive callers that hung up: their workers have to as well.
+        queue = self.node.service.dispatcher.queue
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while queue.held_bytes:  # noqa: ASYNC110 - no event tells of it
+                    await asyncio.sleep(LOOK_SECONDS)
+        self.seen.expect("bytes of requests are left", queue.held_bytes == 0)
         self.done.set()
         return self.seen
 
     async def _call(self, random_: random.Random) -> None:
-        kinds = (self._raw, self._returned, self._chat, self._stream, self._referred)
+        kinds = (self._raw, self._returned, self._chat, self._stream, self._referred, self._job)
         while self.seen.begun < self.seen.wanted:
             self.seen.begun += 1
             request = marked(random_, self.seen.begun)
-            ask = random_.choice(kinds)
+            (ask,) = random_.choices(kinds, KINDS)
             if random_.random() >= HANG_UP_SHARE:
                 await ask(request, random_)
                 continue
@@ -111,11 +123,14 @@ class Campaign:
             reply.body.count(b"marker-") == reply.body.count(request.marker.encode()),
         )
 
+    async def _post(self, body: bytes, **more: Any) -> Reply:
+        return await self.node.post(body, seconds=PATIENCE_SECONDS, **more)
+
     async def _raw(self, request: Marked, random_: random.Random) -> None:
         path = f"/predict?question={request.marker}"
         headers = {"Idempotency-Key": request.marker} if random_.random() < RETRY_SHARE else {}
         times = 2 if headers else 1
-        posts = [self.node.post(request.image, path=path, headers=headers) for _ in range(times)]
+        posts = [self._post(request.image, path=path, headers=headers) for _ in range(times)]
         for reply in await asyncio.gather(*posts):
             self._judge(request, reply, request.marker, request.digest)
 
@@ -133,20 +148,35 @@ class Campaign:
             self.seen.expect(f"the file of {request.marker}", is_right)
 
     async def _referred(self, request: Marked, random_: random.Random) -> None:
-        sent = await self.node.post(request.image, path="/v1/images", media_type="image/png")
+        sent_at = time.monotonic()
+        sent = await self._post(request.image, path="/v1/images", media_type="image/png")
         if sent.status != 201:
             self.seen.statuses[sent.status] += 1
             return
-        reply = await self.node.post(
+        reply = await self._post(
             chat(request, sent.json["url"]), path="/v1/chat/completions", media_type=JSON
         )
+        if reply.status == 404 and time.monotonic() - sent_at > IMAGES_SECONDS:
+            self.seen.expired += 1  # on a machine that took so long between the two
+            return
         self._judge(request, reply, f"{request.marker} {request.digest}")
         path = f"/v1/images/{sent.json['id']}"
-        await self.node.post(b"", path=path, method="DELETE", media_type=None)
+        await self._post(b"", path=path, method="DELETE", media_type=None)
+
+    async def _job(self, request: Marked, random_: random.Random) -> None:
+        path = f"/v1/jobs?question={request.marker}"
+        told = await self._post(request.image, path=path)
+        if told.status != 202:
+            self.seen.statuses[told.status] += 1
+            return
+        self.seen.jobs += 1
+        path = f"/v1/jobs/{told.json['id']}?wait={int(PATIENCE_SECONDS)}"
+        reply = await self._post(b"", path=path, method="GET", media_type=None)
+        self._judge(request, reply, request.marker, request.digest)
 
     async def _chat(self, request: Marked, random_: random.Random) -> None:
         body = chat(request, data_url(request))
-        reply = await self.node.post(body, path="/v1/chat/completions", media_type=JSON)
+        reply = await self._post(body, path="/v1/chat/completions", media_type=JSON)
         self._judge(request, reply, f"{request.marker} {request.digest}")
 
     async def _stream(self, request: Marked, random_: random.Random) -> None:
@@ -189,7 +219,7 @@ async def streamed(node: GatewayNode, body: bytes) -> tuple[int, str, bool]:
         with contextlib.suppress(ConnectionError):
             writer.write(head.encode() + body)
             await writer.drain()
-        answer = await asyncio.wait_for(reader.read(), 60)
+        answer = await asyncio.wait_for(reader.read(), PATIENCE_SECONDS)
     finally:
         writer.close()
     top, _, rest = answer.partition(b"\r\n\r\n")
@@ -205,39 +235,41 @@ async def streamed(node: GatewayNode, body: bytes) -> tuple[int, str, bool]:
     return status, "".join(texts), finish == "stop"
 
 
-async def kill_workers(campaign: Campaign, number: int, seconds: float, seed: int) -> None:
+async def kill_workers(
+    campaign: Campaign, number: int, seconds: float, seed: int, log_level: str
+) -> None:
     """Keep worker ``number`` running, and kill it again and again."""
     random_ = random.Random(seed)
-    while not campaign.done.is_set():
-        settings = {"number": number, "max_batch": 3, "options": {"return_body": True}}
-        async with real_worker(campaign.node, **settings) as worker:
+    settings = {"max_batch": 3, "log_level": log_level, "options": {"return_body": True}}
+    async with KeptWorker(campaign.node.dispatch_path, number, **settings) as worker:
+        while not campaign.done.is_set():
+            await worker.until_ready()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(seconds * (0.5 + random_.random())):
                     await campaign.done.wait()
             if not campaign.done.is_set():
-                worker.process.kill()
+                worker.kill()
                 campaign.seen.kills += 1
 
 
-async def campaign(wanted: int, seed: int, kill_seconds: float) -> Seen:
+async def campaign(wanted: int, seed: int, kill_seconds: float, log_level: str = "error") -> Seen:
     """Ask ``wanted`` times; the workers are killed every ``kill_seconds``, one after the other."""
     async with gateway_node(
         grace_seconds=30.0,
         pool_bytes=64 * MIB,
         body_limit_bytes=8 * MIB,
         images_bytes=16 * MIB,
-        images_seconds=2.0,
+        images_seconds=IMAGES_SECONDS,
     ) as node:
         going = Campaign(node, wanted, seed)
         keepers = [
-            asyncio.create_task(kill_workers(going, number, kill_seconds, seed + number))
+            asyncio.create_task(kill_workers(going, number, kill_seconds, seed + number, log_level))
             for number in range(WORKERS)
         ]
         await node.until(lambda: bool(node.ready_links()))
         seen = await going.run()
         await asyncio.gather(*keepers)
         dispatcher = node.service.dispatcher
-        seen.expect("bytes of requests are left", dispatcher.queue.held_bytes == 0)
         seen.expect("no result came in a lent buffer", dispatcher.lending.lent > 0)
         kept = dispatcher.lending.pool.in_use_bytes
         seen.expect(
@@ -253,8 +285,9 @@ def figures(wanted: int, seed: int, kill_seconds: float) -> Figures:
     seen = asyncio.run(campaign(wanted, seed, kill_seconds))
     ends = ", ".join(f"{count} x {status}" for status, count in sorted(seen.statuses.items()))
     print(
-        f"  {seen.answered} answered, {seen.hung_up} hung up, {seen.broken_off} broken off,"
-        f" {seen.kills} kills in {time.monotonic() - started:.0f} s ({ends})",
+        f"  {seen.answered} answered, {seen.jobs} jobs among them, {seen.hung_up} hung up,"
+        f" {seen.broken_off} broken off, {seen.expired} images expired, {seen.kills} kills"
+        f" in {time.monotonic() - started:.0f} s ({ends})",
         file=sys.stderr,
     )
     return Figures("markers", seen.begun, seen.wrong)

@@ -19,10 +19,11 @@ VANISHED = (FileNotFoundError, ProcessLookupError)
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds: open descriptors, anonymous memory."""
+    """What a process holds: open descriptors, threads, anonymous memory."""
 
     pid: int
     descriptors: int
+    threads: int
     anonymous_kib: int
 
 
@@ -76,8 +77,8 @@ def held(pid: int) -> Held | None:
         descriptors = len(list((PROC / str(pid) / "fd").iterdir()))
     except VANISHED:
         return None
-    line = next(line for line in status.splitlines() if line.startswith("RssAnon:"))
-    return Held(pid, descriptors, int(line.split()[1]))
+    told = dict(line.split(":", 1) for line in status.splitlines())
+    return Held(pid, descriptors, int(told["Threads"]), int(told["RssAnon"].split()[0]))
 
 
 def shared_memory(pids: list[int]) -> tuple[int, int]:

@@ -1,0 +1,51 @@
+"""When a request that comes now would have its answer: who would be too late is not accepted.
+
+A full queue of a slow model is more work than fits into a deadline. Its requests would then reach a
+worker when they are nearly out of time, one after the other, and nobody would be answered. Pure.
+"""
+
+from dataclasses import dataclass
+
+TRUSTED_SHARE = 0.8  # of the time limit: a mean knows nothing of the next request
+
+
+@dataclass(frozen=True)
+class Standing:
+    """How things stand at the front door; times in seconds, None before the first measurement.
+
+    :ivar waiting: requests that are ready for a worker, :ivar receiving: whose body still comes.
+    :ivar running: requests in workers.
+    :ivar places: requests that the workers run at once, on average over time.
+    :ivar batch_seconds: a batch's time on the card.
+    :ivar service_seconds: from the worker to its answer, the batch before included.
+    """
+
+    waiting: int
+    receiving: int
+    running: int
+    places: float
+    batch_seconds: float | None
+    service_seconds: float | None
+
+
+def answer_seconds(now: Standing) -> float:
+    """How long the answer would take; 0 where a worker takes the request at once.
+
+    By two measures, of which the longer counts: what the cards take for a batch, known at once, and
+    how fast requests have gone through the workers (Little's law), which knows of all else that
+    holds them up. Bodies that still come count only where others wait: they keep no worker.
+    """
+    if not now.waiting:
+        return 0.0
+    before_its_answer = now.waiting + now.receiving + now.running + 1
+    by_cards = by_workers = 0.0
+    if now.batch_seconds and now.places:
+        by_cards = before_its_answer * now.batch_seconds / now.places
+    if now.service_seconds and now.running:
+        by_workers = before_its_answer * now.service_seconds / now.running
+    return max(by_cards, by_workers)
+
+
+def is_in_time(now: Standing, limit_seconds: float) -> bool:
+    """Whether a request that comes now can count on its answer within the limit."""
+    return answer_seconds(now) <= TRUSTED_SHARE * limit_seconds
