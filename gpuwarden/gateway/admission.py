@@ -43,7 +43,8 @@ def check_size(request: BaseRequest, header_limit_bytes: int) -> None:
     """Refuse oversized headers. Raises ApiError."""
     size = sum(len(name) + len(value) + 4 for name, value in request.raw_headers)
     if size + len(request.raw_path) > header_limit_bytes:
-        raise ApiError("headers_too_large", f"headers may have {header_limit_bytes} bytes in all")
+        text = f"headers may have {header_limit_bytes} bytes in all"
+        raise ApiError("headers_too_large", text, param="headers")
 
 
 def examine(request: BaseRequest, settings: GatewaySettings) -> Upload:

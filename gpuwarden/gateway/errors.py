@@ -17,6 +17,7 @@ STATUS = {
     "body_too_large": 413,
     "unsupported_media_type": 415,
     "bad_image": 422,
+    "too_many_pixels": 422,
     "idempotency_mismatch": 422,
     "image_set_aside": 422,
     "queue_full": 429,
@@ -37,6 +38,7 @@ STATUS = {
 # what a worker reports -> type in the answer; all else is the engine's failure
 WORKER_ERRORS = {
     "bad_image": "bad_image",
+    "too_many_pixels": "too_many_pixels",
     "bad_request": "invalid_request",
     "image_not_found": "image_not_found",
     "model_not_found": "model_not_found",

@@ -20,13 +20,13 @@ from gpuwarden.control.socket import serve as serve_control
 from gpuwarden.gateway.access import access_of, read_keys
 from gpuwarden.gateway.buffers import BufferPool
 from gpuwarden.gateway.canary import Canary
+from gpuwarden.gateway.connection import Server
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.door import PAUSE_FILE, Door
 from gpuwarden.gateway.drains import Drains
 from gpuwarden.gateway.ecomode import EcoMode
 from gpuwarden.gateway.endpoints import Endpoints
 from gpuwarden.gateway.heatwatch import FileOfCard, HeatWatch
-from gpuwarden.gateway.http import make_server
 from gpuwarden.gateway.images import ImageStore, image_limits
 from gpuwarden.gateway.jobs.service import JobPlace, Jobs
 from gpuwarden.gateway.listener import WorkerListener
@@ -186,7 +186,8 @@ class Service:
         access = access_of(settings, self._keys)
         self._endpoints = Endpoints(self.dispatcher, self.images, self.eco, access, self.jobs)
         self._routes = self._endpoints.routes()
-        self._runner = web.ServerRunner(make_server(self._routes), shutdown_timeout=DRAIN_SECONDS)
+        server = Server(self._routes, lambda: self.dispatcher.settings)
+        self._runner = web.ServerRunner(server, shutdown_timeout=DRAIN_SECONDS)
         self._canary = Canary(self.dispatcher.links.values)
         self._control: list[ControlServer] = []
 

@@ -20,6 +20,10 @@ class GatewaySettings:
     host_names: tuple[str, ...] = ()
     proxy_addresses: tuple[str, ...] = ()
     uploads_limit: int = 64
+    connections_limit: int = 2000
+    header_timeout_seconds: float = 20.0
+    idle_timeout_seconds: float = 75.0
+    reader_timeout_seconds: float = 30.0
     images_bytes: int = 256 << 20
     images_seconds: float = 600.0
     job_disk_limit_bytes: int = 20 << 30
@@ -47,6 +51,10 @@ def gateway_settings(configuration: Configuration) -> GatewaySettings:
         host_names=gateway.host_names,
         proxy_addresses=gateway.proxy_addresses,
         uploads_limit=gateway.uploads_limit,
+        connections_limit=gateway.connections_limit,
+        header_timeout_seconds=gateway.header_timeout_seconds,
+        idle_timeout_seconds=gateway.idle_timeout_seconds,
+        reader_timeout_seconds=gateway.reader_timeout_seconds,
         images_bytes=gateway.images_bytes,
         images_seconds=gateway.images_seconds,
         job_disk_limit_bytes=configuration.jobs.disk_limit_bytes,

@@ -117,7 +117,11 @@ CORPUS = (
     Broken("http2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     Broken("method-of-bytes", b"\xff\xfe /predict HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     Broken("tls", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32) + b"\r\n\r\n"),
-    Broken("line-too-long", b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    Broken(
+        "line-too-long",
+        b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        only(431),
+    ),
     Broken(
         "upgrade",
         POST + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n",
