@@ -26,7 +26,16 @@ KEY_LEAST_CHARACTERS = 16
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 # What a proxy says of a client whose certificate it has verified (nginx: $ssl_client_verify).
 CERTIFICATE_HEADER, VERIFIED = "X-SSL-Client-Verify", "SUCCESS"
-FORWARDED_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
+# Whoever sends one of these passes on what somebody else has asked.
+FORWARDED_HEADERS = (
+    "Forwarded",
+    "Via",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Real-IP",
+    CERTIFICATE_HEADER,
+)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -93,6 +102,7 @@ def check_key(request: BaseRequest, access: Access) -> None:
         raise ApiError(
             "forbidden",
             f"only loopback is served: no API key is set up on this node (credential {CREDENTIAL})",
+            param="Authorization",
         )
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     digest = digest_of(given.strip().encode("utf-8", "surrogateescape"))
@@ -112,20 +122,28 @@ def is_from_proxy(request: BaseRequest, access: Access) -> bool:
     peer: Any = request.transport and request.transport.get_extra_info("peername")
     if values != [VERIFIED] or not isinstance(peer, tuple):
         return False
-    address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
+    address = ipaddress.ip_address(unmapped(str(peer[0])))
     return any(address in network for network in access.proxies)
 
 
 def own_address(request: BaseRequest) -> str | None:
     """The address of ours that the connection came to; None for a UNIX socket."""
     name: Any = request.transport and request.transport.get_extra_info("sockname")
-    return str(name[0]) if isinstance(name, tuple) else None
+    return unmapped(str(name[0])) if isinstance(name, tuple) else None
+
+
+@functools.lru_cache(maxsize=64)
+def unmapped(address: str) -> str:
+    """An address without its scope; of IPv4 where a socket for both families tells it as IPv6."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return str(mapped or parsed)
 
 
 @functools.lru_cache(maxsize=64)
 def is_loopback(address: str) -> bool:
     """Whether one of our own listening addresses is reached from this node alone."""
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    return ipaddress.ip_address(address).is_loopback
 
 
 def bracketed(address: str) -> str:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from aiohttp.web import BaseRequest
 
 from gpuwarden.gateway.admission import Upload
-from gpuwarden.gateway.body import Body, Room, receive
+from gpuwarden.gateway.body import Body, Room, ask_for_body, receive
 from gpuwarden.gateway.bodyscan import REFERENCES_LIMIT, references_in
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.errors import ApiError
@@ -22,7 +22,6 @@ from gpuwarden.gateway.images import ImageStore
 from gpuwarden.gateway.job import Answer, Job
 from gpuwarden.gateway.settings import GatewaySettings
 
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 HASH_STEP_BYTES = 1 << 20  # hashed between two turns of the event loop: 0.5 to 2 ms
 IMAGE_GONE = (
     "there is no such image: its time is over, or it was never sent here; send it again to"
@@ -127,8 +126,7 @@ class Intake:
     async def _receive(
         self, request: BaseRequest, upload: Upload, room: Room, deadline: float
     ) -> Body:
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
-            request.transport.write(CONTINUE)
+        ask_for_body(request)
         self.receiving += 1
         try:
             async with asyncio.timeout_at(deadline):

@@ -24,7 +24,7 @@ from gpuwarden.gateway.connection import Server
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.door import PAUSE_FILE, Door
 from gpuwarden.gateway.drains import Drains
-from gpuwarden.gateway.ecomode import EcoMode
+from gpuwarden.gateway.ecomode import LEASE_FILE, EcoMode
 from gpuwarden.gateway.endpoints import Endpoints
 from gpuwarden.gateway.heatwatch import FileOfCard, HeatWatch
 from gpuwarden.gateway.images import ImageStore, image_limits
@@ -176,7 +176,7 @@ class Service:
         self.jobs = Jobs(jobs or JobPlace(), self.dispatcher, self._publisher.changed)
         self._publisher.jobs = self.jobs.published
         self._drains = Drains(self.dispatcher)
-        self.eco = EcoMode(self.dispatcher.limit)
+        self.eco = EcoMode(self.dispatcher.limit, writer.path.with_name(LEASE_FILE))
         self._heat = HeatWatch(self.eco.limit, thermal)
         self.dispatcher.on_card = self._heat.watch
         self._door = Door(self.dispatcher, writer.path.with_name(PAUSE_FILE))

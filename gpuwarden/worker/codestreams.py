@@ -1,5 +1,6 @@
 """The size that a JPEG or JPEG 2000 codestream names in its header."""
 
+import re
 import struct
 from typing import Optional
 
@@ -9,7 +10,8 @@ JPEG_2000_START = b"\xff\x4f\xff\x51"
 FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7)
 SCAN, END = 0xDA, 0xD9
 ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a segment
-SEGMENTS_LIMIT = 10_000  # a real file has a few dozen
+MARKER = re.compile(b"\xff+[\x01-\xfe]")  # what lies between, decoders step over
+SEGMENTS_LIMIT = 100_000  # a real file has a few dozen
 
 
 def pixels_of_codestream(data: memoryview) -> Optional[int]:
@@ -26,20 +28,17 @@ def pixels_of_codestream(data: memoryview) -> Optional[int]:
 def _pixels_of_jpeg(data: memoryview) -> Optional[int]:
     """The most that any frame header before the first scan says."""
     found: Optional[int] = None
-    position, end = 2, len(data) - 9
+    position = 2
     for _ in range(SEGMENTS_LIMIT):
-        if position >= end or data[position] != 0xFF:
+        marked = MARKER.search(data, position)
+        if marked is None or marked.end() + 7 > len(data):
             return found
-        marker = data[position + 1]
-        if marker == 0xFF:  # filling
-            position += 1
-        elif marker in ALONE:
-            position += 2
-        elif marker in (SCAN, END):
+        position, marker = marked.end(), data[marked.end() - 1]
+        if marker in (SCAN, END):
             return found
-        else:
-            if marker in FRAMES:
-                rows, columns = struct.unpack_from(">HH", data, position + 5)
-                found = max(found or 0, rows * columns)
-            position += 2 + int(struct.unpack_from(">H", data, position + 2)[0])
+        if marker in FRAMES:
+            rows, columns = struct.unpack_from(">HH", data, position + 3)
+            found = max(found or 0, rows * columns)
+        if marker not in ALONE:
+            position += int(struct.unpack_from(">H", data, position)[0])
     return found

@@ -12,7 +12,7 @@ from gpuwarden.worker.codestreams import pixels_of_codestream
 
 PREAMBLE_BYTES = 128  # DICOM part 10, 7.1
 MARK = b"DICM"
-IMPLICIT, BIG_ENDIAN = "1.2.840.10008.1.2", "1.2.840.10008.1.2.2"
+BIG_ENDIAN = "1.2.840.10008.1.2.2"
 DEFLATED = "1.2.840.10008.1.2.1.99"
 LONG_FORMS = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()  # part 5, 7.1.2
 UNDEFINED = 0xFFFFFFFF
@@ -60,7 +60,9 @@ def pixels_of(body: memoryview, limit: int) -> Optional[int]:
         syntax, start = _meta(body)
         if syntax == DEFLATED:
             body, start = memoryview(_inflated(body[start:], BYTES_A_PIXEL * limit)), 0
-        explicit = syntax != IMPLICIT
+        # Some files are not written in the way that they name: readers go by the first element.
+        form = bytes(body[start + 4 : start + 6])
+        explicit = form.isalpha() and form.isupper()
         encoding = Encoding(">" if syntax == BIG_ENDIAN else "<", explicit)
         return _walk(body, start, encoding)
     except (struct.error, IndexError):
