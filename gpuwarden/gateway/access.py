@@ -13,6 +13,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.web import BaseRequest
@@ -66,7 +67,7 @@ def check_caller(request: BaseRequest, access: Access) -> None:
         return  # a UNIX socket: its file's mode says who may
     local = is_loopback(address)
     names = (*LOOPBACK_NAMES, *access.host_names) + (() if local else (bracketed(address),))
-    if host_name(request.headers.get("Host", "")) not in names:
+    if not all(host_name(host) in names for host in hosts_of(request)):
         raise ApiError(
             "forbidden",
             f"Host must be one of {', '.join(names)}; [gateway] host_names adds to them",
@@ -76,6 +77,17 @@ def check_caller(request: BaseRequest, access: Access) -> None:
         return
     if not is_from_proxy(request, access):
         check_key(request, access)
+
+
+def hosts_of(request: BaseRequest) -> tuple[str, ...]:
+    """Who the request says it is for: its Host header, and its target where that is a whole URL."""
+    host, target = request.headers.get("Host", ""), request.raw_path
+    if target.startswith("/"):
+        return (host,)
+    try:
+        return host, urlsplit(target).netloc or host
+    except ValueError:
+        return host, target  # nobody's name
 
 
 def require_key(request: BaseRequest) -> None:

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from aiohttp import HttpVersion11
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import BaseRequest, RequestPayloadError
 
@@ -207,7 +208,8 @@ async def receive_chunked(request: BaseRequest, room: Room) -> bytes:
 
 def ask_for_body(request: BaseRequest) -> None:
     """Tell a client that waits for it that its body is wanted."""
-    if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
+    waits = request.headers.get("Expect", "").lower() == "100-continue"
+    if waits and request.version >= HttpVersion11 and request.transport:
         request.transport.write(CONTINUE)
 
 

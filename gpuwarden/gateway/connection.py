@@ -21,6 +21,8 @@ from gpuwarden.gateway.settings import GatewaySettings
 log = logging.getLogger(__name__)
 
 LINE_LIMIT_BYTES = 8190
+MANY = 128  # headers of one request: web servers commonly take 100
+TOO_MANY = "Too many headers"  # how aiohttp begins to say it; a test holds it to that
 LINGER_SECONDS = 10.0  # a refused upload is read and dropped, so that the client sees the refusal
 REASONS = {408: "Request Timeout", 431: "Request Header Fields Too Large"}
 
@@ -79,10 +81,11 @@ class JsonRequestHandler(web.RequestHandler):
             raise ConnectionError("the answer has begun already")
         if isinstance(exc, ConnectionError):
             raise exc  # the client left: there is nobody to answer
-        if isinstance(exc, LineTooLong):
-            error = headers_too_large(LINE_LIMIT_BYTES)
+        if isinstance(exc, LineTooLong) or (message or "").startswith(TOO_MANY):
+            error = headers_too_large(self._settings.header_limit_bytes)
         elif status < 500:
-            error = ApiError("invalid_request", "the request is not well-formed HTTP")
+            text = "the request is not well-formed HTTP"
+            error = ApiError("invalid_request", text, param="headers")
         else:
             log.error("a handler failed: %s", where(exc))
             error = ApiError("internal_error", "the service failed; its journal says where")
@@ -149,6 +152,7 @@ class Server(web.Server):
             auto_decompress=False,
             keepalive_timeout=settings.idle_timeout_seconds,
             lingering_time=LINGER_SECONDS,
+            max_headers=MANY,
             max_line_size=line_bytes,
             max_field_size=line_bytes,
         )
@@ -156,7 +160,7 @@ class Server(web.Server):
 
 def headers_too_large(limit_bytes: int) -> ApiError:
     """The error for headers that don't end."""
-    text = f"the headers have more than {limit_bytes} bytes"
+    text = f"headers may have {limit_bytes} bytes in all, {LINE_LIMIT_BYTES} each, {MANY} of them"
     return ApiError("headers_too_large", text, param="headers")
 
 

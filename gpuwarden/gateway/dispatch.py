@@ -301,7 +301,8 @@ class Dispatcher:
         link.tally.requests += 1
         error = None
         if not result.ok and result.error is not None:
-            error = worker_error(result.error.type, result.error.message, result.error.param)
+            told, form = result.error, job.body.form if job and job.body else "predict"
+            error = worker_error(told.type, told.message, told.param, form)
             if error.status >= 500:
                 link.tally.failures += 1
                 link.tally.last_error = error.type

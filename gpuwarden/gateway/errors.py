@@ -51,6 +51,15 @@ WORKER_ERRORS = {
 }
 
 
+# what the caller should correct, unless the worker names it better
+AT_FAULT = {
+    "bad_image": "image",
+    "too_many_pixels": "image",
+    "image_not_found": "image",
+    "invalid_request": "question",
+}
+
+
 class ApiError(Exception):
     """A request ends with this error.
 
@@ -97,6 +106,14 @@ class ApiError(Exception):
         return json.dumps(self.content()).encode()
 
 
-def worker_error(type: str, message: str, param: str | None = None) -> ApiError:
-    """The caller's error for what a worker reported."""
-    return ApiError(WORKER_ERRORS.get(type, "engine_error"), message, param=param)
+def worker_error(
+    type: str, message: str, param: str | None = None, form: str = "predict"
+) -> ApiError:
+    """The caller's error for what a worker reported.
+
+    :param form: how it was asked, which says what is at fault where the worker doesn't.
+    """
+    kind = WORKER_ERRORS.get(type, "engine_error")
+    if param is None and kind in AT_FAULT:
+        param = "messages" if form == "chat" else AT_FAULT[kind]
+    return ApiError(kind, message, param=param)

@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from gpuwarden.gateway.access import Access, check_caller
-from gpuwarden.gateway.admission import check_size
+from gpuwarden.gateway.admission import check_framing, check_size
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.takeover import was_taken_over
 
@@ -61,6 +61,7 @@ class Routes:
         """Answer one request."""
         try:
             check_size(request, self.header_limit_bytes)
+            check_framing(request)
             check_caller(request, self.access)
             response = await self._find(request)(request)
         except ApiError as error:
