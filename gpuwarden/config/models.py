@@ -6,6 +6,7 @@ defaults.
 
 from typing import Any, Literal
 
+from gpuwarden.config.clients import ClientsSettings
 from gpuwarden.config.health import HealthSettings
 from gpuwarden.config.kinds import (
     GIB,
@@ -113,6 +114,24 @@ class WorkersSettings(Section):
         at_least=1,
         at_most=32,
     )
+    preprocess_memory_bytes: Bytes = setting(
+        4 * GIB,
+        description="Memory that one of these processes may take for an image, beyond what it "
+        "holds when it is ready. An image that needs more is refused with 422.",
+        why="five times what the largest allowed image takes in colour and 32 bits a sample",
+        unit="bytes",
+        at_least=64 * MIB,
+        at_most=TIB,
+    )
+    max_pixels: int = setting(
+        64 * MIB,
+        description="Pixels of one image: columns times rows, times the frames of a DICOM object. "
+        "What says that it has more is refused with 422 before it is decoded.",
+        why="8192 x 8192; the largest mammography detectors have 25 million",
+        unit="pixels",
+        at_least=1,
+        at_most=TIB,
+    )
     max_batch: int = setting(
         4,
         description="Requests computed together, at most.",
@@ -153,12 +172,12 @@ class WorkersSettings(Section):
     )
 
 
-class GatewaySettings(Section):
+class GatewaySettings(ClientsSettings):
     """The front door. Its address is systemd's: systemctl edit medgemma-gateway.socket."""
 
     queue_limit: int = setting(
         100,
-        description="Requests that may wait. One more is refused with 503 and Retry-After.",
+        description="Requests that may wait. One more is refused with 429 and Retry-After.",
         why="more than a minute's wait helps nobody; a refusal at once lets the caller decide",
         unit="requests",
         at_least=1,

@@ -13,6 +13,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 from aiohttp.web import BaseRequest
@@ -26,7 +27,16 @@ KEY_LEAST_CHARACTERS = 16
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "[::1]")
 # What a proxy says of a client whose certificate it has verified (nginx: $ssl_client_verify).
 CERTIFICATE_HEADER, VERIFIED = "X-SSL-Client-Verify", "SUCCESS"
-FORWARDED_HEADERS = ("Forwarded", "X-Forwarded-For", "X-Real-IP")
+# Whoever sends one of these passes on what somebody else has asked.
+FORWARDED_HEADERS = (
+    "Forwarded",
+    "Via",
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "X-Real-IP",
+    CERTIFICATE_HEADER,
+)
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -56,9 +66,8 @@ def check_caller(request: BaseRequest, access: Access) -> None:
     if address is None:
         return  # a UNIX socket: its file's mode says who may
     local = is_loopback(address)
-    name = host_name(request.headers.get("Host", ""))
-    if name not in LOOPBACK_NAMES and name not in access.host_names + named_by(address, local):
-        names = LOOPBACK_NAMES + access.host_names + named_by(address, local)
+    names = LOOPBACK_NAMES + access.host_names + named_by(address, local)
+    if not all(host_name(host) in names for host in hosts_of(request)):
         raise ApiError(
             "forbidden",
             f"Host must be one of {', '.join(names)}; [gateway] host_names adds to them",
@@ -68,6 +77,17 @@ def check_caller(request: BaseRequest, access: Access) -> None:
         return
     if not is_from_proxy(request, access):
         check_key(request, access)
+
+
+def hosts_of(request: BaseRequest) -> tuple[str, ...]:
+    """Who the request says it is for: its Host header, and its target where that is a whole URL."""
+    host, target = request.headers.get("Host", ""), request.raw_path
+    if target.startswith("/"):
+        return (host,)
+    try:
+        return host, urlsplit(target).netloc or host
+    except ValueError:
+        return host, target  # nobody's name
 
 
 def require_key(request: BaseRequest) -> None:
@@ -94,6 +114,7 @@ def check_key(request: BaseRequest, access: Access) -> None:
         raise ApiError(
             "forbidden",
             f"only loopback is served: no API key is set up on this node (credential {CREDENTIAL})",
+            param="Authorization",
         )
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     digest = digest_of(given.strip().encode("utf-8", "surrogateescape"))
@@ -113,20 +134,28 @@ def is_from_proxy(request: BaseRequest, access: Access) -> bool:
     peer: Any = request.transport and request.transport.get_extra_info("peername")
     if values != [VERIFIED] or not isinstance(peer, tuple):
         return False
-    address = ipaddress.ip_address(str(peer[0]).partition("%")[0])
+    address = ipaddress.ip_address(unmapped(str(peer[0])))
     return any(address in network for network in access.proxies)
 
 
 def own_address(request: BaseRequest) -> str | None:
     """The address of ours that the connection came to; None for a UNIX socket."""
     name: Any = request.transport and request.transport.get_extra_info("sockname")
-    return str(name[0]) if isinstance(name, tuple) else None
+    return unmapped(str(name[0])) if isinstance(name, tuple) else None
+
+
+@functools.lru_cache(maxsize=64)
+def unmapped(address: str) -> str:
+    """An address without its scope; of IPv4 where a socket for both families tells it as IPv6."""
+    parsed = ipaddress.ip_address(address.partition("%")[0])
+    mapped = parsed.ipv4_mapped if isinstance(parsed, ipaddress.IPv6Address) else None
+    return str(mapped or parsed)
 
 
 @functools.lru_cache(maxsize=64)
 def is_loopback(address: str) -> bool:
     """Whether one of our own listening addresses is reached from this node alone."""
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback
+    return ipaddress.ip_address(address).is_loopback
 
 
 def named_by(address: str, local: bool) -> tuple[str, ...]:

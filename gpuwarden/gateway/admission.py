@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
+from aiohttp import HttpVersion11
 from aiohttp.web import BaseRequest
 
 from gpuwarden.gateway.errors import ApiError
@@ -44,7 +45,17 @@ def check_size(request: BaseRequest, header_limit_bytes: int) -> None:
     """Refuse oversized headers. Raises ApiError."""
     size = sum(map(len, chain.from_iterable(request.raw_headers))) + 4 * len(request.raw_headers)
     if size + len(request.raw_path) > header_limit_bytes:
-        raise ApiError("headers_too_large", f"headers may have {header_limit_bytes} bytes in all")
+        text = f"headers may have {header_limit_bytes} bytes in all"
+        raise ApiError("headers_too_large", text, param="headers")
+
+
+def check_framing(request: BaseRequest) -> None:
+    """Refuse what another HTTP than 1.0 and 1.1 would frame in another way. Raises ApiError."""
+    if request.version > HttpVersion11:
+        raise ApiError("invalid_request", "HTTP/1.1 is spoken here", param="version")
+    if request.version < HttpVersion11 and "Transfer-Encoding" in request.headers:
+        text = "HTTP/1.0 knows no chunks: say Content-Length"
+        raise ApiError("invalid_request", text, param="Transfer-Encoding")
 
 
 def examine(request: BaseRequest, settings: GatewaySettings) -> Upload:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 class Alarm:
-    """Calls ``ring`` at the time it is set for; set later, it rings early, and is set again then."""
+    """Calls ``ring`` at its time, or before: who set it to a later time then sets it again."""
 
     def __init__(self, ring: Callable[[], None]) -> None:
         self._loop = asyncio.get_running_loop()

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
+from aiohttp import HttpVersion11
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web import BaseRequest, RequestPayloadError
 
@@ -33,6 +34,7 @@ from gpuwarden.worker.frames import INLINE_LIMIT_BYTES
 
 log = logging.getLogger(__name__)
 
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 REFERENCE_BYTES = len("gpuwarden://") + 32
 TAKE_OVER_BYTES = 1 << 20  # below, the parser's copies cost less than a new connection
 
@@ -219,6 +221,13 @@ async def receive_chunked(request: BaseRequest, room: Room) -> bytes:
     if not received:
         raise empty("body")
     return bytes(small)
+
+
+def ask_for_body(request: BaseRequest) -> None:
+    """Tell a client that waits for it that its body is wanted."""
+    waits = request.headers.get("Expect", "").lower() == "100-continue"
+    if waits and request.version >= HttpVersion11 and request.transport:
+        request.transport.write(CONTINUE)
 
 
 async def chunks_of(request: BaseRequest) -> AsyncIterator[bytes]:

@@ -1,6 +1,7 @@
 """``POST /v1/chat/completions``: OpenAI's chat form, whole or as a stream of events."""
 
 import asyncio
+from functools import partial
 
 from aiohttp.web import BaseRequest, StreamResponse
 
@@ -17,7 +18,6 @@ from gpuwarden.gateway.takeover import was_taken_over
 from gpuwarden.worker.outputs import TEXT, text_of
 
 MODEL_HEADER = "X-Gpuwarden-Model"
-READER_SECONDS = 30.0  # for a client to take what was written before
 STREAM_HEADERS = {
     "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store",
@@ -47,7 +47,8 @@ class ChatEndpoint:
                         return await self._whole(request, answer)
                     job.terms, job.model = answer.terms, answer.model
                 response = StreamResponse(headers=STREAM_HEADERS)
-                await stream(request, response, job)
+                seconds = self._intake.dispatcher.settings.reader_timeout_seconds
+                await stream(request, response, job, seconds)
         except ApiError:
             if response is None:
                 raise  # else an event has told it
@@ -76,32 +77,37 @@ class ChatEndpoint:
             raise ApiError("model_not_found", text, param=param)
 
 
-async def stream(request: BaseRequest, response: StreamResponse, job: Job) -> None:
+async def stream(
+    request: BaseRequest, response: StreamResponse, job: Job, reader_seconds: float
+) -> None:
     """Send the answer as it comes. Raises ApiError when an event has told of it."""
     if was_taken_over(request):
         response.force_close()
     completion = Completion(job.model, job.terms.include_usage)
     await response.prepare(request)
-    await write(request, response, completion.begins())
+    send = partial(write, request, response, reader_seconds)
+    await send(completion.begins())
     try:
         told = False
         async for text in job.pieces.follow():
             told = True
-            await write(request, response, completion.piece(text))
+            await send(completion.piece(text))
         answer = (await outcome_of(job)).answer
         rest = b"" if told else completion.piece(text_of(answer))
-        await write(request, response, rest + completion.ends(answer))
+        await send(rest + completion.ends(answer))
     except ApiError as error:
-        await write(request, response, completion.breaks_off(error))
+        await send(completion.breaks_off(error))
         raise
     finally:
         await response.write_eof()
 
 
-async def write(request: BaseRequest, response: StreamResponse, events: bytes) -> None:
+async def write(
+    request: BaseRequest, response: StreamResponse, seconds: float, events: bytes
+) -> None:
     """Send events. Raises ConnectionResetError where the client takes nothing for too long."""
     try:
-        async with asyncio.timeout(READER_SECONDS):
+        async with asyncio.timeout(seconds):
             await response.write(events)
     except TimeoutError:
         if request.transport is not None:

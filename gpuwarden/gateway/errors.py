@@ -18,6 +18,7 @@ STATUS = {
     "body_too_large": 413,
     "unsupported_media_type": 415,
     "bad_image": 422,
+    "too_many_pixels": 422,
     "idempotency_mismatch": 422,
     "image_set_aside": 422,
     "queue_full": 429,
@@ -39,6 +40,7 @@ STATUS = {
 # what a worker reports -> type in the answer; all else is the engine's failure
 WORKER_ERRORS = {
     "bad_image": "bad_image",
+    "too_many_pixels": "too_many_pixels",
     "bad_request": "invalid_request",
     "image_not_found": "image_not_found",
     "model_not_found": "model_not_found",
@@ -49,6 +51,15 @@ WORKER_ERRORS = {
     "deadline_exceeded": "execution_timeout",
     "unknown_buffer": "internal_error",
     "no_room": "unavailable",  # for a large result
+}
+
+
+# what the caller should correct, unless the worker names it better
+AT_FAULT = {
+    "bad_image": "image",
+    "too_many_pixels": "image",
+    "image_not_found": "image",
+    "invalid_request": "question",
 }
 
 
@@ -98,9 +109,15 @@ class ApiError(Exception):
         return json.dumps(self.content()).encode()
 
 
-def worker_error(type: str, message: str, param: str | None = None) -> ApiError:
-    """The caller's error for what a worker reported."""
+def worker_error(
+    type: str, message: str, param: str | None = None, form: str = "predict"
+) -> ApiError:
+    """The caller's error for what a worker reported.
+
+    :param form: how it was asked, which says what is at fault where the worker doesn't.
+    """
+    kind = WORKER_ERRORS.get(type, "engine_error")
+    if param is None and kind in AT_FAULT:
+        param = "messages" if form == "chat" else AT_FAULT[kind]
     wait = 1 if type == "no_room" else None
-    return ApiError(
-        WORKER_ERRORS.get(type, "engine_error"), message, param=param, retry_after_seconds=wait
-    )
+    return ApiError(kind, message, param=param, retry_after_seconds=wait)

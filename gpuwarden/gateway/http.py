@@ -1,13 +1,6 @@
-"""The HTTP server: routes, the checks that every request passes, errors as JSON.
+"""The HTTP server: routes, the checks that every request passes, errors as JSON."""
 
-Built on aiohttp's low-level server, so that nothing writes an access log or an error page, and no
-text of a request reaches a log.
-"""
-
-import asyncio
 import json
-import logging
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,11 +8,9 @@ from aiohttp import web
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
 from gpuwarden.gateway.access import Access, check_caller
-from gpuwarden.gateway.admission import check_size
+from gpuwarden.gateway.admission import check_framing, check_size
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.takeover import was_taken_over
-
-log = logging.getLogger(__name__)
 
 _encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
@@ -29,60 +20,6 @@ NAMED = "/{id}"
 IDENTIFIER = web.RequestKey("identifier", str)  # what stands there
 ROUTE = web.RequestKey("route", str)  # the path as it was added
 OTHER = "other"
-LINE_LIMIT_BYTES = 8190
-IDLE_SECONDS = 75.0  # also how long a client may take over the headers of a later request
-HEADERS_SECONDS = 20.0  # for the first ones of a connection
-CONNECTIONS_LIMIT = 2000  # an eighth of the unit's descriptors; the workers' buffers need some
-UNREAD_MILLISECONDS = 30_000  # then a client that takes nothing of its answer is hung up on
-LINGER_SECONDS = 10.0  # a refused upload is read and dropped, so that the client sees the refusal
-
-
-class JsonRequestHandler(web.RequestHandler):
-    """aiohttp's protocol, with its own errors in our form, and an end for slow clients."""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has come: its first headers are due, and its reading of answers is watched."""
-        super().connection_made(transport)
-        if self._manager is None or not isinstance(transport, asyncio.Transport):
-            return
-        if len(self._manager.connections) > CONNECTIONS_LIMIT:
-            transport.abort()
-            return
-        watch_reading(transport)
-        self._loop.call_later(HEADERS_SECONDS, self._expect_headers, transport)
-
-    def _expect_headers(self, transport: asyncio.Transport) -> None:
-        if self._request_count == 0:
-            transport.abort()
-
-    def handle_error(
-        self,
-        request: BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> StreamResponse:
-        """Answer what is not HTTP, or what a handler failed on; quotes nothing of the request."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("the answer has begun already")
-        if isinstance(exc, ConnectionError):
-            raise exc  # the client left: there is nobody to answer
-        if status < 500:
-            error = ApiError("invalid_request", "the request is not well-formed HTTP")
-        else:
-            log.error("a handler failed: %s", where(exc))
-            error = ApiError("internal_error", "the service failed; its journal says where")
-        response = error_response(error)
-        response.force_close()
-        return response
-
-
-class Server(web.Server):
-    """Makes our protocol for each connection."""
-
-    def __call__(self) -> web.RequestHandler:
-        """A connection has come."""
-        return JsonRequestHandler(self, loop=self._loop, **self._kwargs)
 
 
 class Routes:
@@ -126,6 +63,7 @@ class Routes:
         """Answer one request."""
         try:
             check_size(request, self.header_limit_bytes)
+            check_framing(request)
             check_caller(request, self.access)
             response = await self._find(request)(request)
         except ApiError as error:
@@ -143,36 +81,14 @@ class Routes:
             request[IDENTIFIER] = name
         if methods is None:
             families = [f"{family}ID" for family in self._families]
-            raise ApiError(
-                "not_found", f"there is {', '.join(sorted([*self._handlers, *families]))}"
-            )
+            places = ", ".join(sorted([*self._handlers, *families]))
+            raise ApiError("not_found", f"there is {places}", param="path")
         if request.method not in methods:
             allow = ", ".join(sorted(methods))
-            raise ApiError("method_not_allowed", f"allowed: {allow}", allow=allow)
+            text = f"allowed: {allow}"
+            raise ApiError("method_not_allowed", text, param="method", allow=allow)
         request[ROUTE] = route
         return methods[request.method]
-
-
-def watch_reading(transport: asyncio.Transport) -> None:
-    """Have the kernel end a connection whose peer acknowledges or reads nothing for long."""
-    connection = transport.get_extra_info("socket")
-    if connection is not None and connection.family != socket.AF_UNIX:
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, UNREAD_MILLISECONDS)
-
-
-def make_server(routes: Routes) -> Server:
-    """The server for our routes, with the limits of a connection."""
-    line = min(LINE_LIMIT_BYTES, routes.header_limit_bytes)
-    return Server(
-        routes,
-        handler_cancellation=True,
-        access_log=None,
-        auto_decompress=False,
-        keepalive_timeout=IDLE_SECONDS,
-        lingering_time=LINGER_SECONDS,
-        max_line_size=line,
-        max_field_size=line,
-    )
 
 
 def json_response(content: dict[str, Any], status: int = 200) -> Response:

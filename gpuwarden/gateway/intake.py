@@ -13,7 +13,7 @@ from dataclasses import replace
 from aiohttp.web import BaseRequest
 
 from gpuwarden.gateway.admission import Upload
-from gpuwarden.gateway.body import Body, Room, is_here, receive
+from gpuwarden.gateway.body import Body, Room, ask_for_body, is_here, receive
 from gpuwarden.gateway.bodyscan import REFERENCES_LIMIT, references_in
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.errors import ApiError
@@ -23,7 +23,6 @@ from gpuwarden.gateway.job import Answer, Job
 from gpuwarden.gateway.setaside import take_in
 from gpuwarden.gateway.settings import GatewaySettings
 
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 IMAGE_GONE = (
     "there is no such image: its time is over, or it was never sent here; send it again to"
     " POST /v1/images"
@@ -133,8 +132,7 @@ class Intake:
     async def _receive(
         self, request: BaseRequest, upload: Upload, room: Room, deadline: float
     ) -> Body:
-        if request.headers.get("Expect", "").lower() == "100-continue" and request.transport:
-            request.transport.write(CONTINUE)
+        ask_for_body(request)
         if is_here(request, upload):
             return await receive(request, upload, room)  # nothing to wait for
         self.receiving += 1

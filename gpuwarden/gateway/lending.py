@@ -54,7 +54,9 @@ class Lending:
     def answer(self, link: WorkerLink, frame: Frame, result: Result) -> Answer:
         """What a worker has answered, its output the caller's to destroy. Raises ApiError."""
         if not result.ok and result.error is not None:
-            raise worker_error(result.error.type, result.error.message, result.error.param)
+            told, body = result.error, link.leases.get(frame.lease)
+            form = "predict" if body is None else body.form
+            raise worker_error(told.type, told.message, told.param, form)
         output = None if result.content is None else self._collect(link, frame, result.content)
         terms = result.terms or Terms()
         return Answer(result.answer or {}, link.model, link.number, terms, output)

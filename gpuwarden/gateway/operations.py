@@ -76,6 +76,7 @@ WORK = (
     *UPLOAD,
     "image_not_found",
     "bad_image",
+    "too_many_pixels",
     "idempotency_mismatch",
     "engine_error",
     "worker_crashed",

@@ -20,13 +20,13 @@ from gpuwarden.control.socket import serve as serve_control
 from gpuwarden.gateway.access import access_of, read_keys
 from gpuwarden.gateway.buffers import BufferPool
 from gpuwarden.gateway.canary import Canary
+from gpuwarden.gateway.connection import Server
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.door import PAUSE_FILE, Door
 from gpuwarden.gateway.drains import Drains
-from gpuwarden.gateway.ecomode import EcoMode
+from gpuwarden.gateway.ecomode import LEASE_FILE, EcoMode
 from gpuwarden.gateway.endpoints import Endpoints
 from gpuwarden.gateway.heatwatch import FileOfCard, HeatWatch
-from gpuwarden.gateway.http import make_server
 from gpuwarden.gateway.images import ImageStore, image_limits
 from gpuwarden.gateway.jobs.service import JobPlace, Jobs
 from gpuwarden.gateway.listener import WorkerListener
@@ -176,7 +176,7 @@ class Service:
         self.jobs = Jobs(jobs or JobPlace(), self.dispatcher, self._publisher.changed)
         self._publisher.jobs = self.jobs.published
         self._drains = Drains(self.dispatcher)
-        self.eco = EcoMode(self.dispatcher.limit)
+        self.eco = EcoMode(self.dispatcher.limit, writer.path.with_name(LEASE_FILE))
         self._heat = HeatWatch(self.eco.limit, thermal)
         self.dispatcher.on_card = self._heat.watch
         self._door = Door(self.dispatcher, writer.path.with_name(PAUSE_FILE))
@@ -186,7 +186,8 @@ class Service:
         access = access_of(settings, self._keys)
         self._endpoints = Endpoints(self.dispatcher, self.images, self.eco, access, self.jobs)
         self._routes = self._endpoints.routes()
-        self._runner = web.ServerRunner(make_server(self._routes), shutdown_timeout=DRAIN_SECONDS)
+        server = Server(self._routes, lambda: self.dispatcher.settings)
+        self._runner = web.ServerRunner(server, shutdown_timeout=DRAIN_SECONDS)
         self._canary = Canary(self.dispatcher.links.values)
         self._control: list[ControlServer] = []
 

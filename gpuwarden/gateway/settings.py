@@ -27,6 +27,10 @@ class GatewaySettings:
     batch_pixels: int = 128 << 20
     batch_tokens: int = 32768
     results_bytes: int = 256 << 20
+    connections_limit: int = 2000
+    header_timeout_seconds: float = 20.0
+    idle_timeout_seconds: float = 75.0
+    reader_timeout_seconds: float = 30.0
     images_bytes: int = 256 << 20
     images_seconds: float = 600.0
     job_disk_limit_bytes: int = 20 << 30
@@ -58,6 +62,10 @@ def gateway_settings(configuration: Configuration) -> GatewaySettings:
         batch_pixels=gateway.batch_pixels,
         batch_tokens=gateway.batch_tokens,
         results_bytes=gateway.results_bytes,
+        connections_limit=gateway.connections_limit,
+        header_timeout_seconds=gateway.header_timeout_seconds,
+        idle_timeout_seconds=gateway.idle_timeout_seconds,
+        reader_timeout_seconds=gateway.reader_timeout_seconds,
         images_bytes=gateway.images_bytes,
         images_seconds=gateway.images_seconds,
         job_disk_limit_bytes=configuration.jobs.disk_limit_bytes,

@@ -89,6 +89,8 @@ def settings_of(worker: PlannedWorker, configuration: Configuration) -> dict[str
         "gpu_index": worker.gpu_index,
         "max_batch": workers.max_batch,
         "preprocess_processes": workers.preprocess_processes,
+        "preprocess_memory_bytes": workers.preprocess_memory_bytes,
+        "max_pixels": workers.max_pixels,
         "drain_seconds": workers.drain_seconds,
         "execution_timeout_seconds": workers.execution_timeout_seconds,
         "load_timeout_seconds": workers.load_timeout_seconds,

@@ -10,10 +10,12 @@ from typing import Any, Dict, List, Mapping, NoReturn, Optional, Tuple
 
 from gpuwarden.worker.chat_parameters import checked_parameters
 from gpuwarden.worker.cuts import Cuts, cut_images
-from gpuwarden.worker.engine import BadImageError, BadRequestError, Image, Request
+from gpuwarden.worker.engine import MAX_PIXELS, BadImageError, BadRequestError, Image, Request
+from gpuwarden.worker.pixels import check_pixels
 
 TEXT_LIMIT_BYTES = 1 << 20  # of a request without its images; a model's context is shorter
 IMAGES_LIMIT = 8
+DIGITS_LIMIT = 400  # more than any float has before its point
 NO_JSON = "the body is no JSON object in UTF-8"
 REFERENCE = "gpuwarden://"
 ROLES = ("system", "developer", "user", "assistant")
@@ -38,9 +40,10 @@ class ImageNotFoundError(BadRequestError):
 class Conversation:
     """The messages of one request, as they are read; images are numbered in their order."""
 
-    def __init__(self, cuts: Cuts, stored: Stored) -> None:
+    def __init__(self, cuts: Cuts, stored: Stored, max_pixels: int) -> None:
         self.cuts = cuts
         self.stored = stored
+        self.max_pixels = max_pixels
         self.messages: List[Dict[str, Any]] = []
         self.images: List[Image] = []
         self.question = ""
@@ -105,11 +108,14 @@ class Conversation:
             image = found
         else:
             _refuse(place, "an image is a data URL (data:image/png;base64,...) or gpuwarden://ID")
+        check_pixels(image.data, self.max_pixels, place)
         self.images.append(image)
         return {"type": "image", "image": len(self.images) - 1}
 
 
-def read_chat(body: memoryview, model: str, stored: Stored) -> Tuple[Request, Dict[str, Any]]:
+def read_chat(
+    body: memoryview, model: str, stored: Stored, max_pixels: int = MAX_PIXELS
+) -> Tuple[Request, Dict[str, Any]]:
     """The request for the engine, and its sender's terms: ``stream`` and ``include_usage``.
 
     Raises RequestError with ``param`` for what the caller should correct.
@@ -127,7 +133,7 @@ def read_chat(body: memoryview, model: str, stored: Stored) -> Tuple[Request, Di
     if not isinstance(messages, list) or not messages:
         _refuse("messages", "messages is a list of at least one message")
     parameters, terms = checked_parameters(document)
-    conversation = Conversation(cuts, stored)
+    conversation = Conversation(cuts, stored, max_pixels)
     for index, message in enumerate(messages):
         conversation.add(message, f"messages[{index}]")
     newest = conversation.images[-1] if conversation.images else Image("", memoryview(b""))
@@ -145,7 +151,9 @@ def read_chat(body: memoryview, model: str, stored: Stored) -> Tuple[Request, Di
 def parsed(text: bytes) -> Dict[str, Any]:
     """The JSON object in a text. Raises BadRequestError."""
     try:
-        document = json.loads(text.decode("utf-8"), parse_constant=_no_constant)
+        document = json.loads(
+            text.decode("utf-8"), parse_constant=_no_constant, parse_int=_whole_number
+        )
     except RecursionError:
         _refuse("body", "the body is nested too deeply")
     except ValueError:  # of broken UTF-8, too; its own text would quote the request
@@ -189,6 +197,12 @@ def _uncut(url: str, place: str) -> Image:
 
 def _no_constant(name: str) -> Optional[float]:
     raise ValueError(f"{name} is no JSON")
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > DIGITS_LIMIT:  # older Pythons take minutes for a million of them
+        raise ValueError("a number of too many digits")
+    return int(digits)
 
 
 def _refuse(place: str, message: str) -> NoReturn:

@@ -9,6 +9,8 @@ import pickle
 from dataclasses import dataclass, field
 from typing import Any, Dict, List, Optional, Tuple, Union
 
+MAX_PIXELS = 64 << 20  # 8192 x 8192; the largest mammography detectors have 25 million
+
 
 class RequestError(Exception):
     """One request cannot be answered; the text goes to its caller and into no log.
@@ -29,6 +31,12 @@ class BadImageError(RequestError):
     kind = "bad_image"
 
 
+class TooManyPixelsError(BadImageError):
+    """The image says of itself that it has more pixels than are taken here."""
+
+    kind = "too_many_pixels"
+
+
 class BadRequestError(RequestError):
     """Question or parameters cannot be used; say what was found and what would be right."""
 
@@ -40,7 +48,8 @@ class Context:
     """What the worker was told: its model, the free options, its card.
 
     ``options`` is the table ``[workers.options]`` of the configuration. ``gpu_index`` is the
-    node's index of the card; inside the process the card is always CUDA's device 0.
+    node's index of the card; inside the process the card is always CUDA's device 0. Images that say
+    they have more than ``max_pixels`` pixels never reach ``preprocess``.
     """
 
     model: str
@@ -49,6 +58,7 @@ class Context:
     gpu_index: Optional[int] = None
     gpu_uuid: str = ""
     max_batch: int = 1
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True)

@@ -214,6 +214,7 @@ class Pool:
             "engine": self._settings.engine,
             "engine_path": self._settings.engine_path,
             "context": asdict(self._settings.context()),
+            "memory_bytes": self._settings.preprocess_memory_bytes,
             "log_level": self._settings.log_level,
         }
         entry.channel.send(Frame(FrameType.WELCOME, meta=meta))

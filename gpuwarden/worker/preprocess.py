@@ -20,6 +20,8 @@ from gpuwarden.worker.engines.registry import EngineNotFoundError, make_engine
 from gpuwarden.worker.faults import Failure, engine_traceback, failure_of, first_line
 from gpuwarden.worker.frames import Frame, FrameType, encode
 from gpuwarden.worker.handover import HandoverError, pack
+from gpuwarden.worker.memory import limit_memory, too_much_memory
+from gpuwarden.worker.pixels import check_pixels
 from gpuwarden.worker.priority import forgo_priorities
 
 _log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ def _serve(connection: socket.socket) -> int:
     engine = _prepared_engine(connection, frame.meta)
     if engine is None:
         return 1
+    limit_memory(frame.meta["memory_bytes"])
     logs.withhold_foreign_text()
     _send(connection, Frame(FrameType.HELLO, meta={"ok": True}))
     mapped = MappedBuffers()
@@ -97,10 +100,13 @@ def _answer(
 ) -> None:
     started = time.monotonic()
     try:
-        request, terms = _read(engine.context.model, mapped, frame, descriptors)
+        request, terms = _read(engine.context, mapped, frame, descriptors)
         meta, inline, result = pack(engine.preprocess(request))
     except HandoverError as error:
         _fail(connection, frame, Failure("engine_error", str(error), "HandoverError"), started)
+        return
+    except MemoryError as error:
+        _fail(connection, frame, too_much_memory(error), started)
         return
     except Exception as error:  # noqa: BLE001 - an integrator's code fails this request only
         _fail(connection, frame, failure_of(error), started)
@@ -113,7 +119,7 @@ def _answer(
 
 
 def _read(
-    model: str, mapped: MappedBuffers, frame: Frame, descriptors: List[int]
+    context: Context, mapped: MappedBuffers, frame: Frame, descriptors: List[int]
 ) -> Tuple[Request, Optional[Dict[str, Any]]]:
     """The request in a JOB, and for a chat its sender's terms. Raises RequestError."""
     meta, spare = frame.meta, list(descriptors)
@@ -123,7 +129,8 @@ def _read(
         for image in meta["images"]
     }
     if meta["form"] == "chat":
-        return read_chat(body, model, stored)
+        return read_chat(body, context.model, stored, context.max_pixels)
+    check_pixels(body, context.max_pixels, "image")
     return Request(meta["question"], meta["media_type"], meta["parameters"], body), None
 
 

@@ -5,7 +5,7 @@ import os
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, Dict, List, Optional, Tuple, Type
 
-from gpuwarden.worker.engine import Context
+from gpuwarden.worker.engine import MAX_PIXELS, Context
 from gpuwarden.worker.priority import NORMAL, parse_priority
 
 SETTINGS_LIMIT_BYTES = 1024 * 1024
@@ -31,6 +31,8 @@ class Settings:
     gpu_index: Optional[int] = None
     max_batch: int = 4
     preprocess_processes: int = 2
+    preprocess_memory_bytes: int = 4 << 30
+    max_pixels: int = MAX_PIXELS
     drain_seconds: float = 30.0
     execution_timeout_seconds: float = 30.0
     load_timeout_seconds: float = 600.0
@@ -47,6 +49,7 @@ class Settings:
             gpu_index=self.gpu_index,
             gpu_uuid=self.gpu_uuid,
             max_batch=self.max_batch,
+            max_pixels=self.max_pixels,
         )
 
 
@@ -62,6 +65,8 @@ _KINDS: Dict[str, Tuple[Tuple[Type[Any], ...], str]] = {
     "gpu_index": ((int, type(None)), "a whole number or null"),
     "max_batch": ((int,), "a whole number"),
     "preprocess_processes": ((int,), "a whole number"),
+    "preprocess_memory_bytes": ((int,), "a whole number"),
+    "max_pixels": ((int,), "a whole number"),
     "drain_seconds": (_NUMBER, "a number"),
     "execution_timeout_seconds": (_NUMBER, "a number"),
     "load_timeout_seconds": (_NUMBER, "a number"),
@@ -69,7 +74,12 @@ _KINDS: Dict[str, Tuple[Tuple[Type[Any], ...], str]] = {
     "simulator_socket": ((str,), "a path"),
     "log_level": ((str,), "a text"),
 }
-_AT_LEAST_ONE = ("max_batch", "preprocess_processes")
+_AT_LEAST_ONE = (
+    "max_batch",
+    "preprocess_processes",
+    "preprocess_memory_bytes",
+    "max_pixels",
+)
 _POSITIVE = ("drain_seconds", "execution_timeout_seconds", "load_timeout_seconds")
 
 

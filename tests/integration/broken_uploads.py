@@ -53,6 +53,8 @@ def only(*statuses: int) -> frozenset[int]:
 BOUNDARY = b"Content-Type: multipart/form-data; boundary="
 BASE64 = b"Content-Transfer-Encoding: base64"
 PART = b'Content-Disposition: form-data; name="image"'
+CHUNK = b"3\r\nabc\r\n0\r\n\r\n"
+LINE = b"POST /predict HTTP/1.1\r\n"
 GONE = only()  # who closed in the middle of a body gets no answer: there is nobody
 
 CORPUS = (
@@ -80,6 +82,15 @@ CORPUS = (
     Broken("chunk-huge", chunked(b"7fffffffffffffff\r\nabc"), only(400, 408, 413)),
     Broken("chunks-without-end", chunked(b"3\r\nabc\r\n"), only(408)),
     Broken("chunks-truncated", chunked(b"10\r\nabc"), GONE, ends=True),
+    Broken("chunks-end-in-bare-line-feeds", chunked(b"3\nabc\n0\n\n")),
+    Broken("chunk-size-with-a-space", chunked(b"3 \r\nabc\r\n0\r\n\r\n")),
+    Broken("chunk-extension-of-two-lines", chunked(b"3;a\nb\r\nabc\r\n0\r\n\r\n")),
+    Broken(
+        "chunks-with-a-flood-behind",
+        chunked(CHUNK[:-2] + b"X: y\r\n" * 300 + b"\r\n"),
+        only(431),
+    ),
+    Broken("chunks-with-a-length-behind", chunked(CHUNK[:-2] + b"Content-Length: 9\r\n\r\n")),
     Broken("chunks-of-nothing", chunked(b"0\r\n\r\n")),
     Broken("chunks-beyond-the-limit", chunked(b"300001\r\n" + bytes(0x300001)), only(413)),
     # compressed: never unfolded
@@ -112,12 +123,55 @@ CORPUS = (
     Broken("nul-in-a-header", POST + b"X-A: a\0b\r\nContent-Length: 3\r\n\r\nabc" + NEXT),
     Broken("no-colon", POST + b"Content-Length\r\n\r\nabc" + NEXT),
     Broken("name-empty", POST + b": 3\r\nContent-Length: 3\r\n\r\nabc" + NEXT),
+    Broken("length-with-a-plus", POST + b"Content-Length: +3\r\n\r\nabc"),
+    Broken("length-of-two-words", POST + b"Content-Length: 3 3\r\n\r\nabc" + NEXT),
+    Broken("two-equal-lengths", sized(b"abc", b"Content-Length: 3")),
+    Broken("chunked-twice", POST + b"Transfer-Encoding: chunked, chunked\r\n\r\n" + CHUNK + NEXT),
+    Broken("chunked-in-two-headers", chunked(CHUNK + NEXT, b"Transfer-Encoding: chunked")),
+    Broken("chunked-in-quotes", POST + b'Transfer-Encoding: "chunked"\r\n\r\n' + CHUNK + NEXT),
+    Broken("chunked-with-a-weight", POST + b"Transfer-Encoding: chunked;q=1\r\n\r\n" + CHUNK),
+    Broken("chunked-behind-a-return", POST + b"X: y\rTransfer-Encoding: chunked\r\n\r\n" + CHUNK),
+    Broken("chunked-on-http-1.0", chunked(CHUNK).replace(b"HTTP/1.1", b"HTTP/1.0", 1)),
+    Broken("encoding-empty", sized(b"abc", b"Transfer-Encoding:")),
+    Broken("folded-first", LINE + b" Host: localhost\r\nContent-Length: 3\r\n\r\nabc"),
+    Broken("returns-alone", LINE.replace(b"\r\n", b"\r") + b"Host: localhost\r\r" + NEXT),
+    Broken("control-in-a-value", POST + b"X: \x01\x7f\r\nContent-Length: 3\r\n\r\nabc"),
+    Broken("control-in-a-name", POST + b"X\x01: y\r\nContent-Length: 3\r\n\r\nabc"),
+    Broken("bytes-in-a-name", POST + b"X\xff: y\r\nContent-Length: 3\r\n\r\nabc"),
+    # whom it is for
+    Broken("two-hosts", sized(b"abc", b"Host: evil.example")),
+    Broken("no-host", LINE + b"Content-Length: 3\r\n\r\nabc"),
+    Broken("host-of-a-user", sized(b"").replace(b"localhost", b"evil@localhost"), only(403)),
+    Broken("host-of-two", sized(b"").replace(b"localhost", b"localhost, evil"), only(403)),
+    Broken("absolute-elsewhere", sized(b"abc").replace(b"/", b"http://evil/", 1), only(403)),
+    Broken("absolute-nowhere", sized(b"abc").replace(b"/", b"http://[::1/", 1), only(400, 403)),
+    Broken("another-place", sized(b"abc").replace(b"/", b"//evil.example/", 1), only(404)),
+    # floods
+    Broken("headers-without-end", POST + b"X: y\r\n" * 4000, only(431)),
+    Broken("headers-of-a-megabyte", sized(b"abc", b"X: " + b"y" * (1 << 20)), only(431)),
+    Broken("headers-of-many-names", sized(b"abc", *[b"X: y"] * 500), only(431)),
+    Broken("headers-slow", POST + b"X: ", only(408)),
+    Broken("nothing-but-nul", bytes(5000)),
     # not HTTP as we speak it
+    Broken("version-2", sized(b"abc").replace(b"HTTP/1.1", b"HTTP/2.0", 1)),
+    Broken("method-lower", sized(b"abc").replace(b"POST", b"post", 1)),
+    Broken("method-unknown", sized(b"abc").replace(b"POST", b"BREW", 1)),
+    Broken("method-wrong", sized(b"abc").replace(b"POST", b"PATCH", 1), only(405)),
+    Broken("method-trace", sized(b"").replace(b"POST", b"TRACE", 1), only(405)),
+    Broken("method-long", sized(b"abc").replace(b"POST", b"P" * 9000, 1)),
+    Broken("nul-in-the-method", sized(b"abc").replace(b"POST", b"PO\0ST", 1)),
+    Broken("nul-in-the-path", sized(b"abc").replace(b"/", b"/\0", 1)),
+    Broken("bytes-in-the-path", sized(b"abc").replace(b"/", b"/\xff", 1)),
+    Broken("space-in-the-path", sized(b"abc").replace(b"/", b"/ ", 1)),
     Broken("version-9", b"POST /predict HTTP/9.9\r\nHost: localhost\r\n\r\n"),
     Broken("http2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
     Broken("method-of-bytes", b"\xff\xfe /predict HTTP/1.1\r\nHost: localhost\r\n\r\n"),
     Broken("tls", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(32) + b"\r\n\r\n"),
-    Broken("line-too-long", b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n"),
+    Broken(
+        "line-too-long",
+        b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        only(431),
+    ),
     Broken(
         "upgrade",
         POST + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 0\r\n\r\n",
@@ -140,6 +194,8 @@ CORPUS = (
         "boundary-too-long",
         sized(b"abc", BOUNDARY + b"b" * 100),
     ),
+    Broken("boundary-of-bytes", sized(b"abc", BOUNDARY + b"\xff")),
+    Broken("two-types", sized(b"abc", b"Content-Type: image/png", b"Content-Type: image/jpeg")),
     Broken("type-unknown", sized(b"abc", b"Content-Type: text/html"), only(415)),
     Broken("type-broken", sized(b"abc", b"Content-Type: ;;;"), only(415)),
 )

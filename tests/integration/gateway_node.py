@@ -204,11 +204,13 @@ async def gateway_node(
     control: list[socket.socket] | None = None,
     address: str = "127.0.0.1",
     jobs: JobPlace | None = None,
+    dualstack: bool = False,
     **settings: Any,
 ) -> AsyncIterator[GatewayNode]:
     with tempfile.TemporaryDirectory(prefix="gateway-") as name:
         folder = Path(name)
-        http = socket.create_server((address, 0))
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        http = socket.create_server((address, 0), family=family, dualstack_ipv6=dualstack)
         port = http.getsockname()[1]
         sockets = Sockets([http], bind_dispatch(folder / "dispatch.sock"), identify, control or [])
         notifier = RecordingNotifier()

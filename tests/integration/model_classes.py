@@ -169,3 +169,22 @@ class Stepping(SlotEngine):
 
     def leave(self, slot: int) -> None:
         perform("leave", self.rows.pop(slot, {}))
+
+
+class Quoting(Whole):
+    """Quotes its requests wherever a library could; fails on JPEGs here, on DICOM files there."""
+
+    def preprocess(self, request: Request) -> str:
+        said = f"{request.media_type}: {request.question} {bytes(request.body)!r}"
+        logging.getLogger("some.library").error("it holds %s", said)
+        warnings.warn(f"it holds {said}", stacklevel=2)
+        if request.media_type == "image/jpeg":
+            raise ValueError(said)
+        return said
+
+    def predict(self, batch: list[str]) -> list[dict[str, Any]]:  # type: ignore[override] # texts
+        for said in batch:
+            logging.getLogger("some.library").error("it holds %s", said)
+            if said.startswith("application/dicom"):
+                raise ValueError(said)
+        return [{"text": said} for said in batch]

@@ -89,6 +89,35 @@ async def test_what_a_proxy_passes_on_is_not_taken_for_a_local_program(key: None
         assert await status(node, **key_too) == 200
 
 
+@pytest.mark.parametrize(
+    "header", ["Via", "X_Forwarded_Host", "X_Forwarded_Proto", "X_Real_IP", "X_SSL_Client_Verify"]
+)
+async def test_any_sign_of_a_proxy_asks_for_the_key_on_loopback_too(key: None, header: str) -> None:
+    async with gateway_node() as node:
+        assert await status(node, **{header: "NONE"}) == 401
+        assert await status(node, **{header: "NONE"}, Authorization=f"Bearer {KEY}") == 200
+
+
+async def test_a_proxy_on_the_node_is_believed_if_it_is_configured(key: None) -> None:
+    word = {"X_SSL_Client_Verify": "SUCCESS", "X_Forwarded_For": "10.1.1.1"}
+    async with gateway_node(proxy_addresses=("127.0.0.1",)) as node:
+        assert await status(node, **word) == 200
+        assert await status(node, X_SSL_Client_Verify="SUCCESS, SUCCESS") == 401
+    async with gateway_node() as node:
+        assert await status(node, **word) == 401
+
+
+async def test_a_socket_for_both_families_takes_ipv4_clients_for_what_they_are(key: None) -> None:
+    async with gateway_node(address="::", dualstack=True, proxy_addresses=("127.0.0.1",)) as node:
+        node.address = "127.0.0.1"
+        assert await status(node) == 200
+        word = {"X_SSL_Client_Verify": "SUCCESS", "X_Forwarded_For": "10.1.1.1"}
+        assert await status(node, **word) == 200
+        node.address = other_address()
+        assert await status(node) == 401
+        assert await status(node, Authorization=f"Bearer {KEY}") == 200
+
+
 async def test_a_clients_certificate_counts_from_configured_proxies_alone(key: None) -> None:
     address = other_address()
     word = {"X_SSL_Client_Verify": "SUCCESS"}

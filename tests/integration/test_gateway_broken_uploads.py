@@ -4,15 +4,17 @@ import asyncio
 import contextlib
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
 from tests.integration.broken_uploads import CORPUS, POST, PROBE, Broken
-from tests.integration.gateway_node import GatewayNode, gateway_node, read_reply
+from tests.integration.gateway_node import GatewayNode, Reply, gateway_node, read_reply
 
 CHAT = b"/v1/chat/completions"
 PATHS = (b"/predict", b"/v1/images", CHAT)
 TOGETHER = 8
+POOLED = 2 * TOGETHER  # descriptors of buffers that are kept for reuse, here and at the worker
 
 
 async def answers(node: GatewayNode, broken: Broken, path: bytes) -> list[int]:
@@ -27,12 +29,26 @@ async def answers(node: GatewayNode, broken: Broken, path: bytes) -> list[int]:
     with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
         while "mode" not in (reply := await read_reply(reader)).json:
             statuses.append(reply.status)
+            check_error(reply)
             if reply.headers.get("connection") == "close":
                 writer.write_eof()  # or what is left of the body would be awaited
             elif len(statuses) == 1:
                 writer.write(PROBE)
     writer.close()
     return statuses
+
+
+def check_error(reply: Reply) -> None:
+    """In OpenAI's form, with what is at fault."""
+    assert reply.headers["content-type"].startswith("application/json")
+    assert set(reply.json) == {"error"}
+    assert set(reply.json["error"]) == {"type", "message", "param"}
+    assert all(isinstance(value, str) and value for value in reply.json["error"].values()), reply
+
+
+def descriptors() -> int:
+    """How many this process has open."""
+    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def is_right(broken: Broken, path: bytes, statuses: list[int]) -> bool:
@@ -46,8 +62,10 @@ def is_right(broken: Broken, path: bytes, statuses: list[int]) -> bool:
 async def test_every_broken_upload_ends_in_its_refusal_and_neighbours_are_undisturbed(
     path: bytes,
 ) -> None:
-    async with gateway_node(request_timeout_seconds=2.0, body_limit_bytes=3 << 20) as node:
+    limits = {"request_timeout_seconds": 2.0, "header_timeout_seconds": 1.0}
+    async with gateway_node(body_limit_bytes=3 << 20, **limits) as node:
         await node.worker()
+        before = descriptors()
         done = asyncio.Event()
 
         async def neighbour(size: int) -> int:
@@ -74,4 +92,5 @@ async def test_every_broken_upload_ends_in_its_refusal_and_neighbours_are_undist
         await node.until(lambda: node.service.pool.in_use_bytes == 0)
         assert node.service.dispatcher.queue.held_bytes == 0
         assert node.service.images.held_bytes == 0
+        await node.until(lambda: descriptors() <= before + POOLED)
     assert [one for one in tries if one is not None] == []

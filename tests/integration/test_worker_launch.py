@@ -128,6 +128,8 @@ def test_the_worker_gets_its_settings_and_nothing_else(site: Site) -> None:
         "gpu_index": 0,
         "max_batch": 8,
         "preprocess_processes": 2,
+        "preprocess_memory_bytes": 4294967296,
+        "max_pixels": 67108864,
         "drain_seconds": 30.0,
         "execution_timeout_seconds": 30.0,
         "load_timeout_seconds": 600.0,

@@ -1,6 +1,7 @@
 """The engine that answers with figures of an image: DICOM, PNG or JPEG, no model needed.
 
-Options: ``max_pixels`` (columns x rows that are still decoded). Needs numpy, pydicom and Pillow.
+Options: ``max_pixels`` (columns x rows that are still decoded, where fewer than the worker's
+``max_pixels``). Needs numpy, pydicom and Pillow.
 """
 
 import hashlib
@@ -20,7 +21,6 @@ from gpuwarden.worker.engines import dicom, raster
 from gpuwarden.worker.engines.pictures import Picture
 from gpuwarden.worker.engines.statistics import statistics
 
-MAX_PIXELS = 64 * 1024 * 1024  # 8192 x 8192; the largest mammography detectors have 25 million
 LIBRARIES = (
     ("numpy", "python3-numpy", "numpy"),
     ("pydicom", "python3-pydicom", "pydicom"),
@@ -60,7 +60,7 @@ class ImageStatistics(Engine):
         return [_describe(picture, digest) for picture, digest in batch]
 
     def _max_pixels(self) -> int:
-        return int(self.context.options.get("max_pixels", MAX_PIXELS))
+        return int(self.context.options.get("max_pixels", self.context.max_pixels))
 
 
 def decode(body: memoryview, media_type: str, max_pixels: int) -> Picture:
