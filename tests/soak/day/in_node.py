@@ -43,7 +43,7 @@ class Node:
 
     def recycle(self) -> None:
         """As an operator orders it."""
-        command("gpuwarden", "workers", "restart", "1")
+        command("gpuwarden", "workers", "restart", "1", "--no-wait")
 
 
 def command(*words: str) -> None:

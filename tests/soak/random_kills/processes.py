@@ -78,6 +78,8 @@ def held(pid: int) -> Held | None:
     except VANISHED:
         return None
     told = dict(line.split(":", 1) for line in status.splitlines())
+    if "RssAnon" not in told:
+        return None  # it has ended, and nobody has waited for it yet
     return Held(pid, descriptors, int(told["Threads"]), int(told["RssAnon"].split()[0]))
 
 
