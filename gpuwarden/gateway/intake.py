@@ -75,12 +75,8 @@ class Intake:
             if known is None:
                 owned = False
                 self._begin(key, digest, job, body)
-            shared = known or job
-            shared.join()
-            try:
+            with (known or job).held_by_caller() as shared:
                 yield shared
-            finally:
-                shared.part()
             if known is not None:
                 failure = asyncio.CancelledError()  # its own place wasn't needed
         except BaseException as error:

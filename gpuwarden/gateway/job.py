@@ -1,6 +1,8 @@
 """An accepted request on its way, and its answer."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +69,15 @@ class Job:
     def join(self) -> None:
         """One more needs the answer."""
         self.holders += 1
+
+    @contextmanager
+    def held_by_caller(self) -> Iterator["Job"]:
+        """One more needs the answer while the block runs."""
+        self.join()
+        try:
+            yield self
+        finally:
+            self.part()
 
     def part(self) -> None:
         """One less needs the answer; with the last one a large result goes."""

@@ -38,21 +38,27 @@ def job_document(
         "progress": progress(status, running_seconds, ahead),
     }
     if result is not None and result.ok:
-        document["result"] = {
-            "answer": result.answer if result.part in ("", FILE) else MARK,
-            "model": result.model,
-            "worker": result.worker,
-            "seconds": round(result.seconds, 6),
-        }
-        if result.part == FILE:
-            document["result"]["content"] = {
-                "media_type": result.media_type,
-                "bytes": result.content_bytes,
-                "url": f"/v1/results/{row.id}",
-            }
+        document["result"] = result_document(row, result)
     elif row.error:
         message = result.error_message if result else MESSAGES.get(row.error, "it failed")
         document["error"] = {"type": row.error, "message": message, "param": None}
+    return document
+
+
+def result_document(row: JobRow, result: JobResult) -> dict[str, Any]:
+    """What came of it."""
+    document: dict[str, Any] = {
+        "answer": result.answer if result.part in ("", FILE) else MARK,
+        "model": result.model,
+        "worker": result.worker,
+        "seconds": round(result.seconds, 6),
+    }
+    if result.part == FILE:
+        document["content"] = {
+            "media_type": result.media_type,
+            "bytes": result.content_bytes,
+            "url": f"/v1/results/{row.id}",
+        }
     return document
 
 
