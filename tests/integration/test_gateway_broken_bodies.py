@@ -1,6 +1,7 @@
 """Each wrong content ends in the error that names it, and its neighbours don't notice."""
 
 import asyncio
+import os
 from pathlib import Path
 
 from tests.integration.broken_bodies import WRONG, Wrong
@@ -14,7 +15,7 @@ MEMORY_BYTES = 512 << 20  # of a decoding process: a bomb that unfolds would nee
 POOLED = 40  # descriptors of buffers that are kept for reuse
 
 
-def descriptors(pid: int | str) -> int:
+def descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
@@ -32,7 +33,7 @@ async def test_every_wrong_body_gets_its_own_error_and_neighbours_are_undisturbe
     ):
         assert (await node.post(ct_image())).status == 200
         processes = children_of(worker.pid)
-        before = {pid: descriptors(pid) for pid in ("self", worker.pid, *processes)}
+        before = {pid: descriptors(pid) for pid in (os.getpid(), worker.pid, *processes)}
         done = asyncio.Event()
 
         async def neighbour() -> int:
