@@ -1,6 +1,7 @@
 """Each wrong content ends in the error that names it, and its neighbours don't notice."""
 
 import asyncio
+import os
 from pathlib import Path
 
 from tests.integration.broken_bodies import WRONG, Wrong
@@ -14,7 +15,7 @@ MEMORY_BYTES = 512 << 20  # of a decoding process: a bomb that unfolds would nee
 POOLED = 40  # descriptors of buffers that are kept for reuse
 
 
-def descriptors(pid: int | str) -> int:
+def descriptors(pid: int) -> int:
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
@@ -32,7 +33,7 @@ async def test_every_wrong_body_gets_its_own_error_and_neighbours_are_undisturbe
     ):
         assert (await node.post(ct_image())).status == 200
         processes = children_of(worker.pid)
-        before = {pid: descriptors(pid) for pid in ("self", worker.pid, *processes)}
+        before = {pid: descriptors(pid) for pid in (os.getpid(), worker.pid, *processes)}
         done = asyncio.Event()
 
         async def neighbour() -> int:
@@ -62,3 +63,20 @@ async def test_every_wrong_body_gets_its_own_error_and_neighbours_are_undisturbe
         assert node.service.jobs.published().queued == 0
         for pid, count in before.items():
             assert descriptors(pid) <= count + POOLED
+
+
+async def test_an_image_that_needs_too_much_memory_fails_alone_and_costs_no_process() -> None:
+    mib = 1 << 20
+    async with (
+        gateway_node() as node,
+        real_worker(
+            node, engine="model_classes:Greedy", preprocess_memory_bytes=64 * mib
+        ) as worker,
+    ):
+        processes = children_of(worker.pid)
+        refused = await node.post(b"image", path=f"/predict?question={1024 * mib}")
+        assert (refused.status, refused.error) == (422, "bad_image")
+        assert "preprocess_memory_bytes" in refused.json["error"]["message"]
+        taken = await node.post(b"image", path=f"/predict?question={32 * mib}")
+        assert taken.json["answer"] == {"taken": 32 * mib}
+        assert children_of(worker.pid) == processes

@@ -62,8 +62,9 @@ def is_right(broken: Broken, path: bytes, statuses: list[int]) -> bool:
 async def test_every_broken_upload_ends_in_its_refusal_and_neighbours_are_undisturbed(
     path: bytes,
 ) -> None:
-    limits = {"request_timeout_seconds": 2.0, "header_timeout_seconds": 1.0}
-    async with gateway_node(body_limit_bytes=3 << 20, **limits) as node:
+    async with gateway_node(
+        body_limit_bytes=3 << 20, request_timeout_seconds=2.0, header_timeout_seconds=1.0
+    ) as node:
         await node.worker()
         before = descriptors()
         done = asyncio.Event()

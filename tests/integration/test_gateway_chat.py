@@ -11,6 +11,7 @@ from typing import Any
 import openai
 import pytest
 
+from gpuwarden.gateway.access import Access, digest_of
 from tests.integration.gateway_node import GatewayNode, gateway_node
 from tests.integration.real_worker import openai_client, real_worker
 from tests.integration.test_gateway_and_worker import ct_image
@@ -201,6 +202,50 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"model": "gpt-4o"}, "model"),
     ({"model": "gpt-4o", "messages": asking("?", data_url(bytes(3 * MIB)))}, "model"),
 ]
+
+
+async def refusal(node: GatewayNode, image: bytes = b"", **options: Any) -> openai.APIError:
+    """What OpenAI's client raises for a chat."""
+    async with openai_client(node) as client:
+        urls = [data_url(image)] if image else []
+        with pytest.raises(openai.APIError) as refused:
+            await client.with_options(**options).chat.completions.create(
+                model=MODEL, messages=asking("?", *urls)
+            )
+    return refused.value
+
+
+async def test_errors_reach_openais_client_as_the_exceptions_that_it_has_for_them() -> None:
+    foreign, proxied = {"Origin": "http://elsewhere"}, {"X-Forwarded-For": "10.1.1.1"}
+    key = Access((digest_of(b"k" * 32),))
+    async with gateway_node(grace_seconds=0, body_limit_bytes=MIB) as node:
+        away = await refusal(node)
+        assert isinstance(away, openai.InternalServerError)
+        assert (away.status_code, away.type) == (503, "unavailable")
+        assert isinstance(
+            await refusal(node, default_headers=foreign), openai.PermissionDeniedError
+        )
+        node.service._routes.access = key
+        assert isinstance(await refusal(node, default_headers=proxied), openai.AuthenticationError)
+        too_large = await refusal(node, bytes(2 * MIB))
+        assert isinstance(too_large, openai.APIStatusError)
+        assert (too_large.status_code, too_large.param) == (413, "body")
+        async with real_worker(node, engine="imagestats"):
+            assert isinstance(await refusal(node), openai.BadRequestError)
+            bad = await refusal(node, b"no image")
+            assert isinstance(bad, openai.UnprocessableEntityError)
+            assert (bad.type, bad.param) == ("bad_image", "messages")
+        async with real_worker(node, options={"delay_seconds": 30.0}):
+            assert isinstance(await refusal(node, timeout=0.2), openai.APITimeoutError)
+    async with gateway_node(uploads_limit=1) as node:
+        await node.worker()
+        _, writer = await node.connect()
+        writer.write(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n")
+        await node.until(lambda: node.service.dispatcher.queue.depth == 1)
+        full = await refusal(node)
+        assert isinstance(full, openai.RateLimitError)
+        assert full.response.headers["retry-after"] == "1"
+        writer.close()
 
 
 async def test_what_is_wrong_with_a_request_is_named() -> None:

@@ -110,8 +110,8 @@ async def front_door(folder: Path) -> AsyncIterator[int]:
     told = {"CREDENTIALS_DIRECTORY": str(folder / "credentials")}
     process = await ready(folder, RUN_TELLING_ALL, *places, environment=told)
     try:
-        settings = {"engine": "model_classes:Quoting", "log_level": "debug"}
-        async with home.worker(dispatch_socket=str(dispatch), **settings) as worker:
+        engine, socket_path = "model_classes:Quoting", str(dispatch)
+        async with home.worker(dispatch_socket=socket_path, engine=engine) as worker:
             await home.told_systemd("READY")
             yield port
             (folder / "worker-log").write_text(worker.log())
@@ -139,11 +139,7 @@ async def test_no_marker_of_any_request_is_told_anywhere(
     assert {reply.status for reply in replies} >= {200, 201, 202, 400, 401, 403, 404, 415, 500}
     assert len(answers) == 2
     assert all(SECRET in reply.body for reply in answers), "the markers did arrive"
-    logs = {
-        str(file.relative_to(tmp_path)): file.read_bytes()
-        for file in tmp_path.rglob("*")
-        if file.is_file()
-    }
+    logs = written_in(tmp_path)
     assert b"connected" in logs["worker-log"]
     assert logs["log"]
     assert any(name.startswith("jobs/") for name in logs)
