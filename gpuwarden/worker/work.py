@@ -111,10 +111,19 @@ class Work(Receiver):
             self._leave(serial, Failure("bad_request", "the gateway's JOB is malformed"))
             return
         if self.direct and self.direct.takes(task):
-            self.on_prepared(serial, self.direct.prepare(task))
+            self._prepare_here(serial, task, self.direct)
             return
         assert self.pool is not None
         self.pool.submit(task)
+
+    def _prepare_here(self, serial: int, task: Task, direct: Direct) -> None:
+        try:
+            prepared = direct.prepare(task)
+        except OSError as error:  # no memory, or no descriptor, for one more mapping
+            _log.error("a body can't be mapped: %s", error.strerror)
+            self._leave(serial, Failure("engine_error", "its body can't be mapped"))
+        else:
+            self.on_prepared(serial, prepared)
 
     def on_cancel(self, session: Session, frame: Frame) -> None:
         """Drop a request whose caller has gone; on the GPU, its engine may end it early."""
