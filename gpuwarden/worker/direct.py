@@ -3,12 +3,16 @@
 Its ``predict`` reads each body where the gateway received it, mapped read-only into this process.
 """
 
+import logging
 import os
 from typing import Dict, List
 
 from gpuwarden.worker.buffers import Extent, MappedBuffers
 from gpuwarden.worker.engine import Engine, Request
-from gpuwarden.worker.pool import Prepared, Task
+from gpuwarden.worker.faults import Failure
+from gpuwarden.worker.pool import Outcome, Prepared, Task
+
+_log = logging.getLogger(__name__)
 
 
 def is_direct(engine: Engine) -> bool:
@@ -27,9 +31,13 @@ class Direct:
         """Whether there is nothing to prepare: a chat is JSON, and to be read first."""
         return bool(task.meta["form"] == "predict")
 
-    def prepare(self, task: Task) -> Prepared:
+    def prepare(self, task: Task) -> Outcome:
         """The request, its body not copied; valid until its RESULT is sent."""
-        body = self._view(task.body) if isinstance(task.body, Extent) else memoryview(task.body)
+        try:
+            body = self._view(task.body) if isinstance(task.body, Extent) else memoryview(task.body)
+        except OSError as error:  # no memory, or no descriptor, for one more mapping
+            _log.error("a body can't be mapped: %s", error.strerror)
+            return Failure("engine_error", "its body can't be mapped")
         meta = task.meta
         request = Request(meta["question"], meta["media_type"], meta["parameters"], body)
         return Prepared(request, 0.0)

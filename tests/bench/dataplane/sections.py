@@ -9,7 +9,7 @@ from tests.bench.dataplane.floors import raw_floors
 from tests.bench.dataplane.load import Load
 from tests.bench.dataplane.report import Goal, Section, figure, middle, ratio
 from tests.bench.dataplane.rounds import Round, awake, load_of, press
-from tests.bench.dataplane.systems import FLOOR, GATEWAY, LITSERVE, MOSEC, QUEUE, System
+from tests.bench.dataplane.systems import FLOOR, GATEWAY, LITSERVE, MOSEC, PREPARED, QUEUE, System
 
 IMAGE_BYTES = 32 << 20  # 4096 x 4096 pixels of 16 bits
 JSON_BYTES = 150
@@ -168,4 +168,4 @@ SECTIONS: dict[str, Run] = {
     "beside": beside,
     "abandoned": abandoned,
 }
-PEERS = (MOSEC, LITSERVE, QUEUE, FLOOR)
+PEERS = (PREPARED, MOSEC, LITSERVE, QUEUE, FLOOR)

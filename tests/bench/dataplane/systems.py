@@ -26,7 +26,8 @@ API_KEY = "a-key-for-the-benchmark"
 START_SECONDS = 60.0
 NOBODY = {"NOTIFY_SOCKET": ""}  # no systemd: nobody is to be told
 BODY_LIMIT_BYTES = 128 << 20
-GATEWAY, FLOOR, MOSEC, LITSERVE, QUEUE = "gpuwarden", "aiohttp", "mosec", "LitServe", "mp.Queue"
+GATEWAY, PREPARED = "gpuwarden", "gpuwarden, preprocess"
+FLOOR, MOSEC, LITSERVE, QUEUE = "aiohttp alone", "mosec", "LitServe", "mp.Queue"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class System:
 
 
 @asynccontextmanager
-async def gpuwarden(folder: Path) -> AsyncIterator[System]:
+async def gpuwarden(name: str, engine: str, folder: Path) -> AsyncIterator[System]:
     """The service and its workers as on a node, without systemd: with API key and job store."""
     port = free_port()
     furnish(folder)
@@ -56,11 +57,13 @@ async def gpuwarden(folder: Path) -> AsyncIterator[System]:
     started = [await ready(folder, RUN, "--http", address, *places, *more, environment=environment)]
     try:
         for number in range(WORKERS):
-            started.append(await start_worker(worker_settings(number, dispatch), folder, NOBODY))
+            started.append(
+                await start_worker(worker_settings(number, engine, dispatch), folder, NOBODY)
+            )
         await until_answered(f"http://{address}/readyz", b'"workers_ready":%d' % WORKERS)
         # As from a proxy on this node: from there, too, the key is asked for.
         headers = {"Authorization": f"Bearer {API_KEY}", "X-Forwarded-For": "127.0.0.1"}
-        yield System(GATEWAY, port, [one.pid for one in started], "/predict", headers)
+        yield System(name, port, [one.pid for one in started], "/predict", headers)
     finally:
         await end(started)
 
@@ -74,11 +77,11 @@ def furnish(folder: Path) -> None:
     (folder / "jobs").mkdir()
 
 
-def worker_settings(number: int, dispatch: Path) -> bytes:
+def worker_settings(number: int, engine: str, dispatch: Path) -> bytes:
     """A worker with the work that all systems do."""
     settings = {
         "number": number,
-        "engine": f"{SERVED}.engine:Work",
+        "engine": f"{SERVED}.engine:{engine}",
         "engine_path": [str(ROOT)],
         "model": "work",
         "dispatch_socket": str(dispatch),
@@ -114,8 +117,8 @@ async def peer(
 
 def start(name: str, folder: Path) -> AbstractAsyncContextManager[System]:
     """One of those that are known by name."""
-    if name == GATEWAY:
-        return gpuwarden(folder)
+    if name in (GATEWAY, PREPARED):
+        return gpuwarden(name, "Work" if name == GATEWAY else "Prepared", folder)
     if name == MOSEC:
         return peer(name, folder, "mosec_peer", mosec_words, "/inference")
     modules = {FLOOR: "floor", LITSERVE: "litserve_peer", QUEUE: "queue_design"}
@@ -148,9 +151,9 @@ def mosec_words(port: int) -> list[str]:
 async def running(names: list[str], folder: Path) -> AsyncIterator[list[System]]:
     """All of them at once; each stands still until it is measured."""
     async with contextlib.AsyncExitStack() as stack:
-        systems = []
+        systems: list[System] = []
         for name in names:
-            system = await stack.enter_async_context(start(name, folder / name.replace(".", "")))
+            system = await stack.enter_async_context(start(name, folder / str(len(systems))))
             systems.append(system)
             usage.freeze(system.roots)
         yield systems

@@ -15,3 +15,18 @@ class Work(Engine):
     def predict(self, batch: list[Request]) -> list[dict[str, Any]]:
         """The answers."""
         return work.predict([work.prepare(request.body) for request in batch])
+
+
+class Prepared(Engine):
+    """Reads each body in a CPU process, as a class does that decodes images."""
+
+    def load(self, context: Context) -> None:
+        """Nothing to load."""
+
+    def preprocess(self, request: Request) -> dict[str, Any]:
+        """In a CPU process."""
+        return work.prepare(request.body)
+
+    def predict(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The answers."""
+        return work.predict(batch)
