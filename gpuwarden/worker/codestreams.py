@@ -10,7 +10,8 @@ JPEG_2000_START = b"\xff\x4f\xff\x51"
 FRAMES = (*range(0xC0, 0xC4), *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0), 0xF7)
 SCAN, END = 0xDA, 0xD9
 ALONE = (0x01, *range(0xD0, 0xD9))  # markers without a segment
-MARKER = re.compile(b"\xff+[\x01-\xfe]")  # what lies between, decoders step over
+# What lies between, decoders step over. Not \xff+: on a long run of them that takes its square.
+MARKER = re.compile(b"\xff[\x01-\xfe]")
 SEGMENTS_LIMIT = 100_000  # a real file has a few dozen
 
 

@@ -8,8 +8,9 @@ import os
 from typing import Dict, List
 
 from gpuwarden.worker.buffers import Extent, MappedBuffers
-from gpuwarden.worker.engine import Engine, Request
-from gpuwarden.worker.faults import Failure
+from gpuwarden.worker.engine import MAX_PIXELS, Engine, Request, RequestError
+from gpuwarden.worker.faults import Failure, failure_of
+from gpuwarden.worker.pixels import check_pixels
 from gpuwarden.worker.pool import Outcome, Prepared, Task
 
 _log = logging.getLogger(__name__)
@@ -21,9 +22,13 @@ def is_direct(engine: Engine) -> bool:
 
 
 class Direct:
-    """Makes requests of tasks, with the mappings that they need."""
+    """Makes requests of tasks, with the mappings that they need.
 
-    def __init__(self) -> None:
+    :param max_pixels: of an image, by its header.
+    """
+
+    def __init__(self, max_pixels: int = MAX_PIXELS) -> None:
+        self._max_pixels = max_pixels
         self._mapped = MappedBuffers()
         self._known: Dict[int, bool] = {}
 
@@ -35,6 +40,9 @@ class Direct:
         """The request, its body not copied; valid until its RESULT is sent."""
         try:
             body = self._view(task.body) if isinstance(task.body, Extent) else memoryview(task.body)
+            check_pixels(body, self._max_pixels, "image")
+        except RequestError as error:
+            return failure_of(error)
         except OSError as error:  # no memory, or no descriptor, for one more mapping
             _log.error("a body can't be mapped: %s", error.strerror)
             return Failure("engine_error", "its body can't be mapped")

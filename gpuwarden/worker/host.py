@@ -144,7 +144,7 @@ class Host:
         if isinstance(engine, SlotEngine):
             count = self.settings.max_batch
             self.work.slots = Slots(engine, count, self.work, self._on_gpu, self._on_busy)
-        self.work.direct = Direct() if is_direct(engine) else None
+        self.work.direct = Direct(self.settings.max_pixels) if is_direct(engine) else None
         self.work.accepting = True
         self._tell_memory(await self.gpu.run(read_memory, engine))
         self._set_state("ready")

@@ -1,6 +1,7 @@
 import fcntl
 import mmap
 import os
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from gpuwarden.worker.buffers import Extent, LentBuffer
 from gpuwarden.worker.direct import Direct, is_direct
 from gpuwarden.worker.engine import Engine, Request
-from gpuwarden.worker.pool import Task
+from gpuwarden.worker.faults import Failure
+from gpuwarden.worker.pool import Prepared, Task
 
 META = {"form": "predict", "question": "why", "media_type": "image/png", "parameters": {}}
 
@@ -33,9 +35,15 @@ def lent() -> Iterator[LentBuffer]:
     buffer.close()
 
 
+def request_of(direct: Direct, content: bytes | Extent) -> Request:
+    prepared = direct.prepare(Task(1, dict(META), content))
+    assert isinstance(prepared, Prepared)
+    assert isinstance(prepared.value, Request)
+    return prepared.value
+
+
 def body_of(direct: Direct, content: bytes | Extent) -> memoryview:
-    request: Request = direct.prepare(Task(1, dict(META), content)).value
-    return request.body
+    return request_of(direct, content).body
 
 
 def test_only_a_class_without_a_preprocess_of_its_own_takes_requests_as_they_come() -> None:
@@ -49,12 +57,20 @@ def test_a_chat_has_to_be_read_first() -> None:
 
 
 def test_a_small_request_is_all_there() -> None:
-    request: Request = Direct().prepare(Task(1, dict(META), b"image")).value
+    request = request_of(Direct(), b"image")
     assert (request.question, request.media_type, bytes(request.body)) == (
         "why",
         "image/png",
         b"image",
     )
+
+
+def test_an_image_of_too_many_pixels_gets_no_further() -> None:
+    png = b"\x89PNG\r\n\x1a\n" + b"\0\0\0\rIHDR" + struct.pack(">II", 1000, 1000)
+    refused = Direct(max_pixels=999_999).prepare(Task(1, dict(META), png))
+    assert isinstance(refused, Failure)
+    assert (refused.kind, refused.param) == ("too_many_pixels", "image")
+    assert bytes(body_of(Direct(max_pixels=1_000_000), png)) == png
 
 
 def test_a_large_body_is_read_where_it_lies_and_cannot_be_written(lent: LentBuffer) -> None:
