@@ -86,7 +86,8 @@ def next_sightings(
             new = replace(old, holder=holder, scan=identity, scans_seen=old.scans_seen + 1)
         found[new.key] = _counted(new, is_complete=not scan.problem, now_seconds=now_seconds)
     if scan.problem:  # what is missing in it may be there for all that
-        found |= {key: _doubted(each) for key, each in mine.items() if key not in found}
+        listed = {(gpu, each.pid, each.start_time_ticks) for each in scan.holders}
+        found |= {key: _doubted(each) for key, each in mine.items() if key not in listed}
     return found
 
 

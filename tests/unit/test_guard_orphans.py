@@ -149,6 +149,7 @@ def test_a_scan_that_proves_nothing_reaps_nobody_and_takes_nothing_back(
         scan(holder(holder_class="foreign")),
         scan(holder(holder_class="foreign"), problem="no permission"),
         scan(holder(holder_class="ours")),
+        scan(holder(holder_class="ours"), problem="no permission"),
     ],
     ids=[
         "not there",
@@ -156,6 +157,7 @@ def test_a_scan_that_proves_nothing_reaps_nobody_and_takes_nothing_back(
         "judged otherwise",
         "incomplete, judged otherwise",
         "alive again",
+        "incomplete, alive again",
     ],
 )
 def test_a_scan_that_says_otherwise_begins_the_count_anew(contradiction: ScanData) -> None:
