@@ -26,6 +26,7 @@ JOB = {
 }
 IMAGE = {"id", "object", "url", "media_type", "bytes", "expires_at"}
 COMPLETION = {"id", "object", "created", "model", "choices", "usage"}
+ECHO = {"question", "media_type", "parameters", "body_bytes", "body_sha256"}
 MODE = {"mode", "seconds_left", "limited_by_heat"}
 
 
@@ -72,6 +73,7 @@ CONTRACT = (
     ),
     Member("GET", "/v1/jobs", fields={"object", "data", "has_more", "counts"}),
     Member("GET", "/v1/jobs/JOB?wait=20", fields=JOB - {"error"}, headers={"location"}),
+    Member("GET", "/v1/results/JOB", fields=ECHO),
     Member("PATCH", "/v1/jobs/JOB", b'{"status": "cancelled"}', JSON, 409),
     Member("DELETE", "/v1/jobs/JOB", fields={"id", "object", "deleted"}),
     Member("DELETE", "/v1/images/IMAGE", fields={"id", "object", "deleted"}),

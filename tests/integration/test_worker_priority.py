@@ -81,5 +81,5 @@ async def test_what_the_kernel_refuses_is_told_to_all_and_the_worker_serves(node
 async def test_a_worker_that_is_planned_normal_asks_for_nothing(node: Node) -> None:
     async with node.worker(engine="model_classes:Starting") as worker:
         connection = await node.accept()
-        assert (await connection.next_state("ready")).meta == {"state": "ready"}
+        await connection.next_state("ready")
         assert inference_priority(worker.pid) == "normal"
