@@ -71,6 +71,7 @@ class RecordChannel:
             self._loop.remove_reader(self._process)
             os.close(self._process)
         self._drop_all()
+        self._buffer = bytearray()  # not left to the collector: it counts objects, not their size
         self._on_closed()
 
     def read_pending(self) -> None:
