@@ -70,10 +70,19 @@ def test_what_grows_is_told_by_the_line_through_all_rounds() -> None:
     growth = growth_of(grown(7), "guard")
     assert growth is not None
     assert growth.kib_per_round == pytest.approx(7)
-    (told,) = faults_of_growth(grown(GROWTH_KIB / 20 + 10))
+    (told,) = faults_of_growth(grown(GROWTH_KIB / 10))
     assert told.startswith("the guard grew by")
     (told,) = faults_of_growth(grown(0, descriptors=5))
     assert told.startswith("the guard's descriptors grew")
+
+
+def test_what_a_young_process_fills_is_no_growth() -> None:
+    young = grown(400, rounds=10)
+    old = [a_round(held={**each["held"], "guard": (1, 10, 28_000)}) for each in grown(0)]
+    assert faults_of_growth(young + old) == []
+    growth = growth_of(young + old, "guard")
+    assert growth is not None
+    assert growth.kib == (24_000, 28_000, 28_000)
 
 
 def test_a_part_that_was_spared_and_died_is_a_fault() -> None:

@@ -44,7 +44,9 @@ command = ["/bin/sleep", "20"]
 PROJECT = Path(__file__).parents[3]
 MODULES = ("__init__", "in_node", "load", "pace", "processes", "strikes", "watch")
 # What the guard and the gateway may hold more after all kills of the others: their allocator's.
-GROWTH_KIB, GROWTH_DESCRIPTORS = 2048, 2
+# They are young when they are spared for the first time: until a third of the looks at them is over
+# they fill what they keep (events, histories).
+GROWTH_KIB, GROWTH_DESCRIPTORS, YOUTH = 1024, 2, 1 / 3
 SHARED_GROWTH_KIB = 16 * 1024  # the pool's buffers of a moment
 LOST_TOLD = 10
 ROUNDS_A_LINE = 10  # of progress: all of it takes more than an hour
@@ -99,9 +101,9 @@ class RandomKills(Figures):
         if growth is None:
             return []
         return [
-            f"  {name} over {growth.rounds} rounds: descriptors {growth.descriptors[0]} -> "
-            f"{growth.descriptors[1]}, RssAnon {growth.kib[0] / 1024:.1f} -> "
-            f"{growth.kib[1] / 1024:.1f} MiB, {growth.kib_per_round:+.2f} KiB a round"
+            f"  {name}: descriptors {growth.descriptors[0]} -> {growth.descriptors[1]}, RssAnon "
+            f"{' -> '.join(f'{kib / 1024:.1f}' for kib in growth.kib)} MiB (young, grown, in the "
+            f"end), {growth.kib_per_round:+.2f} KiB a round over the last {growth.rounds}"
         ]
 
     def _memory_line(self) -> str:
@@ -115,14 +117,14 @@ class RandomKills(Figures):
 
 @dataclass(frozen=True)
 class Growth:
-    """What one process held at first and at last, and the straight line between.
+    """What one process held at first, after its youth, and at last, and a line through its rest.
 
     The line is that of least squares: a leak shows in it long before it shows in the ends.
     """
 
     rounds: int
     descriptors: tuple[int, int]
-    kib: tuple[int, int]
+    kib: tuple[int, int, int]
     kib_per_round: float
 
 
@@ -209,11 +211,13 @@ def growth_of(rounds: Iterable[Told], name: str) -> Growth | None:
     looks = [each["held"][name] for each in rounds if each["spared"] and name in each["held"]]
     if len(looks) < 2:
         return None
-    kib = [each[2] for each in looks]
+    youth = int(len(looks) * YOUTH)
+    kib = [each[2] for each in looks[youth:]]
     middle, mean = (len(kib) - 1) / 2, sum(kib) / len(kib)
     spread = sum((number - middle) ** 2 for number in range(len(kib)))
     slope = sum((n - middle) * (value - mean) for n, value in enumerate(kib)) / spread
-    return Growth(len(looks), (looks[0][1], looks[-1][1]), (kib[0], kib[-1]), slope)
+    held = (looks[0][2], kib[0], kib[-1])
+    return Growth(len(kib), (looks[0][1], looks[-1][1]), held, slope)
 
 
 def faults_of_growth(rounds: list[Told]) -> list[str]:
