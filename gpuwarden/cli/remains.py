@@ -53,16 +53,16 @@ def remains(why: str) -> Known:
     :param why: why it doesn't answer.
     :raises NotRunningError: there is nothing.
     """
-    now = boottime_nanoseconds()
     former, missing = None, ""
     try:
         former = read_snapshot(names.GUARD_STATE_FILE, GuardData)
     except SnapshotError as error:
         missing = str(error)
+    now = boottime_nanoseconds()
     if former is not None and former.is_fresh(now) and _is_alive(former.pid):
         said = _said(former, now)
         return Known(former.data, f"{why}. Below is its state, {said}", origins=_all(said))
-    pieces = _pieces(now)
+    pieces = _pieces()
     units = unit_facts_now(_worker_units(pieces.plan))
     if pieces.plan is not None and units is not None:
         data = _summary(pieces, pieces.plan.data, units, former.data if former else None)
@@ -150,14 +150,12 @@ def _with_age(card: ThermalData, pieces: _Pieces) -> ThermalData:
     return card.model_copy(update={"reason": reason, "since": was.since})
 
 
-def _pieces(now: int) -> _Pieces:
+def _pieces() -> _Pieces:
     plan = _last(names.PLAN_FILE, PlanData)
-    return _Pieces(
-        now,
-        plan,
-        dict(_cards(plan.data if plan else None)),
-        _last(names.GATEWAY_STATE_FILE, GatewayData),
-    )
+    cards = dict(_cards(plan.data if plan else None))
+    gateway = _last(names.GATEWAY_STATE_FILE, GatewayData)
+    # The clock after the files: one that was written in between would be of the future.
+    return _Pieces(boottime_nanoseconds(), plan, cards, gateway)
 
 
 def _cards(plan: PlanData | None) -> Iterable[tuple[int, Snapshot[ThermalData]]]:

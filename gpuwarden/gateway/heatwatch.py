@@ -101,8 +101,10 @@ class HeatWatch:
                 self._on_limits(card, watched.heat.limits)
 
     def _look_at(self, card: int, watched: _Watched) -> None:
+        published = watched.read()
+        # The clock after the file: one that was written in between would be of the future.
         now = Moment(self._boot_id, boottime_nanoseconds())
-        watched.heat = judge(watched.heat, card, watched.read(), now)
+        watched.heat = judge(watched.heat, card, published, now)
         if is_news(watched.told, watched.heat):
             tell_heat(card, watched.told, watched.heat)
             watched.told = watched.heat

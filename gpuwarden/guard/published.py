@@ -27,37 +27,34 @@ RELEASED = "released"
 
 def thermal_states(cards: Iterable[Card]) -> dict[int, ThermalData]:
     """What each card's thermal guard says; a card whose guard is silent is not in it."""
-    now = boottime_nanoseconds()
     return {
         card.index: snapshot.data
         for card in cards
-        if (snapshot := _fresh(names.thermal_snapshot_file(card.index), ThermalData, now))
+        if (snapshot := _fresh(names.thermal_snapshot_file(card.index), ThermalData))
     }
 
 
 def units_that_hold(gpu_index: int) -> list[str]:
     """Which of a card's own services have it open; one that is silent is down and holds nothing."""
-    now = boottime_nanoseconds()
     places: dict[str, tuple[Path, type[BaseModel]]] = {
         names.thermal_unit(gpu_index): (names.thermal_snapshot_file(gpu_index), ThermalData),
         names.scan_unit(gpu_index): (names.scan_snapshot_file(gpu_index), ScanData),
     }
-    said = {unit: _fresh(path, kind, now) for unit, (path, kind) in places.items()}
+    said = {unit: _fresh(path, kind) for unit, (path, kind) in places.items()}
     return [unit for unit, last in said.items() if last and last.data.state != RELEASED]
 
 
 def memory_in_use(gpu_index: int) -> tuple[int | None, int]:
     """Bytes of a card's memory in use, as last published, and when, by CLOCK_BOOTTIME in ns."""
-    now = boottime_nanoseconds()
-    snapshot = _fresh(names.thermal_snapshot_file(gpu_index), ThermalData, now)
+    snapshot = _fresh(names.thermal_snapshot_file(gpu_index), ThermalData)
     if snapshot is None:
-        return None, now
+        return None, boottime_nanoseconds()
     return snapshot.data.vram_used_bytes, snapshot.boottime_nanoseconds
 
 
 def card_holders(gpu_index: int) -> list[Holder] | None:
     """Who holds a card's memory; None while that is not known for certain."""
-    snapshot = _fresh(names.scan_snapshot_file(gpu_index), ScanData, boottime_nanoseconds())
+    snapshot = _fresh(names.scan_snapshot_file(gpu_index), ScanData)
     if snapshot is None or snapshot.data.problem or snapshot.data.state != "scanning":
         return None
     holders: list[Holder] = snapshot.data.holders
@@ -66,7 +63,7 @@ def card_holders(gpu_index: int) -> list[Holder] | None:
 
 def gateway_state() -> GatewayData | None:
     """What the gateway says; None while it is silent."""
-    snapshot = _fresh(names.GATEWAY_STATE_FILE, GatewayData, boottime_nanoseconds())
+    snapshot = _fresh(names.GATEWAY_STATE_FILE, GatewayData)
     return snapshot.data if snapshot else None
 
 
@@ -82,9 +79,10 @@ def port_fault() -> str:
     )
 
 
-def _fresh(path: Path, kind: Any, now_nanoseconds: int) -> Snapshot[Any] | None:
+def _fresh(path: Path, kind: Any) -> Snapshot[Any] | None:
     try:
         snapshot: Snapshot[Any] = read_snapshot(path, kind)
     except SnapshotError:
         return None  # its absence is what the state says: blind, or a silent gateway
-    return snapshot if snapshot.is_fresh(now_nanoseconds) else None
+    # The clock after the file: one that was written in between would be of the future.
+    return snapshot if snapshot.is_fresh(boottime_nanoseconds()) else None

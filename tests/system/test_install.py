@@ -24,10 +24,11 @@ RUNNING_UNITS = (
     "medgemma-worker@1",
 )
 DPKG_SECONDS = 300.0
-# What Debian's own tools write about any package that comes and goes.
+# What Debian's own tools write about any package that comes and goes; and systemd's secret of this
+# host, which it makes on its first use: others' credentials may be sealed with it since.
 DEBIANS_OWN = re.compile(
     r"/var/log/|/var/cache/(man|ldconfig|debconf)|/var/lib/dpkg/[^/]*-old$|/var/lib/systemd/catalog"
-    r"|/etc/(passwd|group|shadow|gshadow)-$|/var/lib/systemd/(timers|coredump|linger)"
+    r"|/etc/(passwd|group|shadow|gshadow)-$|/var/lib/systemd/(timers|coredump|linger|credential\.secret)"
 )
 
 
