@@ -5,7 +5,7 @@ Its ``predict`` reads each body where the gateway received it, mapped read-only 
 
 import logging
 import os
-from typing import Dict, List
+from typing import List, Set
 
 from gpuwarden.worker.buffers import Extent, MappedBuffers
 from gpuwarden.worker.engine import MAX_PIXELS, Engine, Request, RequestError
@@ -30,7 +30,7 @@ class Direct:
     def __init__(self, max_pixels: int = MAX_PIXELS) -> None:
         self._max_pixels = max_pixels
         self._mapped = MappedBuffers()
-        self._known: Dict[int, bool] = {}
+        self._known: Set[int] = set()
 
     def takes(self, task: Task) -> bool:
         """Whether there is nothing to prepare: a chat is JSON, and to be read first."""
@@ -53,12 +53,13 @@ class Direct:
     def retire(self, numbers: List[int]) -> None:
         """Unmap buffers; one that a batch still reads goes with its last view."""
         for number in numbers:
-            if self._known.pop(number, False):
+            if number in self._known:
+                self._known.remove(number)
                 self._mapped.retire(number)
 
     def _view(self, extent: Extent) -> memoryview:
         lent = extent.buffer
         if lent.number not in self._known:
             self._mapped.add(lent.number, os.dup(lent.descriptor), lent.size)
-            self._known[lent.number] = True
+            self._known.add(lent.number)
         return self._mapped.view(lent.number, extent.offset, extent.length)

@@ -84,6 +84,17 @@ def wait_for_state(node: Node, wanted: str, timeout_seconds: float = 150) -> Non
     )
 
 
+def configure(node: Node, text: str, path: str) -> None:
+    """Put a configuration file into the node, and have everything, workers too, go by it."""
+    node.run(["mkdir", "-p", path.rpartition("/")[0]])
+    node.put(text.encode(), path)
+    node.run(
+        "systemctl reload medgemma-guard; systemctl restart 'medgemma-worker@*'",
+        timeout_seconds=180,
+    )
+    wait_for_state(node, "running")
+
+
 def our_processes(node: Node) -> list[str]:
     """``unit command`` of each process of ours, found by cgroup and command line."""
     listing = node.run(["python3", "-c", LIST_PROCESSES]).text

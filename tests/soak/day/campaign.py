@@ -25,7 +25,7 @@ from tests.soak.day.program import Look
 from tests.soak.front_door import FrontDoor, KeptWorker, front_door
 from tests.soak.random_kills.campaign import FOLDER, PROJECT, next_line
 from tests.soak.thermal import LIBRARIES, Figures
-from tests.system.service import wait_for_state
+from tests.system.service import configure
 
 WARM_HOURS = 5.0
 GROWTH_KIB = 4096
@@ -130,13 +130,7 @@ def on_node(node: Node, seconds: float, seed: int) -> Day:
 
 def prepare(node: Node) -> None:
     """Configure the node, and put the day's modules there."""
-    node.run(f"mkdir -p {Path(CONFIG_PATH).parent}")
-    node.put(CONFIG.encode(), CONFIG_PATH)
-    node.run(
-        "systemctl reload medgemma-guard; systemctl restart 'medgemma-worker@*'",
-        timeout_seconds=180,
-    )
-    wait_for_state(node, "running")
+    configure(node, CONFIG, CONFIG_PATH)
     for folder, modules in MODULES.items():
         place = f"tests/soak/{folder}"
         node.run(f"mkdir -p {FOLDER}/{place}; touch {FOLDER}/tests/__init__.py")

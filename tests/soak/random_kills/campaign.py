@@ -20,7 +20,7 @@ from tests.node.channel import NodeError, Process
 from tests.node.vm import Node
 from tests.soak.random_kills.in_node import SPARED
 from tests.soak.thermal import LIBRARIES, Figures
-from tests.system.service import wait_for_state
+from tests.system.service import configure
 
 WAIT_SECONDS, WORK_PASSES = 2.5, 125
 ROUND_SECONDS = 600.0
@@ -152,13 +152,7 @@ def random_kills(node: Node, count: int, seed: int, pairs: float = 0.2) -> Rando
 
 def prepare(node: Node) -> None:
     """Configure the node, and put the campaign's modules there."""
-    node.run(f"mkdir -p {Path(CONFIG_PATH).parent}")
-    node.put(CONFIG.encode(), CONFIG_PATH)
-    node.run(
-        "systemctl reload medgemma-guard; systemctl restart 'medgemma-worker@*'",
-        timeout_seconds=180,
-    )
-    wait_for_state(node, "running")
+    configure(node, CONFIG, CONFIG_PATH)
     folder = "tests/soak/random_kills"
     node.run(
         f"mkdir -p {FOLDER}/{folder}; touch {FOLDER}/tests/__init__.py "
