@@ -104,7 +104,7 @@ class Cards:
     @property
     def have_room(self) -> bool:
         """Whether any worker takes another batch, as far as it alone is concerned."""
-        return any(seat.open for seat in self._seats.values())
+        return True in [seat.open for seat in self._seats.values()]  # a generator costs more
 
     @property
     def have_quarantine(self) -> bool:
@@ -130,7 +130,10 @@ class Cards:
 
     def next_rested(self) -> float | None:
         """When the first card has rested that has a worker with room."""
-        if all(card.limits.duty >= 1 for card in self._cards.values()):
+        for card in self._cards.values():
+            if card.limits.duty < 1:
+                break
+        else:
             return None
         seats = self.usable() or self.last_resort()
         rested = [self[seat.card].rested_at() for seat in seats if seat.open]

@@ -153,8 +153,9 @@ class Dispatcher:
 
     def running_pause(self) -> Pause | None:
         """The pause that has not ended."""
-        now = boottime_nanoseconds()
-        return self.pause if self.pause is not None and self.pause.runs(now) else None
+        if self.pause is None or not self.pause.runs(boottime_nanoseconds()):
+            return None
+        return self.pause
 
     def reject(self) -> None:
         """A request was refused by its headers."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 TRUSTED_SHARE = 0.8  # of the time limit: a mean knows nothing of the next request
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Standing:
     """How things stand at the front door; times in seconds, None before the first measurement.
 

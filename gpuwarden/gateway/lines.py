@@ -79,10 +79,11 @@ class Lines:
     def _gather(self, line: LazyHeap[Request], size: int, budget: Weight) -> list[Request]:
         """The first of a line; nobody overtakes one who doesn't fit, or it might wait for ever."""
         batch: list[Request] = []
-        weight = Weight()
+        pixels = tokens = 0
         while len(batch) < size and (first := line.first()) is not None:
-            weight += first[1].weight
-            if batch and weight.exceeds(budget):
+            pixels += first[1].weight.pixels
+            tokens += first[1].weight.tokens
+            if batch and (pixels > budget.pixels or tokens > budget.tokens):
                 break
             batch.append(line.pop())
         return batch

@@ -259,10 +259,13 @@ class RequestQueue:
 
     def next_timer(self, known: float = math.inf) -> float | None:
         """When ``expire`` has to be called next; looked up only if that may be before ``known``."""
-        timer = self._timers.first() if self._timers.least_key() < known else None
-        rested = None if self._lines.is_empty else self.cards.next_rested()
-        times = (known, timer[0] if timer else None, rested, self.batching.until)
-        when = min(when for when in times if when is not None)
+        when = known
+        if self._timers.least_key() < known and (timer := self._timers.first()) is not None:
+            when = min(when, timer[0])
+        if self.batching.until is not None:
+            when = min(when, self.batching.until)
+        if not self._lines.is_empty and (rested := self.cards.next_rested()) is not None:
+            when = min(when, rested)
         return None if when == math.inf else when
 
     def expire(self, now: float) -> list[Action]:
@@ -354,11 +357,10 @@ class RequestQueue:
         if not batch.leases:
             del seat.batches[batch.number]
             self.cards.count(seat.card, now)
+            self._start_first(seat, now)
         if not seat.batches:
             seat.exclusive = False
             seat.stalled = False
-            return
-        self._start_first(seat, now)
 
     def _start_first(self, seat: Seat, now: float) -> None:
         for batch in seat.begun:

@@ -26,6 +26,7 @@ from gpuwarden.gateway.door import PAUSE_FILE, Door
 from gpuwarden.gateway.drains import Drains
 from gpuwarden.gateway.ecomode import LEASE_FILE, EcoMode
 from gpuwarden.gateway.endpoints import Endpoints
+from gpuwarden.gateway.express import Express
 from gpuwarden.gateway.heatwatch import FileOfCard, HeatWatch
 from gpuwarden.gateway.images import ImageStore, image_limits
 from gpuwarden.gateway.jobs.service import JobPlace, Jobs
@@ -186,7 +187,8 @@ class Service:
         access = access_of(settings, self._keys)
         self._endpoints = Endpoints(self.dispatcher, self.images, self.eco, access, self.jobs)
         self._routes = self._endpoints.routes()
-        server = Server(self._routes, lambda: self.dispatcher.settings)
+        express = Express(self._routes, self._endpoints.intake)
+        server = Server(self._routes, express, lambda: self.dispatcher.settings)
         self._runner = web.ServerRunner(server, shutdown_timeout=DRAIN_SECONDS)
         self._canary = Canary(self.dispatcher.links.values)
         self._control: list[ControlServer] = []

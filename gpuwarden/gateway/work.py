@@ -60,15 +60,10 @@ class Weight:
     pixels: int = 0
     tokens: int = 0
 
-    def __add__(self, other: "Weight") -> "Weight":
-        return Weight(self.pixels + other.pixels, self.tokens + other.tokens)
-
-    def exceeds(self, budget: "Weight") -> bool:
-        """Whether it is over the budget in any respect."""
-        return self.pixels > budget.pixels or self.tokens > budget.tokens
-
     def least(self, other: "Weight") -> "Weight":
         """The stricter of two budgets in each respect."""
+        if other is self:
+            return self
         return Weight(min(self.pixels, other.pixels), min(self.tokens, other.tokens))
 
 
@@ -239,7 +234,7 @@ def is_waiting(request: Request) -> bool:
     return request.phase is Phase.WAITING
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Dispatch:
     """Send these requests, as one batch, to the worker."""
 
@@ -248,7 +243,7 @@ class Dispatch:
     jobs: tuple[tuple[Request, int], ...]  # with its lease each
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Withdraw:
     """Tell the worker that nobody waits for this lease."""
 
@@ -257,7 +252,7 @@ class Withdraw:
     lease: int
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class End:
     """Answer the caller."""
 

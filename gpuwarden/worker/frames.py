@@ -7,11 +7,12 @@ Bodies over ``INLINE_LIMIT_BYTES`` travel in a sealed memfd whose descriptor rid
 The gateway and the worker both import this module: standard library only, Python 3.9 and newer.
 """
 
-import json
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Dict
+
+from gpuwarden.worker.compact import compact_json, parse_json
 
 PROTOCOL_VERSION = 1
 INLINE_LIMIT_BYTES = 64 * 1024  # a record of 212,000 bytes passes by default; half kept in reserve
@@ -20,7 +21,6 @@ META_LIMIT_BYTES = 96 * 1024
 HEARTBEAT_SECONDS = 2.0  # between two HEARTBEATs of a worker whose loop turns
 
 HEADER = struct.Struct("<BBHIQQQ")
-as_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class FrameType(IntEnum):
@@ -55,9 +55,9 @@ class FrameType(IntEnum):
     LEND = 39  # request, lease: {"size": bytes} and a descriptor to write to, or {"error": {...}}
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: that would be the dearest step of a frame's way
 class Frame:
-    """One record.
+    """One record; never changed once it is made.
 
     ``request`` numbers an accepted request; ``lease`` one attempt at it (a RESULT with another
     lease is stale and dropped); ``batch`` groups the JOBs that run together, ``count`` of them.
@@ -78,7 +78,7 @@ class FrameError(Exception):
 
 def encode(frame: Frame) -> bytes:
     """The record of a frame. Raises FrameError if it would not fit into one record."""
-    meta = as_json(frame.meta).encode()
+    meta = compact_json(frame.meta).encode("ascii")
     if len(meta) > META_LIMIT_BYTES:
         raise FrameError(f"meta of {len(meta)} bytes is over the limit of {META_LIMIT_BYTES}")
     if len(frame.body) > INLINE_LIMIT_BYTES:
@@ -106,8 +106,8 @@ def decode(record: bytes) -> Frame:
     if end > len(record):
         raise FrameError(f"meta of {meta_length} bytes in a record of {len(record)}")
     try:
-        meta = json.loads(record[HEADER.size : end].decode())
-    except ValueError as error:
+        meta = parse_json(record[HEADER.size : end].decode())
+    except (ValueError, RecursionError) as error:
         raise FrameError(f"meta is not JSON: {error}") from error
     if not isinstance(meta, dict):
         raise FrameError(f"meta is a {type(meta).__name__}, not an object")

@@ -1,7 +1,7 @@
 """What the queue's tests begin with."""
 
 from gpuwarden.gateway.queue import RequestQueue
-from gpuwarden.gateway.work import Action, CardLimits, Limits, Request, Seat
+from gpuwarden.gateway.work import Action, CardLimits, Limits, Request, Seat, Weight
 
 LIMITS = Limits(
     count=6, total_bytes=60, request_seconds=30.0, execution_seconds=20.0, grace_seconds=5.0
@@ -27,3 +27,9 @@ def serving_seat(
 def waiting_request(queue: RequestQueue) -> tuple[Request, list[Action]]:
     request = queue.admit(1, 0.0)
     return request, queue.enqueue(request, 0.0)
+
+
+def exceeds(weights: list[Weight], budget: Weight) -> bool:
+    """Whether they are together over a budget in any respect."""
+    pixels, tokens = sum(one.pixels for one in weights), sum(one.tokens for one in weights)
+    return pixels > budget.pixels or tokens > budget.tokens

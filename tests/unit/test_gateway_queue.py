@@ -25,7 +25,7 @@ from gpuwarden.gateway.work import (
     Weight,
     Withdraw,
 )
-from tests.unit.queue_parts import LIMITS
+from tests.unit.queue_parts import LIMITS, exceeds
 
 
 class Node(RuleBasedStateMachine):
@@ -79,9 +79,9 @@ class Node(RuleBasedStateMachine):
         assert len(outstanding) + len(requests) <= self.granted[seat.key]
         assert 1 <= len(requests) <= (1 if seat.slots else seat.max_batch)
         assert len({request.background for request in requests}) == 1
-        together = sum((request.weight for request in requests), Weight())
         budget = self.batch_rules.budget.least(seat.budget)
-        assert len(requests) == 1 or not together.exceeds(budget)
+        weights = [request.weight for request in requests]
+        assert len(requests) == 1 or not exceeds(weights, budget)
         if any(request.suspect for request in requests):
             assert len(requests) == 1
             assert not outstanding
