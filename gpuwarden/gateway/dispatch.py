@@ -11,6 +11,7 @@ from gpuwarden.gateway.buffers import Buffer, BufferPool
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.givingup import GivingUp
 from gpuwarden.gateway.job import Answer, Job
+from gpuwarden.gateway.kinds import describe
 from gpuwarden.gateway.lending import Lending
 from gpuwarden.gateway.link import Tally, WorkerLink
 from gpuwarden.gateway.messages import Hello, Piece, Result, Wish
@@ -21,7 +22,6 @@ from gpuwarden.gateway.refusals import Refusals
 from gpuwarden.gateway.setaside import SetAside
 from gpuwarden.gateway.settings import GatewaySettings, batch_rules, limits_of
 from gpuwarden.gateway.statistics import Statistics
-from gpuwarden.gateway.weights import weight_of
 from gpuwarden.gateway.work import (
     Action,
     CardLimits,
@@ -137,7 +137,7 @@ class Dispatcher:
     def start(self, job: Job, body: Body) -> None:
         """Have a worker answer it: see its pieces and its outcome."""
         job.body = body
-        job.request.weight = weight_of(body)
+        describe(job.request, body, self.queue.seats.values())
         job.queued_at = self._loop.time()
         self._carry_out(self.queue.enqueue(job.request, job.queued_at))
 

@@ -29,9 +29,10 @@ class FrameType(IntEnum):
     # worker to gateway
     HELLO = 1  # protocol, worker number, pid, state, scheduling, max_batch, model, gpu_uuid,
     #            heartbeat_seconds: how often it is heard of; absent where it isn't;
-    #            batch_pixels, batch_tokens: what a batch may have of them; absent: no matter
+    #            batch_pixels, batch_tokens: what a batch may have of them; absent: no matter;
+    #            batch_mixed: true where it may have requests of all sizes and parameters
     STATE = 2  # {"state": "loading" | "ready" | "draining", "error": text}; with scheduling,
-    #            batch_pixels and batch_tokens, which the engine says once it is loaded
+    #            batch_pixels, batch_tokens and batch_mixed, which the engine says once it is loaded
     CREDIT = 3  # count: that many more requests are welcome
     RESULT = 4  # request, lease: {"ok": true, "answer": ...} or {"ok": false, "error": {...}};
     #             with "content" (length, media_type, part) where more lies in the frame's body, or
