@@ -45,7 +45,7 @@ class FrameType(IntEnum):
     JOINING = 10  # request, lease: {"joining": true} before its prefill, false when it is through
     BORROW = 11  # request, lease: {"length": bytes of a result that no frame holds}; LEND answers
     # gateway to worker
-    WELCOME = 32  # {"gateway": version, "results_bytes": the largest result it has room for}
+    WELCOME = 32  # {"gateway": version, "results_bytes": its room for large results now}
     JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request:
     # "form" is "predict" (the body is the image) or "chat" (OpenAI's JSON); "images" are buffers
     CANCEL = 34  # request, lease: the caller is gone

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -173,9 +174,12 @@ async def test_a_real_workers_result_over_the_limit_is_told_with_both_figures() 
         reply = await node.post(b"image", path=path)
         assert (reply.status, reply.error) == (500, "engine_error")
         assert reply.json["error"]["message"] == (
-            f"the result has {MIB + 1} bytes, {MIB} is the most"
+            f"the result has {MIB + 1} bytes, {MIB} is the most ([gateway] results_bytes)"
         )
         assert (await node.post(b"image", path="/predict?question=image/png%2070000")).status == 200
+        dispatcher = node.service.dispatcher
+        dispatcher.apply(replace(dispatcher.settings, results_bytes=2 * MIB))  # by a reload
+        assert (await node.post(b"image", path=path)).status == 200
 
 
 async def test_a_caller_who_hangs_up_while_it_is_written_leaves_nothing_behind() -> None:
