@@ -67,7 +67,7 @@ class Dispatcher:
         self.drained: set[int] = set()
         self.queue = RequestQueue(limits_of(settings), self._loop.time())
         self.queue.batching.rules = batch_rules(settings)
-        self.set_aside = SetAside(self._loop.time)
+        self.set_aside = SetAside()
         self._giving_up = GivingUp(self.set_aside, pool, lambda: list(self._jobs.values()))
         self._refusals = Refusals(lambda: self.settings, self.statistics, self.queue)
         self._jobs: dict[int, Job] = {}
