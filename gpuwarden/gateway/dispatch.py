@@ -11,6 +11,7 @@ from gpuwarden.gateway.buffers import Buffer, BufferPool
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.givingup import GivingUp
 from gpuwarden.gateway.job import Answer, Job
+from gpuwarden.gateway.kinds import describe
 from gpuwarden.gateway.lending import Lending
 from gpuwarden.gateway.link import Tally, WorkerLink
 from gpuwarden.gateway.messages import Hello, Piece, Result, Wish
@@ -21,7 +22,6 @@ from gpuwarden.gateway.refusals import Refusals
 from gpuwarden.gateway.setaside import SetAside
 from gpuwarden.gateway.settings import GatewaySettings, batch_rules, limits_of
 from gpuwarden.gateway.statistics import Statistics
-from gpuwarden.gateway.weights import weight_of
 from gpuwarden.gateway.work import (
     Action,
     CardLimits,
@@ -67,7 +67,7 @@ class Dispatcher:
         self.drained: set[int] = set()
         self.queue = RequestQueue(limits_of(settings), self._loop.time())
         self.queue.batching.rules = batch_rules(settings)
-        self.set_aside = SetAside(self._loop.time)
+        self.set_aside = SetAside()
         self._giving_up = GivingUp(self.set_aside, pool, lambda: list(self._jobs.values()))
         self._refusals = Refusals(lambda: self.settings, self.statistics, self.queue)
         self._jobs: dict[int, Job] = {}
@@ -137,7 +137,7 @@ class Dispatcher:
     def start(self, job: Job, body: Body) -> None:
         """Have a worker answer it: see its pieces and its outcome."""
         job.body = body
-        job.request.weight = weight_of(body)
+        describe(job.request, body, self.queue.seats.values())
         job.queued_at = self._loop.time()
         self._carry_out(self.queue.enqueue(job.request, job.queued_at))
 

@@ -33,6 +33,7 @@ from gpuwarden.gateway.jobs.service import JobPlace, Jobs
 from gpuwarden.gateway.listener import WorkerListener
 from gpuwarden.gateway.peers import PeerIdentity, same_user, worker_of_unit
 from gpuwarden.gateway.publish import Publisher, ServiceNotifier, feed_watchdog
+from gpuwarden.gateway.setaside import SET_ASIDE_FILE
 from gpuwarden.gateway.settings import GatewaySettings, gateway_settings
 from gpuwarden.names import GATEWAY_STATE_FILE, JOBS_DIRECTORY, thermal_snapshot_file
 from gpuwarden.systemd.activation import take_sockets
@@ -181,6 +182,7 @@ class Service:
         self._heat = HeatWatch(self.eco.limit, thermal)
         self.dispatcher.on_card = self._heat.watch
         self._door = Door(self.dispatcher, writer.path.with_name(PAUSE_FILE))
+        self.dispatcher.set_aside.keep_in(writer.path.with_name(SET_ASIDE_FILE))
         self._listener = WorkerListener(sockets.dispatch, self.dispatcher, sockets.identify)
         self.images = ImageStore(self.pool, image_limits(settings), settings.upload_limit_bytes)
         self._keys = read_keys()
@@ -266,6 +268,7 @@ class Service:
         self._publisher.publish(self.dispatcher)
         self._door.close()
         self.eco.close()
+        self.dispatcher.set_aside.close()
         await self._endpoints.intake.close()
         self._listener.close()
         self.dispatcher.close()

@@ -70,12 +70,26 @@ class Weight:
 UNBOUNDED = Weight(1 << 62, 1 << 62)
 
 
+@dataclass(frozen=True)
+class Kind:
+    """What requests have in common that can be computed together.
+
+    :ivar parameters: how an answer is to be generated: a hash over all of it.
+    :ivar pixels: a step on a coarse scale; so is ``tokens``.
+    """
+
+    parameters: bytes = b""
+    pixels: int = 0
+    tokens: int = 0
+
+
 @dataclass(eq=False)
 class Request:
     """One accepted request.
 
     :param background: nobody waits for it: people's requests go before.
     :param priority: among the background's own; the larger first.
+    :ivar kind: of what it is; None: unknown, so that it is like no other.
     :ivar queued_at: when its body was complete.
     :ivar joining: it is in its own prefill: the worker, with slots, does nothing else meanwhile.
     """
@@ -89,6 +103,7 @@ class Request:
     seat: int | None = None
     lease: int = 0
     weight: Weight = Weight()
+    kind: Kind | None = Kind()
     queued_at: float = 0.0
     joining: bool = False
     suspect: bool = False
@@ -127,6 +142,7 @@ class Seat:
 
     :param slots: the worker joins requests by itself: each goes out at once, against its credit.
     :ivar budget: what a batch of it may weigh.
+    :ivar mixed: a batch of it may have requests of all kinds.
     :ivar drained: the guard wants it to get no new work.
     """
 
@@ -141,6 +157,7 @@ class Seat:
     exclusive: bool = False  # a suspect is in it
     credit: int = 0
     budget: Weight = UNBOUNDED
+    mixed: bool = False
     last_used: int = 0
     batches: dict[int, Batch] = field(default_factory=dict)
 
@@ -194,22 +211,6 @@ class Seat:
         """Whether it takes another batch now."""
         room = self.slots or len(self.batches) < BATCHES_PER_WORKER
         return self.serving and not self.exclusive and self.credit > 0 and room
-
-
-@dataclass(frozen=True)
-class Execution:
-    """A batch, or what is left of it, that runs in a worker since ``started``: for its limit."""
-
-    seat: Seat
-    batch: Batch
-    started: float
-
-    @property
-    def is_current(self) -> bool:
-        """Whether it goes on, as far as the worker is connected."""
-        seat, batch = self.seat, self.batch
-        here = batch.number in seat.batches and not seat.stalled
-        return here and batch.started == self.started
 
 
 @dataclass(frozen=True)

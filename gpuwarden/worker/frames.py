@@ -29,9 +29,10 @@ class FrameType(IntEnum):
     # worker to gateway
     HELLO = 1  # protocol, worker number, pid, state, scheduling, max_batch, model, gpu_uuid,
     #            heartbeat_seconds: how often it is heard of; absent where it isn't;
-    #            batch_pixels, batch_tokens: what a batch may have of them; absent: no matter
+    #            batch_pixels, batch_tokens: what a batch may have of them; absent: no matter;
+    #            batch_mixed: true where it may have requests of all sizes and parameters
     STATE = 2  # {"state": "loading" | "ready" | "draining", "error": text}; with scheduling,
-    #            batch_pixels and batch_tokens, which the engine says once it is loaded
+    #            batch_pixels, batch_tokens and batch_mixed, which the engine says once it is loaded
     CREDIT = 3  # count: that many more requests are welcome
     RESULT = 4  # request, lease: {"ok": true, "answer": ...} or {"ok": false, "error": {...}};
     #             with "content" (length, media_type, part) where more lies in the frame's body, or
@@ -44,7 +45,7 @@ class FrameType(IntEnum):
     JOINING = 10  # request, lease: {"joining": true} before its prefill, false when it is through
     BORROW = 11  # request, lease: {"length": bytes of a result that no frame holds}; LEND answers
     # gateway to worker
-    WELCOME = 32  # {"gateway": version, "results_bytes": the largest result it has room for}
+    WELCOME = 32  # {"gateway": version, "results_bytes": its room for large results now}
     JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request:
     # "form" is "predict" (the body is the image) or "chat" (OpenAI's JSON); "images" are buffers
     CANCEL = 34  # request, lease: the caller is gone

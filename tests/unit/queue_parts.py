@@ -15,12 +15,13 @@ def serving_seat(
     max_batch: int = 4,
     slots: bool = False,
     heat: CardLimits | None = None,
+    now: float = 0.0,
 ) -> Seat:
     seat = Seat(key, key, max_batch, slots)
-    queue.limit(key, heat or CardLimits(), 0.0)
+    queue.limit(key, heat or CardLimits(), now)
     queue.attach(seat)
-    queue.set_state(seat, ready=True, draining=False, now=0.0)
-    queue.grant(seat, 2 * max_batch, 0.0)
+    queue.set_state(seat, ready=True, draining=False, now=now)
+    queue.grant(seat, 2 * max_batch, now)
     return seat
 
 

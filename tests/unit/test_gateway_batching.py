@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuwarden.gateway.batching import Batching, BatchRules, company_until
-from gpuwarden.gateway.lines import Lines
+from gpuwarden.gateway.lines import Bounds, Lines
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.work import CardLimits, Dispatch, Limits, Phase, Request, Weight
 from tests.unit.queue_parts import exceeds, serving_seat
@@ -140,8 +140,8 @@ def test_batches_stay_within_the_budget_keep_the_order_and_lose_nobody(
         lines.join(Request(number, 0, 1.0, phase=Phase.WAITING, weight=weight))
     taken: list[Request] = []
     while not lines.is_empty:
-        would_wait = lines.incomplete(size, budget, with_background=False)
-        batch = lines.take(size, budget)
+        would_wait = lines.incomplete(Bounds(size, budget), with_background=False)
+        batch = lines.take(Bounds(size, budget))
         assert 1 <= len(batch) <= size
         together = [one.weight for one in batch]
         assert len(batch) == 1 or not exceeds(together, budget)
