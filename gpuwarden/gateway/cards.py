@@ -1,6 +1,7 @@
 """What each card may be given now: by its heat, and by how much it has worked. Pure."""
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 
 from gpuwarden.gateway.duty import DutyMeter
 from gpuwarden.gateway.statistics import moved
@@ -73,7 +74,11 @@ class Cards:
 
     def count(self, number: int, now: float) -> None:
         """Note how many batches run on a card."""
-        self[number].set_running(sum(len(one.begun) for one in self.workers_of(number)), now)
+        running = 0
+        for seat in self._seats.values():
+            if seat.card == number and seat.batches:
+                running += len(seat.begun) if seat.slots else 1
+        self[number].set_running(running, now)
 
     def workers_of(self, number: int) -> list[Seat]:
         """The connected workers of a card."""
@@ -117,21 +122,26 @@ class Cards:
         """Whether a suspect is in any worker."""
         return any(seat.exclusive for seat in self._seats.values())
 
+    def candidates(self) -> list[Seat]:
+        """Those that may be given something at all."""
+        return self.usable() or self.last_resort()
+
     def by_load(self) -> list[Seat]:
         """They in the order in which they are given some: the queue's "Cards"."""
+        return sorted(self.candidates(), key=self.load_key())
+
+    def load_key(self) -> Callable[[Seat], tuple[object, ...]]:
+        """What that order goes by, as things stand."""
         load: dict[int, int] = {}
         own: dict[int, int] = {}
         for seat in self._seats.values():
             own[seat.key] = seat.outstanding
             load[seat.card] = load.get(seat.card, 0) + own[seat.key]
-        return sorted(
-            self.usable() or self.last_resort(),
-            key=lambda seat: (
-                load[seat.card],
-                own[seat.key],
-                self._cards[seat.card].warmth,
-                seat.last_used,
-            ),
+        return lambda seat: (
+            load[seat.card],
+            own[seat.key],
+            self._cards[seat.card].warmth,
+            seat.last_used,
         )
 
     def next_rested(self) -> float | None:
