@@ -112,23 +112,24 @@ class Cards:
             found[seat.card] += seat.credit if seat.serving and not seat.drained else 0
         return dict(sorted(found.items()))
 
-    @property
-    def have_room(self) -> bool:
-        """Whether any worker takes another batch, as far as it alone is concerned."""
-        return True in [seat.open for seat in self._seats.values()]  # a generator costs more
+    def with_room(self, now: float) -> list[Seat]:
+        """Those that may be given a batch now."""
+        seats = [seat for seat in self._seats.values() if seat.open]
+        if not seats:
+            return []
+        usable = [seat for seat in seats if self.is_usable(seat)]
+        if not usable and (last := self.last_resort()):
+            usable = [seat for seat in seats if seat in last]
+        return [seat for seat in usable if self._cards[seat.card].takes(seat, now)]
 
     @property
     def have_quarantine(self) -> bool:
         """Whether a suspect is in any worker."""
         return any(seat.exclusive for seat in self._seats.values())
 
-    def candidates(self) -> list[Seat]:
-        """Those that may be given something at all."""
-        return self.usable() or self.last_resort()
-
     def by_load(self) -> list[Seat]:
         """They in the order in which they are given some: the queue's "Cards"."""
-        return sorted(self.candidates(), key=self.load_key())
+        return sorted(self.usable() or self.last_resort(), key=self.load_key())
 
     def load_key(self) -> Callable[[Seat], tuple[object, ...]]:
         """What that order goes by, as things stand."""

@@ -272,10 +272,10 @@ class Dispatcher:
             )
             self._carry_out(actions)
             return
+        self._carry_out(actions)  # the worker first: whoever is answered has time
         if verdict is Verdict.DELIVER:
             self._deliver(link, frame, result)
         self._release_lease(link, frame.lease)
-        self._carry_out(actions)
 
     def asked(self, link: WorkerLink, frame: Frame, wish: Wish) -> None:
         """A worker needs room for a large result. Raises MessageError."""

@@ -212,7 +212,9 @@ class ExpressHandler(web.RequestHandler):
     def _begin(self, message: Any, payload: Any, known: Known) -> None:
         self.job = job = self._express.begin(known.upload, payload)
         self._request_in_progress = True
-        job.outcome.add_done_callback(lambda outcome: self._on_outcome(job, message, payload))
+        job.on_end = lambda: self._on_outcome(job, message, payload)
+        if job.outcome.done():
+            job.on_end()
 
     def _request_of(self, message: Any, payload: Any) -> BaseRequest:
         factory, task = self._request_factory, self._task_handler
@@ -223,6 +225,14 @@ class ExpressHandler(web.RequestHandler):
     def _on_outcome(self, job: Job, message: Any, payload: Any) -> None:
         if self.job is not job:
             return  # the client has left
+        try:
+            self._answer(job, message, payload)
+        except Exception as error:  # noqa: BLE001 - who calls this is busy with a worker
+            log.error("a handler failed: %s", where(error))
+            self.force_close()
+
+    def _answer(self, job: Job, message: Any, payload: Any) -> None:
+        """Answer with the outcome that is there."""
         error = job.outcome.exception()
         if isinstance(error, ApiError):
             self._end(error)

@@ -22,10 +22,9 @@ Turn = tuple[Seat, list[Request]]
 
 def next_turn(lines: Lines, cards: Cards, batching: Batching, now: float) -> Turn | None:
     """The next batch and its worker; None where nobody waits, or nobody has room."""
-    if lines.is_empty or not cards.have_room:
+    if lines.is_empty or not (seats := cards.with_room(now)):
         return None
     ordinary = lines.has_people or (lines.has_background and cards.any_usable)
-    seats = [one for one in cards.candidates() if one.open and cards[one.card].takes(one, now)]
     if lines.first_suspect() is not None:
         by_load = cards.by_load()
         seats = [seat for seat in by_load if seat in seats]

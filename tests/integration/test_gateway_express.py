@@ -179,6 +179,7 @@ async def test_a_front_door_that_ends_answers_what_it_has_accepted() -> None:
         writer.write(request())
         job = await worker.next_job()
         closing = node.stop()
+        await node.until(lambda: all(one._close for one in connections(node)))
         worker.answer(job)
         reply = await read_reply(reader)
         assert (reply.status, reply.headers["connection"]) == (200, "close")
