@@ -132,6 +132,11 @@ class Audience:
     def hear(self, index: int, text: str) -> None:
         """A piece of the answer to item ``index`` is there."""
 
+    def hear_all(self, pieces: Dict[int, str]) -> None:
+        """Pieces of the answers to several items are there at once."""
+        for index, text in pieces.items():
+            self.hear(index, text)
+
     def waits(self, index: int) -> bool:
         """Whether the caller of item ``index`` is still there."""
         return True
@@ -182,6 +187,10 @@ class Engine:
         A caller that streams gets it at once. Who was told anything is not tried again.
         """
         self.audience.hear(index, text)
+
+    def tell_all(self, pieces: Dict[int, str]) -> None:
+        """The same for several items at once, in one record for all of them. Optional."""
+        self.audience.hear_all(pieces)
 
     def is_awaited(self, index: int) -> bool:
         """Whether anybody still waits for item ``index``: if not, ``predict`` may end it early."""

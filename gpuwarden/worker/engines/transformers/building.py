@@ -90,9 +90,7 @@ def _maker(item: Prepared) -> Callable[[int], Prompt]:
     return make
 
 
-def build(
-    options: EngineOptions, slots: int, tell: Callable[[Dict[int, str]], None]
-) -> Built:
+def build(options: EngineOptions, slots: int, tell: Callable[[Dict[int, str]], None]) -> Built:
     """Load the model and allocate all it will ever need. Raises ModelError."""
     if torch.cuda.is_available() and options.device != "cpu":
         torch.cuda.set_per_process_memory_fraction(options.memory_fraction)

@@ -93,9 +93,7 @@ class PrefillLayer(_Layer):
 
     def _write(self, into: torch.Tensor, states: torch.Tensor) -> None:
         if self.source is not None:
-            index = self.source[:, None, :, None].expand(
-                -1, states.shape[1], -1, states.shape[3]
-            )
+            index = self.source[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
             states = states.gather(2, index)
         into[:, :, : states.shape[2]].index_copy_(0, self.rows, states)
 

@@ -4,8 +4,7 @@ Each row has a position, the place of its newest token, whose keys the next step
 takes the newest token of each row to the next one. Nothing here waits for the device.
 """
 
-from dataclasses import fields
-from typing import Any, Callable, Dict, List, Sequence, Tuple
+from typing import Any, Callable, Dict, Sequence, Tuple
 
 import torch
 from transformers.cache_utils import Cache
@@ -18,7 +17,7 @@ from gpuwarden.worker.engines.transformers.masks import step_mask
 from gpuwarden.worker.engines.transformers.sampling import Terms
 from gpuwarden.worker.engines.transformers.shapes import Shapes
 
-Step = Tuple[int, int, bool]  # rows, tokens of the cache that are seen, whether any is drawn
+Step = Tuple[int, int]  # rows, tokens of the cache that are seen
 
 
 class Decoder:
@@ -26,6 +25,7 @@ class Decoder:
 
     :ivar tokens: [rows], each row's newest token.
     :ivar positions: [rows], where it stands.
+    :ivar logits: [rows, vocabulary], of what was computed last.
     """
 
     def __init__(self, model: Model, cache: SlotCache, shapes: Shapes, capture: Capture) -> None:
@@ -38,15 +38,18 @@ class Decoder:
         self.live = torch.zeros(rows, dtype=torch.bool, device=device)
         self.terms = Terms.make(rows, device)
         self.stops = torch.tensor(model.stops, dtype=torch.long, device=device)
+        self.logits = torch.zeros((rows, model.text_config.vocab_size), device=device)
         self._capture = capture
         self._steps: Dict[Step, Callable[[], None]] = {}
+        self._choices: Dict[int, Callable[[], None]] = {}
 
     def prepare(self) -> None:
-        """Capture the steps of all shapes. Raises nothing of its own; nobody may be in a row."""
+        """Capture the steps of all shapes; nobody may be in a row."""
         for rows in reversed(self.shapes.slots):
-            for length in self.shapes.lengths:
-                for draws in (False, True):
-                    self._step_of((rows, length, draws))
+            for length in reversed(self.shapes.lengths):
+                self._step_of((rows, length))
+            self._choice_of(rows)
+            self._choose(rows, draws=True)
         self.forget_all()
 
     def forget_all(self) -> None:
@@ -55,8 +58,15 @@ class Decoder:
             tensor.zero_()
 
     def step(self, rows: int, length: int, *, draws: bool) -> None:
-        """The next token of the rows that are live. Nobody beyond the shape may be."""
-        self._step_of((rows, length, draws))()
+        """The next token of the rows that are live. Nobody beyond the shape may be.
+
+        :param draws: whether any of them draws its tokens.
+        """
+        self._step_of((rows, length))()
+        if draws:
+            self._choose(rows, draws=True)
+        else:
+            self._choice_of(rows)()
 
     def set_live(self, live: Sequence[bool]) -> None:
         """Which rows go on with the next step."""
@@ -82,10 +92,12 @@ class Decoder:
             return tensor
         return tensor.pin_memory().to(self.model.device, non_blocking=True)
 
-    def choose(self, logits: torch.Tensor, positions: torch.Tensor, terms: Terms, draws: bool) -> Any:
-        """[rows], the tokens chosen for these positions."""
-        found = sampling.without_stops(logits.float(), positions, terms, self.stops)
-        return sampling.drawn(found, positions, terms) if draws else sampling.greedy(found)
+    def chosen(
+        self, count: int, positions: torch.Tensor, terms: Terms, *, draws: bool
+    ) -> torch.Tensor:
+        """[count], tokens for these positions, by the first logits."""
+        logits = sampling.without_stops(self.logits[:count], positions, terms, self.stops)
+        return sampling.drawn(logits, positions, terms) if draws else sampling.greedy(logits)
 
     def mask_of(self, made: Callable[[Any], torch.Tensor]) -> Any:
         """What the model wants as its mask: one, or one for each kind of its layers.
@@ -99,20 +111,32 @@ class Decoder:
 
     def _step_of(self, shape: Step) -> Callable[[], None]:
         if shape not in self._steps:
-            self._steps[shape] = self._made(*shape)
+            cache = self.cache.for_step(*shape)
+
+            def run() -> None:
+                with torch.no_grad():
+                    self._run(cache, *shape)
+
+            self._steps[shape] = self._capture.of(run)
         return self._steps[shape]
 
-    def _made(self, rows: int, length: int, draws: bool) -> Callable[[], None]:
-        cache = self.cache.for_step(rows, length)
-        terms = self.terms.first(rows)
+    def _choice_of(self, rows: int) -> Callable[[], None]:
+        if rows not in self._choices:
 
-        def run() -> None:
-            self._run(cache, terms, rows, length, draws)
+            def choose() -> None:
+                self._choose(rows, draws=False)
 
-        return self._capture.of(torch.no_grad()(run))
+            self._choices[rows] = self._capture.of(choose)
+        return self._choices[rows]
 
-    def _run(self, cache: Cache, terms: Terms, rows: int, length: int, draws: bool) -> None:
+    def _choose(self, rows: int, *, draws: bool) -> None:
         positions, live = self.positions[:rows], self.live[:rows]
+        tokens = self.chosen(rows, positions + 1, self.terms.first(rows), draws=draws)
+        self.tokens[:rows] = torch.where(live, tokens, self.tokens[:rows])
+        positions += live
+
+    def _run(self, cache: Cache, rows: int, length: int) -> None:
+        positions = self.positions[:rows]
         set_places(cache, positions)
         dtype = self.model.dtype
 
@@ -129,11 +153,4 @@ class Decoder:
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
-        chosen = self.choose(logits, positions + 1, terms, draws)
-        self.tokens[:rows] = torch.where(live, chosen, self.tokens[:rows])
-        self.positions[:rows] += live
-
-
-def kinds_of_terms() -> List[str]:
-    """The names of the terms that a row has, in their order."""
-    return [entry.name for entry in fields(Terms)]
+        self.logits[:rows] = logits

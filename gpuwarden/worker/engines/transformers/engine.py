@@ -1,7 +1,7 @@
 """The engine itself: the runtime's calls, led to the parts that do the work."""
 
 import threading
-from typing import Any, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Dict, Optional, Sequence, Tuple
 
 from gpuwarden.worker.engine import Context, Request, SlotEngine
 from gpuwarden.worker.engines.transformers.finding import find_folder, prepare_environment
@@ -9,7 +9,6 @@ from gpuwarden.worker.engines.transformers.folder import digest_of
 from gpuwarden.worker.engines.transformers.options import EngineOptions, read_options
 
 TEXT_WAIT_SECONDS = 0.05  # for the last words of an answer when no step is left to be sent
-
 
 
 class Transformers(SlotEngine):
@@ -27,7 +26,7 @@ class Transformers(SlotEngine):
         from gpuwarden.worker.engines.transformers import building  # noqa: PLC0415 - imports torch
 
         self.group = self.options.prefill_group
-        self._built = building.build(self.options, context.max_batch, self._tell_all)
+        self._built = building.build(self.options, context.max_batch, self.tell_all)
         self._runner = self._built.runner
         self._speaker = self._built.speaker
 
@@ -75,10 +74,6 @@ class Transformers(SlotEngine):
         """What torch's allocator holds."""
         return self._built.memory()
 
-    def _tell_all(self, pieces: Dict[int, str]) -> None:
-        for slot, piece in pieces.items():
-            self.tell(slot, piece)
-
     # The CPU processes' side.
 
     def prepare(self) -> None:
@@ -111,5 +106,3 @@ class _Digest:
         """It; waits for it."""
         self._thread.join()
         return self._value
-
-

@@ -5,16 +5,14 @@ from typing import Any, Tuple
 from gpuwarden.worker.engine import BadImageError, Image
 from gpuwarden.worker.engines.imagestats import decode
 from gpuwarden.worker.engines.pictures import Picture
-from gpuwarden.worker.engines.transformers.processing import PIXEL_LEVELS, Processor
 from gpuwarden.worker.engines.transformers.options import EngineOptions
+from gpuwarden.worker.engines.transformers.processing import PIXEL_LEVELS, Processor
 
 SAMPLES_WANTED = 1 << 21  # of an image for its window: more change it by less than a grey level
 DARK_IS_HIGH = "MONOCHROME1"  # of DICOM: low values are shown bright
 
 
-def picture_of(
-    image: Image, processor: Processor, options: EngineOptions, max_pixels: int
-) -> Any:
+def picture_of(image: Image, processor: Processor, options: EngineOptions, max_pixels: int) -> Any:
     """[height, width, 1 or 3] of 8 bits, in the size that the eyes want. Raises BadImageError."""
     from PIL import Image as Pillow  # noqa: PLC0415 - only this engine needs it
 
@@ -66,9 +64,8 @@ def _colour(samples: Any) -> Any:
         raise BadImageError("colour in over 8 bits a sample can't be read; send it in 8 bits")
     if samples.shape[2] == 3:
         return samples
-    from PIL import Image as Pillow  # noqa: PLC0415 - only this engine needs it
-
     import numpy  # noqa: PLC0415 - only this engine needs it
+    from PIL import Image as Pillow  # noqa: PLC0415 - only this engine needs it
 
     if samples.shape[2] != 4:
         raise BadImageError(f"{samples.shape[2]} samples a pixel; 1, 3 and 4 can be read")

@@ -10,7 +10,6 @@ from gpuwarden.worker.engines.transformers.decoder import Decoder
 from gpuwarden.worker.engines.transformers.graphs import Capture
 from gpuwarden.worker.engines.transformers.loading import Model
 from gpuwarden.worker.engines.transformers.masks import picture_numbers, prompt_mask
-from gpuwarden.worker.engines.transformers.sampling import Terms
 from gpuwarden.worker.engines.transformers.shapes import bucket
 
 PICTURES_AT_ONCE = 4  # through the eyes; more wait for the next pass
@@ -40,9 +39,9 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a group's shape reads, on the device: filled before each run.
+    """What a group's runs read, on the device: filled before each.
 
-    :ivar tokens: [group, tokens].
+    :ivar tokens: [group, most tokens].
     :ivar lengths, rows, first: [group]; first: the number of its first picture.
     """
 
@@ -55,8 +54,7 @@ class Inputs:
 class Prefill:
     """Groups of prompts into rows of the cache; their first tokens are chosen, too.
 
-    :param scale: (factor, mean, deviation by channel) that make a picture of 8 bits what the eyes
-        want.
+    :param picture_shape: (height, width) of what the eyes are shown.
     """
 
     def __init__(self, decoder: Decoder, capture: Capture, picture_shape: Tuple[int, int]) -> None:
@@ -65,8 +63,8 @@ class Prefill:
         self._cache: SlotCache = decoder.cache
         self._capture = capture
         self._shapes = decoder.shapes
-        self._inputs: Dict[Tuple[int, int], Inputs] = {}
-        self._runs: Dict[Tuple[int, int, bool], Callable[[], None]] = {}
+        self._inputs = {group: self._room_for(group) for group in self._shapes.groups}
+        self._runs: Dict[Tuple[int, int], Callable[[], None]] = {}
         self._looks: Dict[int, Callable[[], None]] = {}
         if self._model.folder.has_eyes:
             self._make_room_for_pictures(picture_shape)
@@ -77,9 +75,9 @@ class Prefill:
             for count in self._picture_buckets():
                 self._look_of(count)
         for group in self._shapes.groups:
-            for tokens in self._shapes.prompts:
-                for draws in (False, True):
-                    self._run_of(group, tokens, draws)
+            for tokens in reversed(self._shapes.prompts):
+                self._run_of(group, tokens)
+            self._choose(group, draws=True)
         self._decoder.forget_all()
 
     def take_in(self, prompts: Sequence[Prompt]) -> None:
@@ -87,10 +85,10 @@ class Prefill:
         self._look_at([one.pictures for one in prompts if one.pictures is not None])
         group = bucket(len(prompts), self._shapes.groups)
         tokens = bucket(max(len(one.tokens) for one in prompts), self._shapes.prompts)
-        draws = any(one.terms[0] > 0 for one in prompts)
-        run = self._run_of(group, tokens, draws)
-        self._fill(self._inputs[group, tokens], prompts, group, tokens)
+        run = self._run_of(group, tokens)
+        self._fill(self._inputs[group], prompts, group, tokens)
         run()
+        self._choose(group, draws=any(one.terms[0] > 0 for one in prompts))
 
     # Prompts.
 
@@ -104,7 +102,7 @@ class Prefill:
         first += [0] * (group - len(prompts))
         filled = [[*one.tokens, *[0] * (tokens - len(one.tokens))] for one in members]
         send = self._decoder.sent
-        inputs.tokens.copy_(send(filled, torch.long), non_blocking=True)
+        inputs.tokens[:, :tokens].copy_(send(filled, torch.long), non_blocking=True)
         inputs.lengths.copy_(send([len(one.tokens) for one in members], torch.long))
         rows = send([one.row for one in members], torch.long)
         inputs.rows.copy_(rows)
@@ -114,27 +112,37 @@ class Prefill:
             tensor = getattr(terms, name)
             tensor[rows] = send([one.terms[place] for one in members], tensor.dtype)
 
-    def _run_of(self, group: int, tokens: int, draws: bool) -> Callable[[], None]:
-        key = (group, tokens, draws)
+    def _room_for(self, group: int) -> Inputs:
+        device, most = self._model.device, self._shapes.prompts[-1]
+        return Inputs(
+            torch.zeros((group, most), dtype=torch.long, device=device),
+            torch.ones(group, dtype=torch.long, device=device),
+            torch.zeros(group, dtype=torch.long, device=device),
+            torch.zeros(group, dtype=torch.long, device=device),
+        )
+
+    def _run_of(self, group: int, tokens: int) -> Callable[[], None]:
+        key = (group, tokens)
         if key not in self._runs:
-            device = self._model.device
-            inputs = self._inputs.setdefault(
-                (group, tokens),
-                Inputs(
-                    torch.zeros((group, tokens), dtype=torch.long, device=device),
-                    torch.ones(group, dtype=torch.long, device=device),
-                    torch.zeros(group, dtype=torch.long, device=device),
-                    torch.zeros(group, dtype=torch.long, device=device),
-                ),
-            )
+            inputs = self._inputs[group]
+            several = Inputs(inputs.tokens[:, :tokens], inputs.lengths, inputs.rows, inputs.first)
 
             def run() -> None:
-                self._run(inputs, tokens, draws)
+                with torch.no_grad():
+                    self._run(several, tokens)
 
-            self._runs[key] = self._capture.of(torch.no_grad()(run))
+            self._runs[key] = self._capture.of(run)
         return self._runs[key]
 
-    def _run(self, inputs: Inputs, tokens: int, draws: bool) -> None:
+    def _choose(self, group: int, *, draws: bool) -> None:
+        """The prompts' first tokens, by the logits that are there."""
+        decoder, inputs = self._decoder, self._inputs[group]
+        terms = decoder.terms.of(inputs.rows)
+        tokens = decoder.chosen(group, inputs.lengths, terms, draws=draws)
+        decoder.tokens[inputs.rows] = tokens
+        decoder.positions[inputs.rows] = inputs.lengths
+
+    def _run(self, inputs: Inputs, tokens: int) -> None:
         decoder, model = self._decoder, self._model
         embedded, pictures = self._embedded(inputs)
         cache = self._cache.for_prefill()
@@ -157,11 +165,8 @@ class Prefill:
             use_cache=True,
             logits_to_keep=last,
         ).logits
-        logits = whole.diagonal(dim1=0, dim2=1).transpose(0, 1)  # each its own last token's
-        terms: Terms = decoder.terms.of(inputs.rows)
-        chosen = decoder.choose(logits, inputs.lengths, terms, draws)
-        decoder.tokens[inputs.rows] = chosen
-        decoder.positions[inputs.rows] = inputs.lengths
+        own = whole.diagonal(dim1=0, dim2=1).transpose(0, 1)  # each its own last token's
+        decoder.logits[: own.shape[0]] = own
 
     def _embedded(self, inputs: Inputs) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
         """What the layers get, and which tokens are of which picture."""
@@ -205,8 +210,7 @@ class Prefill:
 
     def _picture_buckets(self) -> List[int]:
         fixed = len(self._shapes.groups) == 1
-        counts = [one for one in (1, 2, PICTURES_AT_ONCE)]
-        return [PICTURES_AT_ONCE] if fixed else counts
+        return [PICTURES_AT_ONCE] if fixed else [1, 2, PICTURES_AT_ONCE]
 
     def _look_at(self, pictures: Sequence[torch.Tensor]) -> None:
         """Have the features of all these pictures ready, in their order."""
@@ -225,9 +229,10 @@ class Prefill:
         if count not in self._looks:
 
             def look() -> None:
-                self._look(count)
+                with torch.no_grad():
+                    self._look(count)
 
-            self._looks[count] = self._capture.of(torch.no_grad()(look))
+            self._looks[count] = self._capture.of(look)
         return self._looks[count]
 
     def _look(self, count: int) -> None:

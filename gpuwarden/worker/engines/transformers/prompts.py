@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from typing import Any, Dict, List, NoReturn, Optional
 
 from gpuwarden.worker.engine import BadImageError, BadRequestError, Image, Request
-from gpuwarden.worker.engines.transformers.processing import Processor, load_processor
 from gpuwarden.worker.engines.transformers.options import EngineOptions
 from gpuwarden.worker.engines.transformers.pictures import picture_of
+from gpuwarden.worker.engines.transformers.processing import Processor, load_processor
 
 ROLES = {"developer": "system"}  # what the models' templates call it
 UNABLE = ("min_p", "presence_penalty", "frequency_penalty", "repetition_penalty")
@@ -75,7 +75,7 @@ class Prompter:
         self._refuse_special(messages)
         try:
             text = self._processor.rendered(messages)
-        except Exception as error:  # noqa: BLE001 - a model's own template: it says what it wants
+        except Exception as error:
             line = str(error).strip().splitlines()[:1]
             raise BadRequestError(
                 f"the model's chat template refuses this order of messages: {' '.join(line)}",

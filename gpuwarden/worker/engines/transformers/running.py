@@ -102,8 +102,8 @@ class Runner:
         if not running:
             return False
         slots = [one.slot for one in running]
-        for one, other in self._rows.moves(slots, self._shapes.slots):
-            self._decoder.exchange(one, other)
+        for row, other in self._rows.moves(slots, self._shapes.slots):
+            self._decoder.exchange(row, other)
         rows = bucket(self._rows.extent(slots), self._shapes.slots)
         inside = [one for one in self._in.values() if self._rows[one.slot] < rows]
         length = bucket(max(one.places for one in inside), self._shapes.lengths)

@@ -23,7 +23,7 @@ class Speaker:
     def __init__(self, decode: Callable[[List[int]], str], tell: Tell) -> None:
         self._decode = decode
         self._tell = tell
-        self._work: "queue.SimpleQueue[Optional[Spoken]]" = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[Optional[Spoken]] = queue.SimpleQueue()
         self._lock = threading.Lock()
         self._done: List[Done] = []
         self._came = threading.Condition(self._lock)
