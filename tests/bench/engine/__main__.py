@@ -348,7 +348,11 @@ def main(words: list[str]) -> int:
         metavar="OPTION=JSON",
         help="an option of the engine",
     )
-    bench = Bench(parser.parse_args(words))
+    arguments = parser.parse_args(words)
+    if arguments.tiny:
+        # On a busy machine torch's threads would wait for each other most of the time.
+        os.environ["OMP_NUM_THREADS"] = "1"
+    bench = Bench(arguments)
     bench.run()
     return int(any("error" in part for part in bench.results.values() if isinstance(part, dict)))
 

@@ -62,12 +62,11 @@ class Callers:
 
     spec: Spec
     left: int
-    images: dict[str, bytes] = field(default_factory=dict)
+    images: dict[str, bytes]
     told: list[Told] = field(default_factory=list)
 
     async def run(self) -> None:
         """Ask until nothing is left."""
-        self.images = {file: Path(file).read_bytes() for file in self.spec.images}
         await asyncio.gather(*(self._caller(n) for n in range(self.spec.callers)))
 
     async def _caller(self, number: int) -> None:
@@ -177,7 +176,8 @@ async def _head(reader: asyncio.StreamReader) -> tuple[int, int]:
 def main(text: str) -> None:
     """Ask; print what came of it."""
     spec = Spec(**json.loads(text))
-    callers = Callers(spec, spec.requests)
+    images = {file: Path(file).read_bytes() for file in spec.images}
+    callers = Callers(spec, spec.requests, images)
     asyncio.run(callers.run())
     print(json.dumps([asdict(one) for one in callers.told]), flush=True)
 

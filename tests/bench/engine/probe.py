@@ -3,11 +3,13 @@
 Each variant's milliseconds per step, prompt group and picture, and the kernels that take longest.
 """
 
+import gc
 import json
 import sys
 import time
 import traceback
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,9 @@ from gpuwarden.worker.engines.transformers.options import read_options
 from tests.bench.engine.sizes import CARD, TINY, Sizes
 
 VARIANTS = (
-    {"compile": False, "attn_implementation": "sdpa"},
-    {"compile": True, "attn_implementation": "sdpa"},
-    {"compile": True, "attn_implementation": "eager"},
+    {"compile": "none", "attn_implementation": "sdpa"},
+    {"compile": "all", "attn_implementation": "sdpa"},
+    {"compile": "all", "attn_implementation": "eager"},
 )
 REPEATS = 20
 
@@ -36,13 +38,13 @@ def main(folder: str, sizes: Sizes, out: Path, until: float) -> None:
             row["error"] = traceback.format_exc()[-3000:]
         print(json.dumps(row, indent=1), flush=True)
         out.write_text(json.dumps(results, indent=1))
+        _free(sizes)
 
 
 def _measure(folder: str, sizes: Sizes, row: dict[str, Any], variant: dict[str, Any]) -> None:
     import torch  # noqa: PLC0415
 
     from gpuwarden.worker.engines.transformers.building import build  # noqa: PLC0415
-    from gpuwarden.worker.engines.transformers.prefill import Prompt  # noqa: PLC0415
 
     options = read_options(
         {"path": folder, "cache_tokens": sizes.cache_tokens, "device": sizes.device, **variant}
@@ -66,35 +68,44 @@ def _measure(folder: str, sizes: Sizes, row: dict[str, Any], variant: dict[str, 
     steps = row["step_ms"] = {}
     for rows in decoder.shapes.slots:
         for length in decoder.shapes.lengths:
-            steps[f"{rows}x{length}"] = _milliseconds(
-                lambda rows=rows, length=length: _step(decoder, rows, length), card
-            )
-    side = sizes.vision["image_size"]
-    picture = torch.zeros((1, side, side, 1), dtype=torch.uint8)
+            action = partial(_step, decoder, rows, length)
+            steps[f"{rows}x{length}"] = _milliseconds(action, card)
     prompts = row["prompts_ms"] = {}
     for group in decoder.shapes.groups:
-        for pictures in (None, picture):
-            image = [7] * sizes.tokens_per_image if pictures is not None else []
-            tokens = [2, *image, *[50] * (sizes.prompt_tokens - len(image) - 1)]
-            members = [
-                Prompt(place, tokens, pictures, (0.0, 0, 1.0, 0, 0)) for place in range(group)
-            ]
-            name = f"{group}x{len(tokens)}" + ("+picture" if pictures is not None else "")
-            prompts[name] = _milliseconds(lambda: prefill.take_in(members), card)
+        for with_picture in (False, True):
+            members = _prompts(sizes, group, with_picture)
+            name = f"{group}x{len(members[0].tokens)}" + ("+picture" if with_picture else "")
+            prompts[name] = _milliseconds(partial(prefill.take_in, members), card)
     if card:
         row["memory"] = {
             "reserved": torch.cuda.memory_reserved(),
             "peak_allocated": torch.cuda.max_memory_allocated(),
         }
-        for name, action in (
-            ("step 1", lambda: _step(decoder, 1, 512)),
-            ("step 32", lambda: _step(decoder, 32, 512)),
-            ("prompts 4", lambda: prefill.take_in(members)),
-        ):
-            row[f"kernels of {name}"] = _kernels(action)
-    del built, decoder, prefill
-    if card:
+        row["kernels of a step of 1"] = _kernels(partial(_step, decoder, 1, 512))
+        row["kernels of a step of 32"] = _kernels(partial(_step, decoder, 32, 512))
+        row["kernels of 4 prompts"] = _kernels(partial(prefill.take_in, members))
+
+
+def _free(sizes: Sizes) -> None:
+    """Nothing of a variant stays on the card."""
+    import torch  # noqa: PLC0415
+
+    gc.collect()
+    if sizes.device == "cuda":
         torch.cuda.empty_cache()
+    torch._dynamo.reset()
+
+
+def _prompts(sizes: Sizes, group: int, with_picture: bool) -> list[Any]:
+    import torch  # noqa: PLC0415
+
+    from gpuwarden.worker.engines.transformers.prefill import Prompt  # noqa: PLC0415
+
+    side = sizes.vision["image_size"]
+    picture = torch.zeros((1, side, side, 1), dtype=torch.uint8) if with_picture else None
+    image = [7] * sizes.tokens_per_image if with_picture else []
+    tokens = [2, *image, *[50] * (sizes.prompt_tokens - len(image) - 1)]
+    return [Prompt(place, tokens, picture, (0.0, 0, 1.0, 0, 0)) for place in range(group)]
 
 
 def _step(decoder: Any, rows: int, length: int) -> None:

@@ -39,8 +39,8 @@ class Built:
         )
         capture = Capture(model.device, enabled=options.graphs)
         cache = SlotCache(model.plans, slots, options.cache_tokens, model.dtype, model.device)
-        if options.compile and model.device.type == "cuda":
-            compile_layers(model.layers)
+        if options.compile != "none" and model.device.type == "cuda":
+            compile_layers(model.layers, prompts=options.compile == "all")
         self.decoder = Decoder(model, cache, shapes, capture)
         size = processor.picture_size if processor.sees else (0, 0)
         self.prefill = Prefill(self.decoder, capture, size)

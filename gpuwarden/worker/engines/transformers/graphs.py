@@ -17,19 +17,23 @@ class Capture:
     def __init__(self, device: torch.device, *, enabled: bool) -> None:
         self.enabled = enabled and device.type == "cuda"
         self._pool: Optional[Any] = torch.cuda.graph_pool_handle() if self.enabled else None
+        # One for all: what libraries keep for a stream, they keep once.
+        self._side: Optional[Any] = torch.cuda.Stream(device) if self.enabled else None
 
     def of(self, function: Callable[[], None]) -> Callable[[], None]:
         """The function, captured where that is possible."""
-        if not self.enabled:
+        if self._side is None:
             return function
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):
+        self._side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self._side):
             for _ in range(WARM_UPS):
                 function()
-        torch.cuda.current_stream().wait_stream(side)
+        torch.cuda.current_stream().wait_stream(self._side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        # Other threads may go on: they have no part in this.
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"
+        ):
             function()
         replay: Callable[[], None] = graph.replay
         return replay

@@ -15,8 +15,8 @@ RECOMPILES = 256  # kinds of layer times shapes; torch gives up after 8 by itsel
 Run = Callable[..., Any]
 
 
-def compile_layers(layers: Any) -> None:
-    """Have each layer of a model run compiled from now on, for steps and for prompts."""
+def compile_layers(layers: Any, *, prompts: bool = True) -> None:
+    """Have each layer of a model run compiled from now on, for steps and for ``prompts``."""
     torch._dynamo.config.recompile_limit = RECOMPILES
     torch._dynamo.config.accumulated_recompile_limit = 4 * RECOMPILES
     forward = type(layers[0]).forward
@@ -28,7 +28,9 @@ def compile_layers(layers: Any) -> None:
         return forward(layer, hidden, **arguments)
 
     run_step = torch.compile(step_layer, fullgraph=True, dynamic=False)
-    run_prompt = torch.compile(prompt_layer, fullgraph=True, dynamic=True)
+    run_prompt: Run = prompt_layer
+    if prompts:
+        run_prompt = torch.compile(prompt_layer, fullgraph=True, dynamic=True)
     for number, layer in enumerate(layers):
         layer.forward = _CompiledLayer(layer, number, run_step, run_prompt)
 

@@ -1,6 +1,7 @@
 """From a folder to a model on its device, with the library's own classes and nothing fetched."""
 
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, Dict, List, Optional
 
 import torch
@@ -55,8 +56,7 @@ def load_model(options: EngineOptions) -> Model:
     folder = find_folder(options.path)
     device = choose_device(options.device)
     dtype = choose_dtype(options.torch_dtype, folder, device)
-    torch.backends.cuda.matmul.allow_tf32 = options.tf32
-    torch.backends.cudnn.allow_tf32 = options.tf32
+    torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
     attention.register()
     whole = _load(folder, device, dtype, attention.NAMES[options.attn_implementation])
     layers = _layers_of(whole)
@@ -113,7 +113,7 @@ def _load(folder: ModelFolder, device: torch.device, dtype: torch.dtype, attends
             local_files_only=True,
             trust_remote_code=False,
             dtype=dtype,
-            device_map={"": device} if device.type == "cuda" else None,
+            **_straight_to(device),
             attn_implementation=attends,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -122,7 +122,14 @@ def _load(folder: ModelFolder, device: torch.device, dtype: torch.dtype, attends
             f"{folder.path} ({folder.kind or 'unknown kind'}) cannot be loaded by transformers"
             f" {transformers.__version__}: {text[0] if text else type(error).__name__}"
         ) from error
-    return whole.eval().requires_grad_(False)
+    return whole.to(device).eval().requires_grad_(False)
+
+
+def _straight_to(device: torch.device) -> Dict[str, Any]:
+    """What has the weights read straight to the card, where the library can do that."""
+    if device.type == "cuda" and find_spec("accelerate"):
+        return {"device_map": {"": device}}
+    return {}
 
 
 def _layers_of(whole: Any) -> List[Any]:

@@ -5,6 +5,7 @@ from typing import Any, Dict, List, Optional, Tuple, Type
 
 DTYPES = ("auto", "bfloat16", "float32", "float16")
 ATTENTIONS = ("sdpa", "eager")
+COMPILES = ("all", "steps", "none")
 DEVICES = ("auto", "cuda", "cpu")
 
 
@@ -25,7 +26,8 @@ class EngineOptions:
     :ivar do_sample: whether an answer is drawn, where the request gives no temperature.
     :ivar temperature, top_k, top_p: of drawing, where the request doesn't say; 0 and 1: no limit.
     :ivar tf32: whether float32 products may be rounded to TF32 on the card.
-    :ivar compile: whether the layers are compiled (a card only; a C compiler and a cache folder).
+    :ivar compile: which runs of the layers are compiled, on a card: ``all``, only ``steps``, or
+        ``none``. It needs a C compiler and a folder for its cache.
     :ivar graphs: whether steps are captured in CUDA graphs (a card only).
     :ivar prefill_group: how many requests join together, at most.
     :ivar reproducible: always the same shapes: an answer hangs on its request alone.
@@ -47,7 +49,7 @@ class EngineOptions:
     top_k: int = 0
     top_p: float = 1.0
     tf32: bool = True
-    compile: bool = True
+    compile: str = "all"
     graphs: bool = True
     prefill_group: int = 4
     reproducible: bool = False
@@ -63,7 +65,12 @@ class EngineOptions:
         return self.temperature if self.do_sample else 0.0
 
 
-_WORDS = {"torch_dtype": DTYPES, "attn_implementation": ATTENTIONS, "device": DEVICES}
+_WORDS = {
+    "torch_dtype": DTYPES,
+    "attn_implementation": ATTENTIONS,
+    "device": DEVICES,
+    "compile": COMPILES,
+}
 _BOUNDS: Dict[str, Tuple[float, float]] = {
     "cache_tokens": (16, 1 << 20),
     "max_new_tokens": (1, 1 << 20),
