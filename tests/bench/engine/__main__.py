@@ -39,7 +39,7 @@ class Bench:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self.sizes: Sizes = TINY if arguments.tiny else CARD
         self.out: Path = arguments.out
-        self.until = time.monotonic() + 60 * arguments.minutes
+        self.until: float = time.monotonic() + 60 * arguments.minutes
         self.wanted = arguments.sections or list(SECTIONS)
         self.set = {name: json.loads(value) for name, _, value in arguments.set}
         self.folder = Path(tempfile.mkdtemp(prefix="engine-bench-"))
@@ -197,7 +197,7 @@ class Bench:
             "XDG_CACHE_HOME": str(self.folder / "cache"),
             "GPUWARDEN_ENGINE_FIGURES": str(self.folder / "figures.json"),
         }
-        return self.node.start_worker(options, self.sizes.slots, cpus, **cache)
+        return self.node.start_worker(options, self.sizes.slots, cpus, cache)
 
     def _allocations(self) -> Any:
         """What the worker's allocator counted, as it writes it down each second."""

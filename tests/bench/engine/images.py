@@ -16,8 +16,8 @@ def dicom(side: int, seed: int) -> bytes:
     noise = random.integers(0, 1000, (side, side), dtype="u2")
     values = ((ramp[:, None] + ramp[None, :]) / 2).astype("u2") + noise
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID = "1.2.840.10008.5.1.4.1.1.1.1"
-    meta.MediaStorageSOPInstanceUID = f"2.25.{seed + 1}"
+    meta.MediaStorageSOPClassUID = pydicom.uid.UID("1.2.840.10008.5.1.4.1.1.1.1")
+    meta.MediaStorageSOPInstanceUID = pydicom.uid.UID(f"2.25.{seed + 1}")
     meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
     dataset = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     dataset.SOPClassUID = meta.MediaStorageSOPClassUID

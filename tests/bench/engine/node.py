@@ -86,7 +86,12 @@ class Node:
         return program
 
     def start_worker(
-        self, options: dict[str, Any], slots: int, cpus: int, number: int = 0, **environment: str
+        self,
+        options: dict[str, Any],
+        slots: int,
+        cpus: int,
+        environment: dict[str, str],
+        number: int = 0,
     ) -> Program:
         """A worker; see ``wait_until_ready``."""
         settings = {

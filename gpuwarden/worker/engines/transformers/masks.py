@@ -42,7 +42,7 @@ def prompt_mask(
 def picture_numbers(is_image: torch.Tensor) -> torch.Tensor:
     """[group, tokens]: tokens in a row are one picture, numbered from 0; -1 elsewhere."""
     before = torch.nn.functional.pad(is_image, (1, 0))[:, :-1]
-    numbers = (is_image & ~before).long().cumsum(1) - 1
+    numbers = (is_image & ~before).to(torch.int64).cumsum(1) - 1
     return torch.where(is_image, numbers, torch.full_like(numbers, -1))
 
 

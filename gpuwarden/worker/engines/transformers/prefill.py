@@ -177,7 +177,7 @@ class Prefill:
         is_image = inputs.tokens == image_token
         embedded = embed(inputs.tokens.masked_fill(is_image, 0))
         numbers = picture_numbers(is_image)
-        seen = (is_image.long().cumsum(1) - 1).clamp(min=0)
+        seen = (is_image.to(torch.int64).cumsum(1) - 1).clamp(min=0)
         seen = seen + inputs.first[:, None] * self._features.shape[1]
         flat = self._features.flatten(0, 1)
         found = flat[seen.clamp(max=flat.shape[0] - 1)]
