@@ -60,8 +60,9 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
             "boi_token": "<start_of_image>",
             "eoi_token": "<end_of_image>",
             "image_token": "<image_soft_token>",
+            "sot_token": "<start_of_turn>",
+            "eot_token": "<end_of_turn>",
         },
-        additional_special_tokens=["<start_of_turn>", "<end_of_turn>"],
         chat_template=TEMPLATE,
     )
 

@@ -4,6 +4,7 @@ import threading
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 from gpuwarden.worker.engine import Context, Request, SlotEngine
+from gpuwarden.worker.engines.transformers.answering import Answering
 from gpuwarden.worker.engines.transformers.finding import find_folder, prepare_environment
 from gpuwarden.worker.engines.transformers.folder import digest_of
 from gpuwarden.worker.engines.transformers.options import EngineOptions, read_options
@@ -54,6 +55,10 @@ class Transformers(SlotEngine):
         if slot in self._runner:
             self._speaker.forget(self._runner[slot])
         self._runner.leave(slot)
+
+    def answering(self, slot: int) -> Answering:
+        """How far a slot's request has come."""
+        return self._runner[slot]
 
     def park(self, slot: int, parked: bool) -> bool:
         """Leave a slot out of the steps, or take it along again."""
