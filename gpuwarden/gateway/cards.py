@@ -6,6 +6,7 @@ from collections.abc import Callable
 from gpuwarden.gateway.duty import DutyMeter
 from gpuwarden.gateway.statistics import moved
 from gpuwarden.gateway.work import ECO, CardLimits, Seat
+from gpuwarden.values import ThermalState
 
 
 class Card:
@@ -71,6 +72,11 @@ class Cards:
 
     def __getitem__(self, number: int) -> Card:
         return self._cards[number]
+
+    def told(self, seat: Seat) -> tuple[int, ThermalState]:
+        """What a worker is told of its card: requests it may run together, the card's state."""
+        card = self[seat.card]
+        return card.batch_size(seat), card.limits.state
 
     def count(self, number: int, now: float) -> None:
         """Note how many batches run on a card."""
