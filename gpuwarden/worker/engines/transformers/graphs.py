@@ -35,5 +35,16 @@ class Capture:
             graph, pool=self._pool, stream=self._side, capture_error_mode="thread_local"
         ):
             function()
-        replay: Callable[[], None] = graph.replay
-        return replay
+        return Captured(graph, function)
+
+
+class Captured:
+    """A captured function. It stays, for it may hold tensors that the graph reads by address."""
+
+    def __init__(self, graph: Any, function: Callable[[], None]) -> None:
+        self._graph = graph
+        self._function = function
+
+    def __call__(self) -> None:
+        """Do it again."""
+        self._graph.replay()
