@@ -116,7 +116,9 @@ def _load(folder: ModelFolder, device: torch.device, dtype: torch.dtype, attends
             **_straight_to(device),
             attn_implementation=attends,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever is wrong with a folder's files, each library says its own
         text = str(error).strip().splitlines()
         raise ModelError(
             f"{folder.path} ({folder.kind or 'unknown kind'}) cannot be loaded by transformers"
