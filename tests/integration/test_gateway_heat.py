@@ -62,11 +62,11 @@ async def test_a_cards_batches_shrink_and_grow_with_its_batch_limit() -> None:
         node.guards.publish(0, state="alert", batch_limit=2)
         await until_limits(node, {0: 2})
         limit = await worker.next_frame()
-        assert (limit.type, limit.meta) == (FrameType.LIMIT, {"batch_limit": 2})
+        assert (limit.type, limit.meta) == (FrameType.LIMIT, {"batch_limit": 2, "thermal_state": "alert"})
         assert max(await batch_sizes(node, worker, 10)) == 2
         node.guards.publish(0)
         await until_limits(node, {0: 4})
-        assert (await worker.next_frame()).meta == {"batch_limit": 4}
+        assert (await worker.next_frame()).meta == {"batch_limit": 4, "thermal_state": "normal"}
         assert max(await batch_sizes(node, worker, 10)) == 4
 
 
@@ -276,7 +276,7 @@ async def test_the_process_itself_goes_by_the_files(tmp_path: Path) -> None:
         assert await predict(port) == 200
         guards.publish(2, state="critical", batch_limit=1, reason="die 86 C")
         limit = await worker.next_frame()
-        assert (limit.type, limit.meta) == (FrameType.LIMIT, {"batch_limit": 1})
+        assert (limit.type, limit.meta) == (FrameType.LIMIT, {"batch_limit": 1, "thermal_state": "critical"})
         assert await predict(port) == 200
         async with asyncio.timeout(5):
             while read_snapshot(state_path, GatewayData).data.batch_limits != {2: 1}:  # noqa: ASYNC110

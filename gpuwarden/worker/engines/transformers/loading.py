@@ -58,6 +58,7 @@ def load_model(options: EngineOptions) -> Model:
     dtype = choose_dtype(options.torch_dtype, folder, device)
     torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
     attention.register()
+    transformers.utils.logging.disable_progress_bar()
     whole = _load(folder, device, dtype, attention.NAMES[options.attn_implementation])
     layers = _layers_of(whole)
     plans, kinds = _plans_of(whole.config.get_text_config(), folder, len(layers))
