@@ -47,6 +47,7 @@ lock: ## resolve requirements/*.txt again (pins and hashes for Python 3.11 to 3.
 	build/uv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml -o requirements/runtime.txt
 	build/uv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev pyproject.toml -o requirements/dev.txt
 	build/uv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 -c requirements/dev.txt requirements/bench.in -o requirements/bench.txt
+	build/uv/bin/uv pip compile --quiet --generate-hashes --python-version 3.11 -c requirements/dev.txt requirements/engine.in -o requirements/engine.txt
 
 .PHONY: test
 test: $(VENV)/ready deb ## everything: lint, types, unit, integration (private bus), system (VM)
