@@ -16,6 +16,7 @@ from tests.integration.real_worker import openai_client, real_worker
 from tests.integration.worker_peer import Worker
 
 LIMIT = 30
+LOADING_SECONDS = 60.0  # the libraries' first import in a new environment
 
 
 @asynccontextmanager
@@ -23,7 +24,13 @@ async def serving(folder: Path) -> AsyncIterator[tuple[GatewayNode, Worker, Any]
     options = {"path": str(folder), "torch_dtype": "float32", "cache_tokens": 256}
     async with (
         gateway_node() as node,
-        real_worker(node, engine="transformers", options=options, max_batch=3) as worker,
+        real_worker(
+            node,
+            engine="transformers",
+            options=options,
+            max_batch=3,
+            loading_seconds=LOADING_SECONDS,
+        ) as worker,
         openai_client(node) as client,
     ):
         yield node, worker, client

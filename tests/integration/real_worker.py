@@ -7,12 +7,14 @@ from typing import Any
 
 import openai
 
-from tests.integration.gateway_node import GatewayNode
+from tests.integration.gateway_node import DEADLINE_SECONDS, GatewayNode
 from tests.integration.worker_peer import Worker, close_node, make_node
 
 
 @asynccontextmanager
-async def real_worker(node: GatewayNode, **settings: Any) -> AsyncIterator[Worker]:
+async def real_worker(
+    node: GatewayNode, loading_seconds: float = DEADLINE_SECONDS, **settings: Any
+) -> AsyncIterator[Worker]:
     """The worker's own host process, connected to this front door and ready."""
     home = make_node()
     number = settings.get("number", 0)
@@ -20,7 +22,9 @@ async def real_worker(node: GatewayNode, **settings: Any) -> AsyncIterator[Worke
     loop.add_reader(home.notify, home.told_so_far)  # as systemd does; nobody would wait for it
     try:
         async with home.worker(dispatch_socket=str(node.dispatch_path), **settings) as worker:
-            await node.until(lambda: any(link.number == number for link in node.ready_links()))
+            await node.until(
+                lambda: any(link.number == number for link in node.ready_links()), loading_seconds
+            )
             yield worker
     finally:
         loop.remove_reader(home.notify)
