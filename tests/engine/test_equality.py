@@ -73,7 +73,8 @@ def test_in_any_company(driver: Driver, gemma3: Path, seed: int) -> None:
         asked("q" * chance.randrange(1, 90), chance.choice([None, 1, 2]), max_tokens=length)
         for length in (1, 2, 30, 7, 45, 12)
     ]
-    waiting, inside = list(requests), {}
+    waiting = list(requests)
+    inside: dict[int, Asked] = {}
     while waiting or inside:
         free = [slot for slot in range(4) if slot not in inside]
         group = dict(zip(free, waiting[: chance.randrange(0, 4)], strict=False))

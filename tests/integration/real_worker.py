@@ -12,12 +12,11 @@ from tests.integration.worker_peer import Worker, close_node, make_node
 
 
 @asynccontextmanager
-async def real_worker(
-    node: GatewayNode, loading_seconds: float = DEADLINE_SECONDS, **settings: Any
-) -> AsyncIterator[Worker]:
+async def real_worker(node: GatewayNode, **settings: Any) -> AsyncIterator[Worker]:
     """The worker's own host process, connected to this front door and ready."""
     home = make_node()
     number = settings.get("number", 0)
+    loading_seconds = settings.pop("loading_seconds", DEADLINE_SECONDS)
     loop = asyncio.get_running_loop()
     loop.add_reader(home.notify, home.told_so_far)  # as systemd does; nobody would wait for it
     try:
