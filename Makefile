@@ -47,12 +47,27 @@ lock: ## resolve requirements/*.txt again (pins and hashes for Python 3.11 to 3.
 	build/uv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 pyproject.toml -o requirements/runtime.txt
 	build/uv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra dev pyproject.toml -o requirements/dev.txt
 	build/uv/bin/uv pip compile --quiet --universal --generate-hashes --python-version 3.11 -c requirements/dev.txt requirements/bench.in -o requirements/bench.txt
+	build/uv/bin/uv pip compile --quiet --find-links $(TORCH_WHEELS) --custom-compile-command "make lock" --generate-hashes --python-version 3.11 --python-platform x86_64-manylinux_2_28 -c requirements/dev.txt requirements/engine.in -o requirements/engine.txt
+
+# torch for the CPU is in no general index: a folder that pip is told of, or PyTorch's own.
+TORCH_WHEELS := $(or $(PIP_FIND_LINKS),https://download.pytorch.org/whl/cpu/torch/)
+
+# torch and transformers are the site's on a node, and large: the tests of that engine have their own.
+build/engine-venv/ready: requirements/engine.txt build/host-ready
+	python3 -m venv build/engine-venv
+	build/engine-venv/bin/pip install --quiet --no-compile --require-hashes --find-links $(TORCH_WHEELS) -r requirements/engine.txt
+	touch $@
+
+.PHONY: test-engine
+test-engine: build/engine-venv/ready ## the transformers engine on the CPU, with tiny models
+	build/engine-venv/bin/python -m pytest -q tests/engine
 
 .PHONY: test
-test: $(VENV)/ready deb ## everything: lint, types, unit, integration (private bus), system (VM)
+test: $(VENV)/ready build/engine-venv/ready deb ## everything: lint, types, unit, integration (private bus), system (VM)
 	$(MAKE) --no-print-directory lint
 	# Half of these wait for something, where nodes keep their processors busy.
 	$(PYTHON) -m pytest -n 4 --dist worksteal tests/unit tests/integration tests/bench tests/gpu
+	$(MAKE) --no-print-directory test-engine
 	$(PYTHON) -m pytest -n 2 --dist worksteal --durations 15 tests/system
 
 .PHONY: bench

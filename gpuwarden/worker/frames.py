@@ -51,7 +51,8 @@ class FrameType(IntEnum):
     CANCEL = 34  # request, lease: the caller is gone
     DRAIN = 35  # finish what runs, then BYE
     RETIRE = 36  # {"buffer": number}: unmap it
-    LIMIT = 37  # {"batch_limit": number}: run no more requests together; until the next LIMIT
+    LIMIT = 37  # {"batch_limit": number, "thermal_state": a word}: run no more requests together;
+    #             until the next LIMIT
     PROBE = 38  # request: a number of the gateway's; does the card still answer? PROBED tells
     LEND = 39  # request, lease: {"size": bytes} and a descriptor to write to, or {"error": {...}}
 

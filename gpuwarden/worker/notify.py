@@ -7,6 +7,7 @@ from typing import Mapping, Optional
 
 _log = logging.getLogger(__name__)
 SEND_TIMEOUT_SECONDS = 5.0  # PID 1 may be busy with a daemon-reload for a while
+AT_ONCE = ("STATUS", "WATCHDOG")  # told again soon: requests don't wait for a PID 1 that is busy
 
 
 class Notifier:
@@ -17,9 +18,10 @@ class Notifier:
         self._address = "\0" + path[1:] if path.startswith("@") else path
         self._status = ""
         self._socket: Optional[socket.socket] = None
+        self._socket_at_once: Optional[socket.socket] = None
         if path:
-            self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-            self._socket.settimeout(SEND_TIMEOUT_SECONDS)
+            self._socket = _datagrams(SEND_TIMEOUT_SECONDS)
+            self._socket_at_once = _datagrams(0.0)
 
     def ready(self) -> None:
         """The model can answer. Alone in its datagram. Raises OSError if it can't be told."""
@@ -42,16 +44,26 @@ class Notifier:
         """One line for ``systemctl status``, ASCII whatever it is made of."""
         line = " ".join(text.split()).encode("ascii", "replace").decode()
         if line != self._status:
-            self._status = line
-            self._send(f"STATUS={line}")
+            self._status = line if self._send(f"STATUS={line}") else ""
 
-    def _send(self, text: str) -> None:
-        if not self._socket:
-            return
+    def _send(self, text: str) -> bool:
+        """Whether it is told, or nobody wants to be."""
+        kind = text.partition("=")[0]
+        sending = self._socket_at_once if kind in AT_ONCE else self._socket
+        if sending is None:
+            return True
         try:
-            self._socket.sendto(text.encode("ascii"), self._address)
+            sending.sendto(text.encode("ascii"), self._address)
         except OSError as error:  # the next one may pass; the watchdog judges if none does
-            _log.warning("systemd could not be told %s: %s", text.partition("=")[0], error.strerror)
+            _log.warning("systemd could not be told %s: %s", kind, error.strerror or "it is busy")
+            return False
+        return True
+
+
+def _datagrams(timeout_seconds: float) -> socket.socket:
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    made.settimeout(timeout_seconds)
+    return made
 
 
 def watchdog_seconds(environment: Mapping[str, str] = os.environ) -> Optional[float]:

@@ -1,6 +1,8 @@
 """Whoever its neighbours are, a request's tokens are those of the library's own ``generate``."""
 
+import json
 import random
+import shutil
 from pathlib import Path
 
 import pytest
@@ -71,7 +73,8 @@ def test_in_any_company(driver: Driver, gemma3: Path, seed: int) -> None:
         asked("q" * chance.randrange(1, 90), chance.choice([None, 1, 2]), max_tokens=length)
         for length in (1, 2, 30, 7, 45, 12)
     ]
-    waiting, inside = list(requests), {}
+    waiting = list(requests)
+    inside: dict[int, Asked] = {}
     while waiting or inside:
         free = [slot for slot in range(4) if slot not in inside]
         group = dict(zip(free, waiting[: chance.randrange(0, 4)], strict=False))
@@ -98,6 +101,23 @@ def test_reproducibly(gemma3: Path) -> None:
     driver.until_all_are_through(0, 1)
     assert driver.tokens[0] == generated(gemma3, SHORT)
     assert driver.tokens[1] == generated(gemma3, TEXT)
+
+
+def test_up_to_a_stop_token(gemma3: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(gemma3, folder)
+    stops = [generated(gemma3, LONG)[6], generated(gemma3, TEXT)[3]]
+    file = folder / "generation_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"eos_token_id": stops}))
+    driver = Driver(folder)
+    late = asked("How are you?", max_tokens=20, min_tokens=9)
+    driver.join_all({0: LONG, 1: TEXT, 2: late})
+    driver.until_all_are_through(0, 1, 2)
+    for slot, one in ((0, LONG), (1, TEXT)):
+        assert driver.tokens[slot] == generated(folder, one)
+        assert driver.results[slot]["finish_reason"] == "stop"
+        assert len(driver.tokens[slot]) <= 7
+    assert len(driver.tokens[2]) >= 9
 
 
 def test_models_of_text_alone(text_gemma3: Path, qwen3: Path) -> None:

@@ -32,6 +32,7 @@ SPECIAL = (
     "<end_of_image>",
     "<image_soft_token>",
 )
+SPECIAL_SCALE = 0.5  # so that answers end now and then, but not at once
 # What Gemma's own template does with texts and images, in short.
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -91,12 +92,14 @@ def text_config(vocabulary: int, **changes: Any) -> Gemma3TextConfig:
     return Gemma3TextConfig(**{**wanted, **changes})
 
 
-def _spread(model: torch.nn.Module) -> None:
+def _spread(model: Any) -> None:
     """Weights large enough that a random model's choices differ from token to token."""
     with torch.no_grad():
         for parameter in model.parameters():
             scale = 0.35 if parameter.dim() > 1 else 0.1
             parameter.normal_(0.0, scale)
+        head: Any = model.get_output_embeddings()
+        head.weight[: len(SPECIAL)] *= SPECIAL_SCALE
 
 
 def save_gemma3(folder: Path, seed: int = 0) -> Path:

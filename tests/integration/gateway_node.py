@@ -95,9 +95,9 @@ class GatewayNode:
         links = self.service.dispatcher.links.values()
         return [link for link in links if link.seat.serving and link.seat.credit]
 
-    async def until(self, condition: Callable[[], bool]) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = DEADLINE_SECONDS) -> None:
         """Wait until a state that only the event loop can bring about is reached."""
-        async with asyncio.timeout(DEADLINE_SECONDS):
+        async with asyncio.timeout(seconds):
             while not condition():  # noqa: ASYNC110 - no one event stands for all conditions
                 await asyncio.sleep(0.002)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import openai
 
-from tests.integration.gateway_node import GatewayNode
+from tests.integration.gateway_node import DEADLINE_SECONDS, GatewayNode
 from tests.integration.worker_peer import Worker, close_node, make_node
 
 
@@ -16,11 +16,14 @@ async def real_worker(node: GatewayNode, **settings: Any) -> AsyncIterator[Worke
     """The worker's own host process, connected to this front door and ready."""
     home = make_node()
     number = settings.get("number", 0)
+    loading_seconds = settings.pop("loading_seconds", DEADLINE_SECONDS)
     loop = asyncio.get_running_loop()
     loop.add_reader(home.notify, home.told_so_far)  # as systemd does; nobody would wait for it
     try:
         async with home.worker(dispatch_socket=str(node.dispatch_path), **settings) as worker:
-            await node.until(lambda: any(link.number == number for link in node.ready_links()))
+            await node.until(
+                lambda: any(link.number == number for link in node.ready_links()), loading_seconds
+            )
             yield worker
     finally:
         loop.remove_reader(home.notify)

@@ -124,7 +124,7 @@ async def test_a_lower_limit_gives_a_worker_with_slots_nothing_until_it_holds_fe
             worker.joins(job)
             worker.joins(job, False)
         node.guards.publish(0, state="alert", batch_limit=2)
-        assert (await worker.next_frame()).meta == {"batch_limit": 2}
+        assert (await worker.next_frame()).meta["batch_limit"] == 2
         posted.append(asyncio.create_task(node.post(b"later")))
         await node.until(lambda: node.service.dispatcher.queue.depth == 1)
         for job in jobs[:3]:

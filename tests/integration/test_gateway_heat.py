@@ -62,11 +62,12 @@ async def test_a_cards_batches_shrink_and_grow_with_its_batch_limit() -> None:
         node.guards.publish(0, state="alert", batch_limit=2)
         await until_limits(node, {0: 2})
         limit = await worker.next_frame()
-        assert (limit.type, limit.meta) == (FrameType.LIMIT, {"batch_limit": 2})
+        assert limit.type == FrameType.LIMIT
+        assert limit.meta == {"batch_limit": 2, "thermal_state": "alert"}
         assert max(await batch_sizes(node, worker, 10)) == 2
         node.guards.publish(0)
         await until_limits(node, {0: 4})
-        assert (await worker.next_frame()).meta == {"batch_limit": 4}
+        assert (await worker.next_frame()).meta == {"batch_limit": 4, "thermal_state": "normal"}
         assert max(await batch_sizes(node, worker, 10)) == 4
 
 
@@ -157,7 +158,8 @@ async def test_the_cooler_card_takes_over_what_a_paused_one_has_not_begun(
         second = await node.worker(1)
         node.guards.publish(0, state="critical", **hot)
         await until_paused(node, 0)
-        cancel = await first.next_frame()
+        told, cancel = [await first.next_frame() for _ in range(2)]
+        assert told.meta["thermal_state"] == "critical"
         assert (cancel.type, cancel.lease) == (FrameType.CANCEL, prepared.frame.lease)
         first.fail(prepared, "cancelled")
         first.answer(running)
@@ -276,7 +278,8 @@ async def test_the_process_itself_goes_by_the_files(tmp_path: Path) -> None:
         assert await predict(port) == 200
         guards.publish(2, state="critical", batch_limit=1, reason="die 86 C")
         limit = await worker.next_frame()
-        assert (limit.type, limit.meta) == (FrameType.LIMIT, {"batch_limit": 1})
+        assert limit.type == FrameType.LIMIT
+        assert limit.meta == {"batch_limit": 1, "thermal_state": "critical"}
         assert await predict(port) == 200
         async with asyncio.timeout(5):
             while read_snapshot(state_path, GatewayData).data.batch_limits != {2: 1}:  # noqa: ASYNC110

@@ -94,8 +94,9 @@ async def test_who_reads_nothing_of_a_stream_is_hung_up_on_and_its_request_cance
         job = (await worker.next_job()).frame
         terms = {"stream": True, "include_usage": False}
         piece = {"text": "word " * 10_000, "terms": terms}
+        told = {"pieces": [{"request": job.request, "lease": job.lease, **piece}]}
         for _ in range(20):  # as many as an answer may have
-            worker.send(Frame(FrameType.CHUNK, job.request, job.lease, meta=piece))
+            worker.send(Frame(FrameType.CHUNK, meta=told))
             await node.get("/healthz")  # so that it is read
         await node.until(lambda: node.service.dispatcher.statistics.cancelled == 1)
         client.close()

@@ -103,7 +103,8 @@ async def test_a_result_for_a_wrong_job_attempt_or_lease_is_discarded_and_logged
         )
         for request, lease in wrong:
             worker.send(Frame(FrameType.RESULT, request, lease, meta=another))
-            worker.send(Frame(FrameType.CHUNK, request, lease, meta=piece))
+            pieces = {"pieces": [{"request": request, "lease": lease, **piece}]}
+            worker.send(Frame(FrameType.CHUNK, meta=pieces))
         statistics = node.service.dispatcher.statistics
         await node.until(lambda: statistics.stale_results == len(wrong))
         worker.answer(job)

@@ -9,7 +9,7 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "models.md"
 
 
 def block(language: str) -> str:
-    (found,) = re.findall(rf"```{language}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)
+    found = re.findall(rf"```{language}\n(.*?)```", DOCUMENT.read_text(), re.DOTALL)[0]
     assert isinstance(found, str)
     return found
 

@@ -39,16 +39,25 @@ class Program:
     log: Path
     started: float = field(default_factory=time.monotonic)
 
+    def __post_init__(self) -> None:
+        self._ready = threading.Event()
+        threading.Thread(target=self._listen, daemon=True).start()
+
     def wait_until_ready(self, seconds: float) -> float:
         """The seconds that it took. Raises NotReadyError."""
-        self.notify.settimeout(1.0)
         while time.monotonic() - self.started < seconds:
-            with contextlib.suppress(TimeoutError):
-                if READY in self.notify.recv(4096).decode("ascii", "replace").splitlines():
-                    return time.monotonic() - self.started
+            if self._ready.wait(0.05):
+                return time.monotonic() - self.started
             if self.process.poll() is not None:
                 break
         raise NotReadyError(f"not ready:\n{self.end_of_log()}")
+
+    def _listen(self) -> None:
+        """Take all that it says, as systemd does."""
+        with contextlib.suppress(OSError):
+            while said := self.notify.recv(4096):
+                if READY in said.decode("ascii", "replace").splitlines():
+                    self._ready.set()
 
     def end_of_log(self) -> str:
         """Its last lines."""

@@ -58,6 +58,7 @@ def load_model(options: EngineOptions) -> Model:
     dtype = choose_dtype(options.torch_dtype, folder, device)
     torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
     attention.register()
+    transformers.utils.logging.disable_progress_bar()
     whole = _load(folder, device, dtype, attention.NAMES[options.attn_implementation])
     layers = _layers_of(whole)
     plans, kinds = _plans_of(whole.config.get_text_config(), folder, len(layers))
@@ -116,7 +117,9 @@ def _load(folder: ModelFolder, device: torch.device, dtype: torch.dtype, attends
             **_straight_to(device),
             attn_implementation=attends,
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever is wrong with a folder's files, each library says its own
         text = str(error).strip().splitlines()
         raise ModelError(
             f"{folder.path} ({folder.kind or 'unknown kind'}) cannot be loaded by transformers"
