@@ -30,6 +30,7 @@ from gpuwarden.gateway.heatwatch import FileOfCard, HeatWatch
 from gpuwarden.gateway.images import ImageStore, image_limits
 from gpuwarden.gateway.jobs.service import JobPlace, Jobs
 from gpuwarden.gateway.listener import WorkerListener
+from gpuwarden.gateway.memory import MEMORY_FILE, MemoryWatch
 from gpuwarden.gateway.peers import PeerIdentity, same_user, worker_of_unit
 from gpuwarden.gateway.publish import Publisher, ServiceNotifier, feed_watchdog
 from gpuwarden.gateway.settings import GatewaySettings, gateway_settings
@@ -179,6 +180,8 @@ class Service:
         self.eco = EcoMode(self.dispatcher.limit, writer.path.with_name(LEASE_FILE))
         self._heat = HeatWatch(self.eco.limit, thermal)
         self.dispatcher.on_card = self._heat.watch
+        self.memory = MemoryWatch(self.dispatcher, writer.path.with_name(MEMORY_FILE))
+        self.dispatcher.on_figures = self.memory.told
         self._door = Door(self.dispatcher, writer.path.with_name(PAUSE_FILE))
         self._listener = WorkerListener(sockets.dispatch, self.dispatcher, sockets.identify)
         self.images = ImageStore(self.pool, image_limits(settings), settings.upload_limit_bytes)

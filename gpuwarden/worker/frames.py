@@ -43,6 +43,8 @@ class FrameType(IntEnum):
     CHUNK = 9  # request, lease: {"text": a piece of the answer, "terms": ...}, for who streams
     JOINING = 10  # request, lease: {"joining": true} before its prefill, false when it is through
     BORROW = 11  # request, lease: {"length": bytes of a result that no frame holds}; LEND answers
+    FIGURES = 12  # what allocator.FIGURES names, warning_threshold, shortages, shortages_alone;
+    #               every five seconds, from engines that know
     # gateway to worker
     WELCOME = 32  # {"gateway": version, "results_bytes": the largest result it has room for}
     JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request:
@@ -53,6 +55,7 @@ class FrameType(IntEnum):
     LIMIT = 37  # {"batch_limit": number}: run no more requests together; until the next LIMIT
     PROBE = 38  # request: a number of the gateway's; does the card still answer? PROBED tells
     LEND = 39  # request, lease: {"size": bytes} and a descriptor to write to, or {"error": {...}}
+    RELIEVE = 40  # drop caches between two batches: memory runs short
 
 
 @dataclass(frozen=True)

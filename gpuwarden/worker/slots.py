@@ -13,8 +13,10 @@ from typing import Any, Awaitable, Callable, Dict, List, Optional, Protocol
 
 from gpuwarden.worker.engine import Audience, Engine, SlotEngine
 from gpuwarden.worker.faults import Failure, failure_of, location, raise_error_of
-from gpuwarden.worker.gpu import answer_of
+from gpuwarden.worker.gpu import BROKEN_OFF, answer_of
 from gpuwarden.worker.outputs import Answer
+from gpuwarden.worker.retries import Retries
+from gpuwarden.worker.shortage import TOO_LARGE, drop_caches, is_out_of_memory
 
 _log = logging.getLogger(__name__)
 
@@ -41,6 +43,9 @@ class Guests(Protocol):
     def hear(self, serial: int, text: str) -> None:
         """A piece of its answer."""
 
+    def was_told(self, serial: int) -> bool:
+        """Whether a piece of its answer has gone to its caller."""
+
     def answer(self, serial: int, answer: Answer, seconds: float) -> None:
         """It has left its slot."""
 
@@ -57,6 +62,7 @@ class Slots:
     :param on_gpu: runs a function on the GPU thread.
     :param on_busy: told when the first one joins, and when the last one has left.
     :ivar limit: slots that may be taken; None: all. A lower one lets those that run finish.
+    :ivar on_shortage: told of each time that memory runs out; True: with one request alone.
     """
 
     def __init__(
@@ -74,7 +80,9 @@ class Slots:
         self._on_busy = on_busy
         self._taken: Dict[int, _Taken] = {}
         self._run: Optional[asyncio.Task[None]] = None
+        self._retries = Retries()
         self.limit: Optional[int] = None
+        self.on_shortage: Callable[[bool], None] = lambda alone: None
         engine.audience = _Guests(self._taken, guests)
 
     def __len__(self) -> int:
@@ -93,7 +101,7 @@ class Slots:
                 joined = await self._take_one_in()
                 if self._taken:
                     await self._step()
-                elif not joined:
+                elif not joined and not self._retries:
                     return
         finally:
             self._run = None
@@ -105,11 +113,13 @@ class Slots:
             if not self._guests.is_awaited(taken.serial):
                 await self._on_gpu(leave, self._engine, slot)
                 self._end(slot, CANCELLED)
+        while (serial := self._retries.withdraw(self._guests.is_awaited)) is not None:
+            self._answer(_Taken(serial, time.monotonic()), CANCELLED)
 
     async def _take_one_in(self) -> bool:
         """One at most between two steps: those that run wait for it meanwhile."""
         slot = self._free_slot()
-        serial = None if slot is None else self._guests.next_guest()
+        serial = None if slot is None else self._next()
         if slot is None or serial is None:
             return False
         self._on_busy(True)
@@ -118,13 +128,30 @@ class Slots:
         failure = await self._on_gpu(join, self._engine, slot, self._guests.item(serial))
         self._guests.joins(serial, False)
         if failure is not None:
-            self._end(slot, failure)
+            self._settle({slot: failure}, len(self._taken) - 1)
         return True
 
+    def _next(self) -> Optional[int]:
+        if self._retries:
+            return self._retries.next(len(self._taken))
+        return self._guests.next_guest()
+
     async def _step(self) -> None:
-        answers = await self._on_gpu(step, self._engine, list(self._taken))
+        others = len(self._taken) - 1
+        self._settle(await self._on_gpu(step, self._engine, list(self._taken)), others)
+
+    def _settle(self, answers: Dict[int, Answer], others: int) -> None:
+        """Answer requests, but for those that run again beside fewer: memory ran out."""
+        if TOO_LARGE in answers.values():
+            self.on_shortage(others == 0)
         for slot, answer in answers.items():
-            self._end(slot, answer)
+            serial = self._taken[slot].serial
+            if answer is TOO_LARGE and self._guests.was_told(serial):
+                self._end(slot, BROKEN_OFF)
+            elif answer is TOO_LARGE and self._retries.take(serial, others):
+                del self._taken[slot]
+            else:
+                self._end(slot, answer)
 
     def _free_slot(self) -> Optional[int]:
         room = self._count if self.limit is None else min(self._count, self.limit)
@@ -133,7 +160,10 @@ class Slots:
         return next(slot for slot in range(self._count) if slot not in self._taken)
 
     def _end(self, slot: int, answer: Answer) -> None:
-        taken = self._taken.pop(slot)
+        self._answer(self._taken.pop(slot), answer)
+
+    def _answer(self, taken: _Taken, answer: Answer) -> None:
+        self._retries.forget(taken.serial)
         self._guests.answer(taken.serial, answer, time.monotonic() - taken.since)
 
 
@@ -157,13 +187,17 @@ class _Guests(Audience):
 
 def join(engine: SlotEngine, slot: int, item: Any) -> Optional[Failure]:
     """Take a request in (on the GPU thread); why not, where that fails: it fails alone."""
+    failure = None
     try:
         engine.join(slot, item)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
         _log.warning("a request failed in join(): %s", location(error))
+        failure = TOO_LARGE if is_out_of_memory(error) else failure_of(error)
+    if failure is not None:
         leave(engine, slot)
-        return failure_of(error)
-    return None
+    if failure is TOO_LARGE:  # not before the error is gone: its traceback holds tensors
+        drop_caches(engine)
+    return failure
 
 
 def step(engine: SlotEngine, taken: List[int]) -> Dict[int, Answer]:
@@ -171,13 +205,18 @@ def step(engine: SlotEngine, taken: List[int]) -> Dict[int, Answer]:
 
     A step that fails leaves every slot in doubt: all of them are freed.
     """
+    failure = None
     try:
         results = {slot: result for slot, result in engine.step().items() if slot in taken}
     except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
         _log.warning("a step of %d requests failed: %s", len(taken), location(error))
+        failure = failure_of(error) if len(taken) == 1 else SHARED
+        failure = TOO_LARGE if is_out_of_memory(error) else failure
+    if failure is not None:
         for slot in taken:
             leave(engine, slot)
-        failure = failure_of(error) if len(taken) == 1 else SHARED
+        if failure is TOO_LARGE:
+            drop_caches(engine)
         return dict.fromkeys(taken, failure)
     for slot in results:
         leave(engine, slot)

@@ -28,6 +28,7 @@ from gpuwarden.worker.tasks import task_of
 
 _log = logging.getLogger(__name__)
 
+LATE = Failure("deadline_exceeded", "its deadline passed")
 RETURNED = Failure("returned", "this worker takes no requests now: give it to another")
 
 Predict = Callable[[List[Any], Audience], Awaitable[List[Answer]]]
@@ -207,8 +208,7 @@ class Work(Receiver, Guests):
             self._borrowed.forget(job.session, job.frame)
         if job.stage in (_Stage.RUNNING, _Stage.LEAVING) or job.leaving:
             return
-        assert self.pool is not None
-        if job.stage is _Stage.PREPARED or self.pool.withdraw(serial):
+        if job.stage is _Stage.PREPARED or (self.pool and self.pool.withdraw(serial)):
             self._leave(serial, failure)
         else:
             job.leaving = failure
@@ -248,9 +248,7 @@ class Work(Receiver, Guests):
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         late = [s for s in members if 0 < self._jobs[s].deadline_nanoseconds < now]
         for serial in late:
-            self._answer(
-                self._jobs.pop(serial), Failure("deadline_exceeded", "its deadline passed")
-            )
+            self._answer(self._jobs.pop(serial), LATE)
         return [serial for serial in members if serial not in late]
 
     async def _run_batch(self, serials: List[int], jobs: List[_Job]) -> None:
@@ -337,6 +335,10 @@ class Work(Receiver, Guests):
         job = self._jobs.get(serial)
         if job is not None:
             self._hand_on(job, text)
+
+    def was_told(self, serial: int) -> bool:
+        """Whether a piece of its answer has gone to its caller."""
+        return self._jobs[serial].told
 
     def answer(self, serial: int, answer: Answer, seconds: float) -> None:
         """It has left its slot."""

@@ -15,13 +15,13 @@ captured graph keeps its own buffers.
 from dataclasses import dataclass, replace
 from typing import Callable, Dict, List, Optional, Tuple
 
+from gpuwarden.worker.allocator import MEMORY_FRACTION
 from gpuwarden.worker.engines.modelshape import ModelShape
 
 MIB, GIB = 1 << 20, 1 << 30
 VALUE_BYTES: Dict[str, int] = {"float32": 4, "bfloat16": 2, "float16": 2}
 INT8 = "int8"
 SCALE_BYTES = 4  # float32, one for each head and position (quantised.py)
-MEMORY_FRACTION = 0.9  # article 3: leave 10 to 20 % of the card
 LENGTH_STEP = 64  # a suggested length is a multiple of it
 PREFILL_GROUP = 4  # issue "model engines": joiners in groups of up to 4
 # Context, kernels and cuBLAS workspaces of one process: what a card charges beyond the allocator.
