@@ -18,7 +18,6 @@ from gpuwarden.worker.frames import Frame, FrameType
 
 log = logging.getLogger(__name__)
 
-MEMORY_FILE = "memory.json"  # beside the state
 ROWS = 720  # an hour of them
 ROW_SECONDS = 4.0  # a report each 5 s; what comes earlier is of the same row
 HOUR_SECONDS = 3600.0

@@ -30,11 +30,16 @@ from gpuwarden.gateway.heatwatch import FileOfCard, HeatWatch
 from gpuwarden.gateway.images import ImageStore, image_limits
 from gpuwarden.gateway.jobs.service import JobPlace, Jobs
 from gpuwarden.gateway.listener import WorkerListener
-from gpuwarden.gateway.memory import MEMORY_FILE, MemoryWatch
+from gpuwarden.gateway.memory import MemoryWatch
 from gpuwarden.gateway.peers import PeerIdentity, same_user, worker_of_unit
 from gpuwarden.gateway.publish import Publisher, ServiceNotifier, feed_watchdog
 from gpuwarden.gateway.settings import GatewaySettings, gateway_settings
-from gpuwarden.names import GATEWAY_STATE_FILE, JOBS_DIRECTORY, thermal_snapshot_file
+from gpuwarden.names import (
+    GATEWAY_MEMORY_FILE,
+    GATEWAY_STATE_FILE,
+    JOBS_DIRECTORY,
+    thermal_snapshot_file,
+)
 from gpuwarden.systemd.activation import take_sockets
 from gpuwarden.systemd.journal import set_up_logging
 from gpuwarden.systemd.notify import Notifier
@@ -180,7 +185,8 @@ class Service:
         self.eco = EcoMode(self.dispatcher.limit, writer.path.with_name(LEASE_FILE))
         self._heat = HeatWatch(self.eco.limit, thermal)
         self.dispatcher.on_card = self._heat.watch
-        self.memory = MemoryWatch(self.dispatcher, writer.path.with_name(MEMORY_FILE))
+        memory_file = writer.path.with_name(GATEWAY_MEMORY_FILE.name)
+        self.memory = MemoryWatch(self.dispatcher, memory_file)
         self.dispatcher.on_figures = self.memory.told
         self._door = Door(self.dispatcher, writer.path.with_name(PAUSE_FILE))
         self._listener = WorkerListener(sockets.dispatch, self.dispatcher, sockets.identify)
