@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from gpuwarden import names
 from gpuwarden.cli import memory, workers
 from gpuwarden.cli.known import Known
 from gpuwarden.control.states import GuardData
@@ -57,7 +58,7 @@ async def test_what_a_worker_says_of_its_memory_is_on_the_bus_and_in_the_command
 
         monkeypatch.setattr(memory, "get_status_or_last", lambda: Known(data))
         file = node.gateway.state_path.with_name("memory.json")
-        monkeypatch.setattr(memory.names, "GATEWAY_MEMORY_FILE", file)
+        monkeypatch.setattr(names, "GATEWAY_MEMORY_FILE", file)
         assert memory.show(None, as_json=True) == 0
         (first, second) = json.loads(capsys.readouterr().out)
         assert first["vram"]["limit_bytes"] == 1000

@@ -1,0 +1,1 @@
+"""The transformers engine, on the CPU, with a tiny Gemma 3; runs in build/engine-venv."""
