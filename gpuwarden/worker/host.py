@@ -164,6 +164,8 @@ class Host:
             self._on_stuck,
         )
         self._start(pulse.run())
+        if self.loader.context:
+            self.memory.simulated_bytes = self.loader.context.vram_bytes
         self._start(self.memory.run(engine))
 
     async def _drain(self) -> None:

@@ -1,7 +1,7 @@
 """Tells the gateway every few seconds how the engine's memory stands, and drops caches for it."""
 
 import asyncio
-from typing import Any, Callable, Dict, Mapping
+from typing import Any, Callable, Dict, Mapping, Optional
 
 from gpuwarden.worker.allocator import monitor_interval, read_figures, warning_threshold
 from gpuwarden.worker.engine import Engine
@@ -16,10 +16,12 @@ class MemoryReports:
     """Reads on the GPU thread, between two batches or steps; a busy one is waited for.
 
     :param report: sends what was read.
+    :ivar simulated_bytes: what is held on a simulated card, for engines that say nothing.
     """
 
     def __init__(self, gpu: GpuThread, options: Mapping[str, Any], report: Report) -> None:
         self._gpu = gpu
+        self.simulated_bytes: Optional[int] = None
         self._seconds = monitor_interval(options)
         self._threshold = warning_threshold(options)
         self._report = report
@@ -36,6 +38,8 @@ class MemoryReports:
                 self._is_to_drop = False
                 await self._gpu.run(drop_caches, engine)
             figures: Dict[str, Any] = dict(await self._gpu.run(read_figures, engine))
+            if not figures and self.simulated_bytes is not None:
+                figures = dict.fromkeys(("reserved_bytes", "allocated_bytes"), self.simulated_bytes)
             if figures or self._shortages or self._shortages_alone:
                 figures["warning_threshold"] = self._threshold
                 figures["shortages"] = self._shortages
