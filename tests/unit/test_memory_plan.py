@@ -1,6 +1,8 @@
 """What a model will take of a card, before it is loaded."""
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -116,6 +118,15 @@ def test_the_plan_for_a_large_card_is_a_table_and_fits() -> None:
         "  reserve        1.43 GiB  context, libraries, rounding",
         "  total         15.08 GiB  of 126.90 GiB (0.9 of 141.00 GiB)",
     ]
+
+
+def test_the_documented_plan_is_printed_as_it_is_documented(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    (code,) = re.findall(r"```py\n(.*?)```", text, re.DOTALL)
+    exec(code, {"config": MEDGEMMA_4B, "total_bytes": 141 * GIB})
+    assert f"```text\n{capsys.readouterr().out}```" in text
 
 
 def test_twelve_billion_parameters_need_more_than_24_gib_whatever_is_configured() -> None:
