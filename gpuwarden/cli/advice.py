@@ -18,6 +18,8 @@ _NO_REQUESTS = (f"systemctl status {_GATEWAY_UNITS}", "why no requests are taken
 RESUME = f"busctl call {names.BUS_NAME} {names.ROOT_OBJECT}/gateway {names.BUS_NAME}.Gateway Resume"
 ASK_DRIVER = ("journalctl -k -g 'NVRM|Xid' -n 20", "what the driver says of the cards")
 ANYTHING = ("gpuwarden logs -n 50", "what led to this state")
+RELOAD = ("gpuwarden reload", "takes it into use, once it is right")
+REFUSED = r"^the (former )?configuration (is in use|does not fit)"
 
 # What helps against a reason that GuardData gives: by its words, in the order of their weight.
 # What is said of a worker or a card is advised by that worker's or card's own state, below.
@@ -30,8 +32,11 @@ BY_REASON: tuple[tuple[str, tuple[Advice, ...]], ...] = (
         ),
     ),
     (
-        r"configuration",
-        (("gpuwarden config check", "what is wrong with the configuration"),),
+        REFUSED,
+        (
+            ("gpuwarden config check", "what is wrong with the configuration"),
+            RELOAD,
+        ),
     ),
     (
         r"the host is not tuned",
@@ -81,9 +86,12 @@ _NEEDS_THE_SERVICE = (
 _STRAY = re.compile(r"worker (\d+) runs and is not planned")
 
 
-def advice(data: GuardData, *, live: bool) -> list[Advice]:
-    """(command, what it tells or does), the most useful first; empty when all is well."""
-    helpful = [*_of_the_service(data, live=live)]
+def advice(data: GuardData, *, live: bool, is_mended: bool = False) -> list[Advice]:
+    """(command, what it tells or does), the most useful first; empty when all is well.
+
+    :param is_mended: whether the files of a configuration that was refused are right now.
+    """
+    helpful = [*_of_the_service(data, live=live, is_mended=is_mended)]
     for worker in data.workers:
         helpful += _of_worker(worker, data)
     for gpu in data.gpus:
@@ -100,7 +108,7 @@ def advice(data: GuardData, *, live: bool) -> list[Advice]:
     return list(dict.fromkeys(helpful))[:ADVICE_LIMIT]
 
 
-def _of_the_service(data: GuardData, *, live: bool) -> Iterator[Advice]:
+def _of_the_service(data: GuardData, *, live: bool, is_mended: bool) -> Iterator[Advice]:
     if not live:
         yield f"systemctl status {names.GUARD_UNIT}", "is the service up, and why not"
         yield f"systemctl start {names.GUARD_UNIT}", "starts it; what runs goes on"
@@ -110,10 +118,17 @@ def _of_the_service(data: GuardData, *, live: bool) -> Iterator[Advice]:
             continue  # what is not there yet is no fault
         if stray := _STRAY.search(reason):
             yield f"systemctl stop {names.worker_unit(int(stray[1]))}", "ends a worker of no plan"
+        elif is_mended and says_refused(reason):
+            yield "gpuwarden reload", "takes the configuration into use: its files are right now"
         else:
             yield from by_words(reason)
     if data.gateway is None and data.state is not ServiceState.STARTING:
         yield _NO_REQUESTS
+
+
+def says_refused(reason: str) -> bool:
+    """Whether a reason says that the configuration's files were refused."""
+    return bool(re.search(REFUSED, reason))
 
 
 def by_words(reason: str) -> Iterable[Advice]:

@@ -9,7 +9,8 @@ import json
 import os
 import select
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -119,6 +120,26 @@ class Connection:
         finally:
             connection.close()  # a connection that took a big body serves no second request
 
+    @contextmanager
+    def get(self, path: str) -> Iterator[tuple[Reply, Iterator[bytes]]]:
+        """GET what may be large: the answer, with its content to be read while the block runs.
+
+        :raises CommandError: nobody answers (3), or the content breaks off (1).
+        """
+        try:
+            self._http.request("GET", path, headers=self._authorization())
+            response = self._http.getresponse()
+            is_good = response.status < 400
+            headers = headers_of(response)
+            reply = Reply(response.status, headers) if is_good else self._reply(response)
+        except (OSError, http.client.HTTPException) as error:
+            self._http.close()
+            raise self._unreachable(error) from error
+        try:
+            yield reply, blocks_of(response)
+        finally:
+            self._http.close()
+
     def close(self) -> None:
         """Hang up."""
         self._http.close()
@@ -140,8 +161,9 @@ class Connection:
             document = json.loads(content)
         except ValueError:
             document = {}
-        headers = {name.lower(): value for name, value in response.getheaders()}
-        return Reply(response.status, headers, document if isinstance(document, dict) else {})
+        return Reply(
+            response.status, headers_of(response), document if isinstance(document, dict) else {}
+        )
 
     def _authorization(self) -> dict[str, str]:
         key = self._door.api_key
@@ -166,6 +188,28 @@ class Connection:
         return CommandError(
             f"{self._door.place} does not answer: {reason} (gpuwarden status)", Exit.UNREACHABLE
         )
+
+
+def headers_of(response: http.client.HTTPResponse) -> dict[str, str]:
+    """An answer's headers, by their names in small letters."""
+    return {name.lower(): value for name, value in response.getheaders()}
+
+
+def blocks_of(response: http.client.HTTPResponse) -> Iterator[bytes]:
+    """An answer's content. Raises CommandError (1) where it is shorter than was announced."""
+    if response.length is None and not response.chunked:
+        raise CommandError("the answer broke off in its headers: try it again", Exit.WRONG)
+    missing = response.length or 0
+    try:
+        while block := response.read(BLOCK_BYTES):
+            missing -= len(block)
+            yield block
+    except (OSError, http.client.HTTPException) as error:
+        text = f"the answer broke off ({type(error).__name__}): try it again"
+        raise CommandError(text, Exit.WRONG) from error
+    if missing > 0:
+        text = f"the answer broke off, {missing} bytes are missing: try it again"
+        raise CommandError(text, Exit.WRONG)
 
 
 def add_door(parser: argparse.ArgumentParser) -> None:

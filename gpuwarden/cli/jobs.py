@@ -1,31 +1,41 @@
-"""``gpuwarden jobs``: the durable jobs: list, show, cancel, delete."""
+"""``gpuwarden jobs``: the durable jobs: list, show, save their results, cancel, delete."""
 
 import argparse
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 from gpuwarden.cli.exits import CommandError, Exit
 from gpuwarden.cli.frontdoor import Connection, Reply, add_door, door_of
 from gpuwarden.cli.options import add_json
-from gpuwarden.cli.output import duration, table, unix_now
+from gpuwarden.cli.output import duration, table, unix_now, warn
+from gpuwarden.cli.saving import Place, Saved, save
 
 STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
-ACTIONS = ("list", "show", "cancel", "delete")
+ACTIONS = ("list", "show", "save", "cancel", "delete")
 PAGE = 1000
 ID_CHARACTERS = 32
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """``[list|show ID|cancel ID...|delete ID...] [--status S] [--json]``."""
+    """``[list|show ID...|save ID...|cancel ID...|delete ID...] [--status S] [--to T] [--json]``."""
     parser.usage = """gpuwarden jobs [-h] [--json] [list] [--status STATUS]
-       gpuwarden jobs show|cancel|delete ID..."""
+       gpuwarden jobs show|cancel|delete ID...
+       gpuwarden jobs save ID... [--to FILE|FOLDER]"""
     parser.add_argument(
         "action", nargs="?", choices=ACTIONS, default="list", help="list is the default"
     )
     parser.add_argument("ids", metavar="ID", nargs="*", help="as submit printed them")
     parser.add_argument("--status", choices=STATUSES, action="append", help="list these alone")
+    parser.add_argument(
+        "--to",
+        metavar="FILE|FOLDER",
+        type=Path,
+        help="where results are saved: a folder (by default the one you are in), each as ID and"
+        " its type; or one result's own file. No file is ever overwritten",
+    )
     add_door(parser)
     add_json(parser)
 
@@ -35,12 +45,16 @@ def run(arguments: argparse.Namespace) -> int:
     if (arguments.action == "list") == bool(arguments.ids):
         text = "list takes no ID" if arguments.ids else f"{arguments.action} whom? Give an ID"
         raise CommandError(text, Exit.BAD_USE)
+    if arguments.to is not None and arguments.action != "save":
+        raise CommandError("--to says where save saves", Exit.BAD_USE)
     for id in arguments.ids:
         if len(id) != ID_CHARACTERS or not id.isalnum():
             raise CommandError(f"{id} is no job's ID: they have 32 digits", Exit.BAD_USE)
     connection = door_of(arguments).connect()
     if arguments.action == "list":
         return list_jobs(connection, arguments)
+    if arguments.action == "save":
+        return save_results(connection, arguments)
     documents = [one_job(connection, arguments.action, id) for id in arguments.ids]
     if arguments.json:
         print(json.dumps({"schema": 1, "jobs": documents}, indent=2))
@@ -68,6 +82,39 @@ def list_jobs(connection: Connection, arguments: argparse.Namespace) -> int:
         header = ("ID", "STATUS", "PRIORITY", "BYTES", "AGE", "TOOK", "ERROR")
         print("\n".join(table(header, rows)))
     return Exit.GOOD
+
+
+def save_results(connection: Connection, arguments: argparse.Namespace) -> int:
+    """Each as a file; 1 where one could not be, the others are saved all the same."""
+    place = Place(arguments.to or Path(), len(arguments.ids))
+    saved: list[dict[str, Any]] = []
+    worst = Exit.GOOD
+    for id in arguments.ids:
+        try:
+            one = save(connection, id, place)
+        except CommandError as error:
+            if len(arguments.ids) == 1 or error.code is Exit.UNREACHABLE:
+                raise
+            warn(str(error))
+            saved.append({"id": id, "error": str(error)})
+            worst = error.code
+        else:
+            saved.append(saved_document(one))
+            if not arguments.json:
+                print(f"{id}  {one.file} ({one.media_type}, {one.bytes} bytes)")
+    if arguments.json:
+        print(json.dumps({"schema": 1, "results": saved}, indent=2))
+    return worst
+
+
+def saved_document(one: Saved) -> dict[str, Any]:
+    """A saved result for scripts."""
+    return {
+        "id": one.id,
+        "file": str(one.file),
+        "media_type": one.media_type,
+        "bytes": one.bytes,
+    }
 
 
 def pages(connection: Connection, statuses: list[str]) -> Iterator[dict[str, Any]]:
@@ -128,7 +175,6 @@ def screen(job: dict[str, Any]) -> list[str]:
     if "result" in job:
         lines.append(f"  {json.dumps(job['result']['answer'], ensure_ascii=False)}")
         if file := job["result"].get("content"):
-            lines.append(
-                f"  a file, {file['media_type']}, {file['bytes']} bytes: GET {file['url']}"
-            )
+            kind, size = file["media_type"], file["bytes"]
+            lines.append(f"  a file, {kind}, {size} bytes: gpuwarden jobs save {job['id']}")
     return lines

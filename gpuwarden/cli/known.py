@@ -23,12 +23,14 @@ class Known:
     """A status and, when it doesn't come from the running service, where it comes from.
 
     :ivar is_down: the supervisor is not running, as far as can be seen.
+    :ivar is_mended: the configuration that the supervisor refused is right now, as it lies there.
     """
 
     data: GuardData
     caveat: str = ""
     is_down: bool = False
     origins: Origins = Origins()
+    is_mended: bool = False
 
     @property
     def is_live(self) -> bool:

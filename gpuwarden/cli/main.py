@@ -22,7 +22,7 @@ COMMANDS = {
     "orphans": "processes that hold a card's memory and are none of a running worker",
     "reap": "end such a process and say what came free",
     "submit": "images, or folders of them, as durable jobs",
-    "jobs": "the durable jobs: list, show, cancel, delete",
+    "jobs": "the durable jobs: list, show, cancel, delete, save their results",
     "placement": "which worker runs on which CPUs and memory, and why",
     "simulate": "what a thermal policy makes of a card that is not there",
     "doctor": "whether this node will serve well, and how to mend what will not",

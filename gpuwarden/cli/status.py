@@ -3,7 +3,10 @@
 import argparse
 import shutil
 import sys
+from dataclasses import replace
 
+from gpuwarden import names
+from gpuwarden.cli.advice import says_refused
 from gpuwarden.cli.exits import CommandError, Exit
 from gpuwarden.cli.known import Known
 from gpuwarden.cli.options import add_json
@@ -38,13 +41,32 @@ def run(arguments: argparse.Namespace) -> int:
         look = _look_json if arguments.json else _look
         repeat(look, arguments.watch, for_scripts=arguments.json)
         return Exit.GOOD
-    known = get_status_or_last()
+    known = looked_up()
     if arguments.json:
         warn(known.caveat)
         print(known.data.model_dump_json(indent=2))
     else:
         print("\n".join(screen(known, unix_now(), _lines())))
     return exit_code(known)
+
+
+def looked_up() -> Known:
+    """The status; whether a configuration that was refused is right now is looked up beside it.
+
+    :raises CommandError: nothing is known.
+    """
+    known = get_status_or_last()
+    if not any(map(says_refused, known.data.reasons)):
+        return known
+    # Only now: they take a third as long to load as all the rest.
+    from gpuwarden.config import ConfigurationError, load_configuration  # noqa: PLC0415
+    from gpuwarden.guard.node import node_rules  # noqa: PLC0415
+
+    try:
+        load_configuration(names.CONFIG_FILE, names.CONFIG_DIRECTORY, node_rules())
+    except ConfigurationError:
+        return known
+    return replace(known, is_mended=True)
 
 
 def exit_code(known: Known) -> Exit:
@@ -57,7 +79,7 @@ def exit_code(known: Known) -> Exit:
 def _look() -> Look:
     now = unix_now()
     try:
-        first, *others = screen(get_status_or_last(), now, _lines())
+        first, *others = screen(looked_up(), now, _lines())
         return Look([f"{first}, {clock(now, now)}", *others])
     except CommandError as error:  # nothing is known now; the next look may find something
         return Look([fitted(f"{coloured('gpuwarden', 'bad')}: {error}")])

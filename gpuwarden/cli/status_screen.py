@@ -86,7 +86,7 @@ def _why(known: Known) -> list[str]:
 
 
 def _helpful(known: Known) -> list[str]:
-    helpful = advice(known.data, live=known.is_live)
+    helpful = advice(known.data, live=known.is_live, is_mended=known.is_mended)
     if not helpful:
         return []
     rows = [(command, f"# {what}") for command, what in helpful]

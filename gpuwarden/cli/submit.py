@@ -110,7 +110,8 @@ def line(one: Submitted) -> str:
         return text
     if "result" in one.job:
         answer = json.dumps(one.job["result"]["answer"], ensure_ascii=False)
-        return f"{text}: {answer}"
+        file = " and a file (gpuwarden jobs save)" if "content" in one.job["result"] else ""
+        return f"{text}: {answer}{file}"
     error = one.job.get("error")
     return f"{text}: {error['type']}: {error['message']}" if error else f"{text}: {one.status}"
 

@@ -22,7 +22,7 @@ REFERENCE = re.compile("gpuwarden://([0-9a-f]{32})")
 QUESTION_LIMIT_BYTES = 12 << 10
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Upload:
     """What a caller is about to send.
 

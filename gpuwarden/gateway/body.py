@@ -190,6 +190,11 @@ async def receive(request: BaseRequest, upload: Upload, room: Room) -> Body:
     return body
 
 
+def whole_body(content: bytes, upload: Upload) -> Body:
+    """A small body that has no parts."""
+    return Body(upload.media_type, upload.question, 0, len(content), content, form=upload.form)
+
+
 async def receive_inline(request: BaseRequest) -> bytes:
     """A small body of known length."""
     return b"".join([chunk async for chunk in chunks_of(request)])

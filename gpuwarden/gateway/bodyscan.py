@@ -1,12 +1,14 @@
-"""What the gateway looks for in a chat's body without parsing it: references, the model's name.
+"""What the gateway looks for in a chat's body without parsing it: references, model, parameters.
 
-Both are hints for what must be known before a worker is: which buffers to hand over, and whether
-the node has that model at all. The worker parses the body, and its word counts.
+All are hints for what must be known before a worker is: which buffers to hand over, whether the
+node has that model at all, which requests are alike. The worker parses the body, and its word
+counts.
 """
 
 import asyncio
 import re
 from collections.abc import Iterator
+from typing import NamedTuple
 
 from gpuwarden.gateway.multipart import WINDOW_BYTES, YIELD_BYTES
 
@@ -18,6 +20,9 @@ SCANNED_BYTES = 64 << 10  # at either end of the body
 TOKENS_LIMIT = 4000  # brackets and strings, at either end: 2 ms
 MARK = re.compile(rb'["{}\[\]]')
 STRING = re.compile(rb'"((?:[^"\\]++|\\.)*+)"', re.S)
+COLON = re.compile(rb"\s*+:")
+BETWEEN = b" \t\r\n,"  # a member's value and the next one's name
+MESSAGES = b'"messages"'
 NAME = re.compile(rb'\s*+:\s*+"([^"\\]{1,128})"')
 CLOSING = re.compile(rb'(?:[^"\\]++|\\.)*+"', re.S)
 ESCAPES_LIMIT = 1024
@@ -48,15 +53,73 @@ def model_in(view: memoryview) -> str | None:
 
     Looked for at the start, then at the end (where OpenAI's client writes it).
     """
-    head = bytes(view[:SCANNED_BYTES])
-    named = _named(head, 0)
-    start = len(view) - SCANNED_BYTES
-    if named is not None or start <= 0:
+    named = _named(bytes(view[:SCANNED_BYTES]), 0)
+    if named is not None or len(view) <= SCANNED_BYTES:
         return named
+    tail = _tail(view)
+    depth = _depth_before(tail)
+    return None if depth is None else _named(tail, depth)
+
+
+def members_in(view: memoryview) -> dict[bytes, bytes] | None:
+    """A chat's members at its outermost level, names and values as they are written.
+
+    None where that is not certain. Of a long chat its ends are looked at; what lies between is
+    taken for messages if both of them say so.
+    """
+    head = _outline(bytes(view[:SCANNED_BYTES]), 0)
+    if len(view) <= SCANNED_BYTES:
+        return head.members if head.depth == 0 and head.is_all else None
+    tail = _tail(view)
+    depth = _depth_before(tail)
+    if depth is None or depth < 2 or head.begun != MESSAGES or not head.is_all:
+        return None
+    return head.members | _outline(tail, depth).members
+
+
+class _Outline(NamedTuple):
+    """The members that end in a text, the name of the one that goes on behind it, its depth."""
+
+    members: dict[bytes, bytes]
+    begun: bytes
+    depth: int
+    is_all: bool
+
+
+def _outline(text: bytes, depth: int) -> _Outline:
+    members: dict[bytes, bytes] = {}
+    name, start, count = b"", 0, 0
+    for token, end in _tokens(text):
+        count += 1
+        outer = depth
+        depth += DEPTH.get(token, 0)
+        if outer != 1 or depth > 1:
+            continue
+        colon = COLON.match(text, end) if depth == 1 else None
+        if name and (colon or depth == 0):
+            members[name] = text[start : end - len(token)].strip(BETWEEN)
+            name = b""
+        if colon:
+            name, start = token, colon.end()
+    return _Outline(members, name, depth, count < TOKENS_LIMIT)
+
+
+def _tail(view: memoryview) -> bytes:
+    """The last bytes of a body, from a place on that lies outside of any string."""
+    start = len(view) - SCANNED_BYTES
     if view[start - 1] == BACKSLASH:  # or the first byte would lose its escape
         run = bytes(view[max(0, start - ESCAPES_LIMIT) : start])
         start -= len(run) - len(run.rstrip(b"\\"))
-    return _named_at_the_end(bytes(view[start:]))
+    tail = bytes(view[start:])
+    plain = BACKSLASHES.sub(_without_escapes, tail)
+    # The body ends outside of a string: an odd number of quotes says that the tail begins in one.
+    return tail[first_quote(tail) :] if plain.count(b'"') % 2 else tail
+
+
+def _depth_before(tail: bytes) -> int | None:
+    """How deep a body's last bytes begin; None where they have too much in them."""
+    tokens = list(_tokens(tail))
+    return None if len(tokens) == TOKENS_LIMIT else -sum(DEPTH.get(one, 0) for one, _ in tokens)
 
 
 def _tokens(text: bytes) -> Iterator[tuple[bytes, int]]:
@@ -87,17 +150,6 @@ def _named(text: bytes, depth: int) -> str | None:
         if depth == 1 and token == b'"model"' and (name := NAME.match(text, end)):
             return name[1].decode("utf-8", "replace")
     return None
-
-
-def _named_at_the_end(tail: bytes) -> str | None:
-    """The same in the last bytes, which may begin within a string."""
-    plain = BACKSLASHES.sub(_without_escapes, tail)
-    # The body ends outside of a string: an odd number of quotes says that the tail begins in one.
-    text = tail[first_quote(tail) :] if plain.count(b'"') % 2 else tail
-    tokens = list(_tokens(text))
-    if len(tokens) == TOKENS_LIMIT:
-        return None
-    return _named(text, -sum(DEPTH.get(token, 0) for token, _ in tokens))
 
 
 def _without_escapes(match: re.Match[bytes]) -> bytes:

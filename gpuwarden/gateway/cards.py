@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 
 from gpuwarden.gateway.duty import DutyMeter
+from gpuwarden.gateway.statistics import moved
 from gpuwarden.gateway.work import ECO, CardLimits, Seat
 
 
@@ -10,10 +11,13 @@ class Card:
     """One card: its limits, and its account of work and rest.
 
     A card of which nothing is known is in eco.
+
+    :ivar batch_seconds: moving average of a batch's time on it; None before the first.
     """
 
     def __init__(self) -> None:
         self.limits = ECO
+        self.batch_seconds: float | None = None
         self._meter = DutyMeter()
 
     def limit(self, limits: CardLimits, now: float) -> None:
@@ -27,6 +31,8 @@ class Card:
 
     def batch_ended(self, started: float, gpu_seconds: float | None, now: float) -> None:
         """A batch, or a part of one, was answered (see DutyMeter)."""
+        if gpu_seconds is not None:
+            self.batch_seconds = moved(self.batch_seconds, gpu_seconds)
         self._meter.batch_ended(started, gpu_seconds, now)
 
     def takes(self, seat: Seat, now: float) -> bool:
@@ -109,7 +115,7 @@ class Cards:
     @property
     def have_room(self) -> bool:
         """Whether any worker takes another batch, as far as it alone is concerned."""
-        return any(seat.open for seat in self._seats.values())
+        return True in [seat.open for seat in self._seats.values()]  # a generator costs more
 
     @property
     def have_quarantine(self) -> bool:
@@ -135,7 +141,10 @@ class Cards:
 
     def next_rested(self) -> float | None:
         """When the first card has rested that has a worker with room."""
-        if all(card.limits.duty >= 1 for card in self._cards.values()):
+        for card in self._cards.values():
+            if card.limits.duty < 1:
+                break
+        else:
             return None
         seats = self.usable() or self.last_resort()
         rested = [self[seat.card].rested_at() for seat in seats if seat.open]

@@ -85,14 +85,14 @@ class RecordChannel:
             if not self.is_open:
                 return False
             try:
-                size, _, flags, _ = self._socket.recvmsg_into([self._buffer])
+                size = self._socket.recv_into(self._buffer, 0, socket.MSG_TRUNC)
             except (BlockingIOError, InterruptedError):
                 return False
             except OSError:
-                size, flags = 0, 0
-            if flags & socket.MSG_TRUNC:
+                size = 0
+            if size > RECORD_LIMIT_BYTES:  # its whole length, of which the buffer has a part
                 log.error("a record over %d bytes: hanging up", RECORD_LIMIT_BYTES)
-            if size == 0 or flags & socket.MSG_TRUNC:
+            if size == 0 or size > RECORD_LIMIT_BYTES:
                 self.close()
                 return False
             self._on_record(bytes(memoryview(self._buffer)[:size]))

@@ -15,6 +15,7 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web import BaseRequest, StreamResponse
 
 from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.express import Express, ExpressHandler
 from gpuwarden.gateway.http import Routes, error_response, where
 from gpuwarden.gateway.settings import GatewaySettings
 
@@ -27,11 +28,13 @@ LINGER_SECONDS = 10.0  # a refused upload is read and dropped, so that the clien
 REASONS = {408: "Request Timeout", 431: "Request Header Fields Too Large"}
 
 
-class JsonRequestHandler(web.RequestHandler):
+class JsonRequestHandler(ExpressHandler):
     """aiohttp's protocol, with its own errors in our form, and an end for slow clients."""
 
-    def __init__(self, server: "Server", settings: GatewaySettings, **options: Any) -> None:
-        super().__init__(server, **options)
+    def __init__(
+        self, server: "Server", express: Express, settings: GatewaySettings, **options: Any
+    ) -> None:
+        super().__init__(server, express, **options)
         self._settings = settings
         self._head_bytes = 0  # of a request whose headers have not ended
         self._head_timer: asyncio.TimerHandle | None = None
@@ -55,12 +58,13 @@ class JsonRequestHandler(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come, unless these headers were refused already."""
-        if self._is_refused:
+        if self._is_refused or self._is_taking:
             return
+        taken = self.taken
         super().data_received(data)
         # Between requests nobody else bounds what comes: the parser waits for the headers to end.
         waiter = self._waiter
-        if waiter is None or waiter.done():
+        if waiter is None or waiter.done() or self.job or self.taken != taken:
             self._stop_waiting()
             return
         self._head_bytes += len(data)
@@ -133,11 +137,15 @@ class JsonRequestHandler(web.RequestHandler):
 class Server(web.Server):
     """Makes our protocol for each connection, with the limits that hold then.
 
+    :param express: answers small requests, past ``routes``.
     :param settings: the settings in use.
     """
 
-    def __init__(self, routes: Routes, settings: Callable[[], GatewaySettings]) -> None:
+    def __init__(
+        self, routes: Routes, express: Express, settings: Callable[[], GatewaySettings]
+    ) -> None:
         super().__init__(routes, handler_cancellation=True)
+        self._express = express
         self._settings = settings
 
     def __call__(self) -> web.RequestHandler:
@@ -146,6 +154,7 @@ class Server(web.Server):
         line_bytes = min(LINE_LIMIT_BYTES, settings.header_limit_bytes)
         return JsonRequestHandler(
             self,
+            self._express,
             settings,
             loop=self._loop,
             access_log=None,

@@ -11,6 +11,7 @@ from gpuwarden.gateway.buffers import Buffer, BufferPool
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.givingup import GivingUp
 from gpuwarden.gateway.job import Answer, Job
+from gpuwarden.gateway.kinds import describe
 from gpuwarden.gateway.lending import Lending
 from gpuwarden.gateway.link import Tally, WorkerLink
 from gpuwarden.gateway.messages import Figures, Hello, Piece, Result, Wish
@@ -21,7 +22,6 @@ from gpuwarden.gateway.refusals import Refusals
 from gpuwarden.gateway.setaside import SetAside
 from gpuwarden.gateway.settings import GatewaySettings, batch_rules, limits_of
 from gpuwarden.gateway.statistics import Statistics
-from gpuwarden.gateway.weights import weight_of
 from gpuwarden.gateway.work import (
     Action,
     CardLimits,
@@ -46,7 +46,6 @@ class Dispatcher:
     :ivar on_card: called before the first request goes to a card, so that its heat is looked at.
     :ivar set_aside: what has killed workers and is not tried again for a while.
     :ivar pause: while it runs, nothing new is accepted.
-    :ivar on_figures: called with what a worker tells of its memory.
     :ivar on_death: called when a worker was lost with requests unanswered.
     :ivar on_handover: called with the result of a durable job that a former front door gave out.
     """
@@ -68,7 +67,7 @@ class Dispatcher:
         self.drained: set[int] = set()
         self.queue = RequestQueue(limits_of(settings), self._loop.time())
         self.queue.batching.rules = batch_rules(settings)
-        self.set_aside = SetAside(self._loop.time)
+        self.set_aside = SetAside()
         self._giving_up = GivingUp(self.set_aside, pool, lambda: list(self._jobs.values()))
         self._refusals = Refusals(lambda: self.settings, self.statistics, self.queue)
         self._jobs: dict[int, Job] = {}
@@ -139,7 +138,7 @@ class Dispatcher:
     def start(self, job: Job, body: Body) -> None:
         """Have a worker answer it: see its pieces and its outcome."""
         job.body = body
-        job.request.weight = weight_of(body)
+        describe(job.request, body, self.queue.seats.values())
         job.queued_at = self._loop.time()
         self._carry_out(self.queue.enqueue(job.request, job.queued_at))
 
@@ -155,8 +154,9 @@ class Dispatcher:
 
     def running_pause(self) -> Pause | None:
         """The pause that has not ended."""
-        now = boottime_nanoseconds()
-        return self.pause if self.pause is not None and self.pause.runs(now) else None
+        if self.pause is None or not self.pause.runs(boottime_nanoseconds()):
+            return None
+        return self.pause
 
     def reject(self) -> None:
         """A request was refused by its headers."""

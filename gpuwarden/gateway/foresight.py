@@ -1,15 +1,19 @@
 """When a request that comes now would have its answer: who would be too late is not accepted.
 
 A full queue of a slow model is more work than fits into a deadline. Its requests would then reach a
-worker when they are nearly out of time, one after the other, and nobody would be answered. Pure.
+worker when they are nearly out of time, one after the other, and nobody would be answered. The same
+comes about when workers become fewer or slower after requests were accepted: so it is looked at
+again when a worker has room for one. Pure.
 """
 
 from dataclasses import dataclass
 
+from gpuwarden.gateway.work import Seat
+
 TRUSTED_SHARE = 0.8  # of the time limit: a mean knows nothing of the next request
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Standing:
     """How things stand at the front door; times in seconds, None before the first measurement.
 
@@ -49,3 +53,15 @@ def answer_seconds(now: Standing) -> float:
 def is_in_time(now: Standing, limit_seconds: float) -> bool:
     """Whether a request that comes now can count on its answer within the limit."""
     return answer_seconds(now) <= TRUSTED_SHARE * limit_seconds
+
+
+def answered_at(seat: Seat, batch_seconds: float | None, now: float) -> float:
+    """By when a worker surely answers what it is given now; at once, before the first measurement.
+
+    :param batch_seconds: a batch's time on its card.
+    """
+    if batch_seconds is None:
+        return now
+    running = [] if seat.slots else [one.started for one in seat.begun if one.started is not None]
+    before = max((started + batch_seconds - now for started in running), default=0.0)
+    return now + (max(0.0, before) + batch_seconds) / TRUSTED_SHARE

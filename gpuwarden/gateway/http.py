@@ -1,6 +1,5 @@
 """The HTTP server: routes, the checks that every request passes, errors as JSON."""
 
-import json
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -11,8 +10,7 @@ from gpuwarden.gateway.access import Access, check_caller
 from gpuwarden.gateway.admission import check_framing, check_size
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.takeover import was_taken_over
-
-_encode = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+from gpuwarden.worker.compact import compact_json
 
 Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
 
@@ -62,9 +60,7 @@ class Routes:
     async def __call__(self, request: BaseRequest) -> StreamResponse:
         """Answer one request."""
         try:
-            check_size(request, self.header_limit_bytes)
-            check_framing(request)
-            check_caller(request, self.access)
+            self.check(request)
             response = await self._find(request)(request)
         except ApiError as error:
             response = error_response(error)
@@ -72,6 +68,12 @@ class Routes:
             response.force_close()
         self.on_response(request.get(ROUTE, OTHER), response.status)
         return response
+
+    def check(self, request: BaseRequest) -> None:
+        """What every request has to pass. Raises ApiError."""
+        check_size(request, self.header_limit_bytes)
+        check_framing(request)
+        check_caller(request, self.access)
 
     def _find(self, request: BaseRequest) -> Handler:
         route, methods = request.path, self._handlers.get(request.path)
@@ -98,7 +100,7 @@ def json_response(content: dict[str, Any], status: int = 200) -> Response:
 
 def as_json(content: object) -> bytes:
     """JSON, in ASCII alone."""
-    return _encode(content).encode("ascii")
+    return compact_json(content).encode("ascii")
 
 
 def error_response(error: ApiError) -> Response:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from aiohttp.web import BaseRequest
 
 from gpuwarden.gateway.admission import Upload
-from gpuwarden.gateway.body import Body, Room, ask_for_body, is_here, receive
+from gpuwarden.gateway.body import Body, Room, ask_for_body, is_here, receive, whole_body
 from gpuwarden.gateway.bodyscan import REFERENCES_LIMIT, references_in
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.errors import ApiError
@@ -52,14 +52,7 @@ class Intake:
         :param check: looks at the received body before any worker does; may raise ApiError.
         """
         dispatcher = self.dispatcher
-        try:
-            key = key_of(request)
-            upload = examine(request, dispatcher.settings)
-            self._check_room()
-            job = dispatcher.admit(upload.length or 0)
-        except ApiError:
-            dispatcher.reject()
-            raise
+        key, upload, job = self._admit(request, examine)
         failure: BaseException | None = None
         owned = True
         try:
@@ -84,8 +77,40 @@ class Intake:
             raise
         finally:
             if owned:
-                dispatcher.leave(job, failure)
-                job.part()
+                self.leave(job, failure)
+
+    def begin(self, request: BaseRequest, examine: Examine) -> Job:
+        """Have a worker answer a request whose small body is here; nothing waits for anything.
+
+        Whoever calls this leaves the job in the end. Raises ApiError.
+        """
+        _, upload, job = self._admit(request, examine)
+        try:
+            if upload.image is not None:
+                body = self._refer(job, upload.image, Body("", upload.question, 0, 0))
+            else:
+                body = whole_body(request.content.read_nowait(), upload)
+            self.dispatcher.start(job, body)
+        except BaseException as error:
+            self.leave(job, error)
+            raise
+        return job
+
+    def leave(self, job: Job, failure: BaseException | None) -> None:
+        """Its caller has what there is to have, or doesn't wait any longer."""
+        self.dispatcher.leave(job, failure)
+        job.part()
+
+    def _admit(self, request: BaseRequest, examine: Examine) -> tuple[str | None, Upload, Job]:
+        """Accept a request by its headers: with its Idempotency-Key. Raises ApiError."""
+        try:
+            key = key_of(request)
+            upload = examine(request, self.dispatcher.settings)
+            self._check_room()
+            return key, upload, self.dispatcher.admit(upload.length or 0)
+        except ApiError:
+            self.dispatcher.reject()
+            raise
 
     async def upload(self, request: BaseRequest, upload: Upload, room: Room) -> Body:
         """Receive a body that no worker is to answer. Raises ApiError."""

@@ -15,7 +15,7 @@ from gpuwarden.gateway.pieces import Pieces
 from gpuwarden.gateway.work import Request
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Answer:
     """What a caller gets from a worker.
 

@@ -2,14 +2,38 @@
 
 People come before the background (durable jobs), each in batches of their own. While people never
 stop coming, every 16th batch is the background's, so that neither waits for ever. Suspects, who
-were in a worker that died, stand apart: each is to have a worker for itself.
+were in a worker that died, stand apart: each is to have a worker for itself. People who can't have
+their answer in time any more come after those who can: else, when workers have become fewer or
+slower, each would be tried when it is nearly over, and nobody be answered.
+
+A batch begins with the oldest. Those behind it who are of another kind are passed over; since each
+is the oldest at last, nobody waits for ever.
 """
+
+from typing import NamedTuple
 
 from gpuwarden.gateway.lazyheap import LazyHeap
 from gpuwarden.gateway.work import UNBOUNDED, Request, Weight, is_waiting
 
 PEOPLE_BATCHES = 15  # in a row while the background waits: it keeps a sixteenth of the cards
 PRIORITY_STRIDE = 1 << 40  # more requests than are ever accepted: priority before age
+PASSED_OVER = 16  # at most, for each batch: four batches of others
+
+
+class Bounds(NamedTuple):
+    """What a batch may be.
+
+    :param size: requests at most.
+    :param mixed: they may be of different kinds.
+    """
+
+    size: int
+    budget: Weight = UNBOUNDED
+    mixed: bool = False
+
+    def permits(self, one: Request, other: Request) -> bool:
+        """Whether two may be in one batch, whatever they weigh."""
+        return self.mixed or (one.kind is not None and one.kind == other.kind)
 
 
 class Lines:
@@ -17,6 +41,7 @@ class Lines:
 
     def __init__(self) -> None:
         self._people = LazyHeap[Request](is_waiting)
+        self._late = LazyHeap[Request](is_waiting)
         self._background = LazyHeap[Request](is_waiting)
         self._suspects = LazyHeap[Request](is_waiting)
         self._people_batches = 0  # given out while the background waited
@@ -34,7 +59,7 @@ class Lines:
     @property
     def has_people(self) -> bool:
         """Whether somebody waits, suspects aside."""
-        return bool(self._people)
+        return bool(self._people or self._late)
 
     @property
     def has_background(self) -> bool:
@@ -42,49 +67,62 @@ class Lines:
         return bool(self._background)
 
     @property
-    def has_suspect(self) -> bool:
-        """Whether a suspect waits."""
-        return bool(self._suspects)
-
-    @property
     def is_empty(self) -> bool:
         """Whether nobody waits."""
-        return not (self._people or self._background or self._suspects)
+        return not (self.has_people or self._background or self._suspects)
+
+    def set_late_apart(self, answered_at: float) -> None:
+        """Have people wait until nobody else does who would be answered after their deadline."""
+        while (first := self._people.first()) is not None and first[1].deadline < answered_at:
+            self._late.push(first[0], self._people.pop())
+
+    def first_suspect(self) -> Request | None:
+        """The oldest, left in its place."""
+        first = self._suspects.first()
+        return first and first[1]
 
     def take_suspect(self) -> Request:
         """The oldest suspect. Raises IndexError where there is none."""
         return self._suspects.pop()
 
-    def incomplete(self, size: int, budget: Weight, *, with_background: bool) -> list[Request]:
+    def incomplete(self, bounds: Bounds, *, with_background: bool) -> list[Request]:
         """The next batch, left in its place, if it is people's and one more of them would fit."""
-        if not self.has_people or (with_background and self._is_backgrounds_turn()):
+        if not self._people or (with_background and self._is_backgrounds_turn()):
             return []
-        batch = self._gather(self._people, size, budget)
-        has_room = len(batch) < size and not self.has_people
+        batch = self._gather(self._people, bounds)
+        has_room = len(batch) < bounds.size and not self.has_people
         for request in batch:
             self.join(request)
         return batch if has_room else []
 
-    def take(
-        self, size: int, budget: Weight = UNBOUNDED, *, with_background: bool = True
-    ) -> list[Request]:
-        """The next batch, of one class, up to ``size`` requests within a budget."""
+    def take(self, bounds: Bounds, *, with_background: bool = True) -> list[Request]:
+        """The next batch, of one class."""
         background = with_background and self._is_backgrounds_turn()
-        line = self._background if background else self._people
-        batch = self._gather(line, size, budget)
-        passed_over = line is self._people and self.has_background
+        people = self._people or self._late
+        batch = self._gather(self._background if background else people, bounds)
+        passed_over = not background and self.has_background
         self._people_batches = self._people_batches + 1 if passed_over else 0
         return batch
 
-    def _gather(self, line: LazyHeap[Request], size: int, budget: Weight) -> list[Request]:
-        """The first of a line; nobody overtakes one who doesn't fit, or it might wait for ever."""
+    def _gather(self, line: LazyHeap[Request], bounds: Bounds) -> list[Request]:
+        """The first of a line, and those like it; who is too heavy ends the batch."""
         batch: list[Request] = []
-        weight = Weight()
-        while len(batch) < size and (first := line.first()) is not None:
-            weight += first[1].weight
-            if batch and weight.exceeds(budget):
+        passed_over: list[tuple[float, Request]] = []
+        pixels = tokens = 0
+        while len(batch) < bounds.size and (first := line.first()) is not None:
+            if batch and not bounds.permits(batch[0], first[1]):
+                passed_over.append(first)
+                line.pop()
+                if len(passed_over) > PASSED_OVER:
+                    break
+                continue
+            pixels += first[1].weight.pixels
+            tokens += first[1].weight.tokens
+            if batch and (pixels > bounds.budget.pixels or tokens > bounds.budget.tokens):
                 break
             batch.append(line.pop())
+        for order, request in passed_over:
+            line.push(order, request)
         return batch
 
     def _is_backgrounds_turn(self) -> bool:

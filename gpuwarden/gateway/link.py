@@ -312,6 +312,7 @@ class WorkerLink:
         self.seat.slots = said.scheduling == "slots"
         pixels, tokens = said.batch_pixels, said.batch_tokens
         self.seat.budget = Weight(pixels or UNBOUNDED.pixels, tokens or UNBOUNDED.tokens)
+        self.seat.mixed = said.batch_mixed
 
     def _on_state(self, change: StateChange) -> None:
         self._go_by(change)

@@ -29,6 +29,15 @@ class Marks:
         """Whether it is worth hashing something of that length."""
         return any(length == one for one, _ in self._until)
 
+    def until(self) -> list[tuple[int, bytes, float]]:
+        """All of them, oldest first, with the end of their time."""
+        return [(*mark, until) for mark, until in self._until.items()]
+
+    def restore(self, length: int, digest: bytes, until: float, now: float) -> None:
+        """One that a former process has set aside; what is over or can't be so is nothing."""
+        if now < until <= now + SECONDS and len(self._until) < LIMIT:
+            self._until[length, digest] = until
+
     def holds(self, length: int, digest: bytes) -> bool:
         """Whether just this is set aside."""
         return (length, digest) in self._until

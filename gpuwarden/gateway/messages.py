@@ -25,6 +25,7 @@ class Hello(Message):
     """A worker introduces itself.
 
     :ivar batch_pixels: what the images of a batch of it may have together; ``batch_tokens``: texts.
+    :ivar batch_mixed: its batches may have requests of all sizes and parameters.
     """
 
     protocol: int
@@ -33,6 +34,7 @@ class Hello(Message):
     scheduling: Scheduling
     batch_pixels: int | None = Field(default=None, ge=1)
     batch_tokens: int | None = Field(default=None, ge=1)
+    batch_mixed: bool = False
     max_batch: int = Field(ge=1, le=1024)
     model: str = Field(max_length=200)
     engine: str = Field(max_length=200)
@@ -44,7 +46,7 @@ class Hello(Message):
 class StateChange(Message):
     """A worker has changed state.
 
-    :ivar scheduling: with the budget, of an engine that had not been loaded at HELLO.
+    :ivar scheduling: with what is said of batches, of an engine that had not been loaded at HELLO.
     """
 
     state: LinkState
@@ -52,6 +54,7 @@ class StateChange(Message):
     scheduling: Scheduling | None = None
     batch_pixels: int | None = Field(default=None, ge=1)
     batch_tokens: int | None = Field(default=None, ge=1)
+    batch_mixed: bool = False
 
 
 class Joining(Message):

@@ -23,8 +23,8 @@ import math
 from gpuwarden.gateway.batching import Batching
 from gpuwarden.gateway.blame import is_given_up, spread_blame
 from gpuwarden.gateway.cards import Cards
-from gpuwarden.gateway.lazyheap import LazyHeap
 from gpuwarden.gateway.lines import Lines
+from gpuwarden.gateway.timers import Execution, Timers
 from gpuwarden.gateway.turns import next_turn
 from gpuwarden.gateway.work import (
     Action,
@@ -33,7 +33,6 @@ from gpuwarden.gateway.work import (
     Dispatch,
     End,
     Ending,
-    Execution,
     Limits,
     Phase,
     Refusal,
@@ -60,7 +59,7 @@ class RequestQueue:
         self.held_bytes = 0
         self._grace_until = now + limits.grace_seconds
         self._lines = Lines()
-        self._timers = LazyHeap[Request | Execution](self._is_running_out)
+        self._timers = Timers(self.seats)
         self.population = [0] * len(Phase)  # of people's requests
         self._serial = itertools.count(1)
 
@@ -107,7 +106,7 @@ class RequestQueue:
         request.queued_at = now
         if not request.background:
             self.batching.arrived(now)
-            self._timers.push(request.deadline, request)
+            self._timers.wait(request)
         self._wait(request)
         actions = self._assign(now)
         if request.background or not is_waiting(request) or self.batching.until is not None:
@@ -259,17 +258,18 @@ class RequestQueue:
 
     def next_timer(self, known: float = math.inf) -> float | None:
         """When ``expire`` has to be called next; looked up only if that may be before ``known``."""
-        timer = self._timers.first() if self._timers.least_key() < known else None
-        rested = None if self._lines.is_empty else self.cards.next_rested()
-        times = (known, timer[0] if timer else None, rested, self.batching.until)
-        when = min(when for when in times if when is not None)
+        timer = self._timers.next(known)
+        when = known if timer is None else min(known, timer)
+        if self.batching.until is not None:
+            when = min(when, self.batching.until)
+        if not self._lines.is_empty and (rested := self.cards.next_rested()) is not None:
+            when = min(when, rested)
         return None if when == math.inf else when
 
     def expire(self, now: float) -> list[Action]:
         """End whatever has run out of time."""
         actions: list[Action] = []
-        while (first := self._timers.first()) is not None and first[0] <= now:
-            subject = self._timers.pop()
+        while (subject := self._timers.pop(now)) is not None:
             if isinstance(subject, Execution):
                 actions += self._stall(subject.seat, subject.batch, now)
                 continue
@@ -306,11 +306,6 @@ class RequestQueue:
             else:
                 self._requeue(request)
         return actions
-
-    def _is_running_out(self, subject: "Request | Execution") -> bool:
-        if isinstance(subject, Request):
-            return subject.phase is not Phase.ENDED
-        return subject.seat.key in self.seats and subject.is_current
 
     # --- the inside
 
@@ -354,11 +349,10 @@ class RequestQueue:
         if not batch.leases:
             del seat.batches[batch.number]
             self.cards.count(seat.card, now)
+            self._start_first(seat, now)
         if not seat.batches:
             seat.exclusive = False
             seat.stalled = False
-            return
-        self._start_first(seat, now)
 
     def _start_first(self, seat: Seat, now: float) -> None:
         for batch in seat.begun:
@@ -366,9 +360,7 @@ class RequestQueue:
                 self._start(seat, batch, now)
 
     def _start(self, seat: Seat, batch: Batch, now: float) -> None:
-        batch.started = now
-        limit = now + self.limits.execution_seconds
-        self._timers.push(limit, Execution(seat, batch, now))
+        self._timers.start(seat, batch, now, self.limits.execution_seconds)
 
     def _note_loss(self, served: bool, now: float) -> None:
         if served and not self.cards.any_usable:
@@ -396,5 +388,7 @@ class RequestQueue:
         seat.batches[batch.number] = batch
         self.cards.count(seat.card, now)
         self._start_first(seat, now)
+        if seat.slots:
+            self._timers.hand_over(seat, batch, now, self.limits.execution_seconds)
         jobs = tuple((request, request.lease) for request in requests)
         return Dispatch(seat.key, batch.number, jobs)

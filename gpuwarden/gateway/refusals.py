@@ -35,6 +35,8 @@ class Refusals:
 
     def foresee(self, now: float) -> None:
         """Accept nothing whose answer would come too late. Raises Refused."""
+        if not self._queue.population[Phase.WAITING]:
+            return
         if self._queue.draining or not self._queue.can_serve(now):
             return  # that is said first
         if not is_in_time(self._standing(), self._settings().request_timeout_seconds):

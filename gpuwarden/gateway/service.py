@@ -26,6 +26,7 @@ from gpuwarden.gateway.door import PAUSE_FILE, Door
 from gpuwarden.gateway.drains import Drains
 from gpuwarden.gateway.ecomode import LEASE_FILE, EcoMode
 from gpuwarden.gateway.endpoints import Endpoints
+from gpuwarden.gateway.express import Express
 from gpuwarden.gateway.heatwatch import FileOfCard, HeatWatch
 from gpuwarden.gateway.images import ImageStore, image_limits
 from gpuwarden.gateway.jobs.service import JobPlace, Jobs
@@ -33,6 +34,7 @@ from gpuwarden.gateway.listener import WorkerListener
 from gpuwarden.gateway.memory import MemoryWatch
 from gpuwarden.gateway.peers import PeerIdentity, same_user, worker_of_unit
 from gpuwarden.gateway.publish import Publisher, ServiceNotifier, feed_watchdog
+from gpuwarden.gateway.setaside import SET_ASIDE_FILE
 from gpuwarden.gateway.settings import GatewaySettings, gateway_settings
 from gpuwarden.names import (
     GATEWAY_MEMORY_FILE,
@@ -189,13 +191,15 @@ class Service:
         self.memory = MemoryWatch(self.dispatcher, memory_file)
         self.dispatcher.on_figures = self.memory.told
         self._door = Door(self.dispatcher, writer.path.with_name(PAUSE_FILE))
+        self.dispatcher.set_aside.keep_in(writer.path.with_name(SET_ASIDE_FILE))
         self._listener = WorkerListener(sockets.dispatch, self.dispatcher, sockets.identify)
         self.images = ImageStore(self.pool, image_limits(settings), settings.upload_limit_bytes)
         self._keys = read_keys()
         access = access_of(settings, self._keys)
         self._endpoints = Endpoints(self.dispatcher, self.images, self.eco, access, self.jobs)
         self._routes = self._endpoints.routes()
-        server = Server(self._routes, lambda: self.dispatcher.settings)
+        express = Express(self._routes, self._endpoints.intake)
+        server = Server(self._routes, express, lambda: self.dispatcher.settings)
         self._runner = web.ServerRunner(server, shutdown_timeout=DRAIN_SECONDS)
         self._canary = Canary(self.dispatcher.links.values)
         self._control: list[ControlServer] = []
@@ -273,6 +277,7 @@ class Service:
         self._publisher.publish(self.dispatcher)
         self._door.close()
         self.eco.close()
+        self.dispatcher.set_aside.close()
         await self._endpoints.intake.close()
         self._listener.close()
         self.dispatcher.close()

@@ -4,15 +4,17 @@
   cooler card, then the worker that has rested longest.
 - **Suspects**: each is given to an idle worker, and that worker gets nothing beside it; one worker
   at a time is enough for them while others wait for the rest.
-- **Batches**: what is there, within the worker's budget; whether it waits for company says
-  ``batching``, and only while no other worker idles.
+- **Batches**: what is there and of one kind, within the worker's budget; whether it waits for
+  company says ``batching``, and only while no other worker idles.
+- **Late**: whoever can't be answered in time any more comes after those who can.
 - **Drained**: where no other is left, drained workers finish what people were promised; the
   background waits.
 """
 
 from gpuwarden.gateway.batching import Batching
 from gpuwarden.gateway.cards import Cards
-from gpuwarden.gateway.lines import Lines
+from gpuwarden.gateway.foresight import answered_at
+from gpuwarden.gateway.lines import Bounds, Lines
 from gpuwarden.gateway.work import Request, Seat
 
 Turn = tuple[Seat, list[Request]]
@@ -27,7 +29,7 @@ def next_turn(lines: Lines, cards: Cards, batching: Batching, now: float) -> Tur
     by_load = cards.by_load()
     ordinary = lines.has_people or (lines.has_background and cards.any_usable)
     seats = [one for one in by_load if one.open and cards[one.card].takes(one, now)]
-    if lines.has_suspect and not (ordinary and cards.have_quarantine):
+    if is_suspects_turn(lines, cards, by_load, now, others_wait=ordinary):
         idle = next((seat for seat in seats if not seat.batches), None)
         if idle is not None:
             return idle, [lines.take_suspect()]
@@ -36,11 +38,24 @@ def next_turn(lines: Lines, cards: Cards, batching: Batching, now: float) -> Tur
     if not ordinary or not seats:
         return None
     seat = seats[0]
-    size = 1 if seat.slots else min(cards[seat.card].batch_size(seat), seat.credit)
-    budget = seat.budget.least(batching.rules.budget)
+    card = cards[seat.card]
+    lines.set_late_apart(answered_at(seat, card.batch_seconds, now))
+    size = 1 if seat.slots else min(card.batch_size(seat), seat.credit)
+    bounds = Bounds(size, seat.budget.least(batching.rules.budget), seat.mixed)
     background = not lines.has_background or cards.any_usable
     if batching.rules.linger_seconds and all(one.batches for one in seats[1:]):
-        batch = lines.incomplete(size, budget, with_background=background)
+        batch = lines.incomplete(bounds, with_background=background)
         if batch and batching.holds_back(batch, now):
             return None
-    return seat, lines.take(size, budget, with_background=background)
+    return seat, lines.take(bounds, with_background=background)
+
+
+def is_suspects_turn(
+    lines: Lines, cards: Cards, by_load: list[Seat], now: float, *, others_wait: bool
+) -> bool:
+    """Whether an idle worker is a suspect's; while others wait, only one who can be answered."""
+    suspect = lines.first_suspect()
+    if suspect is None or not (others_wait and by_load):
+        return suspect is not None
+    least = answered_at(by_load[0], cards[by_load[0].card].batch_seconds, now)
+    return not cards.have_quarantine and suspect.deadline >= least

@@ -60,19 +60,27 @@ class Weight:
     pixels: int = 0
     tokens: int = 0
 
-    def __add__(self, other: "Weight") -> "Weight":
-        return Weight(self.pixels + other.pixels, self.tokens + other.tokens)
-
-    def exceeds(self, budget: "Weight") -> bool:
-        """Whether it is over the budget in any respect."""
-        return self.pixels > budget.pixels or self.tokens > budget.tokens
-
     def least(self, other: "Weight") -> "Weight":
         """The stricter of two budgets in each respect."""
+        if other is self:
+            return self
         return Weight(min(self.pixels, other.pixels), min(self.tokens, other.tokens))
 
 
 UNBOUNDED = Weight(1 << 62, 1 << 62)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What requests have in common that can be computed together.
+
+    :ivar parameters: how an answer is to be generated: a hash over all of it.
+    :ivar pixels: a step on a coarse scale; so is ``tokens``.
+    """
+
+    parameters: bytes = b""
+    pixels: int = 0
+    tokens: int = 0
 
 
 @dataclass(eq=False)
@@ -81,6 +89,7 @@ class Request:
 
     :param background: nobody waits for it: people's requests go before.
     :param priority: among the background's own; the larger first.
+    :ivar kind: of what it is; None: unknown, so that it is like no other.
     :ivar queued_at: when its body was complete.
     :ivar joining: it is in its own prefill: the worker, with slots, does nothing else meanwhile.
     """
@@ -94,6 +103,7 @@ class Request:
     seat: int | None = None
     lease: int = 0
     weight: Weight = Weight()
+    kind: Kind | None = Kind()
     queued_at: float = 0.0
     joining: bool = False
     suspect: bool = False
@@ -133,6 +143,7 @@ class Seat:
     :param slots: the worker joins requests by itself: each goes out at once, against its credit.
     :ivar budget: what a batch of it may weigh.
     :ivar ceiling: requests that it may run together for want of memory; None: ``max_batch``.
+    :ivar mixed: a batch of it may have requests of all kinds.
     :ivar drained: the guard wants it to get no new work.
     """
 
@@ -148,6 +159,7 @@ class Seat:
     exclusive: bool = False  # a suspect is in it
     credit: int = 0
     budget: Weight = UNBOUNDED
+    mixed: bool = False
     last_used: int = 0
     batches: dict[int, Batch] = field(default_factory=dict)
 
@@ -204,22 +216,6 @@ class Seat:
 
 
 @dataclass(frozen=True)
-class Execution:
-    """A batch, or what is left of it, that runs in a worker since ``started``: for its limit."""
-
-    seat: Seat
-    batch: Batch
-    started: float
-
-    @property
-    def is_current(self) -> bool:
-        """Whether it goes on, as far as the worker is connected."""
-        seat, batch = self.seat, self.batch
-        here = batch.number in seat.batches and not seat.stalled
-        return here and batch.started == self.started
-
-
-@dataclass(frozen=True)
 class CardLimits:
     """What the workers of a card may be given.
 
@@ -241,7 +237,7 @@ def is_waiting(request: Request) -> bool:
     return request.phase is Phase.WAITING
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Dispatch:
     """Send these requests, as one batch, to the worker."""
 
@@ -250,7 +246,7 @@ class Dispatch:
     jobs: tuple[tuple[Request, int], ...]  # with its lease each
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Withdraw:
     """Tell the worker that nobody waits for this lease."""
 
@@ -259,7 +255,7 @@ class Withdraw:
     lease: int
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class End:
     """Answer the caller."""
 

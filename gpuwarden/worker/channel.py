@@ -11,6 +11,7 @@ from gpuwarden.worker.frames import RECORD_LIMIT_BYTES, Frame, FrameError, decod
 
 DESCRIPTOR_LIMIT = 16  # a JOB brings its body's and those of its images; more is a peer that errs
 RECORDS_PER_WAKE = 32  # then others get their turn on the loop
+_CUT_SHORT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)  # as numbers: an enum's sums are slow
 _ANCILLARY_BYTES = socket.CMSG_SPACE(DESCRIPTOR_LIMIT * array.array("i").itemsize)
 
 
@@ -36,7 +37,7 @@ def receive_frame(connection: socket.socket) -> Optional[Tuple[Frame, List[int]]
         close_all(descriptors)
         return None
     try:
-        if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+        if flags & _CUT_SHORT:
             raise FrameError(
                 f"record over {RECORD_LIMIT_BYTES} bytes or {DESCRIPTOR_LIMIT} descriptors"
             )
@@ -47,6 +48,8 @@ def receive_frame(connection: socket.socket) -> Optional[Tuple[Frame, List[int]]
 
 
 def _descriptors_of(ancillary: List[Tuple[int, int, bytes]]) -> List[int]:
+    if not ancillary:
+        return []
     numbers = array.array("i")
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

@@ -149,6 +149,8 @@ class Engine:
     # What the images and the texts of one batch may have together; None: no matter.
     batch_pixels: Optional[int] = None
     batch_tokens: Optional[int] = None
+    # Whether a batch may have requests of any size and any parameters; else they are alike in both.
+    batch_mixed = False
 
     def load(self, context: Context) -> None:
         """Load the model onto the card (GPU thread). Raise to say why it can't be loaded."""

@@ -7,11 +7,12 @@ Bodies over ``INLINE_LIMIT_BYTES`` travel in a sealed memfd whose descriptor rid
 The gateway and the worker both import this module: standard library only, Python 3.9 and newer.
 """
 
-import json
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Any, Dict
+
+from gpuwarden.worker.compact import compact_json, parse_json
 
 PROTOCOL_VERSION = 1
 INLINE_LIMIT_BYTES = 64 * 1024  # a record of 212,000 bytes passes by default; half kept in reserve
@@ -20,7 +21,6 @@ META_LIMIT_BYTES = 96 * 1024
 HEARTBEAT_SECONDS = 2.0  # between two HEARTBEATs of a worker whose loop turns
 
 HEADER = struct.Struct("<BBHIQQQ")
-as_json = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
 class FrameType(IntEnum):
@@ -29,9 +29,10 @@ class FrameType(IntEnum):
     # worker to gateway
     HELLO = 1  # protocol, worker number, pid, state, scheduling, max_batch, model, gpu_uuid,
     #            heartbeat_seconds: how often it is heard of; absent where it isn't;
-    #            batch_pixels, batch_tokens: what a batch may have of them; absent: no matter
+    #            batch_pixels, batch_tokens: what a batch may have of them; absent: no matter;
+    #            batch_mixed: true where it may have requests of all sizes and parameters
     STATE = 2  # {"state": "loading" | "ready" | "draining", "error": text}; with scheduling,
-    #            batch_pixels and batch_tokens, which the engine says once it is loaded
+    #            batch_pixels, batch_tokens and batch_mixed, which the engine says once it is loaded
     CREDIT = 3  # count: that many more requests are welcome
     RESULT = 4  # request, lease: {"ok": true, "answer": ...} or {"ok": false, "error": {...}};
     #             with "content" (length, media_type, part) where more lies in the frame's body, or
@@ -46,7 +47,7 @@ class FrameType(IntEnum):
     FIGURES = 12  # what allocator.FIGURES names, warning_threshold, shortages, shortages_alone;
     #               every five seconds, from engines that know
     # gateway to worker
-    WELCOME = 32  # {"gateway": version, "results_bytes": the largest result it has room for}
+    WELCOME = 32  # {"gateway": version, "results_bytes": its room for large results now}
     JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request:
     # "form" is "predict" (the body is the image) or "chat" (OpenAI's JSON); "images" are buffers
     CANCEL = 34  # request, lease: the caller is gone
@@ -58,9 +59,9 @@ class FrameType(IntEnum):
     RELIEVE = 40  # drop caches between two batches: memory runs short
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: that would be the dearest step of a frame's way
 class Frame:
-    """One record.
+    """One record; never changed once it is made.
 
     ``request`` numbers an accepted request; ``lease`` one attempt at it (a RESULT with another
     lease is stale and dropped); ``batch`` groups the JOBs that run together, ``count`` of them.
@@ -81,7 +82,7 @@ class FrameError(Exception):
 
 def encode(frame: Frame) -> bytes:
     """The record of a frame. Raises FrameError if it would not fit into one record."""
-    meta = as_json(frame.meta).encode()
+    meta = compact_json(frame.meta).encode("ascii")
     if len(meta) > META_LIMIT_BYTES:
         raise FrameError(f"meta of {len(meta)} bytes is over the limit of {META_LIMIT_BYTES}")
     if len(frame.body) > INLINE_LIMIT_BYTES:
@@ -109,8 +110,8 @@ def decode(record: bytes) -> Frame:
     if end > len(record):
         raise FrameError(f"meta of {meta_length} bytes in a record of {len(record)}")
     try:
-        meta = json.loads(record[HEADER.size : end].decode())
-    except ValueError as error:
+        meta = parse_json(record[HEADER.size : end].decode())
+    except (ValueError, RecursionError) as error:
         raise FrameError(f"meta is not JSON: {error}") from error
     if not isinstance(meta, dict):
         raise FrameError(f"meta is a {type(meta).__name__}, not an object")

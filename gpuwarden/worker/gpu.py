@@ -16,6 +16,7 @@ from gpuwarden.worker.shortage import TOO_LARGE, drop_caches, is_out_of_memory
 _log = logging.getLogger(__name__)
 THREAD_NAME = "gpu"  # in the kernel, too: the supervisor finds it by this
 Result = TypeVar("Result")
+Settle = Callable[[Any, Optional[BaseException]], None]
 BROKEN_OFF = Failure("engine_error", "the answer broke off: its batch failed")
 OnShortage = Callable[[bool], None]
 
@@ -47,17 +48,22 @@ class GpuThread:
             else:
                 future.set_result(result)
 
+        self.submit(settle, function, *arguments)
+        return await future
+
+    def submit(self, settle: Settle, function: Callable[..., Any], *arguments: Any) -> None:
+        """Have a function run; ``settle`` gets, in the loop, its result or what it raised."""
+
         def call() -> None:
             result, caught = None, None
             try:
                 result = function(*arguments)
-            except BaseException as error:  # noqa: BLE001 - raised again in the loop, by settle
+            except BaseException as error:  # noqa: BLE001 - settle raises it again, in the loop
                 caught = error
             self.busy_since = None
             self._loop.call_soon_threadsafe(settle, result, caught)
 
         self._work.put(call)
-        return await future
 
     def end(self, seconds: float) -> bool:
         """Let the thread end; whether it did within that time."""

@@ -201,18 +201,24 @@ class Host:
     def _hand_on(self, session: Session, job: Frame, meta: Dict[str, Any]) -> None:
         self.link.tell(session, job, meta)
 
-    async def _predict(self, items: List[Any], audience: Audience) -> List[Answer]:
+    def _predict(
+        self, items: List[Any], audience: Audience, done: Callable[[List[Answer]], None]
+    ) -> None:
         engine, context = self.engine, self.loader.context
         assert engine is not None
         if context:
             context.set_load(self.loader.load_fraction)
-        try:
-            answers, memory = await self.gpu.run(self._run_batch, engine, items, audience)
-        finally:
+
+        def settle(result: Any, error: Optional[BaseException]) -> None:
             if context and not self.work.more_waits():
                 context.set_load(0.0)
-        self._tell_memory(memory)
-        return answers
+            if error is not None:
+                raise error
+            answers, memory = result
+            self._tell_memory(memory)
+            done(answers)
+
+        self.gpu.submit(settle, self._run_batch, engine, items, audience)
 
     def _run_batch(
         self, engine: Engine, items: List[Any], audience: Audience

@@ -30,9 +30,8 @@ class Borrowed:
 
         None as well where nobody waits for it any more: then nobody hears of it either.
         """
-        if len(data) > session.results_bytes:
-            limit = session.results_bytes or INLINE_LIMIT_BYTES
-            text = f"the result has {len(data)} bytes, {limit} is the most"
+        if not session.results_bytes:  # a gateway that lends nothing would never answer
+            text = f"the result has {len(data)} bytes, {INLINE_LIMIT_BYTES} is the most"
             return Failure("result_too_large", text)
         if not session.alive() or not session.channel:
             return None

@@ -44,7 +44,7 @@ class Session:
         self.channel: Optional[Channel] = None
         self.buffers = LentBuffers()
         self.welcomed = False
-        self.results_bytes = 0  # the largest result that the gateway lends a buffer for
+        self.results_bytes = 0  # the gateway's room for results when it connected; 0: it lends none
         self.instance: Optional[str] = None
 
     def alive(self) -> bool:

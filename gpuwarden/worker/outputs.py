@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, Dict, Union
 
+from gpuwarden.worker.compact import compact_json
 from gpuwarden.worker.engine import Output
 from gpuwarden.worker.faults import Failure
 from gpuwarden.worker.frames import META_LIMIT_BYTES
@@ -108,4 +109,4 @@ def _checked_output(output: Output) -> Answer:
 
 
 def _as_json(value: Any) -> bytes:
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    return compact_json(value).encode("ascii")

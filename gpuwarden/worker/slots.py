@@ -237,5 +237,7 @@ def leave(engine: SlotEngine, slot: int) -> None:
 def manner_of(engine: Engine) -> Dict[str, Any]:
     """How an engine wants its requests, as HELLO and STATE say it."""
     budget = {"batch_pixels": engine.batch_pixels, "batch_tokens": engine.batch_tokens}
-    told = {name: value for name, value in budget.items() if value is not None}
+    told: Dict[str, Any] = {name: value for name, value in budget.items() if value is not None}
+    if engine.batch_mixed:
+        told["batch_mixed"] = True
     return {"scheduling": "slots" if isinstance(engine, SlotEngine) else "batch", **told}

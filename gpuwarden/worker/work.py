@@ -10,7 +10,7 @@ import logging
 import time
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Awaitable, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set, Tuple
 
 from gpuwarden.worker.batches import BatchTable
 from gpuwarden.worker.buffers import BufferProblem
@@ -31,7 +31,7 @@ _log = logging.getLogger(__name__)
 LATE = Failure("deadline_exceeded", "its deadline passed")
 RETURNED = Failure("returned", "this worker takes no requests now: give it to another")
 
-Predict = Callable[[List[Any], Audience], Awaitable[List[Answer]]]
+Predict = Callable[[List[Any], Audience, Callable[[List[Answer]], None]], None]
 Reply = Callable[[Session, Frame, Dict[str, Any], bytes], None]
 Tell = Callable[[Session, Frame, Dict[str, Any]], None]
 PIECE_CHARACTERS = 8192  # of a CHUNK: six bytes of JSON each, at most
@@ -81,7 +81,6 @@ class Work(Receiver, Guests):
         self._jobs: Dict[int, _Job] = {}
         self._serials = itertools.count(1)
         self._batches = BatchTable()
-        self._run: Optional[asyncio.Task[None]] = None
         self._borrowed = Borrowed()
         self._leaving: Set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -227,7 +226,7 @@ class Work(Receiver, Guests):
             self.slots.advance()
             self._settle()
             return
-        members = self._batches.take() if self._run is None else None
+        members = None if self.running else self._batches.take()
         if members is None:
             self._settle()
             return
@@ -239,8 +238,7 @@ class Work(Receiver, Guests):
         for job in jobs:
             job.stage = _Stage.RUNNING
         self.running = len(jobs)
-        self._run = asyncio.get_running_loop().create_task(self._run_batch(numbers, jobs))
-        self._run.add_done_callback(raise_error_of)
+        self._run(numbers, jobs)
         self._on_change()
 
     def _in_time(self, members: List[int]) -> List[int]:
@@ -251,16 +249,19 @@ class Work(Receiver, Guests):
             self._answer(self._jobs.pop(serial), LATE)
         return [serial for serial in members if serial not in late]
 
-    async def _run_batch(self, serials: List[int], jobs: List[_Job]) -> None:
+    def _run(self, serials: List[int], jobs: List[_Job]) -> None:
+        """Put a batch on the GPU; no task waits for it, since that would cost as much as it."""
         started = time.monotonic()
+
+        def done(answers: List[Answer]) -> None:
+            ran = time.monotonic() - started
+            for serial, job, given in zip(serials, jobs, answers):
+                self._give(serial, job, given, ran)
+            self.running = 0
+            self._advance()
+
         items = [job.prepared.value for job in jobs if job.prepared]
-        answers = await self._predict(items, _Callers(self._hand_on, jobs))
-        seconds = time.monotonic() - started
-        for serial, job, given in zip(serials, jobs, answers):
-            self._give(serial, job, given, seconds)
-        self._run = None
-        self.running = 0
-        self._advance()
+        self._predict(items, _Callers(self._hand_on, jobs), done)
 
     def _give(self, serial: int, job: _Job, given: Answer, seconds: float) -> None:
         """Answer a request that has run, through a buffer where no frame holds the answer."""
@@ -332,8 +333,7 @@ class Work(Receiver, Guests):
 
     def hear(self, serial: int, text: str) -> None:
         """A piece of its answer, unless it has ended meanwhile."""
-        job = self._jobs.get(serial)
-        if job is not None:
+        if job := self._jobs.get(serial):
             self._hand_on(job, text)
 
     def was_told(self, serial: int) -> bool:

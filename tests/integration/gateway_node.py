@@ -120,9 +120,9 @@ class GatewayNode:
             head["Content-Type"] = media_type
         head |= headers or {}
         lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
-        writer.write(f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode())
         with contextlib.suppress(ConnectionError):
-            writer.write(body)
+            # At once, as clients do: what is small comes whole.
+            writer.write(f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode() + body)
             await writer.drain()
         try:
             return await read_reply(reader, seconds)

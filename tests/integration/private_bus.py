@@ -192,8 +192,3 @@ def cpu_seconds(pid: int) -> float:
     """CPU time that a process has used, to the nanosecond (its main thread)."""
     nanoseconds = Path(f"/proc/{pid}/schedstat").read_text(encoding="ascii").split()[0]
     return int(nanoseconds) / 1e9
-
-
-def descriptor_count(pid: int) -> int:
-    """Open descriptors of a process."""
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))

@@ -3,7 +3,6 @@
 
 import asyncio
 import gc
-import os
 import signal
 import sys
 import time
@@ -36,11 +35,11 @@ from tests.integration.private_bus import (
     REPOSITORY,
     PrivateBus,
     cpu_seconds,
-    descriptor_count,
     private_bus,
     rss_bytes,
 )
 from tests.integration.probe import INTERFACE, NAME, ROOT
+from tests.open_files import open_files
 
 PEER = "org.freedesktop.DBus.Peer"
 
@@ -194,18 +193,18 @@ async def test_closed_connections_leave_no_descriptor(bus: PrivateBus) -> None:
     gc.collect()
     gc.disable()
     try:
-        before = descriptor_count(os.getpid())
+        before = open_files()
         for _ in range(20):
             connection = HardenedMessageBus(bus.address, server, ignore)
             await connection.open()
             await connection.close()
-        ours = descriptor_count(os.getpid()) - before
+        ours = open_files() - before
         for _ in range(20):
             stock = await MessageBus(bus.address, BusType.SYSTEM).connect()
             stock.disconnect()
             await stock.wait_for_disconnect()
             del stock
-        leaked = descriptor_count(os.getpid()) - before
+        leaked = open_files() - before
     finally:
         gc.enable()
     assert ours == 0
@@ -214,11 +213,11 @@ async def test_closed_connections_leave_no_descriptor(bus: PrivateBus) -> None:
 
 async def test_a_bus_that_is_not_there_leaves_no_descriptor(tmp_path: Path) -> None:
     server = CallServer(ObjectTree(ROOT))
-    before = descriptor_count(os.getpid())
+    before = open_files()
     for _ in range(5):
         with pytest.raises(OSError, match="No such file"):
             HardenedMessageBus(f"unix:path={tmp_path}/none", server, ignore)
-    assert descriptor_count(os.getpid()) == before
+    assert open_files() == before
 
 
 # 11: descriptors sent to us
@@ -228,7 +227,7 @@ async def descriptors_left(bus: PrivateBus, module: str, *arguments: str) -> int
     sender = await MessageBus(bus.address, BusType.SYSTEM, negotiate_unix_fd=True).connect()
     async with service(module, bus, *arguments) as process, client(bus) as other:
         await probe(other, "TakeLag")
-        before = descriptor_count(process.pid)
+        before = open_files(process.pid)
         for _ in range(20):
             await sender.call(
                 Message(
@@ -241,7 +240,7 @@ async def descriptors_left(bus: PrivateBus, module: str, *arguments: str) -> int
                     unix_fds=[1],
                 )
             )
-        left = descriptor_count(process.pid) - before
+        left = open_files(process.pid) - before
     sender.disconnect()
     return left
 

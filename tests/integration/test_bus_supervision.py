@@ -27,8 +27,9 @@ from gpuwarden.names import BUS_NAME, ROOT_OBJECT
 from gpuwarden.values import WorkerState
 from tests.integration.bus_peers import STOCK, client, guarded, probe, service
 from tests.integration.bus_states import state, worker
-from tests.integration.private_bus import PrivateBus, descriptor_count, private_bus
+from tests.integration.private_bus import PrivateBus, private_bus
 from tests.integration.probe import INTERFACE, NAME, ROOT
+from tests.open_files import open_files
 
 BACK_SECONDS = 2.0  # the contract: names, objects and signals back within 2 s of the bus
 MANAGER = f"{BUS_NAME}.Manager"
@@ -121,7 +122,7 @@ async def test_reconnecting_leaves_no_descriptor(bus: PrivateBus) -> None:
             await connection.connect(BACK_SECONDS)
             async with asyncio.timeout(5):
                 await owner(connection, DAEMON)
-            counts.append(descriptor_count(os.getpid()))
+            counts.append(open_files())
         assert counts[-1] <= counts[0]
 
 

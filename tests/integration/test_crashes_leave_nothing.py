@@ -17,6 +17,7 @@ from tests.integration.gateway_process import RUN, ready
 from tests.integration.model_classes import filling
 from tests.integration.real_worker import real_worker
 from tests.integration.worker_peer import Worker, children_of, close_node, make_node, until
+from tests.open_files import open_files
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
@@ -34,11 +35,8 @@ def shared_memory() -> set[str]:
 
 def memfds(pid: int) -> int:
     """Buffers of a front door that a process has open or mapped."""
-    opened = 0
-    for entry in list(Path(f"/proc/{pid}/fd").iterdir()):
-        with contextlib.suppress(FileNotFoundError):
-            opened += "memfd:gpuwarden" in str(entry.readlink())
-    return opened + Path(f"/proc/{pid}/maps").read_text().count("memfd:gpuwarden")
+    mapped = Path(f"/proc/{pid}/maps").read_text().count("memfd:gpuwarden")
+    return open_files(pid, "memfd:gpuwarden") + mapped
 
 
 async def answered(node: GatewayNode) -> None:
@@ -173,7 +171,10 @@ async def test_a_kill_under_load_leaves_nothing_in_shared_memory(
             worker.process.kill()
             await worker.ended()
             await until(lambda: not any(map(is_there, processes)), "its CPU processes ended")
-            await until(lambda: results_of(door.pid) == 0, "what it had borrowed was destroyed")
+            await until(
+                lambda: open_files(door.pid, "gpuwarden-result") == 0,
+                "what it had borrowed was destroyed",
+            )
         else:
             os.kill(processes[0], signal.SIGKILL)
             await until(lambda: processes[0] not in children_of(worker.pid), "it was replaced")
@@ -185,8 +186,4 @@ def is_there(pid: int) -> bool:
 
 
 def results_of(pid: int) -> int:
-    found = 0
-    for entry in list(Path(f"/proc/{pid}/fd").iterdir()):
-        with contextlib.suppress(FileNotFoundError):
-            found += "gpuwarden-result" in str(entry.readlink())
-    return found
+    return open_files(pid, "gpuwarden-result")

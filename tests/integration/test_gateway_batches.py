@@ -65,6 +65,22 @@ async def test_a_batch_stays_within_the_tokens_that_are_allowed() -> None:
         await asyncio.gather(*posted)
 
 
+@pytest.mark.parametrize(("said", "batches"), [({}, [3, 2, 1]), ({"batch_mixed": True}, [4, 2])])
+async def test_only_requests_of_one_kind_go_together_unless_the_engine_takes_all(
+    said: dict[str, Any], batches: list[int]
+) -> None:
+    async with gateway_node() as node:
+        posted = []
+        for temperature in (0, 1, 0, 1, 0, 2):
+            body = b'{"model": "imagestats", "messages": [], "temperature": %d}' % temperature
+            chat = node.post(body, path="/v1/chat/completions", media_type="application/json")
+            posted.append(asyncio.create_task(chat))
+            await node.until(lambda: len(queued(node)) == len(posted) and all(queued(node)))
+        worker = await node.busy_worker(auto=False, **said)
+        assert await taken(worker, 6) == batches
+        assert {reply.status for reply in await asyncio.gather(*posted)} == {200}
+
+
 async def test_with_a_window_those_that_come_within_it_go_together() -> None:
     async with gateway_node(linger_seconds=5.0) as node:
         posted = await gathered(node, [b"before"] * 4)

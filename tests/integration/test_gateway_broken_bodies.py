@@ -2,21 +2,17 @@
 
 import asyncio
 import os
-from pathlib import Path
 
 from tests.integration.broken_bodies import WRONG, Wrong
 from tests.integration.gateway_node import GatewayNode, gateway_node
 from tests.integration.real_worker import real_worker
 from tests.integration.test_gateway_and_worker import ct_image
 from tests.integration.worker_peer import children_of
+from tests.open_files import open_files
 
 TOGETHER = 4
 MEMORY_BYTES = 512 << 20  # of a decoding process: a bomb that unfolds would need more
 POOLED = 40  # descriptors of buffers that are kept for reuse
-
-
-def descriptors(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 async def what_came(node: GatewayNode, wrong: Wrong) -> tuple[int, str, str]:
@@ -33,7 +29,7 @@ async def test_every_wrong_body_gets_its_own_error_and_neighbours_are_undisturbe
     ):
         assert (await node.post(ct_image())).status == 200
         processes = children_of(worker.pid)
-        before = {pid: descriptors(pid) for pid in (os.getpid(), worker.pid, *processes)}
+        before = {pid: open_files(pid) for pid in (os.getpid(), worker.pid, *processes)}
         done = asyncio.Event()
 
         async def neighbour() -> int:
@@ -62,7 +58,7 @@ async def test_every_wrong_body_gets_its_own_error_and_neighbours_are_undisturbe
         assert node.service.dispatcher.queue.held_bytes == 0
         assert node.service.jobs.published().queued == 0
         for pid, count in before.items():
-            assert descriptors(pid) <= count + POOLED
+            assert open_files(pid) <= count + POOLED
 
 
 async def test_an_image_that_needs_too_much_memory_fails_alone_and_costs_no_process() -> None:

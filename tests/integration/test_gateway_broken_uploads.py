@@ -4,12 +4,12 @@ import asyncio
 import contextlib
 import hashlib
 import os
-from pathlib import Path
 
 import pytest
 
 from tests.integration.broken_uploads import CORPUS, POST, PROBE, Broken
 from tests.integration.gateway_node import GatewayNode, Reply, gateway_node, read_reply
+from tests.open_files import open_files
 
 CHAT = b"/v1/chat/completions"
 PATHS = (b"/predict", b"/v1/images", CHAT)
@@ -46,11 +46,6 @@ def check_error(reply: Reply) -> None:
     assert all(isinstance(value, str) and value for value in reply.json["error"].values()), reply
 
 
-def descriptors() -> int:
-    """How many this process has open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
 def is_right(broken: Broken, path: bytes, statuses: list[int]) -> bool:
     allowed = set(broken.statuses)
     if path == CHAT and b"Content-Type:" in broken.data:
@@ -66,7 +61,7 @@ async def test_every_broken_upload_ends_in_its_refusal_and_neighbours_are_undist
         body_limit_bytes=3 << 20, request_timeout_seconds=2.0, header_timeout_seconds=1.0
     ) as node:
         await node.worker()
-        before = descriptors()
+        before = open_files()
         done = asyncio.Event()
 
         async def neighbour(size: int) -> int:
@@ -93,5 +88,5 @@ async def test_every_broken_upload_ends_in_its_refusal_and_neighbours_are_undist
         await node.until(lambda: node.service.pool.in_use_bytes == 0)
         assert node.service.dispatcher.queue.held_bytes == 0
         assert node.service.images.held_bytes == 0
-        await node.until(lambda: descriptors() <= before + POOLED)
+        await node.until(lambda: open_files() <= before + POOLED)
     assert [one for one in tries if one is not None] == []

@@ -4,7 +4,6 @@ import asyncio
 import logging
 import os
 import socket
-from pathlib import Path
 
 import pytest
 
@@ -13,12 +12,9 @@ from gpuwarden.gateway.link import CREDIT_LIMIT
 from gpuwarden.worker.channel import receive_frame
 from gpuwarden.worker.frames import HEADER, RECORD_LIMIT_BYTES, Frame, FrameType, encode
 from tests.integration.gateway_node import gateway_node
+from tests.open_files import open_files
 
 UNKNOWN_TYPE = 200
-
-
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 @pytest.mark.parametrize(

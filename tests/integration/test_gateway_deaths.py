@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import socket
 import sys
 from asyncio.subprocess import Process
 from collections import Counter
@@ -10,8 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from gpuwarden.gateway.body import Body
 from gpuwarden.gateway.marks import SECONDS
+from gpuwarden.gateway.setaside import SET_ASIDE_FILE, SetAside
 from tests.integration.gateway_node import GatewayNode, Reply, gateway_node
+from tests.integration.gateway_process import predict, ready_by_hand
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
@@ -152,11 +156,23 @@ async def test_what_killed_three_workers_is_refused_at_once_until_its_time_is_ov
         events = [one for one in told if one.get("GPUWARDEN_EVENT") == "request-set-aside"]
         assert len(events) == 1
         assert "gpuwarden_gateway_set_aside 1.0" in (await node.get("/metrics")).body.decode()
-        clock = asyncio.get_running_loop().time
+        clock = node.service.dispatcher.set_aside._clock
         monkeypatch.setattr(node.service.dispatcher.set_aside, "_clock", lambda: clock() + SECONDS)
         assert (await node.post(poison)).status == 200
         assert not worker.closed.is_set()
         await node.until(lambda: node.service.pool.in_use_bytes == 0)
+
+
+async def test_what_was_set_aside_outlives_the_front_door(tmp_path: Path) -> None:
+    former = SetAside()
+    former.keep_in(tmp_path / SET_ASIDE_FILE)
+    await former.put(Body("application/octet-stream", None, 0, 3, inline=b"abc"))
+    former.close()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    async with ready_by_hand(tmp_path, port):
+        assert await predict(port) == 500
+    assert (tmp_path / SET_ASIDE_FILE).exists()
 
 
 async def kill_three(node: GatewayNode, posted: asyncio.Task[Reply]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from tests.integration.gateway_node import GatewayNode, Reply, gateway_node, rea
 from tests.integration.gateway_peer import GatewayPeer, ReceivedJob
 from tests.integration.model_classes import filling
 from tests.integration.real_worker import real_worker
+from tests.open_files import open_files
 
 MIB = 1 << 20
 ROOT = Path(__file__).parents[2]
@@ -27,16 +29,7 @@ def held_bytes(node: GatewayNode) -> int:
 async def nothing_is_held(node: GatewayNode) -> None:
     await node.until(lambda: held_bytes(node) == 0)
     assert not any(link.loans for link in node.service.dispatcher.links.values())
-    assert results_open(os.getpid()) == 0
-
-
-def results_open(pid: int) -> int:
-    """How many results' memfds a process holds."""
-    return sum(
-        "gpuwarden-result" in str(entry.readlink())
-        for entry in list(Path(f"/proc/{pid}/fd").iterdir())
-        if entry.is_symlink()
-    )
+    assert open_files(name="gpuwarden-result") == 0
 
 
 async def borrowed(
@@ -173,9 +166,12 @@ async def test_a_real_workers_result_over_the_limit_is_told_with_both_figures() 
         reply = await node.post(b"image", path=path)
         assert (reply.status, reply.error) == (500, "engine_error")
         assert reply.json["error"]["message"] == (
-            f"the result has {MIB + 1} bytes, {MIB} is the most"
+            f"the result has {MIB + 1} bytes, {MIB} is the most ([gateway] results_bytes)"
         )
         assert (await node.post(b"image", path="/predict?question=image/png%2070000")).status == 200
+        dispatcher = node.service.dispatcher
+        dispatcher.apply(replace(dispatcher.settings, results_bytes=2 * MIB))  # by a reload
+        assert (await node.post(b"image", path=path)).status == 200
 
 
 async def test_a_caller_who_hangs_up_while_it_is_written_leaves_nothing_behind() -> None:
@@ -256,7 +252,7 @@ async def test_retries_get_the_same_file_while_it_is_kept_and_then_it_goes() -> 
         assert [reply.body for reply in (await posted, await joined)] == [b"the mask"] * 2
         assert (await node.post(b"image", headers=key)).body == b"the mask"
         assert held_bytes(node) == MIB
-    assert results_open(os.getpid()) == 0
+    assert open_files(name="gpuwarden-result") == 0
 
 
 async def test_retries_of_what_is_too_large_to_keep_join_while_it_runs_alone() -> None:

@@ -10,14 +10,11 @@ from gpuwarden.worker.channel import DESCRIPTOR_LIMIT
 from gpuwarden.worker.frames import HEADER, RECORD_LIMIT_BYTES, Frame, FrameType, encode
 from tests.integration.model_classes import filling
 from tests.integration.worker_peer import Connection, Node, until
+from tests.open_files import open_files
 
 UNKNOWN_TYPE = 200
 RESULTS_BYTES = 1 << 20
 FILLING: dict[str, Any] = {"engine": "model_classes:Filling"}
-
-
-def open_files(pid: int) -> int:
-    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def mappings(pid: int) -> str:

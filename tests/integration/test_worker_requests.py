@@ -21,6 +21,7 @@ from tests.integration.worker_peer import (
     sha256,
     until,
 )
+from tests.open_files import open_files
 
 
 def cancel(request: int) -> Frame:
@@ -206,11 +207,7 @@ def mapped_bodies(pid: int) -> int:
 
 
 def open_bodies(pid: int) -> int:
-    return sum("memfd:body" in str(entry.readlink()) for entry in open_files(pid))
-
-
-def open_files(pid: int) -> list[Path]:
-    return list(Path(f"/proc/{pid}/fd").iterdir())
+    return open_files(pid, "memfd:body")
 
 
 def rights_of_bodies(pid: int) -> list[str]:
@@ -288,11 +285,11 @@ async def test_real_images_are_answered_and_bad_ones_told(node: Node) -> None:
         assert results[2].meta["answer"]["mean"] == pytest.approx(large.mean())
         assert results[2].meta["answer"]["bit_depth"] == 16
         assert error_of(results[3]) == "bad_image"
-        before = len(open_files(worker.pid))
+        before = open_files(worker.pid)
         for request in range(10, 20):
             connection.job(request, buffer, first_time=False)
             await connection.results(1)
-        await until(lambda: len(open_files(worker.pid)) <= before, "all files are closed")
+        await until(lambda: open_files(worker.pid) <= before, "all files are closed")
     buffer.close()
 
 

@@ -21,12 +21,12 @@ from tests.integration.bus_fuzz import FuzzClient, Target, calls, fault_of, targ
 from tests.integration.bus_peers import GUARD, client, service
 from tests.integration.private_bus import (
     PrivateBus,
-    descriptor_count,
     private_bus,
     rss_bytes,
     shipped_policy,
 )
 from tests.integration.systemd_peer import POLICY
+from tests.open_files import open_files
 
 PATHS = (ROOT_OBJECT, gpu_object(0), worker_object(1), GATEWAY_OBJECT, LOG_CONTROL_OBJECT)
 GROWTH_LIMIT_BYTES = 20 * 2**20  # the promise
@@ -120,7 +120,7 @@ def call_all(
     @given(calls(targets))
     def one(message: Message) -> None:
         if figures.calls == min(WARM_UP_CALLS, count // 2):
-            before[:] = rss_bytes(pid), descriptor_count(pid)
+            before[:] = rss_bytes(pid), open_files(pid)
         figures.calls += 1
         call_once(fuzzer, message, figures)
 
@@ -130,8 +130,8 @@ def call_all(
     figures.grown_bytes = rss_bytes(pid) - before[0]
     if figures.grown_bytes > GROWTH_LIMIT_BYTES:
         figures.faults.append(f"grown by {figures.grown_bytes / 2**20:.1f} MiB")
-    if descriptor_count(pid) > before[1] + UNDER_WAY:
-        figures.faults.append(f"{descriptor_count(pid) - before[1]} descriptors more")
+    if open_files(pid) > before[1] + UNDER_WAY:
+        figures.faults.append(f"{open_files(pid) - before[1]} descriptors more")
 
 
 def call_once(fuzzer: FuzzClient, message: Message, figures: Figures) -> None:

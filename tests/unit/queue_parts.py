@@ -1,7 +1,7 @@
 """What the queue's tests begin with."""
 
 from gpuwarden.gateway.queue import RequestQueue
-from gpuwarden.gateway.work import Action, CardLimits, Limits, Request, Seat
+from gpuwarden.gateway.work import Action, CardLimits, Limits, Request, Seat, Weight
 
 LIMITS = Limits(
     count=6, total_bytes=60, request_seconds=30.0, execution_seconds=20.0, grace_seconds=5.0
@@ -15,15 +15,22 @@ def serving_seat(
     max_batch: int = 4,
     slots: bool = False,
     heat: CardLimits | None = None,
+    now: float = 0.0,
 ) -> Seat:
     seat = Seat(key, key, max_batch, slots)
-    queue.limit(key, heat or CardLimits(), 0.0)
+    queue.limit(key, heat or CardLimits(), now)
     queue.attach(seat)
-    queue.set_state(seat, ready=True, draining=False, now=0.0)
-    queue.grant(seat, 2 * max_batch, 0.0)
+    queue.set_state(seat, ready=True, draining=False, now=now)
+    queue.grant(seat, 2 * max_batch, now)
     return seat
 
 
 def waiting_request(queue: RequestQueue) -> tuple[Request, list[Action]]:
     request = queue.admit(1, 0.0)
     return request, queue.enqueue(request, 0.0)
+
+
+def exceeds(weights: list[Weight], budget: Weight) -> bool:
+    """Whether they are together over a budget in any respect."""
+    pixels, tokens = sum(one.pixels for one in weights), sum(one.tokens for one in weights)
+    return pixels > budget.pixels or tokens > budget.tokens

@@ -5,10 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuwarden.gateway.batching import Batching, BatchRules, company_until
-from gpuwarden.gateway.lines import Lines
+from gpuwarden.gateway.lines import Bounds, Lines
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.work import CardLimits, Dispatch, Limits, Phase, Request, Weight
-from tests.unit.queue_parts import serving_seat
+from tests.unit.queue_parts import exceeds, serving_seat
 
 ROOMY = Limits(count=100, total_bytes=1000, request_seconds=30.0, execution_seconds=20.0)
 WINDOW = BatchRules(linger_seconds=0.5)
@@ -140,16 +140,16 @@ def test_batches_stay_within_the_budget_keep_the_order_and_lose_nobody(
         lines.join(Request(number, 0, 1.0, phase=Phase.WAITING, weight=weight))
     taken: list[Request] = []
     while not lines.is_empty:
-        would_wait = lines.incomplete(size, budget, with_background=False)
-        batch = lines.take(size, budget)
+        would_wait = lines.incomplete(Bounds(size, budget), with_background=False)
+        batch = lines.take(Bounds(size, budget))
         assert 1 <= len(batch) <= size
-        together = sum((one.weight for one in batch), Weight())
-        assert len(batch) == 1 or not together.exceeds(budget)
+        together = [one.weight for one in batch]
+        assert len(batch) == 1 or not exceeds(together, budget)
         taken += batch
         is_last = len(taken) == len(brought)
         fits_more = is_last and len(batch) < size
         assert would_wait == (batch if fits_more else [])
         following = brought[len(taken)] if not is_last else None
         if following is not None and len(batch) < size:
-            assert (together + following).exceeds(budget)
+            assert exceeds([*together, following], budget)
     assert [one.number for one in taken] == list(range(len(brought)))

@@ -6,7 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuwarden.gateway.foresight import Standing, answer_seconds, is_in_time
+from gpuwarden.gateway.foresight import Standing, answer_seconds, answered_at, is_in_time
+from gpuwarden.gateway.queue import RequestQueue
+from gpuwarden.gateway.work import Limits, Phase, Request, Verdict
+from tests.unit.queue_parts import serving_seat
+
+PATIENT = Limits(count=100, total_bytes=1000, request_seconds=30.0, execution_seconds=60.0)
 
 # Two workers with batches of two, one that runs and one prepared in each: 2 requests a second.
 BUSY = Standing(
@@ -45,3 +50,61 @@ def test_nothing_is_refused_on_what_was_never_measured() -> None:
 def test_whoever_comes_later_is_never_answered_sooner(waiting: int, more: int) -> None:
     first = answer_seconds(replace(BUSY, waiting=waiting))
     assert answer_seconds(replace(BUSY, waiting=waiting + more)) >= first
+
+
+def test_a_worker_answers_after_what_it_does_and_a_batchs_time_with_some_to_spare() -> None:
+    queue = RequestQueue(PATIENT, 0.0)
+    seat = serving_seat(queue, 1, max_batch=1)
+    assert answered_at(seat, None, 5.0) == 5.0
+    assert answered_at(seat, 2.0, 5.0) == 5.0 + 2.5
+    come(queue, 5.0)
+    assert answered_at(seat, 2.0, 6.0) == 6.0 + 3.75
+    assert answered_at(seat, 2.0, 16.0) == 16.0 + 2.5  # it should have ended long ago
+
+
+def come(queue: RequestQueue, now: float) -> Request:
+    request = queue.admit(1, now)
+    queue.enqueue(request, now)
+    return request
+
+
+def answered_share(measured: bool) -> float:
+    """What part of a worker's time gives answers, when twice as many come as it can answer.
+
+    The front door accepts them all here: so it is when the other worker has just died.
+    """
+    queue = RequestQueue(PATIENT, 0.0)
+    seat = serving_seat(queue, 1, max_batch=1)
+    answered = 0
+    for second in range(600):
+        now = float(second)
+        queue.expire(now)
+        if second % 5 == 0:
+            come(queue, now)
+        batch = next(iter(seat.batches.values()), None)
+        if batch is None or batch.started is None or now < batch.started + 10.0:
+            continue
+        ((lease, request),) = batch.leases.items()
+        number = 0 if request is None else request.number
+        verdict, _ = queue.result(
+            seat, number, lease, returned=False, now=now, gpu_seconds=10.0 if measured else None
+        )
+        answered += verdict is Verdict.DELIVER
+    return answered / 60
+
+
+def test_when_capacity_drops_those_who_are_too_late_do_not_make_the_others_late_too() -> None:
+    assert answered_share(measured=False) < 0.2  # each is tried when its time is nearly over
+    assert answered_share(measured=True) > 0.9
+
+
+def test_a_suspect_that_has_no_time_left_keeps_no_worker_from_others() -> None:
+    queue = RequestQueue(PATIENT, 0.0)
+    doomed = serving_seat(queue, 1, max_batch=1)
+    suspect = come(queue, 0.0)
+    queue.cards[2].batch_seconds = 10.0
+    queue.detach(doomed, 21.0)
+    assert suspect.suspect
+    other = come(queue, 22.0)
+    serving_seat(queue, 2, max_batch=1, now=22.0)
+    assert (suspect.phase, other.phase) == (Phase.WAITING, Phase.RUNNING)

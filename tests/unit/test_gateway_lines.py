@@ -1,8 +1,13 @@
 """People before jobs, and neither for ever."""
 
-from gpuwarden.gateway.lines import PEOPLE_BATCHES, Lines
+from dataclasses import replace
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuwarden.gateway.lines import PASSED_OVER, PEOPLE_BATCHES, Bounds, Lines
 from gpuwarden.gateway.queue import RequestQueue
-from gpuwarden.gateway.work import CardLimits, Phase, Request, Withdraw
+from gpuwarden.gateway.work import CardLimits, Kind, Phase, Request, Withdraw
 from tests.unit.queue_parts import LIMITS, serving_seat, waiting_request
 
 
@@ -17,7 +22,7 @@ def test_people_come_first_and_the_background_by_priority_then_age() -> None:
     lines.join(request(5))
     order = []
     while not lines.is_empty:
-        batch = lines.take(3)
+        batch = lines.take(Bounds(3))
         for one in batch:
             one.phase = Phase.RUNNING
         order.append([one.number for one in batch])
@@ -30,11 +35,88 @@ def test_while_people_never_stop_coming_the_background_gets_a_sixteenth() -> Non
         lines.join(request(number, background=number % 2 == 1))
     turns = []
     for _ in range(320):
-        (one,) = lines.take(1)
+        (one,) = lines.take(Bounds(1))
         one.phase = Phase.RUNNING
         turns.append(one.background)
     assert sum(turns) == 320 // (PEOPLE_BATCHES + 1)
     assert turns[:16] == [False] * 15 + [True]
+
+
+def taken(lines: Lines, bounds: Bounds) -> list[list[int]]:
+    """Everybody's number, batch by batch."""
+    batches = []
+    while not lines.is_empty:
+        batch = lines.take(bounds)
+        for one in batch:
+            one.phase = Phase.RUNNING
+        batches.append([one.number for one in batch])
+    return batches
+
+
+def test_those_of_one_kind_go_together_and_the_oldest_is_always_among_them() -> None:
+    lines = Lines()
+    for number, pixels in enumerate((0, 1, 0, 1, 2, 0)):
+        lines.join(replace(request(number), kind=Kind(pixels=pixels)))
+    assert taken(lines, Bounds(3)) == [[0, 2, 5], [1, 3], [4]]
+
+
+def test_an_engine_that_takes_all_kinds_gets_them_as_they_come() -> None:
+    lines = Lines()
+    for number, kind in enumerate((Kind(), None, Kind(b"hot"), Kind())):
+        lines.join(replace(request(number), kind=kind))
+    assert taken(lines, Bounds(4, mixed=True)) == [[0, 1, 2, 3]]
+
+
+def test_what_is_of_no_certain_kind_goes_alone() -> None:
+    lines = Lines()
+    for number in range(3):
+        lines.join(replace(request(number), kind=None))
+    assert taken(lines, Bounds(4)) == [[0], [1], [2]]
+
+
+def test_only_so_many_are_passed_over_for_one_batch() -> None:
+    lines = Lines()
+    others = range(1, PASSED_OVER + 2)
+    for number in (0, *others, PASSED_OVER + 2):
+        lines.join(replace(request(number), kind=Kind(pixels=number in others)))
+    assert taken(lines, Bounds(100)) == [[0], list(others), [PASSED_OVER + 2]]
+
+
+kinds = st.none() | st.builds(Kind, pixels=st.integers(0, 2))
+
+
+@given(st.lists(kinds, min_size=1, max_size=30), st.integers(1, 6))
+def test_whatever_kinds_there_are_nobody_is_lost_and_every_batch_begins_with_the_oldest(
+    brought: list[Kind | None], size: int
+) -> None:
+    lines = Lines()
+    for number, kind in enumerate(brought):
+        lines.join(replace(request(number), kind=kind))
+    waiting = list(range(len(brought)))
+    for batch in taken(lines, Bounds(size)):
+        assert batch[0] == waiting[0]
+        assert len(batch) == 1 or {brought[number] for number in batch} == {brought[batch[0]]}
+        assert len(batch) == 1 or brought[batch[0]] is not None
+        waiting = [number for number in waiting if number not in batch]
+    assert not waiting
+
+
+def test_who_can_not_be_answered_in_time_comes_after_those_who_can() -> None:
+    lines = Lines()
+    for number, deadline in enumerate((1.0, 2.0, 5.0, 6.0)):
+        lines.join(replace(request(number), deadline=deadline))
+    lines.set_late_apart(5.0)
+    assert taken(lines, Bounds(1)) == [[2], [3], [0], [1]]
+
+
+def test_who_is_late_goes_before_the_background_and_waits_for_no_company() -> None:
+    lines = Lines()
+    lines.join(request(1, background=True))
+    lines.join(request(2))
+    lines.set_late_apart(31.0)
+    assert lines.has_people
+    assert lines.incomplete(Bounds(4), with_background=True) == []
+    assert taken(lines, Bounds(4)) == [[2], [1]]
 
 
 def background(queue: RequestQueue, priority: int = 0) -> Request:

@@ -41,6 +41,29 @@ def test_what_waits_in_a_worker_for_a_slot_has_its_time_once_it_has_one() -> Non
     assert seat.serving
 
 
+def test_a_worker_that_never_gives_a_slot_is_stuck_after_a_bounded_time() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1, max_batch=2, slots=True)
+    job = queue.admit_background(1, 0, 0, 0.0)
+    queue.enqueue(job, 0.0)
+    assert queue.expire(39.9) == []
+    assert queue.next_timer() == 40.0  # its preparation, and those that ran before
+    assert End(job, Ending.EXECUTION_TIMEOUT) in queue.expire(40.0)
+    assert not seat.serving
+
+
+def test_who_waits_for_a_slot_behind_others_has_their_time_too() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1, max_batch=1, slots=True)
+    jobs = [queue.admit_background(1, 0, 0, 0.0) for _ in range(2)]
+    for job in jobs:
+        queue.enqueue(job, 0.0)
+    queue.joins(seat, jobs[0].number, jobs[0].lease, True, 30.0)
+    queue.result(seat, jobs[0].number, jobs[0].lease, returned=False, now=49.0)
+    assert queue.expire(59.9) == []
+    assert End(jobs[1], Ending.EXECUTION_TIMEOUT) in queue.expire(60.0)
+
+
 def test_a_card_that_is_paused_takes_back_what_has_no_slot_yet() -> None:
     queue = RequestQueue(LIMITS, 0.0)
     seat = serving_seat(queue, 1, max_batch=1, slots=True)

@@ -16,6 +16,7 @@ from gpuwarden.gateway.work import (
     Dispatch,
     End,
     Ending,
+    Kind,
     Phase,
     Refusal,
     Refused,
@@ -25,7 +26,7 @@ from gpuwarden.gateway.work import (
     Weight,
     Withdraw,
 )
-from tests.unit.queue_parts import LIMITS
+from tests.unit.queue_parts import LIMITS, exceeds
 
 
 class Node(RuleBasedStateMachine):
@@ -79,9 +80,10 @@ class Node(RuleBasedStateMachine):
         assert len(outstanding) + len(requests) <= self.granted[seat.key]
         assert 1 <= len(requests) <= (1 if seat.slots else seat.max_batch)
         assert len({request.background for request in requests}) == 1
-        together = sum((request.weight for request in requests), Weight())
+        assert len(requests) == 1 or seat.mixed or len({request.kind for request in requests}) == 1
         budget = self.batch_rules.budget.least(seat.budget)
-        assert len(requests) == 1 or not together.exceeds(budget)
+        weights = [request.weight for request in requests]
+        assert len(requests) == 1 or not exceeds(weights, budget)
         if any(request.suspect for request in requests):
             assert len(requests) == 1
             assert not outstanding
@@ -114,6 +116,7 @@ class Node(RuleBasedStateMachine):
         self.last_seat += 1
         seat = Seat(self.last_seat, card, max_batch, slots)
         seat.budget = Weight(60, 20)
+        seat.mixed = card == 0
         self.seats[seat.key] = seat
         self.held[seat.key] = {}
         self.queue.attach(seat)
@@ -155,13 +158,13 @@ class Node(RuleBasedStateMachine):
             (self.joining.add if joining else self.joining.discard)((key, lease))
 
     @precondition(lambda self: any(self.held.values()))
-    @rule(data=st.data(), returned=st.booleans())
-    def worker_answers(self, data: st.DataObject, returned: bool) -> None:
+    @rule(data=st.data(), returned=st.booleans(), seconds=st.none() | st.floats(0.0, 20.0))
+    def worker_answers(self, data: st.DataObject, returned: bool, seconds: float | None) -> None:
         key = data.draw(st.sampled_from(sorted(key for key, held in self.held.items() if held)))
         lease = data.draw(st.sampled_from(sorted(self.held[key])))
         number = self.held[key].pop(lease)
         verdict, actions = self.queue.result(
-            self.seats[key], number, lease, returned=returned, now=self.now
+            self.seats[key], number, lease, returned=returned, now=self.now, gpu_seconds=seconds
         )
         if (key, lease) in self.cancelled:
             assert verdict is Verdict.DROPPED
@@ -214,6 +217,7 @@ class Node(RuleBasedStateMachine):
             }[refused.reason]
             return
         request.weight = Weight(size, 25 - size)
+        request.kind = Kind(pixels=size // 10)
         self.receiving.append(request)
 
     @rule(size=st.integers(0, 200), priority=st.integers(-2, 2), failures=st.integers(0, 1))
@@ -221,6 +225,7 @@ class Node(RuleBasedStateMachine):
         """Whatever people hold, there is room for it, and it takes none of theirs."""
         request = self.queue.admit_background(size, priority, failures, self.now)
         request.weight = Weight(size)
+        request.kind = Kind(pixels=size // 100)
         self.unanswered[request.number] = request
         self.carry_out(self.queue.enqueue(request, self.now))
 

@@ -1,7 +1,10 @@
 """What is set aside: bounded in time and number, known by every byte, readable by nobody."""
 
 import asyncio
+import re
+from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -56,6 +59,95 @@ def test_after_some_minutes_it_is_tried_again() -> None:
     clock[0] = SECONDS
     assert not holds(kept, BODY)
     assert len(kept) == 0
+
+
+class Life:
+    """One process after the other, with the same file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.file = folder / "set-aside.json"
+        self.now = 1000.0
+
+    def begins(self) -> SetAside:
+        kept = SetAside(lambda: self.now)
+        kept.keep_in(self.file)
+        return kept
+
+
+@pytest.fixture
+async def life(tmp_path: Path) -> Life:
+    return Life(tmp_path)
+
+
+async def test_the_next_front_door_goes_on_with_what_is_left_of_the_time(life: Life) -> None:
+    await life.begins().put(BODY)
+    life.now += SECONDS - 1
+    later = life.begins()
+    assert await later.holds(BODY)
+    assert not await later.holds(replace(BODY, question="another"))
+    life.now += 1
+    assert not await later.holds(BODY)
+    assert len(life.begins()) == 0
+    assert not life.file.exists()
+
+
+async def test_the_file_is_readable_by_nobody_else_and_holds_nothing_of_the_request(
+    life: Life,
+) -> None:
+    await life.begins().put(BODY)
+    assert life.file.stat().st_mode & 0o777 == 0o600
+    content = life.file.read_bytes()
+    assert b"poison" not in content
+    assert b"what" not in content
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda content: content[:-20],
+        lambda content: b"",
+        lambda content: b"[" * 100_000,
+        lambda content: content.replace(b'"key":"', b'"key":"x'),
+        lambda content: content.replace(b'"length":6', b'"length":-6'),
+        lambda content: re.sub(rb'"boot_id":"[^"]*"', b'"boot_id":"another"', content),
+        lambda content: re.sub(
+            rb"1600[.]0", b"1600.1", content
+        ),  # beyond what any is set aside for
+        lambda content: re.sub(rb"1600[.]0", b"1e400", content),
+        lambda content: re.sub(rb'"digest":"[^"]*"', b'"digest":"' + b"0" * 64 + b'"', content),
+    ],
+)
+async def test_a_file_that_is_damaged_is_as_good_as_none(
+    life: Life, spoil: Callable[[bytes], bytes]
+) -> None:
+    await life.begins().put(BODY)
+    spoilt = spoil(life.file.read_bytes())
+    assert spoilt != life.file.read_bytes()
+    life.file.write_bytes(spoilt)
+    assert not await life.begins().holds(BODY)
+    await life.begins().put(BODY)
+    assert await life.begins().holds(BODY)
+
+
+async def test_without_a_place_for_the_file_it_holds_as_long_as_the_process(
+    life: Life, caplog: pytest.LogCaptureFixture
+) -> None:
+    life.file = life.file / "no" / "folder"
+    kept = life.begins()
+    await kept.put(BODY)
+    assert await kept.holds(BODY)
+    assert "ends with this process" in caplog.text
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.floats(0, 2000)), max_size=300))
+def test_a_file_is_believed_about_no_more_marks_and_for_no_longer_than_any_are_kept(
+    found: list[tuple[int, float]],
+) -> None:
+    marks = Marks()
+    for length, until in found:
+        marks.restore(length, b"", until, now=1000.0)
+    assert all(1000 < until <= 1000 + SECONDS for _, _, until in marks.until())
+    assert len(marks) <= LIMIT
 
 
 def test_two_front_doors_have_different_marks_for_the_same() -> None:

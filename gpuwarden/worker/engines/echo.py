@@ -20,6 +20,8 @@ from gpuwarden.worker.engine import Context, Engine, Output, Request
 class Echo(Engine):
     """Answers question, media type and parameters, with length and SHA-256 of the body."""
 
+    batch_mixed = True
+
     def load(self, context: Context) -> None:
         """Nothing to load. Raises RuntimeError where the option ``fail_load`` asks for it."""
         if context.options.get("fail_load"):

@@ -34,6 +34,8 @@ Decoded = Tuple[Picture, str]
 class ImageStatistics(Engine):
     """Decodes in the CPU processes, counts where the model would run."""
 
+    batch_mixed = True  # each image is counted by itself
+
     def load(self, context: Context) -> None:
         """Check that the libraries are there. Raises RuntimeError naming those that aren't."""
         _check_libraries()

@@ -1,7 +1,8 @@
 import asyncio
 import contextlib
+import os
 import subprocess
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,10 @@ from dbus_next.constants import BusType, MessageType
 from dbus_next.message import Message
 
 from gpuwarden import names
+from gpuwarden.control.snapshot import SnapshotWriter
+from gpuwarden.control.states import Card, PlanData
+from tests.integration.cli.proof_bench import DOWN, Bench
+from tests.integration.simulation import Caller, Node
 
 BUS_CONFIGURATION = """\
 <!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
@@ -83,3 +88,38 @@ async def service_answering(answer: Answer) -> AsyncIterator[None]:
     finally:
         connection.disconnect()
         await asyncio.wait_for(connection.wait_for_disconnect(), 10)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, simulated: Node) -> Iterator[Bench]:
+    bench = Bench(tmp_path, simulated)
+    for folder in ("run", "run/thermal", "var", "bin", "conf.d"):
+        (tmp_path / folder).mkdir()
+    cards = [
+        Card(
+            index=index,
+            uuid=str(card["uuid"]),
+            name="NVIDIA A100",
+            pci_address=f"0000:{0x41 + index:02x}:00.0",
+            minor=index,
+            numa_node=-1,
+            present=index == 0,
+        )
+        for index, card in enumerate(simulated.do("show"))
+    ]
+    plan = PlanData(
+        driver_version="1", simulated=True, cards=cards, workers=[], housekeeping_cpus="0"
+    )
+    SnapshotWriter(tmp_path / "plan.json", "placement").publish(plan)
+    bench.environment = os.environ | {
+        "GPUWARDEN_NVML_LIBRARY": str(simulated.library),
+        "GPUWARDEN_SIM_STATE": str(simulated.state),
+        "PATH": f"{tmp_path}/bin:{os.environ['PATH']}",
+    }
+    bench.systemctl(DOWN)
+    yield bench
+
+
+@pytest.fixture
+def nvml(simulated: Node) -> Caller:
+    return simulated.caller()

@@ -270,3 +270,23 @@ async def test_a_host_without_busctl_is_told_what_to_install(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert await run("status") == 3
     assert "apt install systemd" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("bus")
+async def test_a_configuration_that_is_right_again_asks_for_a_reload_and_no_more_checks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "gpuwarden.toml"
+    monkeypatch.setattr(names, "CONFIG_FILE", file)
+    monkeypatch.setattr(names, "CONFIG_DIRECTORY", tmp_path / "conf.d")
+    reason = f"the former configuration is in use: {file}:1: x"
+    data = guard(state=ServiceState.DEGRADED, reasons=[reason])
+    async with service_answering(answering(data.model_dump_json())):
+        file.write_text("colour = 1")
+        assert await run("status") == 1
+        assert "  gpuwarden config check" in capsys.readouterr().out
+        file.write_text("[log]")
+        assert await run("status") == 1
+    text = capsys.readouterr().out
+    assert "config check" not in text
+    assert "  gpuwarden reload" in text

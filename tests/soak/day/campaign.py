@@ -15,7 +15,6 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import fmean
 
 from gpuwarden.values import ThermalState
 from tests.node.vm import Node
@@ -23,6 +22,7 @@ from tests.soak.day import program
 from tests.soak.day.load import CALLERS, Load
 from tests.soak.day.program import Look
 from tests.soak.front_door import FrontDoor, KeptWorker, front_door
+from tests.soak.line import slope
 from tests.soak.random_kills.campaign import FOLDER, PROJECT, next_line
 from tests.soak.thermal import LIBRARIES, Figures
 from tests.system.service import configure
@@ -104,11 +104,8 @@ class Day(Figures):
 
 def rise_kib(looks: list[Look]) -> float:
     """By how much the line of least squares rises from the first look to the last."""
-    hours, kib = [look.hour for look in looks], [look.anonymous_kib for look in looks]
-    middle, mean = fmean(hours), fmean(kib)
-    spread = sum((hour - middle) ** 2 for hour in hours)
-    both = sum((hour - middle) * (one - mean) for hour, one in zip(hours, kib, strict=True))
-    return both / spread * (hours[-1] - hours[0]) if spread else 0.0
+    hours = [look.hour for look in looks]
+    return slope(hours, [look.anonymous_kib for look in looks]) * (hours[-1] - hours[0])
 
 
 def on_node(node: Node, seconds: float, seed: int) -> Day:

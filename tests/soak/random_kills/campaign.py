@@ -18,6 +18,7 @@ from typing import Any
 
 from tests.node.channel import NodeError, Process
 from tests.node.vm import Node
+from tests.soak.line import slope
 from tests.soak.random_kills.in_node import SPARED
 from tests.soak.thermal import LIBRARIES, Figures
 from tests.system.service import configure
@@ -207,11 +208,8 @@ def growth_of(rounds: Iterable[Told], name: str) -> Growth | None:
         return None
     youth = int(len(looks) * YOUTH)
     kib = [each[2] for each in looks[youth:]]
-    middle, mean = (len(kib) - 1) / 2, sum(kib) / len(kib)
-    spread = sum((number - middle) ** 2 for number in range(len(kib)))
-    slope = sum((n - middle) * (value - mean) for n, value in enumerate(kib)) / spread
     held = (looks[0][2], kib[0], kib[-1])
-    return Growth(len(kib), (looks[0][1], looks[-1][1]), held, slope)
+    return Growth(len(kib), (looks[0][1], looks[-1][1]), held, slope(range(len(kib)), kib))
 
 
 def faults_of_growth(rounds: list[Told]) -> list[str]:

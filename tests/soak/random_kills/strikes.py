@@ -99,12 +99,20 @@ def decoding_process(chance: random.Random) -> str:
 
 def hook(chance: random.Random) -> str:
     """Have a hook run, kill it or its command, and wait until nothing of it is left."""
-    systemctl("start", "--no-block", HOOK_UNIT)
-    wait_for(lambda: bool(hook_processes()), "a running hook")
-    pid = chance.choice(sorted(hook_processes()))
+    wait_for(hook_runs, "a running hook")
+    pid = chance.choice(sorted(hook_processes()) or [0])
+    if pid == 0:
+        return ""  # it has ended by itself
     processes.kill(pid)
     wait_for(lambda: not hook_processes(), "the end of the hook")
     return f"SIGKILL in {HOOK_UNIT} ({pid})"
+
+
+def hook_runs() -> bool:
+    """Whether it does; if not, it is asked for: one that is just ending swallows the order."""
+    if not hook_processes():
+        systemctl("start", "--no-block", HOOK_UNIT)
+    return bool(hook_processes())
 
 
 def hook_processes() -> list[int]:

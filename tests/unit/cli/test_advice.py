@@ -98,6 +98,20 @@ def test_advice(changes: dict[str, object], live: bool, commands: list[str]) -> 
     assert [command for command, _ in advice(guard(**changes), live=live)] == commands
 
 
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "the former configuration is in use: /etc/gpuwarden/gpuwarden.toml:3: x",
+        "the configuration does not fit this node: x",
+    ],
+)
+def test_a_configuration_that_was_refused_and_mended_needs_a_reload_alone(reason: str) -> None:
+    data = guard(state=ServiceState.DEGRADED, reasons=[reason])
+    check, reload = "gpuwarden config check", "gpuwarden reload"
+    assert [command for command, _ in advice(data, live=True)] == [check, reload]
+    assert [command for command, _ in advice(data, live=True, is_mended=True)] == [reload]
+
+
 def test_advice_is_short_however_much_is_wrong() -> None:
     data: GuardData = guard(workers=[worker(n, state=WorkerState.STUCK) for n in range(16)])
     assert len(advice(data, live=False)) == ADVICE_LIMIT

@@ -168,7 +168,7 @@ def test_a_service_in_trouble_says_why_and_what_would_help() -> None:
     data = guard(
         state=ServiceState.DEGRADED,
         simulated=True,
-        reasons=["worker 1 failed", "the configuration is bad, the old one is kept"],
+        reasons=["worker 1 failed", "the former configuration is in use: gpuwarden.toml:3: x"],
         workers_ready=1,
         workers=[
             worker(0),

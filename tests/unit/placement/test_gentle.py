@@ -1,10 +1,16 @@
+from collections.abc import Iterator
+from dataclasses import fields
 from pathlib import PurePosixPath
+
+from pydantic import BaseModel
 
 from gpuwarden.config import Configuration
 from gpuwarden.control.states import PlanData
 from gpuwarden.placement.dropins import unit_files, with_revisions
 from gpuwarden.placement.gentle import Alive, choose_slices, dated, eased, spared
+from gpuwarden.placement.launch import settings_of
 from gpuwarden.placement.plan import Driver, make_plan
+from gpuwarden.worker.settings import Settings
 from tests.machines import card, machine
 
 MACHINE = machine(nodes=2, cores_per_node=4, threads_per_core=1)
@@ -66,11 +72,54 @@ def test_the_slice_makes_no_revision() -> None:
     assert [w.revision for w in again.workers] == [w.revision for w in plan.workers]
 
 
+def changed(value: object) -> object:
+    """Another value of the same kind."""
+    if isinstance(value, dict):
+        return {**value, "more": 1}
+    if isinstance(value, tuple):
+        return (*value, "/more")
+    if isinstance(value, str):
+        return f"{value}-more"
+    return 1 if value is None else not value if isinstance(value, bool) else value + 1  # type: ignore[operator]  # a number
+
+
+def variations() -> Iterator[tuple[str, Configuration]]:
+    """Every setting there is, changed by itself."""
+    for section in Configuration.model_fields:
+        settings = getattr(BEFORE, section)
+        for name in type(settings).model_fields:
+            value = getattr(settings, name)
+            if isinstance(value, BaseModel) or (value and isinstance(value, tuple | dict)):
+                continue
+            other = settings.model_copy(update={name: changed(value)})
+            yield f"{section}.{name}", BEFORE.model_copy(update={section: other})
+
+
 def test_every_setting_of_the_workers_makes_a_revision_and_others_do_not() -> None:
     revision = planned(BEFORE).workers[0].revision
     for changes in ({"max_batch": 3}, {"options": {"a": 1}}, {"memory_max_bytes": GIB}):
         assert planned(configured(workers=changes)).workers[0].revision != revision
     assert planned(configured(gateway={"queue_limit": 7})).workers[0].revision == revision
+
+
+def test_no_setting_that_a_worker_is_told_can_be_left_out_of_its_revision() -> None:
+    plan = planned(BEFORE)
+    told, revision = settings_of(plan.workers[0], BEFORE), plan.workers[0].revision
+    reached = set()
+    for name, configuration in variations():
+        again = with_revisions(plan, configuration, MACHINE).workers[0]
+        is_told_otherwise = settings_of(plan.workers[0], configuration) != told
+        assert again.revision != revision or not is_told_otherwise, name
+        reached |= {name} if is_told_otherwise else set()
+    assert {"workers.max_pixels", "workers.preprocess_memory_bytes", "log.level"} <= reached
+    of_the_plan = {"number", "gpu_uuid", "gpu_index", "inference_priority", "dispatch_socket"}
+    assert len(reached) == len(told.keys() - of_the_plan)
+
+
+def test_a_worker_is_told_all_that_it_knows_of() -> None:
+    assert settings_of(planned(BEFORE).workers[0], BEFORE).keys() == {
+        entry.name for entry in fields(Settings) if entry.name != "simulator_socket"
+    }
 
 
 def test_a_revision_is_dated_when_it_changes_and_never_in_the_boots_first_plan() -> None:

@@ -1,0 +1,271 @@
+"""The short way of a small request that has come whole: the same checks, but no task.
+
+aiohttp makes a task, a stream and a response for each request; with a body of a few hundred bytes
+they cost more than everything that is done with it here. ``POST /predict`` whose body came with its
+headers, and alone on its connection, is answered without them: aiohttp parses it, the same
+functions check and admit it, and its answer is written when the worker's RESULT comes. Whatever is
+unusual about a request, or about its answer, goes aiohttp's way.
+
+Relies on names of aiohttp's that are its own (``_parser``, ``_waiter``, ``_messages``,
+``_request_in_progress``, ``_handler_waiter``): tests hold every one of them to what is meant here.
+"""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from aiohttp import HttpVersion11, web
+from aiohttp.helpers import rfc822_formatted_time
+from aiohttp.http import SERVER_SOFTWARE, RawRequestMessage, StreamWriter
+from aiohttp.streams import StreamReader
+from aiohttp.web import BaseRequest
+from aiohttp.web_response import REASON_PHRASES
+
+from gpuwarden.gateway.admission import examine
+from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.http import OTHER, ROUTE, Routes, as_json, where
+from gpuwarden.gateway.intake import Intake
+from gpuwarden.gateway.job import Answer, Job
+from gpuwarden.gateway.predict import PATH, prediction_of, respond
+from gpuwarden.worker.frames import INLINE_LIMIT_BYTES
+
+log = logging.getLogger(__name__)
+
+HELD_BYTES = 64 << 10  # that came before the answer has gone; more stays in the kernel
+UNUSUAL_HEADERS = ("Expect", "Idempotency-Key", "Content-Encoding")
+INTERNAL = ApiError("internal_error", "the service failed; its journal says where")
+
+
+class Express:
+    """What takes the short way, and the steps of it that are no connection's own."""
+
+    def __init__(self, routes: Routes, intake: Intake) -> None:
+        self._routes = routes
+        self._intake = intake
+
+    def takes(self, message: RawRequestMessage, payload: StreamReader) -> bool:
+        """Whether nothing about a request is unusual."""
+        if message.method != "POST" or message.path.partition("?")[0] != PATH:
+            return False
+        headers = message.headers
+        length = headers.get("Content-Length", "")
+        return (
+            payload.is_eof()
+            and payload.exception() is None
+            and message.version == HttpVersion11
+            and not (message.should_close or message.upgrade or message.chunked)
+            and len(length) <= len(str(INLINE_LIMIT_BYTES))
+            and (not length or int(length) <= INLINE_LIMIT_BYTES)
+            and not headers.get("Content-Type", "").lower().startswith("multipart/")
+            and not any(name in headers for name in UNUSUAL_HEADERS)
+            and not self._intake.dispatcher.set_aside  # bodies are hashed, in several turns
+        )
+
+    def begin(self, request: BaseRequest) -> Job:
+        """Admit a request and have a worker answer it. Raises ApiError."""
+        self._routes.check(request)
+        request[ROUTE] = PATH
+        return self._intake.begin(request, examine)
+
+    def end(self, job: Job, failure: BaseException | None) -> None:
+        """The caller has what there is to have, or has left."""
+        self._intake.leave(job, failure)
+
+    def responded(self, request: BaseRequest, status: int) -> None:
+        """An answer has gone out."""
+        self._routes.on_response(request.get(ROUTE, OTHER), status)
+
+
+class Sieve:
+    """A parser of aiohttp's, out of whose messages one may be taken.
+
+    :param take: given a message that came alone; whether it has been taken.
+    """
+
+    def __init__(self, parser: Any, take: Any) -> None:
+        self._parser = parser
+        self._take = take
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parser, name)
+
+    def feed_data(self, data: bytes) -> tuple[Any, bool, bytes]:
+        """What is left for aiohttp."""
+        messages, upgraded, tail = self._parser.feed_data(data)
+        if len(messages) == 1 and not upgraded and self._take(*messages[0]):
+            self._parser.message_consumed()
+            return (), upgraded, tail
+        return messages, upgraded, tail
+
+
+class ExpressHandler(web.RequestHandler):
+    """aiohttp's protocol, with the short way beside its own.
+
+    :ivar job: what is being answered on the short way.
+    :ivar taken: how many requests were.
+    """
+
+    def __init__(self, server: web.Server, express: Express, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._express = express
+        self._parser: Any = Sieve(self._parser, self._take)
+        self.job: Job | None = None
+        self.taken = 0
+        self._is_taking = False
+        self._held = bytearray()
+        self._sending: asyncio.Task[None] | None = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The client has gone."""
+        self._held.clear()
+        super().connection_lost(exc)
+        if self._sending is not None:
+            self._sending.cancel()
+        elif self.job is not None:
+            self._end(ConnectionResetError("the client left"))
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what has come, once the answer before it has gone."""
+        if self.job is None:
+            super().data_received(data)
+            return
+        self._held += data
+        if len(self._held) > HELD_BYTES and self.transport is not None:
+            self.transport.pause_reading()
+
+    def _process_keepalive(self) -> None:
+        """Close an idle connection; one whose answer is on its way is none."""
+        if self.job is None:
+            super()._process_keepalive()
+        else:
+            self._keepalive_handle = None
+            self._stay()
+
+    def _take(self, message: Any, payload: Any) -> bool:
+        waiter = self._waiter
+        if waiter is None or waiter.done() or self._messages or self._paused or self._close:
+            return False
+        if not isinstance(message, RawRequestMessage) or not self._express.takes(message, payload):
+            return False
+        factory, task = self._request_factory, self._task_handler
+        if factory is None or task is None:
+            return False
+        request = factory(message, payload, self, StreamWriter(self, self._loop), task)
+        self.taken += 1
+        self._is_taking = True  # reading the body asks for more, of which there is none
+        try:
+            self.job = job = self._express.begin(request)
+        except ApiError as error:
+            self._refuse_with(request, error)
+        except Exception as error:  # noqa: BLE001 - as aiohttp does: it is this request's end alone
+            self._fail(request, error)
+        else:
+            self._request_in_progress = True
+            job.outcome.add_done_callback(lambda outcome: self._on_outcome(request, job))
+        finally:
+            self._is_taking = False
+        return True
+
+    def _on_outcome(self, request: BaseRequest, job: Job) -> None:
+        if self.job is not job:
+            return  # the client has left
+        error = job.outcome.exception()
+        if isinstance(error, ApiError):
+            self._end(error)
+            self._refuse_with(request, error)
+        elif error is not None:
+            self._end(error)
+            self._fail(request, error)
+        elif job.outcome.result().output is not None:
+            sending = self._send(request, job, job.outcome.result())
+            self._sending = self._loop.create_task(sending)
+        else:
+            content = as_json(prediction_of(job, job.outcome.result(), self._loop.time()))
+            self._end(None)
+            self._write(request, 200, content)
+
+    async def _send(self, request: BaseRequest, job: Job, answer: Answer) -> None:
+        """Answer with what is larger or other than JSON, in aiohttp's way."""
+        failure: BaseException | None = None
+        status = 0
+        try:
+            response = await respond(request, job, answer)
+            await self.finish_response(request, response, None)
+            status = response.status
+        except asyncio.CancelledError as error:
+            failure = error
+            raise
+        except Exception as error:  # noqa: BLE001 - the answer has begun: the connection ends
+            failure = error
+            if not isinstance(error, ConnectionError):
+                log.error("a handler failed: %s", where(error))
+            self.force_close()
+        finally:
+            self._sending = None
+            self._end(failure)
+        self._express.responded(request, status)
+        self._go_on()
+
+    def _refuse_with(self, request: BaseRequest, error: ApiError) -> None:
+        self._write(request, error.status, error.body(), error.headers())
+
+    def _fail(self, request: BaseRequest, error: BaseException) -> None:
+        log.error("a handler failed: %s", where(error))
+        self._refuse_with(request, INTERNAL)
+
+    def _end(self, failure: BaseException | None) -> None:
+        """Leave the request; who waits for this connection's work to end is told."""
+        job, self.job = self.job, None
+        if job is not None:
+            self._express.end(job, failure)
+        self._request_in_progress = False
+        if self._handler_waiter is not None and not self._handler_waiter.done():
+            self._handler_waiter.set_result(None)
+
+    def _write(
+        self,
+        request: BaseRequest,
+        status: int,
+        body: bytes,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self._express.responded(request, status)
+        if self.transport is None:
+            return
+        closes = self._close or self._force_close
+        self.transport.write(head_of(status, len(body), headers or {}, closes) + body)
+        if closes:
+            self.transport.close()
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """Wait for the next request, which may be here already."""
+        self._stay()
+        if self._held:
+            self._loop.call_soon(self._release)
+
+    def _stay(self) -> None:
+        """Close the connection when nothing has come for so long."""
+        close_time = self._loop.time() + self._keepalive_timeout
+        self._next_keepalive_close_time = close_time
+        if self._keepalive_handle is None:
+            self._keepalive_handle = self._loop.call_at(close_time, self._process_keepalive)
+
+    def _release(self) -> None:
+        if self.job is not None or self.transport is None:
+            return
+        held, self._held = bytes(self._held), bytearray()
+        self.transport.resume_reading()
+        self.data_received(held)
+
+
+def head_of(status: int, length: int, headers: Mapping[str, str], closes: bool) -> bytes:
+    """Status line and headers of an answer in JSON, as aiohttp writes them."""
+    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items()) if headers else ""
+    return (
+        f"HTTP/1.1 {status} {REASON_PHRASES[status]}\r\n{more}Content-Type: application/json\r\n"
+        f"Content-Length: {length}\r\nDate: {rfc822_formatted_time()}\r\n"
+        f"Server: {SERVER_SOFTWARE}\r\n{'Connection: close' if closes else ''}"
+    ).encode("ascii") + (b"\r\n\r\n" if closes else b"\r\n")
