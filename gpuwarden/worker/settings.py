@@ -81,7 +81,7 @@ _AT_LEAST_ONE = (
     "max_pixels",
 )
 # Options that the runtime itself reads, and the most that each may be.
-_OPTIONS = {"memory_fraction": 1, "warning_threshold": 1, "monitor_interval": 3600}
+RUNTIME_OPTIONS = {"memory_fraction": 1, "warning_threshold": 1, "monitor_interval": 3600}
 _POSITIVE = ("drain_seconds", "execution_timeout_seconds", "load_timeout_seconds")
 
 
@@ -132,7 +132,7 @@ def _problems_of(key: str, value: Any) -> List[str]:
     if key in _POSITIVE and value <= 0:
         return [f"{key} is {value}, should be over 0 seconds"]
     if key == "options":
-        checked = _OPTIONS.items()
+        checked = RUNTIME_OPTIONS.items()
         return [text for name, most in checked for text in _problems_of_option(name, most, value)]
     return _problems_of_word(key, value)
 

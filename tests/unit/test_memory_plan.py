@@ -94,6 +94,11 @@ def test_a_configuration_that_tells_no_size_is_refused_by_the_keys_name(value: o
         shape_of({**MEDGEMMA_4B, "text_config": text})
 
 
+def test_an_image_smaller_than_a_patch_is_refused() -> None:
+    with pytest.raises(ModelConfigError, match="image_size is 13, less than one patch of 14"):
+        shape_of({**MEDGEMMA_4B, "vision_config": {**SIGLIP, "image_size": 13}})
+
+
 def test_the_cache_keeps_all_tokens_in_full_layers_and_a_window_in_the_others() -> None:
     a_token = 2 * 4 * 256 * 2  # keys and values, heads, values of a head, bfloat16
     short, long = Wanted(slots=32, length=1024), Wanted(slots=32, length=4096)

@@ -124,7 +124,10 @@ def _vision(config: Mapping[str, Any]) -> Optional[VisionShape]:
     vision = {**SIGLIP, **nested}
     hidden, intermediate = _size(vision, "hidden_size"), _size(vision, "intermediate_size")
     layers, patch = _size(vision, "num_hidden_layers"), _size(vision, "patch_size")
-    patches = (_size(vision, "image_size") // patch) ** 2
+    size = _size(vision, "image_size")
+    if size < patch:
+        raise ModelConfigError(f"config.json: image_size is {size}, less than one patch of {patch}")
+    patches = (size // patch) ** 2
     a_layer = (
         4 * (hidden * hidden + hidden)
         + 2 * hidden * intermediate

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gpuwarden.chart.memory import MemoryRecord, memory_drawing
 from gpuwarden.chart.svg import svg
+from gpuwarden.cli.main import main
 from gpuwarden.cli.memory_screen import CHART_COLUMNS, chart_lines, memory_lines
 from gpuwarden.control.memory import MemorySeries, WorkerMemory
 from gpuwarden.control.states import WorkerStatus
@@ -113,6 +114,21 @@ def test_a_time_of_which_nothing_is_known_stays_empty() -> None:
     bar = lines[10].partition("|")[2]
     assert " " in bar.strip()
     assert chart_lines(busy(), series([None], [None]), UTF8)[1] == "  nothing is recorded yet"
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("--plot",), "--memory --plot"),
+        (("stop", "0", "--memory"), "--memory goes with no action"),
+        (("--memory", "--plot", "memory.txt"), "must end in .png or .svg"),
+    ],
+)
+def test_what_is_badly_used_is_told_so(
+    words: tuple[str, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["workers", *words]) == 2
+    assert told in capsys.readouterr().err
 
 
 values = st.none() | st.integers(0, 200)
