@@ -84,8 +84,7 @@ def runtime_options_are_numbers(configuration: Configuration) -> Iterator[Confli
     options = configuration.workers.options
     for name, most in RUNTIME_OPTIONS.items():
         value = options.get(name, most)
-        is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (is_number and 0 < value <= most):
+        if not isinstance(value, int | float) or value is True or not 0 < value <= most:
             key: KeyPath = ("workers", "options", name)
             yield Conflict((key,), quoted(str(value)), f"a number over 0, at most {most}")
             return
