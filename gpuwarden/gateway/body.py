@@ -6,7 +6,7 @@ from 1 MiB on the socket is read straight into it. Nothing is ever decoded here.
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -85,12 +85,10 @@ class Body:
         view = memoryview(self.inline) if self.buffer is None else self.buffer.view
         return view[self.offset : self.offset + self.length]
 
-    def buffers(self) -> Iterator[Buffer]:
+    def buffers(self) -> Sequence[Buffer]:
         """Every buffer that a worker needs for it."""
-        if self.buffer is not None:
-            yield self.buffer
-        for image in self.images:
-            yield image.buffer
+        own = () if self.buffer is None else (self.buffer,)
+        return (*own, *(image.buffer for image in self.images)) if self.images else own
 
 
 class Room:

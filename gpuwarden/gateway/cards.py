@@ -1,10 +1,12 @@
 """What each card may be given now: by its heat, and by how much it has worked. Pure."""
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 
 from gpuwarden.gateway.duty import DutyMeter
 from gpuwarden.gateway.statistics import moved
 from gpuwarden.gateway.work import ECO, CardLimits, Seat
+from gpuwarden.values import ThermalState
 
 
 class Card:
@@ -76,9 +78,18 @@ class Cards:
     def __getitem__(self, number: int) -> Card:
         return self._cards[number]
 
+    def told(self, seat: Seat) -> tuple[int, ThermalState]:
+        """What a worker is told of its card: requests it may run together, the card's state."""
+        card = self[seat.card]
+        return card.batch_size(seat), card.limits.state
+
     def count(self, number: int, now: float) -> None:
         """Note how many batches run on a card."""
-        self[number].set_running(sum(len(one.begun) for one in self.workers_of(number)), now)
+        running = 0
+        for seat in self._seats.values():
+            if seat.card == number and seat.batches:
+                running += len(seat.begun) if seat.slots else 1
+        self[number].set_running(running, now)
 
     def workers_of(self, number: int) -> list[Seat]:
         """The connected workers of a card."""
@@ -112,10 +123,15 @@ class Cards:
             found[seat.card] += seat.credit if seat.serving and not seat.drained else 0
         return dict(sorted(found.items()))
 
-    @property
-    def have_room(self) -> bool:
-        """Whether any worker takes another batch, as far as it alone is concerned."""
-        return True in [seat.open for seat in self._seats.values()]  # a generator costs more
+    def with_room(self, now: float) -> list[Seat]:
+        """Those that may be given a batch now."""
+        seats = [seat for seat in self._seats.values() if seat.open]
+        if not seats:
+            return []
+        usable = [seat for seat in seats if self.is_usable(seat)]
+        if not usable and (last := self.last_resort()):
+            usable = [seat for seat in seats if seat in last]
+        return [seat for seat in usable if self._cards[seat.card].takes(seat, now)]
 
     @property
     def have_quarantine(self) -> bool:
@@ -124,19 +140,20 @@ class Cards:
 
     def by_load(self) -> list[Seat]:
         """They in the order in which they are given some: the queue's "Cards"."""
+        return sorted(self.usable() or self.last_resort(), key=self.load_key())
+
+    def load_key(self) -> Callable[[Seat], tuple[object, ...]]:
+        """What that order goes by, as things stand."""
         load: dict[int, int] = {}
         own: dict[int, int] = {}
         for seat in self._seats.values():
             own[seat.key] = seat.outstanding
             load[seat.card] = load.get(seat.card, 0) + own[seat.key]
-        return sorted(
-            self.usable() or self.last_resort(),
-            key=lambda seat: (
-                load[seat.card],
-                own[seat.key],
-                self._cards[seat.card].warmth,
-                seat.last_used,
-            ),
+        return lambda seat: (
+            load[seat.card],
+            own[seat.key],
+            self._cards[seat.card].warmth,
+            seat.last_used,
         )
 
     def next_rested(self) -> float | None:

@@ -29,6 +29,12 @@ def usage_of(answer: dict[str, Any]) -> dict[str, int]:
     return {**counts, "total_tokens": sum(counts.values())}
 
 
+def made_by(answer: dict[str, Any]) -> dict[str, Any]:
+    """What the engine says of how it made the answer, if it does."""
+    said = answer.get("gpuwarden")
+    return {"gpuwarden": said} if isinstance(said, dict) else {}
+
+
 @dataclass(frozen=True)
 class Completion:
     """One answer to a chat, under its own id."""
@@ -47,7 +53,8 @@ class Completion:
             "logprobs": None,
             "finish_reason": finish_of(answer),
         }
-        return {**self._head("chat.completion"), "choices": [choice], "usage": usage_of(answer)}
+        head = self._head("chat.completion")
+        return {**head, "choices": [choice], "usage": usage_of(answer), **made_by(answer)}
 
     def begins(self) -> bytes:
         """The first event: who speaks."""
@@ -59,7 +66,7 @@ class Completion:
 
     def ends(self, answer: dict[str, Any]) -> bytes:
         """The last events."""
-        events = self._event({}, finish_of(answer))
+        events = self._event({}, finish_of(answer), **made_by(answer))
         if self.include_usage:
             head = self._head("chat.completion.chunk")
             events += event({**head, "choices": [], "usage": usage_of(answer)})
@@ -71,9 +78,9 @@ class Completion:
         head = self._head("chat.completion.chunk")
         return event({**error.content(), **head, "choices": [choice]}) + DONE
 
-    def _event(self, delta: dict[str, Any], finish: str | None) -> bytes:
+    def _event(self, delta: dict[str, Any], finish: str | None, **more: Any) -> bytes:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
-        content = {**self._head("chat.completion.chunk"), "choices": [choice]}
+        content = {**self._head("chat.completion.chunk"), "choices": [choice], **more}
         return event({**content, "usage": None} if self.include_usage else content)
 
     def _head(self, kind: str) -> dict[str, Any]:

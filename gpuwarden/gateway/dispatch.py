@@ -209,7 +209,7 @@ class Dispatcher:
         link.tally = self._tallies.setdefault(link.number, link.tally)
         link.seat.drained = link.number in self.drained
         self.queue.attach(link.seat)
-        link.limit(self.batch_size(link))
+        link.limit(*self.queue.cards.told(link.seat))
         self.state_changed(link, hello.state)
 
     def state_changed(self, link: WorkerLink, state: str) -> None:
@@ -236,7 +236,7 @@ class Dispatcher:
         actions = self.queue.limit(card, limits, self._loop.time())
         for link in self.links.values():
             if link.seat.card == card:
-                link.limit(self.batch_size(link))
+                link.limit(*self.queue.cards.told(link.seat))
         self._carry_out(actions)
 
     def batch_size(self, link: WorkerLink) -> int:
@@ -273,20 +273,20 @@ class Dispatcher:
             )
             self._carry_out(actions)
             return
+        self._carry_out(actions)  # the worker first: whoever is answered has time
         if verdict is Verdict.DELIVER:
             self._deliver(link, frame, result)
         self._release_lease(link, frame.lease)
-        self._carry_out(actions)
 
     def asked(self, link: WorkerLink, frame: Frame, wish: Wish) -> None:
         """A worker needs room for a large result. Raises MessageError."""
         self.lending.ask(link, frame, wish)
 
-    def told(self, link: WorkerLink, frame: Frame, piece: Piece) -> None:
+    def told(self, link: WorkerLink, piece: Piece) -> None:
         """A worker has sent a piece of an answer."""
-        if not self.queue.piece(link.seat, frame.request, frame.lease):
+        if not self.queue.piece(link.seat, piece.request, piece.lease):
             return  # nobody waits for it any more, or it is of a lease that isn't the worker's
-        job = self._jobs.get(frame.request)
+        job = self._jobs.get(piece.request)
         if job is None or job.outcome.done():
             return
         job.terms, job.model = piece.terms, link.model

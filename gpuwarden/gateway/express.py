@@ -13,7 +13,7 @@ Relies on names of aiohttp's that are its own (``_parser``, ``_waiter``, ``_mess
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from aiohttp import HttpVersion11, web
 from aiohttp.helpers import rfc822_formatted_time
@@ -22,7 +22,7 @@ from aiohttp.streams import StreamReader
 from aiohttp.web import BaseRequest
 from aiohttp.web_response import REASON_PHRASES
 
-from gpuwarden.gateway.admission import examine
+from gpuwarden.gateway.admission import Upload, examine
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.http import OTHER, ROUTE, Routes, as_json, where
 from gpuwarden.gateway.intake import Intake
@@ -44,37 +44,61 @@ class Express:
         self._routes = routes
         self._intake = intake
 
-    def takes(self, message: RawRequestMessage, payload: StreamReader) -> bool:
-        """Whether nothing about a request is unusual."""
+    def takes(self, message: RawRequestMessage) -> bool:
+        """Whether nothing about a request's head is unusual."""
         if message.method != "POST" or message.path.partition("?")[0] != PATH:
             return False
         headers = message.headers
         length = headers.get("Content-Length", "")
         return (
-            payload.is_eof()
-            and payload.exception() is None
-            and message.version == HttpVersion11
+            message.version == HttpVersion11
             and not (message.should_close or message.upgrade or message.chunked)
             and len(length) <= len(str(INLINE_LIMIT_BYTES))
             and (not length or int(length) <= INLINE_LIMIT_BYTES)
             and not headers.get("Content-Type", "").lower().startswith("multipart/")
             and not any(name in headers for name in UNUSUAL_HEADERS)
-            and not self._intake.dispatcher.set_aside  # bodies are hashed, in several turns
         )
 
-    def begin(self, request: BaseRequest) -> Job:
-        """Admit a request and have a worker answer it. Raises ApiError."""
+    @property
+    def has_to_hash(self) -> bool:
+        """Whether bodies are compared with what was set aside, which takes several turns."""
+        return bool(self._intake.dispatcher.set_aside)
+
+    @property
+    def rules(self) -> tuple[object, ...]:
+        """What the checks of a head go by, besides the head and its connection."""
+        routes = self._routes
+        return routes.access, routes.header_limit_bytes, self._intake.dispatcher.settings
+
+    def check(self, request: BaseRequest) -> Upload:
+        """What a request is to bring, by its head. Raises ApiError."""
         self._routes.check(request)
         request[ROUTE] = PATH
-        return self._intake.begin(request, examine)
+        return self._intake.examined(request, examine)[1]
+
+    def begin(self, upload: Upload, payload: StreamReader) -> Job:
+        """Admit a request and have a worker answer it. Raises ApiError."""
+        return self._intake.begin(upload, payload.read_nowait())
 
     def end(self, job: Job, failure: BaseException | None) -> None:
         """The caller has what there is to have, or has left."""
         self._intake.leave(job, failure)
 
-    def responded(self, request: BaseRequest, status: int) -> None:
+    def responded(self, route: str, status: int) -> None:
         """An answer has gone out."""
-        self._routes.on_response(request.get(ROUTE, OTHER), status)
+        self._routes.on_response(route, status)
+
+
+class Known(NamedTuple):
+    """A head that has passed the checks: the next request of its connection that has the same one,
+    as a client's requests mostly have, passes them, too.
+
+    :ivar rules: what was checked by.
+    """
+
+    head: tuple[object, ...]
+    rules: tuple[object, ...]
+    upload: Upload
 
 
 class Sieve:
@@ -113,6 +137,8 @@ class ExpressHandler(web.RequestHandler):
         self.job: Job | None = None
         self.taken = 0
         self._is_taking = False
+        self._known: Known | None = None
+        self._route = OTHER
         self._held = bytearray()
         self._sending: asyncio.Task[None] | None = None
 
@@ -143,47 +169,85 @@ class ExpressHandler(web.RequestHandler):
             self._stay()
 
     def _take(self, message: Any, payload: Any) -> bool:
-        waiter = self._waiter
-        if waiter is None or waiter.done() or self._messages or self._paused or self._close:
+        """Answer a message on the short way, if it is for that."""
+        if not self._is_free or not isinstance(message, RawRequestMessage):
             return False
-        if not isinstance(message, RawRequestMessage) or not self._express.takes(message, payload):
+        if not payload.is_eof() or payload.exception() is not None or self._express.has_to_hash:
             return False
-        factory, task = self._request_factory, self._task_handler
-        if factory is None or task is None:
-            return False
-        request = factory(message, payload, self, StreamWriter(self, self._loop), task)
+        head = (message.method, message.path, message.version, message.raw_headers)
+        known = self._known
+        if known is None or known.head != head or known.rules != self._express.rules:
+            if not self._express.takes(message):
+                return False
+            known = None
         self.taken += 1
         self._is_taking = True  # reading the body asks for more, of which there is none
         try:
-            self.job = job = self._express.begin(request)
+            self._begin(message, payload, known or self._check(head, message, payload))
         except ApiError as error:
-            self._refuse_with(request, error)
+            self._refuse_with(error)
         except Exception as error:  # noqa: BLE001 - as aiohttp does: it is this request's end alone
-            self._fail(request, error)
-        else:
-            self._request_in_progress = True
-            job.outcome.add_done_callback(lambda outcome: self._on_outcome(request, job))
+            self._fail(error)
         finally:
             self._is_taking = False
         return True
 
-    def _on_outcome(self, request: BaseRequest, job: Job) -> None:
+    @property
+    def _is_free(self) -> bool:
+        """Whether nothing is on its way here, in either direction."""
+        waiter = self._waiter
+        is_waiting = waiter is not None and not waiter.done()
+        return is_waiting and not (self._messages or self._paused or self._close)
+
+    def _check(self, head: tuple[object, ...], message: Any, payload: Any) -> Known:
+        """Check a head that is not known. Raises ApiError."""
+        request = self._request_of(message, payload)
+        try:
+            upload = self._express.check(request)
+        finally:
+            self._route = request.get(ROUTE, OTHER)
+        self._known = Known(head, self._express.rules, upload)
+        return self._known
+
+    def _begin(self, message: Any, payload: Any, known: Known) -> None:
+        self.job = job = self._express.begin(known.upload, payload)
+        self._request_in_progress = True
+        job.on_end = lambda: self._on_outcome(job, message, payload)
+        if job.outcome.done():
+            job.on_end()
+
+    def _request_of(self, message: Any, payload: Any) -> BaseRequest:
+        factory, task = self._request_factory, self._task_handler
+        if factory is None or task is None:
+            raise ConnectionResetError("the client left")
+        return factory(message, payload, self, StreamWriter(self, self._loop), task)
+
+    def _on_outcome(self, job: Job, message: Any, payload: Any) -> None:
         if self.job is not job:
             return  # the client has left
+        try:
+            self._answer(job, message, payload)
+        except Exception as error:  # noqa: BLE001 - who calls this is busy with a worker
+            log.error("a handler failed: %s", where(error))
+            self.force_close()
+
+    def _answer(self, job: Job, message: Any, payload: Any) -> None:
+        """Answer with the outcome that is there."""
         error = job.outcome.exception()
         if isinstance(error, ApiError):
             self._end(error)
-            self._refuse_with(request, error)
+            self._refuse_with(error)
         elif error is not None:
             self._end(error)
-            self._fail(request, error)
+            self._fail(error)
         elif job.outcome.result().output is not None:
+            request = self._request_of(message, payload)
             sending = self._send(request, job, job.outcome.result())
             self._sending = self._loop.create_task(sending)
         else:
             content = as_json(prediction_of(job, job.outcome.result(), self._loop.time()))
             self._end(None)
-            self._write(request, 200, content)
+            self._write(200, content)
 
     async def _send(self, request: BaseRequest, job: Job, answer: Answer) -> None:
         """Answer with what is larger or other than JSON, in aiohttp's way."""
@@ -204,15 +268,15 @@ class ExpressHandler(web.RequestHandler):
         finally:
             self._sending = None
             self._end(failure)
-        self._express.responded(request, status)
+        self._express.responded(self._route, status)
         self._go_on()
 
-    def _refuse_with(self, request: BaseRequest, error: ApiError) -> None:
-        self._write(request, error.status, error.body(), error.headers())
+    def _refuse_with(self, error: ApiError) -> None:
+        self._write(error.status, error.body(), error.headers())
 
-    def _fail(self, request: BaseRequest, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> None:
         log.error("a handler failed: %s", where(error))
-        self._refuse_with(request, INTERNAL)
+        self._refuse_with(INTERNAL)
 
     def _end(self, failure: BaseException | None) -> None:
         """Leave the request; who waits for this connection's work to end is told."""
@@ -223,14 +287,8 @@ class ExpressHandler(web.RequestHandler):
         if self._handler_waiter is not None and not self._handler_waiter.done():
             self._handler_waiter.set_result(None)
 
-    def _write(
-        self,
-        request: BaseRequest,
-        status: int,
-        body: bytes,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        self._express.responded(request, status)
+    def _write(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        self._express.responded(self._route, status)
         if self.transport is None:
             return
         closes = self._close or self._force_close

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from gpuwarden.gateway.work import Seat
 
 TRUSTED_SHARE = 0.8  # of the time limit: a mean knows nothing of the next request
+LOOK_SECONDS = 0.1
 
 
 @dataclass(slots=True)
@@ -50,9 +51,31 @@ def answer_seconds(now: Standing) -> float:
     return max(by_cards, by_workers)
 
 
-def is_in_time(now: Standing, limit_seconds: float) -> bool:
-    """Whether a request that comes now can count on its answer within the limit."""
-    return answer_seconds(now) <= TRUSTED_SHARE * limit_seconds
+class Foresight:
+    """Looks at how things stand for each request, but while the limit is far only now and then.
+
+    Far means: it takes twice as long a queue to come near it. How fast things go changes in
+    ``LOOK_SECONDS`` by less than that, unless cards are paused, which refuses requests by itself.
+    """
+
+    def __init__(self) -> None:
+        self._depth = 0.0
+        self._until = 0.0
+
+    def is_far(self, depth: int, now: float) -> bool:
+        """Whether nothing has to be looked at.
+
+        :param depth: requests that no worker has yet.
+        """
+        return depth <= self._depth and now < self._until
+
+    def is_in_time(self, standing: Standing, limit_seconds: float, now: float) -> bool:
+        """Whether a request that comes now can count on its answer within the limit."""
+        seconds, limit = answer_seconds(standing), TRUSTED_SHARE * limit_seconds
+        self._until = now + LOOK_SECONDS if 0 < seconds <= limit / 2 else 0.0
+        if self._until:
+            self._depth = (standing.waiting + standing.receiving) * limit / (2 * seconds)
+        return seconds <= limit
 
 
 def answered_at(seat: Seat, batch_seconds: float | None, now: float) -> float:

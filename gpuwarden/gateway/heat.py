@@ -5,7 +5,7 @@ of another boot or no sense can be made of it, nobody is known to watch the card
 cooler of what was said last and eco. The same holds while the guard says that it can't see.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpuwarden.control.snapshot import Snapshot
 from gpuwarden.control.states import ThermalData
@@ -72,14 +72,15 @@ def judge(before: CardHeat, card: int, published: Published | str, now: Moment) 
 
 def unwatched(said: CardLimits | None, trouble: str) -> CardHeat:
     """A card that nobody is known to watch."""
-    return CardHeat(cooler(said or ECO, ECO), trouble, believed=False, said=said)
+    limits = replace(cooler(said or ECO, ECO), state=ThermalState.BLIND)
+    return CardHeat(limits, trouble, believed=False, said=said)
 
 
 def limits_of(data: ThermalData) -> CardLimits:
     """What a guard asks for. A duty of nothing is a pause, and so is a card to be stopped."""
     paused = data.admission == "paused" or data.stop_requested or data.dispatch_duty == 0
     duty = data.dispatch_duty if data.dispatch_duty > 0 else 1.0
-    return CardLimits(data.batch_limit, duty, paused)
+    return CardLimits(data.batch_limit, duty, paused, data.state)
 
 
 def nonsense_in(data: ThermalData, card: int) -> str:
@@ -94,12 +95,13 @@ def nonsense_in(data: ThermalData, card: int) -> str:
 
 
 def cooler(one: CardLimits, other: CardLimits) -> CardLimits:
-    """The stricter of both in each respect."""
+    """The stricter of both in each respect; the state is the first one's."""
     batches = [limit for limit in (one.batch_limit, other.batch_limit) if limit is not None]
     return CardLimits(
         min(batches, default=None),
         min(one.duty, other.duty),
         one.paused or other.paused,
+        one.state,
     )
 
 

@@ -97,8 +97,9 @@ class HeatWatch:
         for card, watched in self._cards.items():
             before = watched.heat.limits
             self._look_at(card, watched)
-            if watched.heat.limits != before:
-                self._on_limits(card, watched.heat.limits)
+            limits = watched.heat.limits
+            if (limits, limits.state) != (before, before.state):
+                self._on_limits(card, limits)
 
     def _look_at(self, card: int, watched: _Watched) -> None:
         published = watched.read()

@@ -52,7 +52,8 @@ class Intake:
         :param check: looks at the received body before any worker does; may raise ApiError.
         """
         dispatcher = self.dispatcher
-        key, upload, job = self._admit(request, examine)
+        key, upload = self.examined(request, examine)
+        job = self._accept(upload)
         failure: BaseException | None = None
         owned = True
         try:
@@ -79,17 +80,17 @@ class Intake:
             if owned:
                 self.leave(job, failure)
 
-    def begin(self, request: BaseRequest, examine: Examine) -> Job:
+    def begin(self, upload: Upload, content: bytes) -> Job:
         """Have a worker answer a request whose small body is here; nothing waits for anything.
 
         Whoever calls this leaves the job in the end. Raises ApiError.
         """
-        _, upload, job = self._admit(request, examine)
+        job = self._accept(upload)
         try:
             if upload.image is not None:
                 body = self._refer(job, upload.image, Body("", upload.question, 0, 0))
             else:
-                body = whole_body(request.content.read_nowait(), upload)
+                body = whole_body(content, upload)
             self.dispatcher.start(job, body)
         except BaseException as error:
             self.leave(job, error)
@@ -101,13 +102,19 @@ class Intake:
         self.dispatcher.leave(job, failure)
         job.part()
 
-    def _admit(self, request: BaseRequest, examine: Examine) -> tuple[str | None, Upload, Job]:
-        """Accept a request by its headers: with its Idempotency-Key. Raises ApiError."""
+    def examined(self, request: BaseRequest, examine: Examine) -> tuple[str | None, Upload]:
+        """A request's Idempotency-Key, and what it is about to bring. Raises ApiError."""
         try:
-            key = key_of(request)
-            upload = examine(request, self.dispatcher.settings)
+            return key_of(request), examine(request, self.dispatcher.settings)
+        except ApiError:
+            self.dispatcher.reject()
+            raise
+
+    def _accept(self, upload: Upload) -> Job:
+        """Accept a request by its headers. Raises ApiError."""
+        try:
             self._check_room()
-            return key, upload, self.dispatcher.admit(upload.length or 0)
+            return self.dispatcher.admit(upload.length or 0)
         except ApiError:
             self.dispatcher.reject()
             raise

@@ -1,7 +1,7 @@
 """An accepted request on its way, and its answer."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,6 +37,7 @@ class Job:
     :ivar terms: how that caller wants the answer; known, as is the model, with the first piece.
     :ivar shared: whether it outlives its first caller.
     :ivar held: buffers of others that it needs until it ends.
+    :ivar on_end: called at once with the outcome, by who has no task to wait for it.
     :ivar holders: who still needs the answer: whoever admitted it, each caller who waits, and its
         Idempotency-Key.
     """
@@ -52,6 +53,7 @@ class Job:
     shared: bool = False
     held: list[Buffer] = field(default_factory=list)
     holders: int = 1
+    on_end: Callable[[], None] = lambda: None
     outcome: asyncio.Future[Answer] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -60,11 +62,13 @@ class Job:
         """A worker has answered."""
         self.outcome.set_result(answer)
         self.pieces.close()
+        self.on_end()
 
     def fail(self, error: ApiError) -> None:
         """There will be no answer."""
         self.outcome.set_exception(error)
         self.pieces.close()
+        self.on_end()
 
     def join(self) -> None:
         """One more needs the answer."""

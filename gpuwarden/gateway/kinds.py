@@ -31,7 +31,7 @@ def describe(request: Request, body: Body, seats: Iterable[Seat]) -> None:
     """
     request.weight = weight_of(body)
     is_mixed = [seat.mixed or seat.slots for seat in seats]
-    if not is_mixed or not all(is_mixed):
+    if False in is_mixed or not is_mixed:
         request.kind = kind_of(body, request.weight)
 
 

@@ -17,6 +17,7 @@ from gpuwarden.gateway.messages import (
     Memory,
     MessageError,
     Piece,
+    Pieces,
     Probed,
     Result,
     StateChange,
@@ -28,6 +29,7 @@ from gpuwarden.gateway.peers import Peer
 from gpuwarden.gateway.probe import Probes
 from gpuwarden.gateway.relief import Relief
 from gpuwarden.gateway.work import UNBOUNDED, Dispatch, Seat, Weight
+from gpuwarden.values import ThermalState
 from gpuwarden.worker.frames import (
     PROTOCOL_VERSION,
     Frame,
@@ -63,7 +65,7 @@ class LinkOwner(Protocol):
     def answered(self, link: "WorkerLink", frame: Frame, result: Result) -> None:
         """The worker answered a lease."""
 
-    def told(self, link: "WorkerLink", frame: Frame, piece: Piece) -> None:
+    def told(self, link: "WorkerLink", piece: Piece) -> None:
         """The worker sent a piece of the answer to a lease."""
 
     def joins(self, link: "WorkerLink", frame: Frame, joining: bool) -> None:
@@ -112,7 +114,7 @@ class WorkerLink:
         self._introduced = False
         self._beats = False
         self._heard_seconds = time.monotonic()
-        self._batch_limit = self.seat.max_batch  # as the worker knows it
+        self._limit = (self.seat.max_batch, ThermalState.NORMAL)  # as the worker knows it
 
     # --- to the worker
 
@@ -180,11 +182,12 @@ class WorkerLink:
             self.mapped.discard(buffer)
             self.send(Frame(FrameType.RETIRE, meta={"buffer": buffer}))
 
-    def limit(self, batch_limit: int) -> None:
+    def limit(self, batch_limit: int, state: ThermalState) -> None:
         """Have the worker run no more requests together, also of what it has already."""
-        if batch_limit != self._batch_limit:
-            self._batch_limit = batch_limit
-            self.send(Frame(FrameType.LIMIT, meta={"batch_limit": batch_limit}))
+        if (batch_limit, state) != self._limit:
+            self._limit = (batch_limit, state)
+            meta = {"batch_limit": batch_limit, "thermal_state": state.value}
+            self.send(Frame(FrameType.LIMIT, meta=meta))
 
     def drain(self) -> None:
         """Have the worker finish what it has and take no more."""
@@ -255,7 +258,8 @@ class WorkerLink:
     def _on_part(self, frame: Frame) -> None:
         """What comes of a request before its RESULT."""
         if frame.type == FrameType.CHUNK:
-            self._owner.told(self, frame, parse(Piece, frame.meta))
+            for piece in parse(Pieces, frame.meta).pieces:
+                self._owner.told(self, piece)
         elif frame.type == FrameType.JOINING:
             self._owner.joins(self, frame, parse(Joining, frame.meta).joining)
         else:
@@ -292,7 +296,8 @@ class WorkerLink:
         self.model = hello.model
         self.state = hello.state
         self.seat.card = hello.gpu_index or 0
-        self.seat.max_batch = self._batch_limit = hello.max_batch
+        self.seat.max_batch = hello.max_batch
+        self._limit = (hello.max_batch, ThermalState.NORMAL)
         self._go_by(hello)
         log.info(
             "worker %d (pid %d) connected, %s",

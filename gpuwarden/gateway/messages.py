@@ -84,8 +84,16 @@ WHOLE = Terms()  # the answer in one piece, where nothing else was asked for
 class Piece(Message):
     """A piece of an answer's text, for a caller who streams."""
 
+    request: int
+    lease: int
     text: str = Field(max_length=65536)
     terms: Terms
+
+
+class Pieces(Message):
+    """What a worker tells at once: pieces of several answers, where it makes them together."""
+
+    pieces: list[Piece]
 
 
 class Timing(Message):

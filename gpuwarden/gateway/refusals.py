@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from gpuwarden.gateway.errors import ApiError
-from gpuwarden.gateway.foresight import Standing, answer_seconds, is_in_time
+from gpuwarden.gateway.foresight import Foresight, Standing, answer_seconds
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.settings import GatewaySettings
 from gpuwarden.gateway.statistics import Statistics
@@ -32,14 +32,17 @@ class Refusals:
         self._settings = settings
         self._statistics = statistics
         self._queue = queue
+        self._foresight = Foresight()
 
     def foresee(self, now: float) -> None:
         """Accept nothing whose answer would come too late. Raises Refused."""
-        if not self._queue.population[Phase.WAITING]:
+        queue = self._queue
+        if not queue.population[Phase.WAITING] or self._foresight.is_far(queue.depth, now):
             return
-        if self._queue.draining or not self._queue.can_serve(now):
+        if queue.draining or not queue.can_serve(now):
             return  # that is said first
-        if not is_in_time(self._standing(), self._settings().request_timeout_seconds):
+        limit_seconds = self._settings().request_timeout_seconds
+        if not self._foresight.is_in_time(self._standing(), limit_seconds, now):
             raise Refused(Refusal.TOO_LATE)
 
     def refusal(self, reason: Refusal) -> ApiError:

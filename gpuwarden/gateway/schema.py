@@ -72,6 +72,8 @@ class ChatRequest(Shape):
     max_completion_tokens: int | None = Field(None, ge=1, le=2**31)
     top_k: int | None = Field(None, ge=-1, le=2**31)
     seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    min_tokens: int | None = Field(None, ge=0, le=2**31, description="before the answer may end")
+    ignore_eos: bool | None = Field(None, description="go on to max_tokens in any case")
     stop: str | list[str] | None = Field(None, description="up to 4, of 200 characters at most")
     n: Literal[1] | None = None
     logprobs: Literal[False] | None = None
@@ -118,6 +120,15 @@ class ChatChoice(Answered):
     finish_reason: Literal["stop", "length"]
 
 
+class MadeBy(Answered):
+    """How an answer was made, where the engine says so."""
+
+    thermal_state: str
+    model_digest: str
+    engine: str
+    reproducible: bool
+
+
 class ChatCompletion(Answered):
     """The answer to a chat."""
 
@@ -127,6 +138,7 @@ class ChatCompletion(Answered):
     model: str
     choices: list[ChatChoice] = Field(min_length=1, max_length=1)
     usage: Usage
+    gpuwarden: MadeBy | None = None
 
 
 class PredictForm(Shape):

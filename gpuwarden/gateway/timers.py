@@ -9,7 +9,7 @@ from gpuwarden.gateway.work import Batch, Phase, Request, Seat
 PREPARED_AND_RUNNING = 2  # executions' time that a request may wait for with nobody else before it
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Execution:
     """A batch, or what is left of it, that runs in a worker since ``started``: for its limit.
 

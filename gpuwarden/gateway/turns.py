@@ -22,28 +22,28 @@ Turn = tuple[Seat, list[Request]]
 
 def next_turn(lines: Lines, cards: Cards, batching: Batching, now: float) -> Turn | None:
     """The next batch and its worker; None where nobody waits, or nobody has room."""
-    if lines.is_empty:
+    if lines.is_empty or not (seats := cards.with_room(now)):
         return None
-    if not cards.have_room:
-        return None
-    by_load = cards.by_load()
     ordinary = lines.has_people or (lines.has_background and cards.any_usable)
-    seats = [one for one in by_load if one.open and cards[one.card].takes(one, now)]
-    if is_suspects_turn(lines, cards, by_load, now, others_wait=ordinary):
-        idle = next((seat for seat in seats if not seat.batches), None)
-        if idle is not None:
-            return idle, [lines.take_suspect()]
-        # The least loaded gets nothing more until it is idle.
-        seats = [seat for seat in seats if seat is not by_load[0]]
+    if lines.first_suspect() is not None:
+        by_load = cards.by_load()
+        seats = [seat for seat in by_load if seat in seats]
+        if is_suspects_turn(lines, cards, by_load, now, others_wait=ordinary):
+            idle = next((seat for seat in seats if not seat.batches), None)
+            if idle is not None:
+                return idle, [lines.take_suspect()]
+            # The least loaded gets nothing more until it is idle.
+            seats = [seat for seat in seats if seat is not by_load[0]]
     if not ordinary or not seats:
         return None
-    seat = seats[0]
+    # Mostly it is the one that has just answered.
+    seat = seats[0] if len(seats) == 1 else min(seats, key=cards.load_key())
     card = cards[seat.card]
     lines.set_late_apart(answered_at(seat, card.batch_seconds, now))
     size = 1 if seat.slots else min(card.batch_size(seat), seat.credit)
     bounds = Bounds(size, seat.budget.least(batching.rules.budget), seat.mixed)
     background = not lines.has_background or cards.any_usable
-    if batching.rules.linger_seconds and all(one.batches for one in seats[1:]):
+    if batching.rules.linger_seconds and all(one.batches for one in seats if one is not seat):
         batch = lines.incomplete(bounds, with_background=background)
         if batch and batching.holds_back(batch, now):
             return None

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
 
+from gpuwarden.values import ThermalState
+
 BATCHES_PER_WORKER = 2  # one runs, one is being prepared
 
 
@@ -222,11 +224,13 @@ class CardLimits:
     :param batch_limit: requests that may run together; None: as many as the worker takes.
     :param duty: share of the time in which the card may work, over 0, at most 1.
     :param paused: nothing new at all; what runs finishes.
+    :param state: the card's thermal state, for its workers to know.
     """
 
     batch_limit: int | None = None
     duty: float = 1.0
     paused: bool = False
+    state: ThermalState = field(default=ThermalState.NORMAL, compare=False)
 
 
 ECO = CardLimits(batch_limit=1)  # what is right for any card that nobody is known to watch

@@ -23,7 +23,9 @@ WHOLE_NUMBERS: Dict[str, Tuple[int, int]] = {
     "max_completion_tokens": (1, FAR),
     "top_k": (-1, FAR),
     "seed": (-(1 << 63), (1 << 63) - 1),
+    "min_tokens": (0, FAR),
 }
+FLAGS = ("ignore_eos",)
 STOPS = 4
 STOP_CHARACTERS = 200
 
@@ -52,7 +54,7 @@ HARMLESS: Dict[str, Callable[[Any], bool]] = {
     "modalities": lambda value: value == ["text"],
 }
 OWN = ("model", "messages", "stream", "stream_options", "stop")
-KNOWN = (*OWN, *NUMBERS, *WHOLE_NUMBERS, *DROPPED, *HARMLESS)
+KNOWN = (*OWN, *NUMBERS, *WHOLE_NUMBERS, *FLAGS, *DROPPED, *HARMLESS)
 
 
 def checked_parameters(document: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[str, Any]]:
@@ -64,6 +66,10 @@ def checked_parameters(document: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[s
             _refuse(name[:64], "there is no such parameter")
         if name in NUMBERS or name in WHOLE_NUMBERS:
             parameters[name] = _number(name, value)
+        elif name in FLAGS:
+            if not isinstance(value, bool):
+                _refuse(name, "true or false")
+            parameters[name] = value
         elif name in HARMLESS and not HARMLESS[name](value):
             _refuse(name, "this node can't do that: leave the parameter out")
     if "stop" in given:

@@ -7,7 +7,7 @@ card. Both hold their own object of the class; nothing but ``preprocess``'s resu
 
 import pickle
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Tuple, Union
+from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
 
 MAX_PIXELS = 64 << 20  # 8192 x 8192; the largest mammography detectors have 25 million
 
@@ -132,6 +132,11 @@ class Audience:
     def hear(self, index: int, text: str) -> None:
         """A piece of the answer to item ``index`` is there."""
 
+    def hear_all(self, pieces: Dict[int, str]) -> None:
+        """Pieces of the answers to several items are there at once."""
+        for index, text in pieces.items():
+            self.hear(index, text)
+
     def waits(self, index: int) -> bool:
         """Whether the caller of item ``index`` is still there."""
         return True
@@ -185,6 +190,10 @@ class Engine:
         """
         self.audience.hear(index, text)
 
+    def tell_all(self, pieces: Dict[int, str]) -> None:
+        """The same for several items at once, in one record for all of them. Optional."""
+        self.audience.hear_all(pieces)
+
     def is_awaited(self, index: int) -> bool:
         """Whether anybody still waits for item ``index``: if not, ``predict`` may end it early."""
         return self.audience.waits(index)
@@ -230,7 +239,13 @@ class SlotEngine(Engine):
     In place of ``predict``: ``join``, ``step`` and ``leave``, all on the GPU thread. ``tell`` and
     ``is_awaited`` take a slot's number. Requests come as soon as they are prepared and there is a
     free slot; on a hot card fewer slots are used, and those that run finish.
+
+    ``group`` requests that are prepared join together, at most. ``thermal_state`` is the card's,
+    as its guard says (``normal`` where nobody says anything).
     """
+
+    group = 1
+    thermal_state = "normal"
 
     def join(self, slot: int, item: Any) -> None:
         """Take what ``preprocess`` made of a request into a free slot: its prefill.
@@ -238,6 +253,13 @@ class SlotEngine(Engine):
         Whatever it raises fails this request alone.
         """
         raise NotImplementedError(f"{type(self).__name__} has no join(slot, item) method")
+
+    def join_all(self, joiners: Sequence[Tuple[int, Any]]) -> None:
+        """Take several (slot, item) in together. Optional: else each joins alone.
+
+        Where it raises, none of them has joined, and each is tried by ``join`` alone.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no join_all(joiners) method")
 
     def step(self) -> Dict[int, Any]:
         """Go one step on with every slot that is taken; the results of those that are through.
@@ -249,3 +271,11 @@ class SlotEngine(Engine):
 
     def leave(self, slot: int) -> None:
         """The slot is free from now on: its request is through, has failed, or nobody waits."""
+
+    def park(self, slot: int, parked: bool) -> bool:
+        """Leave a taken slot out of the steps until it is unparked; whether that can be done.
+
+        On a card in its critical state all slots beyond the limit are parked, the newest first;
+        they go on, the oldest first, as others leave and the card cools. Optional.
+        """
+        return False

@@ -41,7 +41,7 @@ class FrameType(IntEnum):
     BYE = 6  # no more work, everything answered; the connection closes next
     HEARTBEAT = 7  # the loop turns
     PROBED = 8  # request: of the PROBE; {"outcome": a word of worker.canary, "detail": text}
-    CHUNK = 9  # request, lease: {"text": a piece of the answer, "terms": ...}, for who streams
+    CHUNK = 9  # {"pieces": [{"request", "lease", "text", "terms"}, ...]}, for who streams
     JOINING = 10  # request, lease: {"joining": true} before its prefill, false when it is through
     BORROW = 11  # request, lease: {"length": bytes of a result that no frame holds}; LEND answers
     FIGURES = 12  # what allocator.FIGURES names, warning_threshold, shortages, shortages_alone;

@@ -24,6 +24,7 @@ from gpuwarden.worker.frames import (
     FrameType,
 )
 from gpuwarden.worker.settings import Settings
+from gpuwarden.worker.telling import Telling
 
 _log = logging.getLogger(__name__)
 
@@ -31,6 +32,7 @@ BACK_OFF_FIRST_SECONDS = 0.1
 BACK_OFF_LONGEST_SECONDS = 2.0
 PREFETCHED_BATCHES = 2  # one on the GPU, one being prepared
 PREFETCHED_SLOTS = 2  # prepared while all slots are taken: one is decoded, one is handed over
+NORMAL = "normal"  # the thermal state of a card that nobody says anything of
 UNSENT_LIMIT = 64  # several batches; older ones were given to another worker long ago
 
 
@@ -64,7 +66,7 @@ class Receiver(Protocol):
     def on_retire(self, session: Session, buffer_number: int) -> None:
         """The gateway takes a buffer back."""
 
-    def on_limit(self, batch_limit: Optional[int]) -> None:
+    def on_limit(self, batch_limit: Optional[int], thermal_state: str) -> None:
         """So many requests may run together from now on; None: as many as come together."""
 
     def on_lend(self, session: Session, frame: Frame, descriptors: List[int]) -> None:
@@ -95,6 +97,7 @@ class GatewayLink:
         self._figures: Dict[str, Any] = {}
         self.on_relieve: Callable[[], None] = lambda: None
         self._manner: Dict[str, Any] = {}
+        self._telling = Telling(self._send_pieces)
 
     async def run(self) -> None:
         """Connect and connect again, until cancelled."""
@@ -156,6 +159,7 @@ class GatewayLink:
 
         Without a ticket it is worth something to the same gateway run alone.
         """
+        self._telling.flush()
         result = Frame(FrameType.RESULT, job.request, job.lease, job.batch, 0, meta, body)
         if session.alive() and session.channel:
             session.channel.send(result)
@@ -174,8 +178,11 @@ class GatewayLink:
 
     def tell(self, session: Session, job: Frame, meta: Dict[str, Any]) -> None:
         """Send a piece of a request's answer; who is not connected any more gets none."""
+        self._telling.add(session, {"request": job.request, "lease": job.lease, **meta})
+
+    def _send_pieces(self, session: Session, pieces: List[Dict[str, Any]]) -> None:
         if session.alive() and session.channel:
-            session.channel.send(Frame(FrameType.CHUNK, job.request, job.lease, meta=meta))
+            session.channel.send(Frame(FrameType.CHUNK, meta={"pieces": pieces}))
 
     def joining(self, session: Session, job: Frame, joining: bool) -> None:
         """Say that a request is taken into a slot, or that it has been."""
@@ -263,7 +270,7 @@ class GatewayLink:
         elif frame.type == FrameType.LIMIT:
             limit = frame.meta.get("batch_limit")
             if isinstance(limit, int) and limit >= 1:
-                self._receiver.on_limit(limit)
+                self._receiver.on_limit(limit, str(frame.meta.get("thermal_state", NORMAL)))
         elif frame.type == FrameType.DRAIN:
             self._receiver.on_drain(session)
         elif frame.type == FrameType.PROBE:
@@ -277,7 +284,7 @@ class GatewayLink:
         session.instance = instance if isinstance(instance, str) else None
         results_bytes = frame.meta.get("results_bytes")
         session.results_bytes = results_bytes if isinstance(results_bytes, int) else 0
-        self._receiver.on_limit(None)  # if there is one, this gateway says so next
+        self._receiver.on_limit(None, NORMAL)  # if there is one, this gateway says so next
         _log.info("connected to gateway %s", frame.meta.get("gateway", "of unknown version"))
         unsent, kept = list(self._unsent), 0
         self._unsent.clear()

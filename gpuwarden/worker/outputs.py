@@ -18,7 +18,7 @@ ANSWER_LIMIT_BYTES = META_LIMIT_BYTES - 1024  # the RESULT's other fields take t
 BESIDE_LIMIT_BYTES = 4096  # of JSON beside a file: it is an HTTP header of the answer
 JSON_TYPE = "application/json"
 MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,40}/[a-z0-9][a-z0-9!#$&^_.+-]{0,56}")
-BESIDE_A_TEXT = ("finish_reason", "usage")
+BESIDE_A_TEXT = ("finish_reason", "usage", "gpuwarden")
 WHOLE, TEXT, FILE = "answer", "text", "file"  # what a Large's data is; see Large
 
 

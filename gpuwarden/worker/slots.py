@@ -1,15 +1,16 @@
 """An engine whose requests join and leave between its steps: who is in which slot, who is next.
 
 The gateway sends each request at once, as long as there is a free slot or a place among the few
-that are prepared ahead; who joins which step is decided here alone. Before a request is taken in,
-and after, the gateway is told: a worker that dies meanwhile was killed by that request.
+that are prepared ahead; who joins which step, and who waits on a critical card, is decided here
+alone. Before a request is taken in, and after, the gateway is told: a worker that dies meanwhile
+was killed by that request, or by one of its group.
 """
 
 import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any, Awaitable, Callable, Dict, List, Optional, Protocol
+from typing import Any, Awaitable, Callable, Dict, List, Mapping, Optional, Protocol, Set, Tuple
 
 from gpuwarden.worker.engine import Audience, Engine, SlotEngine
 from gpuwarden.worker.faults import Failure, failure_of, location, raise_error_of
@@ -20,6 +21,7 @@ from gpuwarden.worker.shortage import TOO_LARGE, drop_caches, is_out_of_memory
 
 _log = logging.getLogger(__name__)
 
+CRITICAL = "critical"  # a card's thermal state
 CANCELLED = Failure("cancelled", "its caller has gone")
 
 OnGpu = Callable[..., Awaitable[Any]]
@@ -54,6 +56,7 @@ class Guests(Protocol):
 class _Taken:
     serial: int
     since: float
+    parked: bool = False
 
 
 class Slots:
@@ -80,6 +83,7 @@ class Slots:
         self._on_busy = on_busy
         self._taken: Dict[int, _Taken] = {}
         self._run: Optional[asyncio.Task[None]] = None
+        self._parks = True  # until the engine says that it can't
         self._retries = Retries()
         self.limit: Optional[int] = None
         self.on_shortage: Callable[[bool], None] = lambda alone: None
@@ -87,6 +91,12 @@ class Slots:
 
     def __len__(self) -> int:
         return len(self._taken)
+
+    def set_limit(self, limit: Optional[int], thermal_state: str) -> None:
+        """The card has grown hotter or cooler."""
+        self.limit = limit
+        self._engine.thermal_state = thermal_state
+        self.advance()
 
     def advance(self) -> None:
         """There may be somebody to take in."""
@@ -98,7 +108,8 @@ class Slots:
         try:
             while True:
                 await self._let_go()
-                joined = await self._take_one_in()
+                await self._park()
+                joined = await self._take_in()
                 if self._taken:
                     await self._step()
                 elif not joined and not self._retries:
@@ -116,19 +127,37 @@ class Slots:
         while (serial := self._retries.withdraw(self._guests.is_awaited)) is not None:
             self._answer(_Taken(serial, time.monotonic()), CANCELLED)
 
-    async def _take_one_in(self) -> bool:
-        """One at most between two steps: those that run wait for it meanwhile."""
-        slot = self._free_slot()
-        serial = None if slot is None else self._next()
-        if slot is None or serial is None:
+    async def _park(self) -> None:
+        """Have those wait who are too many for a critical card, and go on when they are not."""
+        before = {slot for slot, taken in self._taken.items() if taken.parked}
+        critical = self._engine.thermal_state == CRITICAL and self._parks
+        if not (before or critical):
+            return
+        wanted = parked(list(self._taken), before, self.limit, critical=critical)
+        for slot in sorted(before ^ wanted):
+            self._parks = await self._on_gpu(park, self._engine, slot, slot in wanted)
+            if not self._parks:
+                return
+            self._taken[slot].parked = slot in wanted
+
+    async def _take_in(self) -> bool:
+        """A group at most between two steps: those that run wait for it meanwhile."""
+        joiners: List[Tuple[int, Any]] = []
+        while len(joiners) < self._engine.group:
+            slot = self._free_slot()
+            serial = None if slot is None else self._next()
+            if slot is None or serial is None:
+                break
+            self._on_busy(True)
+            self._taken[slot] = _Taken(serial, time.monotonic())
+            self._guests.joins(serial, True)
+            joiners.append((slot, self._guests.item(serial)))
+        if not joiners:
             return False
-        self._on_busy(True)
-        self._taken[slot] = _Taken(serial, time.monotonic())
-        self._guests.joins(serial, True)
-        failure = await self._on_gpu(join, self._engine, slot, self._guests.item(serial))
-        self._guests.joins(serial, False)
-        if failure is not None:
-            self._settle({slot: failure}, len(self._taken) - 1)
+        failures = await self._on_gpu(join, self._engine, joiners)
+        for slot, _ in joiners:
+            self._guests.joins(self._taken[slot].serial, False)
+        self._settle(failures, len(self._taken) - 1)
         return True
 
     def _next(self) -> Optional[int]:
@@ -140,7 +169,7 @@ class Slots:
         others = len(self._taken) - 1
         self._settle(await self._on_gpu(step, self._engine, list(self._taken)), others)
 
-    def _settle(self, answers: Dict[int, Answer], others: int) -> None:
+    def _settle(self, answers: Mapping[int, Answer], others: int) -> None:
         """Answer requests, but for those that run again beside fewer: memory ran out."""
         if TOO_LARGE in answers.values():
             self.on_shortage(others == 0)
@@ -180,13 +209,56 @@ class _Guests(Audience):
         if text:
             self._loop.call_soon_threadsafe(self._guests.hear, self._taken[index].serial, text)
 
+    def hear_all(self, pieces: Dict[int, str]) -> None:
+        """Pieces of several answers: the loop is woken once for all of them."""
+        heard = [(self._taken[slot].serial, text) for slot, text in pieces.items() if text]
+        if heard:
+            self._loop.call_soon_threadsafe(self._hear, heard)
+
+    def _hear(self, heard: List[Tuple[int, str]]) -> None:
+        for serial, text in heard:
+            self._guests.hear(serial, text)
+
     def waits(self, index: int) -> bool:
         """Whether the caller of whoever is in slot ``index`` is still there."""
         return self._guests.is_awaited(self._taken[index].serial)
 
 
-def join(engine: SlotEngine, slot: int, item: Any) -> Optional[Failure]:
-    """Take a request in (on the GPU thread); why not, where that fails: it fails alone."""
+def parked(order: List[int], before: Set[int], limit: Optional[int], *, critical: bool) -> Set[int]:
+    """Which of the taken slots wait.
+
+    :param order: the slots, whoever came first first.
+    :param before: those that wait already: they go on, the oldest first, as there is room.
+    :param limit: of slots that run; None: all.
+    :param critical: whether those wait that are over the limit, though they run.
+    """
+    room = len(order) if limit is None else limit
+    if critical:
+        return set(order[room:])
+    running = len(order) - len(before)
+    waiting = [slot for slot in order if slot in before]
+    return set(waiting[max(0, room - running) :])
+
+
+def join(engine: SlotEngine, joiners: List[Tuple[int, Any]]) -> Dict[int, Failure]:
+    """Take requests in (on the GPU thread); why not, for those that fail: each fails alone."""
+    if len(joiners) > 1:
+        is_short = False
+        try:
+            engine.join_all(joiners)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
+            text = "%d requests failed in join_all(), each is tried alone: %s"
+            _log.warning(text, len(joiners), location(error))
+            is_short = is_out_of_memory(error)
+        else:
+            return {}
+        if is_short:  # not before the error is gone: its traceback holds tensors
+            drop_caches(engine)
+    failures = {slot: _join_alone(engine, slot, item) for slot, item in joiners}
+    return {slot: failure for slot, failure in failures.items() if failure is not None}
+
+
+def _join_alone(engine: SlotEngine, slot: int, item: Any) -> Optional[Failure]:
     failure = None
     try:
         engine.join(slot, item)
@@ -198,6 +270,15 @@ def join(engine: SlotEngine, slot: int, item: Any) -> Optional[Failure]:
     if failure is TOO_LARGE:  # not before the error is gone: its traceback holds tensors
         drop_caches(engine)
     return failure
+
+
+def park(engine: SlotEngine, slot: int, wanted: bool) -> bool:
+    """Have a slot wait or go on (on the GPU thread); whether the engine can do that."""
+    try:
+        return bool(engine.park(slot, wanted))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
+        _log.error("park() failed, no slot is parked any more: %s", location(error))
+        return False
 
 
 def step(engine: SlotEngine, taken: List[int]) -> Dict[int, Answer]:

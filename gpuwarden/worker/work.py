@@ -143,12 +143,11 @@ class Work(Receiver, Guests):
         """A large result may go into the gateway's buffer, or may not."""
         self._borrowed.answered(session, frame, descriptors)
 
-    def on_limit(self, batch_limit: Optional[int]) -> None:
+    def on_limit(self, batch_limit: Optional[int], thermal_state: str) -> None:
         """Run no more than so many together; what is on the GPU finishes as it is."""
         self._batches.limit = batch_limit
         if self.slots is not None:
-            self.slots.limit = batch_limit
-            self.slots.advance()
+            self.slots.set_limit(batch_limit, thermal_state)
 
     def on_drain(self, session: Session) -> None:
         """Pass it on to whoever keeps the worker's state."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -178,6 +179,7 @@ async def test_a_front_door_that_ends_answers_what_it_has_accepted() -> None:
         writer.write(request())
         job = await worker.next_job()
         closing = node.stop()
+        await node.until(lambda: all(one._close for one in connections(node)))
         worker.answer(job)
         reply = await read_reply(reader)
         assert (reply.status, reply.headers["connection"]) == (200, "close")
@@ -289,4 +291,38 @@ async def test_a_fault_of_ours_is_a_500_that_quotes_nothing(
         assert "Miller" not in reply.body.decode() + caplog.text
         assert "RuntimeError at test_gateway_express.py" in caplog.text
         await answered(node, worker, reader, writer)
+        writer.close()
+
+
+async def test_a_head_that_was_right_before_is_checked_again_by_other_rules() -> None:
+    async with gateway_node() as node:
+        await node.worker()
+        reader, writer = await node.connect()
+        for _ in range(3):
+            writer.write(request())
+            assert (await read_reply(reader)).status == 200
+        limits = node.service.dispatcher.settings
+        node.service.dispatcher.apply(replace(limits, body_limit_bytes=4))
+        writer.write(request())
+        assert (await read_reply(reader)).status == 413
+        node.service.dispatcher.apply(limits)
+        node.service._routes.header_limit_bytes = 10
+        writer.write(request())
+        assert (await read_reply(reader)).status == 431
+        node.service._routes.header_limit_bytes = limits.header_limit_bytes
+        writer.write(request())
+        assert (await read_reply(reader)).status == 200
+        assert taken(node) == 6
+        writer.close()
+
+
+async def test_one_heads_right_is_not_anothers() -> None:
+    async with gateway_node() as node:
+        await node.worker()
+        reader, writer = await node.connect()
+        heads = ("", "Via: proxy\r\n", "", "Origin: http://localhost\r\n", "")
+        for more in heads:
+            writer.write(request(more=more))
+            assert (await read_reply(reader)).status == (403 if more else 200)
+        assert taken(node) == len(heads)
         writer.close()

@@ -62,25 +62,25 @@ async def test_a_worker_that_ran_out_is_given_less_also_when_it_connects_again()
     async with gateway_node() as node:
         peer = await node.worker(auto=False)
         say(peer, shortages=1)
-        assert (await next_of(peer, FrameType.LIMIT)).meta == {"batch_limit": 2}
+        assert (await next_of(peer, FrameType.LIMIT)).meta["batch_limit"] == 2
         assert node.service.dispatcher.batch_size(links(node)[0]) == 2
         await node.until(lambda: node.snapshot().batch_limits == {0: 2})
         peer.close()
         await node.until(lambda: not links(node))
         again = await node.worker(auto=False)
         say(again, shortages=1)
-        assert (await next_of(again, FrameType.LIMIT)).meta == {"batch_limit": 2}
+        assert (await next_of(again, FrameType.LIMIT)).meta["batch_limit"] == 2
 
 
 async def test_a_ceiling_and_heat_together_leave_the_lower_of_both() -> None:
     async with gateway_node() as node:
         peer = await node.worker(auto=False, max_batch=8)
         say(peer, shortages=1)
-        assert (await next_of(peer, FrameType.LIMIT)).meta == {"batch_limit": 4}
+        assert (await next_of(peer, FrameType.LIMIT)).meta["batch_limit"] == 4
         node.guards.publish(0, batch_limit=3)
-        assert (await next_of(peer, FrameType.LIMIT)).meta == {"batch_limit": 3}
+        assert (await next_of(peer, FrameType.LIMIT)).meta["batch_limit"] == 3
         node.guards.publish(0, batch_limit=6)
-        assert (await next_of(peer, FrameType.LIMIT)).meta == {"batch_limit": 4}
+        assert (await next_of(peer, FrameType.LIMIT)).meta["batch_limit"] == 4
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuwarden.gateway.foresight import Standing, answer_seconds, answered_at, is_in_time
+from gpuwarden.gateway.foresight import Foresight, Standing, answer_seconds, answered_at
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.work import Limits, Phase, Request, Verdict
 from tests.unit.queue_parts import serving_seat
@@ -38,12 +38,47 @@ def test_a_card_that_may_work_half_the_time_takes_twice_as_long() -> None:
 
 def test_one_that_a_worker_takes_at_once_is_never_too_late() -> None:
     idle = replace(BUSY, waiting=0, receiving=60, batch_seconds=100.0)
-    assert is_in_time(idle, 1.0)
+    assert Foresight().is_in_time(idle, 1.0, 0.0)
 
 
 def test_nothing_is_refused_on_what_was_never_measured() -> None:
-    assert is_in_time(replace(BUSY, batch_seconds=None, service_seconds=None), 1.0)
-    assert is_in_time(replace(BUSY, places=0.0, running=0), 1.0)
+    unmeasured = replace(BUSY, batch_seconds=None, service_seconds=None)
+    assert Foresight().is_in_time(unmeasured, 1.0, 0.0)
+    assert Foresight().is_in_time(replace(BUSY, places=0.0, running=0), 1.0, 0.0)
+
+
+@given(
+    waiting=st.integers(1, 10_000),
+    running=st.integers(1, 100),
+    batch_seconds=st.floats(0.001, 10),
+    service_seconds=st.floats(0.001, 10),
+    limit_seconds=st.floats(0.1, 1000),
+    depth=st.integers(0, 100_000),
+)
+def test_while_nothing_is_looked_at_nobody_is_near_the_limit(
+    waiting: int,
+    running: int,
+    batch_seconds: float,
+    service_seconds: float,
+    limit_seconds: float,
+    depth: int,
+) -> None:
+    then = Standing(waiting, 0, running, 4.0, batch_seconds, service_seconds)
+    foresight = Foresight()
+    foresight.is_in_time(then, limit_seconds, 5.0)
+    if foresight.is_far(depth, 5.09):
+        seconds = answer_seconds(replace(then, waiting=depth))
+        assert seconds <= 0.8 * limit_seconds / 2 * (1 + 1e-9)
+    assert not foresight.is_far(depth, 5.11)
+
+
+def test_far_from_the_limit_not_every_request_is_looked_at() -> None:
+    foresight = Foresight()
+    assert foresight.is_in_time(BUSY, 100.0, 5.0)
+    assert foresight.is_far(19, 5.05)
+    assert not foresight.is_far(19 * 3, 5.05)
+    assert foresight.is_in_time(BUSY, 20.0, 6.0)
+    assert not foresight.is_far(1, 6.0)
 
 
 @given(waiting=st.integers(1, 10_000), more=st.integers(0, 10_000))

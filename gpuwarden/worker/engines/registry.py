@@ -10,6 +10,7 @@ from gpuwarden.worker.engine import Context, Engine
 BUILT_IN = {
     "echo": "gpuwarden.worker.engines.echo:Echo",
     "imagestats": "gpuwarden.worker.engines.imagestats:ImageStatistics",
+    "transformers": "gpuwarden.worker.engines.transformers.engine:Transformers",
 }
 
 

@@ -1,0 +1,101 @@
+"""All parts of the engine on the card's side, put together; imports torch."""
+
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+
+import torch
+
+from gpuwarden.worker.engines.transformers.answering import Answering
+from gpuwarden.worker.engines.transformers.cache import SlotCache
+from gpuwarden.worker.engines.transformers.decoder import Decoder
+from gpuwarden.worker.engines.transformers.graphs import Capture
+from gpuwarden.worker.engines.transformers.layers import compile_layers
+from gpuwarden.worker.engines.transformers.loading import Model, load_model
+from gpuwarden.worker.engines.transformers.options import EngineOptions
+from gpuwarden.worker.engines.transformers.prefill import Prefill, Prompt
+from gpuwarden.worker.engines.transformers.processing import load_processor
+from gpuwarden.worker.engines.transformers.prompts import Prepared
+from gpuwarden.worker.engines.transformers.running import Runner
+from gpuwarden.worker.engines.transformers.shapes import plan_shapes
+from gpuwarden.worker.engines.transformers.speaking import Speaker
+
+MIB = 1 << 20
+
+
+class Built:
+    """The loaded model with its cache, and who steps it."""
+
+    def __init__(
+        self,
+        options: EngineOptions,
+        model: Model,
+        slots: int,
+        tell: Callable[[Dict[int, str]], None],
+    ) -> None:
+        self.options = options
+        self.model = model
+        processor = load_processor(options, model.folder)
+        shapes = plan_shapes(
+            slots, options.cache_tokens, options.prefill_group, fixed=options.reproducible
+        )
+        capture = Capture(model.device, enabled=options.graphs)
+        cache = SlotCache(model.plans, slots, options.cache_tokens, model.dtype, model.device)
+        if options.compile != "none" and model.device.type == "cuda":
+            compile_layers(model.layers, prompts=options.compile == "all")
+        self.decoder = Decoder(model, cache, shapes, capture)
+        size = processor.picture_size if processor.sees else (0, 0)
+        self.prefill = Prefill(self.decoder, capture, size)
+        if processor.sees:
+            self.prefill.set_scale(*processor.scale)
+        self.runner = Runner(self.decoder, self.prefill)
+        self.speaker = Speaker(processor.decode, tell)
+        self._captured = capture.enabled
+
+    def prepare(self) -> None:
+        """Run, or capture, each shape once."""
+        if self._captured:
+            self.decoder.prepare()
+            self.prefill.prepare()
+
+    def join(self, joiners: Sequence[Tuple[int, Prepared]]) -> None:
+        """Take requests into slots, all at once."""
+        self.runner.join([(self._answering(slot, item), _maker(item)) for slot, item in joiners])
+
+    def memory(self) -> Optional[Tuple[int, int]]:
+        """(reserved, allocated) bytes of the card; None without one."""
+        if self.model.device.type != "cuda":
+            return None
+        return torch.cuda.memory_reserved(), torch.cuda.memory_allocated()
+
+    def _answering(self, slot: int, item: Prepared) -> Answering:
+        stops: List[int] = [] if item.ignore_eos else self.model.stops
+        return Answering(
+            slot=slot,
+            prompt_tokens=len(item.tokens),
+            limit=item.limit,
+            stops=frozenset(stops),
+            stop_texts=tuple(item.stop_texts),
+            draws=item.temperature > 0,
+        )
+
+
+def _maker(item: Prepared) -> Callable[[int], Prompt]:
+    """What makes a request's prompt, once its row is known."""
+    floor = len(item.tokens) + item.least
+    terms = (item.temperature, item.top_k, item.top_p, item.seed, floor)
+    pictures: Any = None if item.pictures is None else torch.from_numpy(item.pictures)
+
+    def make(row: int) -> Prompt:
+        return Prompt(row, item.tokens.tolist(), pictures, terms)
+
+    return make
+
+
+def build(options: EngineOptions, slots: int, tell: Callable[[Dict[int, str]], None]) -> Built:
+    """Load the model and allocate all it will ever need. Raises ModelError."""
+    if torch.cuda.is_available() and options.device != "cpu":
+        torch.cuda.set_per_process_memory_fraction(options.memory_fraction)
+        if options.prealloc_mb:
+            # Freed into the allocator's hands: it is reserved in one piece.
+            del_me = torch.empty(options.prealloc_mb * MIB, dtype=torch.uint8, device="cuda")
+            del del_me
+    return Built(options, load_model(options), slots, tell)

@@ -1,0 +1,136 @@
+"""The engine's options, from ``[workers.options]``: checked once, with all problems in one text."""
+
+from dataclasses import dataclass, fields
+from typing import Any, Dict, List, Optional, Tuple, Type
+
+DTYPES = ("auto", "bfloat16", "float32", "float16")
+ATTENTIONS = ("sdpa", "eager")
+COMPILES = ("all", "steps", "none")
+DEVICES = ("auto", "cuda", "cpu")
+
+
+class OptionsError(ValueError):
+    """Options that can't be used; the text names each, what it holds and what it may hold."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How a model is loaded and run.
+
+    :ivar path: the model's folder, or its name in the library's cache on this machine.
+    :ivar torch_dtype: of weights and KV cache; ``auto`` as the model's files say.
+    :ivar attn_implementation: torch's fused attention, or plain products (``eager``).
+    :ivar device: ``auto`` takes the card where there is one.
+    :ivar cache_tokens: tokens a slot has room for, prompt and answer together.
+    :ivar max_new_tokens: of an answer, where the request doesn't say.
+    :ivar do_sample: whether an answer is drawn, where the request gives no temperature.
+    :ivar temperature, top_k, top_p: of drawing, where the request doesn't say; 0 and 1: no limit.
+    :ivar tf32: whether float32 products may be rounded to TF32 on the card.
+    :ivar compile: which runs of the layers are compiled, on a card: ``all``, only ``steps``, or
+        ``none``. It needs a C compiler and a folder for its cache.
+    :ivar graphs: whether steps are captured in CUDA graphs (a card only).
+    :ivar prefill_group: how many requests join together, at most.
+    :ivar reproducible: always the same shapes: an answer hangs on its request alone.
+    :ivar allocator: settings of torch's memory allocator, as in PYTORCH_CUDA_ALLOC_CONF.
+    :ivar memory_fraction: of the card's memory that this worker may take.
+    :ivar prealloc_mb: MiB that are reserved at load in one piece.
+    :ivar warning_threshold: fraction of its memory from which on a warning is due.
+    :ivar window_percentiles: what becomes black and white of an image of over 8 bits.
+    """
+
+    path: str
+    torch_dtype: str = "auto"
+    attn_implementation: str = "sdpa"
+    device: str = "auto"
+    cache_tokens: int = 2048
+    max_new_tokens: int = 512
+    do_sample: bool = False
+    temperature: float = 0.7
+    top_k: int = 0
+    top_p: float = 1.0
+    tf32: bool = True
+    compile: str = "all"
+    graphs: bool = True
+    prefill_group: int = 4
+    reproducible: bool = False
+    allocator: str = ""
+    memory_fraction: float = 0.9
+    prealloc_mb: int = 0
+    warning_threshold: float = 0.8
+    window_percentiles: Tuple[float, float] = (0.5, 99.5)
+
+    @property
+    def default_temperature(self) -> float:
+        """The temperature of who gives none; 0 is greedy."""
+        return self.temperature if self.do_sample else 0.0
+
+
+_WORDS = {
+    "torch_dtype": DTYPES,
+    "attn_implementation": ATTENTIONS,
+    "device": DEVICES,
+    "compile": COMPILES,
+}
+_BOUNDS: Dict[str, Tuple[float, float]] = {
+    "cache_tokens": (16, 1 << 20),
+    "max_new_tokens": (1, 1 << 20),
+    "temperature": (0, 2),
+    "top_k": (0, 1 << 20),
+    "top_p": (0.001, 1),
+    "prefill_group": (1, 8),
+    "memory_fraction": (0.05, 1),
+    "prealloc_mb": (0, 1 << 20),
+    "warning_threshold": (0.05, 1),
+}
+_KINDS: Dict[str, Tuple[Type[Any], ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
+_NAMES = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
+_RUNTIME = ("simulated_vram_bytes", "simulated_load")  # the worker's own, of any engine
+
+
+def read_options(table: Dict[str, Any]) -> EngineOptions:
+    """The options in a table. Raises OptionsError."""
+    known = {entry.name: _name_of(entry.type) for entry in fields(EngineOptions)}
+    given = {name: value for name, value in table.items() if name not in _RUNTIME}
+    problems = [
+        f"there is no option {name!r} (there are: {', '.join(sorted(known))})"
+        for name in sorted(set(given) - set(known))
+    ]
+    if "path" not in given:
+        problems.append("path is missing: the model's folder, or its name in the library's cache")
+    for name in sorted(set(given) & set(known)):
+        problem = _problem_of(name, known[name], given[name])
+        if problem:
+            problems.append(f"{name} is {given[name]!r}, should be {problem}")
+    if problems:
+        raise OptionsError("[workers.options]: " + "; ".join(problems))
+    if "window_percentiles" in given:
+        given["window_percentiles"] = tuple(given["window_percentiles"])
+    return EngineOptions(**given)
+
+
+def _name_of(kind: Any) -> str:
+    return kind if isinstance(kind, str) else str(getattr(kind, "__name__", kind))
+
+
+def _problem_of(name: str, kind: str, value: Any) -> Optional[str]:
+    """What a value should be; None where it is that."""
+    if name == "window_percentiles":
+        return None if _is_window(value) else "two numbers from 0 to 100, the lower one first"
+    if kind == "bool":
+        return None if isinstance(value, bool) else _NAMES["bool"]
+    if not isinstance(value, _KINDS[kind]) or isinstance(value, bool):
+        return _NAMES[kind]
+    if name in _WORDS and value not in _WORDS[name]:
+        return f"one of {', '.join(_WORDS[name])}"
+    if name in _BOUNDS and not _BOUNDS[name][0] <= value <= _BOUNDS[name][1]:
+        return f"{_NAMES[kind]} from {_BOUNDS[name][0]:g} to {_BOUNDS[name][1]:g}"
+    return "a folder or a name" if name == "path" and not value.strip() else None
+
+
+def _is_window(value: Any) -> bool:
+    if not isinstance(value, (list, tuple)) or len(value) != 2:
+        return False
+    numbers: List[Any] = list(value)
+    if any(isinstance(one, bool) or not isinstance(one, (int, float)) for one in numbers):
+        return False
+    return bool(0 <= numbers[0] < numbers[1] <= 100)

@@ -1,0 +1,186 @@
+"""``python -m tests.bench.engine.callers SPEC``: callers that each send an image, ask, and stream.
+
+A process of its own. SPEC is JSON (see ``Spec``); what came of it is printed as JSON.
+"""
+
+import asyncio
+import base64
+import json
+import random
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+GIVE_UP_SECONDS = 180.0
+MARK = b"data: "
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to ask.
+
+    :ivar questions: lengths in letters, which are tokens; one is chosen for each request.
+    :ivar answers: tokens, likewise.
+    :ivar data_url: whether the image is in the request itself, else it is sent before.
+    :ivar until: end at this time (time.time()) whatever is left; 0: no matter.
+    """
+
+    port: int
+    model: str
+    images: list[str]
+    questions: list[int]
+    answers: list[int]
+    callers: int
+    requests: int
+    data_url: bool = False
+    seed: int = 0
+    until: float = 0.0
+
+
+@dataclass
+class Told:
+    """One request; times in seconds since its start."""
+
+    began: float = 0.0
+    uploaded: float = 0.0
+    first: float = 0.0
+    ended: float = 0.0
+    pieces: int = 0
+    longest_gap: float = 0.0
+    gap_at: float = 0.0
+    middle_gap: float = 0.0
+    prompt_tokens: int = 0
+    tokens: int = 0
+    error: str = ""
+
+
+@dataclass
+class Callers:
+    """All callers of this process."""
+
+    spec: Spec
+    left: int
+    images: dict[str, bytes]
+    told: list[Told] = field(default_factory=list)
+
+    async def run(self) -> None:
+        """Ask until nothing is left."""
+        await asyncio.gather(*(self._caller(n) for n in range(self.spec.callers)))
+
+    async def _caller(self, number: int) -> None:
+        chance = random.Random(self.spec.seed * 1000 + number)
+        while self.left > 0 and not (self.spec.until and time.time() > self.spec.until):
+            self.left -= 1
+            one = Told(began=time.time())
+            try:
+                async with asyncio.timeout(GIVE_UP_SECONDS):
+                    await self._ask(one, chance)
+            except (OSError, asyncio.IncompleteReadError, TimeoutError, ValueError) as error:
+                one.error = one.error or f"{type(error).__name__}: {error}"[:200]
+            one.ended = time.time() - one.began
+            self.told.append(one)
+
+    async def _ask(self, one: Told, chance: random.Random) -> None:
+        spec = self.spec
+        image = self.images[chance.choice(spec.images)]
+        if spec.data_url:
+            url = "data:application/dicom;base64," + base64.b64encode(image).decode()
+        else:
+            url = await self._upload(image)
+        one.uploaded = time.time() - one.began
+        tokens = chance.choice(spec.answers)
+        content = [
+            {"type": "image_url", "image_url": {"url": url}},
+            {"type": "text", "text": "q" * chance.choice(spec.questions)},
+        ]
+        body = {
+            "model": spec.model,
+            "messages": [{"role": "user", "content": content}],
+            "max_tokens": tokens,
+            "min_tokens": tokens,
+            "ignore_eos": True,
+            "temperature": 0,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        reader, writer = await self._post(
+            "/v1/chat/completions", "application/json", json.dumps(body).encode()
+        )
+        try:
+            await self._listen(one, reader)
+        finally:
+            writer.close()
+
+    async def _upload(self, image: bytes) -> str:
+        reader, writer = await self._post("/v1/images", "application/dicom", image)
+        try:
+            status, length = await _head(reader)
+            answer = await reader.readexactly(length)
+        finally:
+            writer.close()
+        if status >= 300:
+            raise ValueError(f"upload: {status} {answer[:200]!r}")
+        return f"gpuwarden://{json.loads(answer)['id']}"
+
+    async def _post(self, path: str, media_type: str, body: bytes) -> Any:
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.spec.port)
+        head = (
+            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
+            f"Content-Type: {media_type}\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        writer.write(head.encode())
+        writer.write(body)
+        await writer.drain()
+        return reader, writer
+
+    async def _listen(self, one: Told, reader: asyncio.StreamReader) -> None:
+        status, length = await _head(reader)
+        if status != 200:
+            text = await reader.read(length or 1000)
+            raise ValueError(f"{status} {text[:300].decode(errors='replace')}")
+        last, gaps = 0.0, []
+        while line := await reader.readline():
+            if not line.startswith(MARK):
+                continue
+            now = time.time()
+            if line.startswith(b"data: [DONE]"):
+                break
+            event = json.loads(line[len(MARK) :])
+            if "error" in event:
+                raise ValueError(str(event["error"])[:300])
+            if event.get("usage"):
+                one.tokens = event["usage"]["completion_tokens"]
+                one.prompt_tokens = event["usage"]["prompt_tokens"]
+            if not event["choices"] or not event["choices"][0]["delta"].get("content"):
+                continue
+            one.pieces += 1
+            if last:
+                gaps.append(now - last)
+                if gaps[-1] > one.longest_gap:
+                    one.longest_gap, one.gap_at = gaps[-1], now - one.began
+            else:
+                one.first = now - one.began
+            last = now
+        one.middle_gap = sorted(gaps)[len(gaps) // 2] if gaps else 0.0
+
+
+async def _head(reader: asyncio.StreamReader) -> tuple[int, int]:
+    """Status and length of an answer (0 for one in chunks)."""
+    lines = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower().split("\r\n")
+    length = next((one.split(":")[1] for one in lines if one.startswith("content-length:")), "0")
+    return int(lines[0].split()[1]), int(length)
+
+
+def main(text: str) -> None:
+    """Ask; print what came of it."""
+    spec = Spec(**json.loads(text))
+    images = {file: Path(file).read_bytes() for file in spec.images}
+    callers = Callers(spec, spec.requests, images)
+    asyncio.run(callers.run())
+    print(json.dumps([asdict(one) for one in callers.told]), flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
