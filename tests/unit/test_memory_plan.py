@@ -20,6 +20,9 @@ from gpuwarden.worker.engines.memoryplan import (
     plan_memory,
 )
 from gpuwarden.worker.engines.modelshape import ModelConfigError, ModelShape, shape_of
+from gpuwarden.worker.engines.transformers.folder import ModelFolder
+from gpuwarden.worker.engines.transformers.options import EngineOptions
+from gpuwarden.worker.engines.transformers.planning import plan_of
 
 # As the two models' own config.json have it: what is the library's default is not written there.
 SIGLIP = {
@@ -160,6 +163,25 @@ def test_memory_that_others_hold_counts() -> None:
 def test_what_the_files_say_of_the_weights_goes_before_what_is_counted() -> None:
     plan = plan_memory(FOUR, Wanted(1, 64, weights_bytes=5 * GIB), CardMemory(24 * GIB))
     assert plan.of("weights") == 5 * GIB
+
+
+def folder_of(path: Path, weights_bytes: int) -> ModelFolder:
+    with (path / "model.safetensors").open("wb") as weights:
+        weights.truncate(weights_bytes)  # a hole: it takes nothing of the disk
+    return ModelFolder(path, {**MEDGEMMA_4B, "dtype": "bfloat16"})
+
+
+def test_a_folder_is_planned_by_its_files_and_the_engines_options(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, 8 * GIB)
+    options = EngineOptions("somewhere", cache_tokens=1024)
+    plan = plan_of(folder, options, "bfloat16", 32, CardMemory(141 * GIB))
+    plan.check()
+    assert plan.of("weights") == 8 * GIB
+    assert plan.of("KV cache") == cache_bytes(FOUR, Wanted(32, 1024))
+    assert plan.wanted.graphs > 0
+    assert plan_of(folder, options, "float32", 32, CardMemory(GIB)).of("weights") == 16 * GIB
+    eager = EngineOptions("somewhere", cache_tokens=1024, graphs=False)
+    assert plan_of(folder, eager, "bfloat16", 32, CardMemory(GIB)).wanted.graphs == 0
 
 
 @pytest.mark.parametrize(
