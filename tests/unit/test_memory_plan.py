@@ -118,7 +118,7 @@ def test_the_plan_for_a_large_card_is_a_table_and_fits() -> None:
     assert plan.table() == [
         "memory plan for 32 slots of 1024 tokens:",
         "  weights        8.01 GiB  4.30e9 parameters in bfloat16",
-        "  KV cache       4.25 GiB  5 full layers and 29 sliding ones of 1024 tokens, bfloat16",
+        "  KV cache       4.25 GiB  5 layers of 1024 tokens, 29 sliding of 1024, bfloat16",
         "  prefill        0.38 GiB  4 prompts of 1024 tokens",
         "  vision         0.54 GiB  4 images of 4096 patches",
         "  logits         0.09 GiB  36 rows of 262208",

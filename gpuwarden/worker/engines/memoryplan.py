@@ -183,11 +183,10 @@ def _head_bytes(shape: ModelShape, dtype: str) -> int:
 
 
 def _cache_note(shape: ModelShape, wanted: Wanted) -> str:
-    parts = [f"{shape.full_layers} full layers"]
+    note = f"{shape.full_layers} layers of {wanted.length} tokens"
     if shape.sliding_layers:
-        window = min(wanted.length, shape.window)
-        parts.append(f"{shape.sliding_layers} sliding ones of {window} tokens")
-    return f"{' and '.join(parts)}, {wanted.cache}"
+        note += f", {shape.sliding_layers} sliding of {min(wanted.length, shape.window)}"
+    return f"{note}, {wanted.cache}"
 
 
 def _activations(shape: ModelShape, wanted: Wanted, value: int) -> List[Part]:
