@@ -11,7 +11,7 @@ def sparkline(values: Sequence[float | None], encoding: str | None) -> str:
 
     :param encoding: of where it will be written.
     """
-    levels = BLOCKS if _can_be_written(encoding) else ASCII_LEVELS
+    levels = BLOCKS if can_be_written(BLOCKS, encoding) else ASCII_LEVELS
     known = [value for value in values if value is not None]
     if not known:
         return " " * len(values)
@@ -26,9 +26,10 @@ def _level(above: float, span: float, levels: int) -> int:
     return min(int(above / span * levels), levels - 1) if span > 0 else 0
 
 
-def _can_be_written(encoding: str | None) -> bool:
+def can_be_written(characters: str, encoding: str | None) -> bool:
+    """Whether an encoding has them."""
     try:
-        BLOCKS.encode(encoding or "ascii")
+        characters.encode(encoding or "ascii")
     except (UnicodeEncodeError, LookupError):
         return False
     return True

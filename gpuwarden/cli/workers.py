@@ -4,8 +4,9 @@ import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-from gpuwarden.cli.exits import Exit
+from gpuwarden.cli.exits import CommandError, Exit
 from gpuwarden.cli.options import add_json, understood_by
 from gpuwarden.cli.output import UNKNOWN, coloured, duration, fitted, table, unix_now, warn
 from gpuwarden.cli.service import get_status_or_last
@@ -21,7 +22,9 @@ _HEADER = (
 )
 ACTIONS = ("start", "stop", "restart", "drain")
 ROLLING_RESTART = "rolling-restart"
+TERMINAL = Path("-")  # --plot without a file
 _USAGE = """gpuwarden workers [-h] [--json]
+       gpuwarden workers --memory [--plot [FILE]] [--json]
        gpuwarden workers start|stop|restart|drain N [--no-wait] [--json]
        gpuwarden workers rolling-restart [--no-wait] [--json]"""
 _ACTIONS_HELP = """\
@@ -58,17 +61,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="of an action: come back when it is done (the default), or once it is accepted",
     )
+    parser.add_argument(
+        "--memory",
+        action="store_true",
+        help="show how their memory on the cards stands, and did in the last hour",
+    )
+    parser.add_argument(
+        "--plot",
+        metavar="FILE",
+        nargs="?",
+        const=TERMINAL,
+        type=Path,
+        help="of --memory: draw the last hour, here or into this .png or .svg file",
+    )
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Print the workers, 1 when one has failed, is stuck or a ghost; or carry out an order."""
     asked: Asked = arguments.asked
+    if asked.action and (arguments.memory or arguments.plot):
+        raise CommandError(f"--memory goes with no action, here {asked.action}", Exit.BAD_USE)
+    if arguments.plot and not arguments.memory:
+        raise CommandError("--plot draws the workers' memory: --memory --plot", Exit.BAD_USE)
     if asked.action:
         # Only now: a look at the workers needs none of it.
         from gpuwarden.cli.worker_orders import carry_out  # noqa: PLC0415
 
         return carry_out(asked.action, asked.number, wait=arguments.wait, as_json=arguments.json)
+    if arguments.memory:
+        from gpuwarden.cli.memory import show  # noqa: PLC0415
+
+        return show(arguments.plot, as_json=arguments.json)
     known = get_status_or_last()
     warn(known.caveat)
     workers = known.data.workers

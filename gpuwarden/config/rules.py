@@ -12,6 +12,7 @@ from gpuwarden.config.problems import quoted
 from gpuwarden.config.tuning import TuningSettings
 from gpuwarden.config.urls import FRONT_DOOR_REFUSAL, Door, leads_to
 from gpuwarden.cpulist import format_cpu_list, parse_cpu_list
+from gpuwarden.worker.settings import RUNTIME_OPTIONS
 
 THRESHOLDS = ("safe_celsius", "alert_celsius", "critical_celsius")  # in this order, each the lower
 
@@ -75,7 +76,29 @@ def _in_order(
             )
 
 
-RULES: tuple[Rule, ...] = (bodies_fit, thresholds_in_order)
+def runtime_options_are_numbers(configuration: Configuration) -> Iterator[Conflict]:
+    """What the worker's runtime itself reads of the engine's free table is what it can use.
+
+    Workers that share a card have no more than all of it.
+    """
+    options = configuration.workers.options
+    for name, most in RUNTIME_OPTIONS.items():
+        value = options.get(name, most)
+        if not isinstance(value, int | float) or value is True or not 0 < value <= most:
+            key: KeyPath = ("workers", "options", name)
+            yield Conflict((key,), quoted(str(value)), f"a number over 0, at most {most}")
+            return
+    count, share = configuration.workers.workers_per_gpu, options.get("memory_fraction")
+    if isinstance(share, int | float) and share * count > 1:
+        yield Conflict(
+            (("workers", "options", "memory_fraction"), ("workers", "workers_per_gpu")),
+            f"memory_fraction of {share:g} with workers_per_gpu of {count}, so that the workers of "
+            "a card have more than the card",
+            f"memory_fraction up to {1 / count:.2g}",
+        )
+
+
+RULES: tuple[Rule, ...] = (bodies_fit, thresholds_in_order, runtime_options_are_numbers)
 
 
 def cards_are(cards: Mapping[int, str]) -> Rule:

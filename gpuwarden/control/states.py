@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from gpuwarden.control.memory import WorkerMemory
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 
 Held = Literal["", "heat", "released", "reset", "reboot"]
@@ -249,6 +250,7 @@ class GatewayWorker(State):
     last_error: str = ""
     vram_reserved_bytes: int | None = None
     vram_allocated_bytes: int | None = None
+    vram: WorkerMemory | None = None
     stalled: bool = False
     silent_seconds: float | None = None
 
@@ -355,6 +357,7 @@ class WorkerStatus(State):
     vram_reserved_bytes: int | None = None
     vram_allocated_bytes: int | None = None
     vram_fragmentation: float | None = None
+    vram: WorkerMemory | None = None
     memory_bytes: int | None = None
     memory_soft_limit_bytes: int | None = None
     process_depth: int = 0

@@ -39,15 +39,20 @@ class Card:
 
     def takes(self, seat: Seat, now: float) -> bool:
         """Whether this worker on it may be given something, as far as the card is concerned."""
-        limit = self.limits.batch_limit
+        limit = self._limit(seat)
         if self.limits.paused or (seat.slots and limit is not None and seat.outstanding >= limit):
             return False
         return self._meter.permits(0 if seat.slots else len(seat.batches), now)
 
     def batch_size(self, seat: Seat) -> int:
         """Requests that this worker may run together."""
-        limit = self.limits.batch_limit
+        limit = self._limit(seat)
         return seat.max_batch if limit is None else min(seat.max_batch, limit)
+
+    def _limit(self, seat: Seat) -> int | None:
+        """What its heat allows, or less where the worker is short of memory."""
+        limit, ceiling = self.limits.batch_limit, seat.ceiling
+        return limit if ceiling is None else min(limit or ceiling, ceiling)
 
     def rested_at(self) -> float | None:
         """When it may be given work again; None if that doesn't hang on its rest."""

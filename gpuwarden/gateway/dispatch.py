@@ -14,7 +14,7 @@ from gpuwarden.gateway.job import Answer, Job
 from gpuwarden.gateway.kinds import describe
 from gpuwarden.gateway.lending import Lending
 from gpuwarden.gateway.link import Tally, WorkerLink
-from gpuwarden.gateway.messages import Hello, Piece, Result, Wish
+from gpuwarden.gateway.messages import Figures, Hello, Piece, Result, Wish
 from gpuwarden.gateway.metrics import Metrics
 from gpuwarden.gateway.pause import Pause
 from gpuwarden.gateway.queue import RequestQueue
@@ -74,6 +74,7 @@ class Dispatcher:
         self._on_change = on_change
         self.on_card: Callable[[int], None] = lambda card: None
         self.pause: Pause | None = None
+        self.on_figures: Callable[[WorkerLink, Figures], None] = lambda *what: None
         self.on_death: Callable[[], None] = lambda: None
         self.on_handover: Callable[[str, WorkerLink, Result, bytes], None] = lambda *what: None
         self._alarm = Alarm(self._expire)
@@ -305,9 +306,8 @@ class Dispatcher:
         if unanswered:
             link.tally.failures += 1
             link.tally.last_error = ""  # of a life that is over: how it ended is systemd's to tell
-        level = logging.WARNING if unanswered else logging.INFO
         log.log(
-            level,
+            logging.WARNING if unanswered else logging.INFO,
             "worker %d (pid %d) is gone with %d requests unanswered",
             link.number,
             link.peer.pid,

@@ -34,6 +34,7 @@ STATUS = {
     "paused": 503,
     "queue_timeout": 503,
     "execution_timeout": 504,
+    "out_of_memory": 507,
     "insufficient_storage": 507,
 }
 
@@ -50,6 +51,7 @@ WORKER_ERRORS = {
     "execution_timeout": "execution_timeout",
     "deadline_exceeded": "execution_timeout",
     "unknown_buffer": "internal_error",
+    "out_of_memory": "out_of_memory",  # the card's, by this request alone
     "no_room": "unavailable",  # for a large result
 }
 

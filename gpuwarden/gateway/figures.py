@@ -1,11 +1,12 @@
 """The front door's counters and gauges, read from where they live."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from gpuwarden.control.states import GatewayJobs
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.intake import Intake
+from gpuwarden.gateway.link import WorkerLink
 from gpuwarden.gateway.metrics import Sample
 
 
@@ -31,6 +32,7 @@ def counters(dispatcher: Dispatcher) -> Iterator[Sample]:
         worker = {"worker": str(link.number)}
         yield "worker_requests", "Requests a worker answered.", worker, link.tally.requests
         yield "worker_failures", "Failures of a worker.", worker, link.tally.failures
+    yield from allocations(dispatcher.links.values())
 
 
 def gauges(intake: Intake) -> Iterator[Sample]:
@@ -65,6 +67,51 @@ def gauges(intake: Intake) -> Iterator[Sample]:
         yield "outstanding", "Requests in a card's workers.", gpu, running[card]
         duty = queue.cards[card].limits.duty
         yield "dispatch_duty", "Share of the time in which a card may work.", gpu, duty
+    yield from memory(dispatcher.links.values())
+
+
+def allocations(links: Iterable[WorkerLink]) -> Iterator[Sample]:
+    """What the workers' allocators count, each from its worker's start."""
+    for link in links:
+        figures, worker = link.figures, _worker_on_card(link)
+        if figures is None:
+            continue
+        counts = (
+            ("device_allocs", "Allocations that went to the card.", figures.num_device_alloc),
+            ("alloc_retries", "Allocations after emptying the cache.", figures.num_alloc_retries),
+            ("allocator_ooms", "Allocations that failed.", figures.num_ooms),
+        )
+        for name, meaning, count in counts:
+            if count is not None:
+                yield f"worker_{name}", meaning, worker, count
+        meaning = "Times that requests ran out of memory, one alone or several together."
+        yield "worker_out_of_memory", meaning, {**worker, "alone": "false"}, figures.shortages
+        yield "worker_out_of_memory", meaning, {**worker, "alone": "true"}, figures.shortages_alone
+
+
+def memory(links: Iterable[WorkerLink]) -> Iterator[Sample]:
+    """What the workers hold of their cards, and what is done about it."""
+    for link in links:
+        worker, figures = _worker_on_card(link), link.figures
+        held: dict[str, int | None] = {}
+        if link.memory is not None:
+            held["reserved"] = link.memory.vram_reserved_bytes
+            held["allocated"] = link.memory.vram_allocated_bytes
+        if figures is not None:
+            held["peak"] = figures.peak_bytes
+            held["inactive_split"] = figures.inactive_split_bytes
+            held["limit"] = figures.limit_bytes
+        meaning = "Memory of the card: held by a worker's allocator, in use, and its share of it."
+        for kind, size in held.items():
+            if size is not None:
+                yield "worker_vram_bytes", meaning, {**worker, "kind": kind}, size
+        if figures is not None:
+            meaning = "Remedy for want of memory: 0 none, 1 caches, 2 batches, 3 a restart."
+            yield "worker_memory_remedy", meaning, worker, link.relief.step
+
+
+def _worker_on_card(link: WorkerLink) -> dict[str, str]:
+    return {"worker": str(link.number), "gpu": str(link.seat.card)}
 
 
 def of_jobs(jobs: GatewayJobs) -> Iterator[Sample]:

@@ -2,6 +2,7 @@
 
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -10,6 +11,7 @@ from gpuwarden.gateway.body import Body
 from gpuwarden.gateway.buffers import Buffer
 from gpuwarden.gateway.channel import RecordChannel
 from gpuwarden.gateway.messages import (
+    Figures,
     Hello,
     Joining,
     Memory,
@@ -25,6 +27,7 @@ from gpuwarden.gateway.messages import (
 from gpuwarden.gateway.outputs import OutputBuffer
 from gpuwarden.gateway.peers import Peer
 from gpuwarden.gateway.probe import Probes
+from gpuwarden.gateway.relief import Relief
 from gpuwarden.gateway.work import UNBOUNDED, Dispatch, Seat, Weight
 from gpuwarden.values import ThermalState
 from gpuwarden.worker.frames import (
@@ -43,6 +46,8 @@ CREDIT_LIMIT = 4096  # more outstanding requests than any engine takes
 
 class LinkOwner(Protocol):
     """Whom a link tells what its worker says."""
+
+    on_figures: Callable[["WorkerLink", Figures], None]  # what it says of its memory
 
     @property
     def results_bytes(self) -> int:
@@ -98,6 +103,8 @@ class WorkerLink:
         self.state = "loading"
         self.tally = Tally()
         self.memory: Memory | None = None
+        self.figures: Figures | None = None
+        self.relief = Relief()
         self.seat = Seat(key, card=0, max_batch=1)
         self.leases: dict[int, Body] = {}
         self.loans: dict[int, OutputBuffer] = {}  # by lease: what it writes a large result into
@@ -239,9 +246,8 @@ class WorkerLink:
                 self._owner.answered(self, frame, result)
             case FrameType.CHUNK | FrameType.BORROW | FrameType.JOINING:
                 self._on_part(frame)
-            case FrameType.MEMORY:
-                self.memory = parse(Memory, frame.meta)
-                self._owner.changed()
+            case FrameType.MEMORY | FrameType.FIGURES:
+                self._on_memory(frame)
             case FrameType.BYE:
                 self._on_state(StateChange(state="draining"))
             case FrameType.HELLO:
@@ -258,6 +264,18 @@ class WorkerLink:
             self._owner.joins(self, frame, parse(Joining, frame.meta).joining)
         else:
             self._owner.asked(self, frame, parse(Wish, frame.meta))
+
+    def _on_memory(self, frame: Frame) -> None:
+        """What it holds of its card, after a batch; every five seconds all that is known of it."""
+        if frame.type == FrameType.MEMORY:
+            self.memory = parse(Memory, frame.meta)
+            self._owner.changed()
+            return
+        figures = self.figures = parse(Figures, frame.meta)
+        reserved, allocated = figures.reserved_bytes, figures.allocated_bytes
+        if reserved is not None and allocated is not None:
+            self.memory = Memory(vram_reserved_bytes=reserved, vram_allocated_bytes=allocated)
+        self._owner.on_figures(self, figures)
 
     def _on_sign_of_life(self, frame: Frame) -> None:
         """What says no more than how the worker is; that a heartbeat came is all of it."""

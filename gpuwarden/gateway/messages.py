@@ -143,6 +143,31 @@ class Memory(Message):
     vram_allocated_bytes: int = Field(ge=0)
 
 
+COUNT_LIMIT = 1 << 62  # bytes or times; more is no figure
+
+
+class Figures(Message):
+    """What an engine's allocator says, every five seconds; the rest is the runtime's.
+
+    :ivar limit_bytes: the worker's share of the card.
+    :ivar warning_threshold: share of that from which on something is done.
+    :ivar shortages: times that several requests together ran out of memory; ``shortages_alone``:
+        times that one by itself did.
+    """
+
+    reserved_bytes: int | None = Field(default=None, ge=0, le=COUNT_LIMIT)
+    allocated_bytes: int | None = Field(default=None, ge=0, le=COUNT_LIMIT)
+    peak_bytes: int | None = Field(default=None, ge=0, le=COUNT_LIMIT)
+    inactive_split_bytes: int | None = Field(default=None, ge=0, le=COUNT_LIMIT)
+    limit_bytes: int | None = Field(default=None, ge=0, le=COUNT_LIMIT)
+    num_device_alloc: int | None = Field(default=None, ge=0, le=COUNT_LIMIT)
+    num_alloc_retries: int | None = Field(default=None, ge=0, le=COUNT_LIMIT)
+    num_ooms: int | None = Field(default=None, ge=0, le=COUNT_LIMIT)
+    warning_threshold: float = Field(default=1.0, gt=0, le=1)
+    shortages: int = Field(default=0, ge=0, le=COUNT_LIMIT)
+    shortages_alone: int = Field(default=0, ge=0, le=COUNT_LIMIT)
+
+
 class Probed(Message):
     """What came of a PROBE."""
 

@@ -84,6 +84,7 @@ WORK = (
     "too_hot",
     "queue_timeout",
     "execution_timeout",
+    "out_of_memory",
 )
 KEY = Parameter(
     "Idempotency-Key",

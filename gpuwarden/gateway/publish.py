@@ -9,6 +9,7 @@ from gpuwarden.control.snapshot import SnapshotWriter
 from gpuwarden.control.states import GatewayData, GatewayJobs, GatewayWorker
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.link import WorkerLink
+from gpuwarden.gateway.memory import memory_of
 
 log = logging.getLogger(__name__)
 
@@ -132,6 +133,7 @@ def worker_data(link: WorkerLink) -> GatewayWorker:
         last_error=stuck if link.seat.stalled else tally.last_error,
         vram_reserved_bytes=memory.vram_reserved_bytes if memory else None,
         vram_allocated_bytes=memory.vram_allocated_bytes if memory else None,
+        vram=memory_of(link),
         stalled=link.seat.stalled,
         silent_seconds=None if silent is None else round(silent, 1),
     )

@@ -31,11 +31,17 @@ from gpuwarden.gateway.heatwatch import FileOfCard, HeatWatch
 from gpuwarden.gateway.images import ImageStore, image_limits
 from gpuwarden.gateway.jobs.service import JobPlace, Jobs
 from gpuwarden.gateway.listener import WorkerListener
+from gpuwarden.gateway.memory import MemoryWatch
 from gpuwarden.gateway.peers import PeerIdentity, same_user, worker_of_unit
 from gpuwarden.gateway.publish import Publisher, ServiceNotifier, feed_watchdog
 from gpuwarden.gateway.setaside import SET_ASIDE_FILE
 from gpuwarden.gateway.settings import GatewaySettings, gateway_settings
-from gpuwarden.names import GATEWAY_STATE_FILE, JOBS_DIRECTORY, thermal_snapshot_file
+from gpuwarden.names import (
+    GATEWAY_MEMORY_FILE,
+    GATEWAY_STATE_FILE,
+    JOBS_DIRECTORY,
+    thermal_snapshot_file,
+)
 from gpuwarden.systemd.activation import take_sockets
 from gpuwarden.systemd.journal import set_up_logging
 from gpuwarden.systemd.notify import Notifier
@@ -181,6 +187,9 @@ class Service:
         self.eco = EcoMode(self.dispatcher.limit, writer.path.with_name(LEASE_FILE))
         self._heat = HeatWatch(self.eco.limit, thermal)
         self.dispatcher.on_card = self._heat.watch
+        memory_file = writer.path.with_name(GATEWAY_MEMORY_FILE.name)
+        self.memory = MemoryWatch(self.dispatcher, memory_file)
+        self.dispatcher.on_figures = self.memory.told
         self._door = Door(self.dispatcher, writer.path.with_name(PAUSE_FILE))
         self.dispatcher.set_aside.keep_in(writer.path.with_name(SET_ASIDE_FILE))
         self._listener = WorkerListener(sockets.dispatch, self.dispatcher, sockets.identify)

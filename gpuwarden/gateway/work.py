@@ -144,6 +144,7 @@ class Seat:
 
     :param slots: the worker joins requests by itself: each goes out at once, against its credit.
     :ivar budget: what a batch of it may weigh.
+    :ivar ceiling: requests that it may run together for want of memory; None: ``max_batch``.
     :ivar mixed: a batch of it may have requests of all kinds.
     :ivar drained: the guard wants it to get no new work.
     """
@@ -152,6 +153,7 @@ class Seat:
     card: int
     max_batch: int
     slots: bool = False
+    ceiling: int | None = None
     ready: bool = False
     draining: bool = False
     drained: bool = False

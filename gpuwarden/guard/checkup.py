@@ -12,7 +12,13 @@ from gpuwarden.config import accepted_configuration
 from gpuwarden.config.health import HealthSettings
 from gpuwarden.control.requests import CanaryAnswer, CanaryRequest
 from gpuwarden.control.socket import ControlError, ask_async
-from gpuwarden.control.states import GatewayData, GuardData, PlannedWorker, WorkerStatus
+from gpuwarden.control.states import (
+    GatewayData,
+    GatewayWorker,
+    GuardData,
+    PlannedWorker,
+    WorkerStatus,
+)
 from gpuwarden.guard import kernel
 from gpuwarden.guard.findings import Ailment, Footprint
 from gpuwarden.guard.health import (
@@ -233,6 +239,20 @@ def vitals(
         memory_soft_limit_bytes=limit,
         vram_reserved_bytes=reserved,
         vram_fragmentation=1 - allocated / reserved if reserved and allocated is not None else None,
+        short_of_vram=short_of_vram(told),
+    )
+
+
+def short_of_vram(told: GatewayWorker) -> str:
+    """Why the front door's remedies for want of card memory have come to a restart; else empty."""
+    memory, reserved = told.vram, told.vram_reserved_bytes
+    if memory is None or memory.remedy != "recycle":
+        return ""
+    if reserved is None or not memory.limit_bytes:
+        return "it ran out of it, and smaller batches did not help"
+    return (
+        f"it holds {reserved / memory.limit_bytes:.0%} of its share of the card, and neither "
+        "dropped caches nor smaller batches helped"
     )
 
 

@@ -29,6 +29,7 @@ class Vitals:
     :ivar presence: what the last scan of its card says.
     :ivar requests: answered so far, ``failures`` of them with an error that is not the caller's.
     :ivar memory_bytes: main memory that can't be taken back from it.
+    :ivar short_of_vram: why the front door would have it restarted at the next idle moment.
     """
 
     life: tuple[int, int]
@@ -42,6 +43,7 @@ class Vitals:
     memory_soft_limit_bytes: int | None = None
     vram_reserved_bytes: int | None = None
     vram_fragmentation: float | None = None
+    short_of_vram: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Watch:
     over_memory_since_seconds: float | None = None
     fragmented: str = ""
     fragmented_since_seconds: float | None = None
+    short_of_vram: str = ""
 
     @property
     def is_suspect(self) -> bool:
@@ -106,6 +109,7 @@ def next_watch(
     watch = _look_whether_it_works(watch, seen)
     watch = _look_whether_it_moves(watch, seen, now_seconds)
     watch = _look_at_memory(watch, seen, now_seconds)
+    watch = replace(watch, short_of_vram=seen.short_of_vram)
     return _look_at_fragmentation(watch, seen, now_seconds, settings)
 
 
@@ -247,7 +251,7 @@ def recycle_reason(watch: Watch, now_seconds: float, settings: HealthSettings) -
         return f"memory: {watch.over_memory}"
     if long is not None and now_seconds - long >= settings.fragmentation_seconds:
         return f"fragmentation: {watch.fragmented}"
-    return ""
+    return f"card memory: {watch.short_of_vram}" if watch.short_of_vram else ""
 
 
 def needs_memory(watch: Watch, now_seconds: float) -> str:

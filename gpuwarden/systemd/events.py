@@ -99,6 +99,10 @@ class Event(Enum):
     CARD_OUT_OF_SERVICE = ("card-out-of-service", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e78")
     CARD_IN_SERVICE = ("card-in-service", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e79")
     WORKER_DRAINED = ("worker-drained", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7e7a")
+    WORKER_MEMORY_REMEDY = ("worker-memory-remedy", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7eb8")
+    WORKER_MEMORY_RELIEVED = ("worker-memory-relieved", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7eb9")
+    WORKER_MEMORY_TIGHT = ("worker-memory-tight", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7eba")
+    WORKER_OUT_OF_MEMORY = ("worker-out-of-memory", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7ebb")
     THERMAL_GUARD_SILENT = ("thermal-guard-silent", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7ec0")
     THERMAL_GUARD_BACK = ("thermal-guard-back", "2f1c5ad1c0e04a0f9d1b6d7c0a5b7ec1")
 

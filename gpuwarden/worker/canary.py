@@ -3,11 +3,11 @@
 What can't be known is said to be unknown: only a card that refuses counts as lost.
 """
 
-import sys
 from typing import Any, Tuple
 
 from gpuwarden.worker.engine import Engine
 from gpuwarden.worker.faults import location
+from gpuwarden.worker.shortage import is_out_of_memory, torch_in_use
 
 # For the end of the batch that runs, and one tiny kernel, which takes 21 ms the first time and
 # 0.2 ms from then on (an H100, torch 2.11).
@@ -29,7 +29,7 @@ def check(engine: Engine) -> Outcome:
         if answered is None:
             answered = _ask_by_torch()
     except Exception as error:  # noqa: BLE001 - whatever a driver or an integrator raises
-        if type(error).__name__ == "OutOfMemoryError":
+        if is_out_of_memory(error):
             return ANSWERED, "the card is full"  # it takes a context to be told so
         return LOST, location(error)
     if answered is None:
@@ -39,10 +39,9 @@ def check(engine: Engine) -> Outcome:
 
 def _ask_by_torch() -> Any:
     """True after a kernel has run; None where torch has no context, which we don't make."""
-    torch = sys.modules.get("torch")
-    cuda = getattr(torch, "cuda", None)
-    if torch is None or cuda is None or not cuda.is_initialized():
+    torch = torch_in_use()
+    if torch is None:
         return None
     torch.ones(1, device="cuda").add_(1)
-    cuda.synchronize()
+    torch.cuda.synchronize()
     return True

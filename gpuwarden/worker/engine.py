@@ -207,6 +207,22 @@ class Engine:
         """Bytes of VRAM (reserved, allocated), or None where unknown (GPU thread)."""
         return None
 
+    def memory_figures(self) -> Optional[Dict[str, int]]:
+        """What the allocator says, every five seconds (GPU thread); any of the following.
+
+        ``reserved_bytes``, ``allocated_bytes``, ``peak_bytes`` (allocated at most so far),
+        ``inactive_split_bytes`` (free parts of blocks that are in use otherwise), ``limit_bytes``
+        (what it may take), ``num_device_alloc``, ``num_alloc_retries``, ``num_ooms``. None leaves
+        it to the runtime, which asks torch where that is in use.
+        """
+        return None
+
+    def drop_caches(self) -> None:
+        """Give back what is held for speed alone, between two batches or steps (GPU thread).
+
+        Called when memory runs short. The runtime empties torch's own cache after it. Optional.
+        """
+
     def canary(self) -> Optional[bool]:
         """Whether the card still answers: True after a tiny kernel on it has ended (GPU thread).
 

@@ -44,6 +44,8 @@ class FrameType(IntEnum):
     CHUNK = 9  # {"pieces": [{"request", "lease", "text", "terms"}, ...]}, for who streams
     JOINING = 10  # request, lease: {"joining": true} before its prefill, false when it is through
     BORROW = 11  # request, lease: {"length": bytes of a result that no frame holds}; LEND answers
+    FIGURES = 12  # what allocator.FIGURES names, warning_threshold, shortages, shortages_alone;
+    #               every five seconds, from engines that know
     # gateway to worker
     WELCOME = 32  # {"gateway": version, "results_bytes": its room for large results now}
     JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request:
@@ -55,6 +57,7 @@ class FrameType(IntEnum):
     #             until the next LIMIT
     PROBE = 38  # request: a number of the gateway's; does the card still answer? PROBED tells
     LEND = 39  # request, lease: {"size": bytes} and a descriptor to write to, or {"error": {...}}
+    RELIEVE = 40  # drop caches between two batches: memory runs short
 
 
 @dataclass  # not frozen: that would be the dearest step of a frame's way

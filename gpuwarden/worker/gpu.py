@@ -5,18 +5,20 @@ import logging
 import queue
 import threading
 import time
-from typing import Any, Callable, List, Optional, Set, Tuple, TypeVar
+from typing import Any, Callable, Dict, List, Optional, Set, TypeVar
 
 from gpuwarden.worker.engine import Audience, Engine, RequestError
 from gpuwarden.worker.faults import Failure, failure_of, location
 from gpuwarden.worker.outputs import Answer, checked_answer
 from gpuwarden.worker.priority import name_this_thread
+from gpuwarden.worker.shortage import TOO_LARGE, drop_caches, is_out_of_memory
 
 _log = logging.getLogger(__name__)
 THREAD_NAME = "gpu"  # in the kernel, too: the supervisor finds it by this
 Result = TypeVar("Result")
 Settle = Callable[[Any, Optional[BaseException]], None]
 BROKEN_OFF = Failure("engine_error", "the answer broke off: its batch failed")
+OnShortage = Callable[[bool], None]
 
 
 class GpuThread:
@@ -82,19 +84,19 @@ class GpuThread:
 class _Heard(Audience):
     """Passes on what a part of a batch says, and remembers who was told anything."""
 
-    def __init__(self, audience: Audience, first: int) -> None:
+    def __init__(self, audience: Audience, numbers: List[int]) -> None:
         self._audience = audience
-        self._first = first
+        self._numbers = numbers
         self.told: Set[int] = set()
 
     def hear(self, index: int, text: str) -> None:
         """A piece of an answer."""
         self.told.add(index)
-        self._audience.hear(self._first + index, text)
+        self._audience.hear(self._numbers[index], text)
 
     def waits(self, index: int) -> bool:
         """Whether an item's caller is still there."""
-        return self._audience.waits(self._first + index)
+        return self._audience.waits(self._numbers[index])
 
 
 def run_batch(
@@ -102,34 +104,87 @@ def run_batch(
     items: List[Any],
     mark: Callable[[], None],
     audience: Optional[Audience] = None,
-    first: int = 0,
+    on_shortage: OnShortage = lambda alone: None,
 ) -> List[Answer]:
     """Predict and postprocess; one answer or failure for each item, in order.
 
     ``mark`` is called before each call of predict(). If a batch of several fails, each item is
-    tried alone: the one at fault fails, with a text that can quote no other request. Whose caller
-    has heard a piece of the answer already fails too: it would hear it twice.
+    tried alone: the one at fault fails, with a text that can quote no other request. One that runs
+    out of memory is tried again by halves, and at last each alone. Whose caller has heard a piece
+    of the answer already fails too: it would hear it twice.
 
-    :param audience: who waits for the items; the first of them has the number ``first`` there.
+    :param audience: who waits for the items.
+    :param on_shortage: told of each time that memory runs out; True: with one item alone.
     """
-    heard = engine.audience = _Heard(audience or Audience(), first)
-    try:
-        results = _predict(engine, items, mark)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
-        if len(items) == 1:
-            _log.warning("a request failed in predict(): %s", location(error))
-            return [failure_of(error)]
-        _log.warning("a batch of %d failed, each is tried alone: %s", len(items), location(error))
-        answers: List[Answer] = []
-        for index, item in enumerate(items):
-            if index in heard.told:
-                answers.append(BROKEN_OFF)
-            else:
-                answers += run_batch(engine, [item], mark, audience, first + index)
-        return answers
-    finally:
-        engine.audience = Audience()
-    return [answer_of(engine, result) for result in results]
+    batch = _Batch(engine, items, mark, audience or Audience(), on_shortage)
+    batch.run(list(range(len(items))))
+    return [batch.answers[number] for number in range(len(items))]
+
+
+class _Batch:
+    """A batch and the answers to its items, by their number in it."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        items: List[Any],
+        mark: Callable[[], None],
+        audience: Audience,
+        on_shortage: OnShortage,
+    ) -> None:
+        self._engine = engine
+        self._items = items
+        self._mark = mark
+        self._audience = audience
+        self._on_shortage = on_shortage
+        self.answers: Dict[int, Answer] = {}
+
+    def run(self, numbers: List[int], *, is_last_try: bool = False) -> None:
+        """Answer these items, in parts where they fail together."""
+        heard = self._engine.audience = _Heard(self._audience, numbers)
+        failure = None
+        try:
+            results = _predict(self._engine, [self._items[n] for n in numbers], self._mark)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
+            _log.warning("a batch of %d failed in predict(): %s", len(numbers), location(error))
+            failure = failure_of(error)
+            is_short = is_out_of_memory(error)
+        finally:
+            self._engine.audience = Audience()
+        if failure is None:
+            for number, result in zip(numbers, results):
+                self.answers[number] = answer_of(self._engine, result)
+        elif is_short:
+            # Not before the error is gone: its traceback holds what the batch had in memory.
+            self._after_shortage(numbers, heard.told, is_last_try)
+        else:
+            self._after_failure(numbers, heard.told, failure)
+
+    def _after_failure(self, numbers: List[int], told: Set[int], failure: Failure) -> None:
+        if len(numbers) == 1:
+            self.answers[numbers[0]] = failure
+            return
+        for number in self._untold(numbers, told):
+            self.run([number])
+
+    def _after_shortage(self, numbers: List[int], told: Set[int], is_last_try: bool) -> None:
+        is_alone = len(numbers) == 1
+        self._on_shortage(is_alone)
+        drop_caches(self._engine)
+        if is_last_try:
+            self.answers[numbers[0]] = TOO_LARGE
+            return
+        left = self._untold(numbers, told)
+        middle = (len(left) + 1) // 2
+        for half in (left[:middle], left[middle:]):
+            if half:
+                self.run(half, is_last_try=is_alone)
+
+    def _untold(self, numbers: List[int], told: Set[int]) -> List[int]:
+        """Those that can be tried again; the answers of the others break off."""
+        for index in told:
+            self.answers[numbers[index]] = BROKEN_OFF
+        return [number for index, number in enumerate(numbers) if index not in told]
 
 
 def _predict(engine: Engine, items: List[Any], mark: Callable[[], None]) -> List[Any]:
@@ -150,12 +205,3 @@ def answer_of(engine: Engine, result: Any) -> Answer:
         _log.warning("a request failed in postprocess(): %s", location(error))
         return failure_of(error)
     return checked_answer(answer)
-
-
-def read_memory(engine: Engine) -> Optional[Tuple[int, int]]:
-    """What the engine says of its VRAM; None where it can't say."""
-    try:
-        return engine.memory()
-    except Exception as error:  # noqa: BLE001 - a figure less is no reason to end
-        _log.warning("memory() failed: %s", location(error))
-        return None

@@ -16,13 +16,15 @@ import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from gpuwarden.worker import canary, logs
+from gpuwarden.worker.allocator import read_memory
 from gpuwarden.worker.direct import Direct, is_direct
 from gpuwarden.worker.engine import Audience, Engine, SlotEngine
 from gpuwarden.worker.faults import WorkerError, location
 from gpuwarden.worker.frames import Frame
-from gpuwarden.worker.gpu import GpuThread, read_memory, run_batch
+from gpuwarden.worker.gpu import GpuThread, run_batch
 from gpuwarden.worker.link import GatewayLink, Session
 from gpuwarden.worker.loading import EXIT_ENGINE_FAILED, EXIT_SETTINGS, Loader
+from gpuwarden.worker.memoryreport import MemoryReports
 from gpuwarden.worker.notify import Notifier, watchdog_seconds
 from gpuwarden.worker.outputs import Answer
 from gpuwarden.worker.pool import Pool
@@ -72,6 +74,7 @@ class Host:
     link: GatewayLink
     pool: Pool
     loader: Loader
+    memory: MemoryReports
 
     def __init__(self, settings: Settings, notifier: Notifier) -> None:
         self.settings = settings
@@ -118,6 +121,8 @@ class Host:
         self.work.on_probe_asked = self._on_probe_asked
         self.link = GatewayLink(self.settings, self.work)
         self.work.on_joining = self.link.joining
+        self.memory = MemoryReports(self.gpu, self.settings.options, self.link.set_figures)
+        self.link.on_relieve = self.memory.relieve
         self.loader = Loader(self.settings, self.gpu, self.pool, self._on_context_lost)
 
     async def _live(self) -> int:
@@ -144,6 +149,7 @@ class Host:
         if isinstance(engine, SlotEngine):
             count = self.settings.max_batch
             self.work.slots = Slots(engine, count, self.work, self._on_gpu, self._on_busy)
+            self.work.slots.on_shortage = self.memory.count_shortage
         self.work.direct = Direct(self.settings.max_pixels) if is_direct(engine) else None
         self.work.accepting = True
         self._tell_memory(await self.gpu.run(read_memory, engine))
@@ -158,6 +164,9 @@ class Host:
             self._on_stuck,
         )
         self._start(pulse.run())
+        if self.loader.context:
+            self.memory.simulated_bytes = self.loader.context.vram_bytes
+        self._start(self.memory.run(engine))
 
     async def _drain(self) -> None:
         """Finish what runs, give back the rest, say goodbye."""
@@ -215,7 +224,10 @@ class Host:
         self, engine: Engine, items: List[Any], audience: Audience
     ) -> Tuple[List[Answer], Optional[Tuple[int, int]]]:
         """On the GPU thread."""
-        return run_batch(engine, items, self.gpu.mark, audience), read_memory(engine)
+        answers = run_batch(
+            engine, items, self.gpu.mark, audience, on_shortage=self.memory.count_shortage
+        )
+        return answers, read_memory(engine)
 
     async def _on_gpu(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """What a function gives on the GPU thread, where it counts as work."""

@@ -11,7 +11,7 @@ import logging
 import os
 import socket
 from collections import deque
-from typing import Any, Deque, Dict, List, Optional, Protocol, Tuple
+from typing import Any, Callable, Deque, Dict, List, Optional, Protocol, Tuple
 
 from gpuwarden.worker.buffers import LentBuffers
 from gpuwarden.worker.channel import Channel, close_all
@@ -94,6 +94,8 @@ class GatewayLink:
         self._unsent: Deque[Tuple[Optional[str], Frame]] = deque(maxlen=UNSENT_LIMIT)
         self._lost = asyncio.Event()
         self._memory: Dict[str, int] = {}
+        self._figures: Dict[str, Any] = {}
+        self.on_relieve: Callable[[], None] = lambda: None
         self._manner: Dict[str, Any] = {}
         self._telling = Telling(self._send_pieces)
 
@@ -146,6 +148,11 @@ class GatewayLink:
         if meta != self._memory:
             self._memory = meta
             self._send(Frame(FrameType.MEMORY, meta=meta))
+
+    def set_figures(self, figures: Dict[str, Any]) -> None:
+        """Tell the gateway what the engine's allocator says."""
+        self._figures = figures
+        self._send(Frame(FrameType.FIGURES, meta=figures))
 
     def answer(self, session: Session, job: Frame, meta: Dict[str, Any], body: bytes) -> None:
         """Send a request's RESULT, or keep it for the next connection.
@@ -268,6 +275,8 @@ class GatewayLink:
             self._receiver.on_drain(session)
         elif frame.type == FrameType.PROBE:
             self._receiver.on_probe(session, frame)
+        elif frame.type == FrameType.RELIEVE:
+            self.on_relieve()
 
     def _welcome(self, session: Session, frame: Frame) -> None:
         instance = frame.meta.get("instance")
@@ -287,6 +296,8 @@ class GatewayLink:
             _log.info("%d results were left, %d are still wanted", len(unsent), kept)
         if self._memory:
             self._send(Frame(FrameType.MEMORY, meta=dict(self._memory)))
+        if self._figures:
+            self._send(Frame(FrameType.FIGURES, meta=self._figures))
         if self._state == "ready":
             self._ask_for_work()
 

@@ -80,6 +80,8 @@ _AT_LEAST_ONE = (
     "preprocess_memory_bytes",
     "max_pixels",
 )
+# Options that the runtime itself reads, and the most that each may be.
+RUNTIME_OPTIONS = {"memory_fraction": 1, "warning_threshold": 1, "monitor_interval": 3600}
 _POSITIVE = ("drain_seconds", "execution_timeout_seconds", "load_timeout_seconds")
 
 
@@ -129,7 +131,18 @@ def _problems_of(key: str, value: Any) -> List[str]:
         return [f"{key} is {value}, should be at least 1"]
     if key in _POSITIVE and value <= 0:
         return [f"{key} is {value}, should be over 0 seconds"]
+    if key == "options":
+        checked = RUNTIME_OPTIONS.items()
+        return [text for name, most in checked for text in _problems_of_option(name, most, value)]
     return _problems_of_word(key, value)
+
+
+def _problems_of_option(name: str, most: int, options: Dict[str, Any]) -> List[str]:
+    value = options.get(name, most)
+    is_number = isinstance(value, _NUMBER) and not isinstance(value, bool)
+    if is_number and 0 < value <= most:
+        return []
+    return [f"option {name} is {value!r}, should be a number over 0, at most {most}"]
 
 
 def _problems_of_word(key: str, value: Any) -> List[str]:

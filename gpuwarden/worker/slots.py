@@ -10,12 +10,14 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from typing import Any, Awaitable, Callable, Dict, List, Optional, Protocol, Set, Tuple
+from typing import Any, Awaitable, Callable, Dict, List, Mapping, Optional, Protocol, Set, Tuple
 
 from gpuwarden.worker.engine import Audience, Engine, SlotEngine
 from gpuwarden.worker.faults import Failure, failure_of, location, raise_error_of
-from gpuwarden.worker.gpu import answer_of
+from gpuwarden.worker.gpu import BROKEN_OFF, answer_of
 from gpuwarden.worker.outputs import Answer
+from gpuwarden.worker.retries import Retries
+from gpuwarden.worker.shortage import TOO_LARGE, drop_caches, is_out_of_memory
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +45,9 @@ class Guests(Protocol):
     def hear(self, serial: int, text: str) -> None:
         """A piece of its answer."""
 
+    def was_told(self, serial: int) -> bool:
+        """Whether a piece of its answer has gone to its caller."""
+
     def answer(self, serial: int, answer: Answer, seconds: float) -> None:
         """It has left its slot."""
 
@@ -60,6 +65,7 @@ class Slots:
     :param on_gpu: runs a function on the GPU thread.
     :param on_busy: told when the first one joins, and when the last one has left.
     :ivar limit: slots that may be taken; None: all. A lower one lets those that run finish.
+    :ivar on_shortage: told of each time that memory runs out; True: with one request alone.
     """
 
     def __init__(
@@ -78,7 +84,9 @@ class Slots:
         self._taken: Dict[int, _Taken] = {}
         self._run: Optional[asyncio.Task[None]] = None
         self._parks = True  # until the engine says that it can't
+        self._retries = Retries()
         self.limit: Optional[int] = None
+        self.on_shortage: Callable[[bool], None] = lambda alone: None
         engine.audience = _Guests(self._taken, guests)
 
     def __len__(self) -> int:
@@ -104,7 +112,7 @@ class Slots:
                 joined = await self._take_in()
                 if self._taken:
                     await self._step()
-                elif not joined:
+                elif not joined and not self._retries:
                     return
         finally:
             self._run = None
@@ -116,6 +124,8 @@ class Slots:
             if not self._guests.is_awaited(taken.serial):
                 await self._on_gpu(leave, self._engine, slot)
                 self._end(slot, CANCELLED)
+        while (serial := self._retries.withdraw(self._guests.is_awaited)) is not None:
+            self._answer(_Taken(serial, time.monotonic()), CANCELLED)
 
     async def _park(self) -> None:
         """Have those wait who are too many for a critical card, and go on when they are not."""
@@ -135,7 +145,7 @@ class Slots:
         joiners: List[Tuple[int, Any]] = []
         while len(joiners) < self._engine.group:
             slot = self._free_slot()
-            serial = None if slot is None else self._guests.next_guest()
+            serial = None if slot is None else self._next()
             if slot is None or serial is None:
                 break
             self._on_busy(True)
@@ -147,14 +157,30 @@ class Slots:
         failures = await self._on_gpu(join, self._engine, joiners)
         for slot, _ in joiners:
             self._guests.joins(self._taken[slot].serial, False)
-        for slot, failure in failures.items():
-            self._end(slot, failure)
+        self._settle(failures, len(self._taken) - 1)
         return True
 
+    def _next(self) -> Optional[int]:
+        if self._retries:
+            return self._retries.next(len(self._taken))
+        return self._guests.next_guest()
+
     async def _step(self) -> None:
-        answers = await self._on_gpu(step, self._engine, list(self._taken))
+        others = len(self._taken) - 1
+        self._settle(await self._on_gpu(step, self._engine, list(self._taken)), others)
+
+    def _settle(self, answers: Mapping[int, Answer], others: int) -> None:
+        """Answer requests, but for those that run again beside fewer: memory ran out."""
+        if TOO_LARGE in answers.values():
+            self.on_shortage(others == 0)
         for slot, answer in answers.items():
-            self._end(slot, answer)
+            serial = self._taken[slot].serial
+            if answer is TOO_LARGE and self._guests.was_told(serial):
+                self._end(slot, BROKEN_OFF)
+            elif answer is TOO_LARGE and self._retries.take(serial, others):
+                del self._taken[slot]
+            else:
+                self._end(slot, answer)
 
     def _free_slot(self) -> Optional[int]:
         room = self._count if self.limit is None else min(self._count, self.limit)
@@ -163,7 +189,10 @@ class Slots:
         return next(slot for slot in range(self._count) if slot not in self._taken)
 
     def _end(self, slot: int, answer: Answer) -> None:
-        taken = self._taken.pop(slot)
+        self._answer(self._taken.pop(slot), answer)
+
+    def _answer(self, taken: _Taken, answer: Answer) -> None:
+        self._retries.forget(taken.serial)
         self._guests.answer(taken.serial, answer, time.monotonic() - taken.since)
 
 
@@ -214,25 +243,33 @@ def parked(order: List[int], before: Set[int], limit: Optional[int], *, critical
 def join(engine: SlotEngine, joiners: List[Tuple[int, Any]]) -> Dict[int, Failure]:
     """Take requests in (on the GPU thread); why not, for those that fail: each fails alone."""
     if len(joiners) > 1:
+        is_short = False
         try:
             engine.join_all(joiners)
         except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
             text = "%d requests failed in join_all(), each is tried alone: %s"
             _log.warning(text, len(joiners), location(error))
+            is_short = is_out_of_memory(error)
         else:
             return {}
+        if is_short:  # not before the error is gone: its traceback holds tensors
+            drop_caches(engine)
     failures = {slot: _join_alone(engine, slot, item) for slot, item in joiners}
     return {slot: failure for slot, failure in failures.items() if failure is not None}
 
 
 def _join_alone(engine: SlotEngine, slot: int, item: Any) -> Optional[Failure]:
+    failure = None
     try:
         engine.join(slot, item)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
         _log.warning("a request failed in join(): %s", location(error))
+        failure = TOO_LARGE if is_out_of_memory(error) else failure_of(error)
+    if failure is not None:
         leave(engine, slot)
-        return failure_of(error)
-    return None
+    if failure is TOO_LARGE:  # not before the error is gone: its traceback holds tensors
+        drop_caches(engine)
+    return failure
 
 
 def park(engine: SlotEngine, slot: int, wanted: bool) -> bool:
@@ -249,13 +286,18 @@ def step(engine: SlotEngine, taken: List[int]) -> Dict[int, Answer]:
 
     A step that fails leaves every slot in doubt: all of them are freed.
     """
+    failure = None
     try:
         results = {slot: result for slot, result in engine.step().items() if slot in taken}
     except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
         _log.warning("a step of %d requests failed: %s", len(taken), location(error))
+        failure = failure_of(error) if len(taken) == 1 else SHARED
+        failure = TOO_LARGE if is_out_of_memory(error) else failure
+    if failure is not None:
         for slot in taken:
             leave(engine, slot)
-        failure = failure_of(error) if len(taken) == 1 else SHARED
+        if failure is TOO_LARGE:
+            drop_caches(engine)
         return dict.fromkeys(taken, failure)
     for slot in results:
         leave(engine, slot)

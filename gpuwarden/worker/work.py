@@ -206,8 +206,7 @@ class Work(Receiver, Guests):
             self._borrowed.forget(job.session, job.frame)
         if job.stage in (_Stage.RUNNING, _Stage.LEAVING) or job.leaving:
             return
-        assert self.pool is not None
-        if job.stage is _Stage.PREPARED or self.pool.withdraw(serial):
+        if job.stage is _Stage.PREPARED or (self.pool and self.pool.withdraw(serial)):
             self._leave(serial, failure)
         else:
             job.leaving = failure
@@ -333,9 +332,12 @@ class Work(Receiver, Guests):
 
     def hear(self, serial: int, text: str) -> None:
         """A piece of its answer, unless it has ended meanwhile."""
-        job = self._jobs.get(serial)
-        if job is not None:
+        if job := self._jobs.get(serial):
             self._hand_on(job, text)
+
+    def was_told(self, serial: int) -> bool:
+        """Whether a piece of its answer has gone to its caller."""
+        return self._jobs[serial].told
 
     def answer(self, serial: int, answer: Answer, seconds: float) -> None:
         """It has left its slot."""

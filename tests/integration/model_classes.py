@@ -171,6 +171,86 @@ class Stepping(SlotEngine):
         perform("leave", self.rows.pop(slot, {}))
 
 
+class OutOfMemoryError(RuntimeError):
+    """Named as torch's."""
+
+
+class Allocator:
+    """A small card's allocator: what requests take is free again after them, caches are not."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.cached_bytes = self.peak_bytes = self.failures = self.allocations = 0
+
+    def run(self, items: list[dict[str, Any]]) -> None:
+        """Have all of it in memory at once."""
+        taken = sum(item.get("takes", 0) for item in items)
+        if taken + self.cached_bytes > self.limit_bytes:
+            self.failures += 1
+            raise OutOfMemoryError("CUDA out of memory. Tried to allocate for Jane Roe")
+        self.allocations += len(items)
+        self.peak_bytes = max(self.peak_bytes, taken)
+        self.cached_bytes += sum(item.get("leaves", 0) for item in items)
+
+    def figures(self) -> dict[str, int]:
+        return {
+            "reserved_bytes": self.cached_bytes,
+            "allocated_bytes": 0,
+            "peak_bytes": self.peak_bytes,
+            "inactive_split_bytes": self.cached_bytes // 2,
+            "limit_bytes": self.limit_bytes,
+            "num_device_alloc": self.allocations,
+            "num_alloc_retries": 0,
+            "num_ooms": self.failures,
+        }
+
+
+class Hoarding(Engine):
+    """Takes and leaves as many bytes for a request as its body says, on a card of 1,000."""
+
+    def load(self, context: Context) -> None:
+        self.allocator = Allocator(1000)
+        self.drops = 0
+
+    def preprocess(self, request: Request) -> dict[str, Any]:
+        wanted: dict[str, Any] = json.loads(bytes(request.body))
+        return wanted
+
+    def predict(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        for item in batch:
+            perform("predict", item)
+        self.allocator.run(batch)
+        return [{"together": len(batch), "drops": self.drops} for _ in batch]
+
+    def memory_figures(self) -> dict[str, int]:
+        return self.allocator.figures()
+
+    def drop_caches(self) -> None:
+        self.drops += 1
+        self.allocator.cached_bytes = 0
+
+
+class HoardingSteps(Stepping):
+    """The same with slots: ``takes`` is held from the prefill on, ``grows`` more with each step."""
+
+    def load(self, context: Context) -> None:
+        super().load(context)
+        self.allocator = Allocator(1000)
+
+    def join(self, slot: int, item: dict[str, Any]) -> None:
+        super().join(slot, item)
+        self.allocator.run([*self.rows.values()])
+
+    def step(self) -> dict[int, Any]:
+        for row in self.rows.values():
+            row["takes"] = row.get("takes", 0) + row.get("grows", 0)
+        self.allocator.run([*self.rows.values()])
+        return super().step()
+
+    def memory_figures(self) -> dict[str, int]:
+        return self.allocator.figures()
+
+
 class Quoting(Whole):
     """Quotes its requests wherever a library could; fails on JPEGs here, on DICOM files there."""
 

@@ -11,6 +11,7 @@ import pytest
 from gpuwarden import names
 from gpuwarden.bus.bus import Bus
 from gpuwarden.config.health import HealthSettings
+from gpuwarden.control.memory import WorkerMemory
 from gpuwarden.control.snapshot import SnapshotWriter
 from gpuwarden.control.socket import ControlServer, serve
 from gpuwarden.control.states import GuardData, Holder
@@ -267,6 +268,27 @@ async def test_a_worker_that_grew_is_recycled_when_it_is_idle(
     expected = "memory: it holds 95 MiB of memory, over its soft limit of 90 MiB"
     assert node.recycled == [(0, expected)]
     assert events(caplog) == ["worker-recycled"]
+
+
+async def test_a_worker_whose_card_memory_nothing_milder_frees_is_recycled_when_it_is_idle(
+    node: Node, caplog: pytest.LogCaptureFixture
+) -> None:
+    full = WorkerMemory(limit_bytes=1000, remedy="recycle")
+    holding = {"vram": full, "vram_reserved_bytes": 910}
+    await node.open_up()
+    await node.scans(1, node.on_card(0))
+    node.connect(worker_0={**holding, "outstanding": 1, "state": "busy"})
+    data = await node.turns(3)
+    assert data.workers[0].vram == full
+    assert node.recycled == []
+    node.connect(worker_0=holding)
+    await node.until(lambda _: node.recycled)
+    ((number, reason),) = node.recycled
+    assert (number, reason.split(",")[0]) == (0, f"card memory: {SHARE}")
+    assert events(caplog) == ["worker-recycled"]
+
+
+SHARE = "it holds 91% of its share of the card"
 
 
 async def test_orphans_are_in_the_state_that_everybody_reads(node: Node) -> None:

@@ -285,3 +285,10 @@ def test_fragmentation_counts_when_it_is_large_and_lasts() -> None:
 @pytest.mark.parametrize("look", [fragmented(0.5), fragmented(0.9, GIBIBYTE), well()])
 def test_little_fragmentation_or_fragmentation_of_little_is_none(look: Vitals) -> None:
     assert recycle_reason(watched(look), 1e9, SETTINGS) == ""
+
+
+def test_what_the_front_door_could_not_free_is_a_reason_at_once_and_only_while_it_says_so() -> None:
+    short = watched(well(), well(short_of_vram="it holds 95%"))
+    assert recycle_reason(short, 0, SETTINGS) == "card memory: it holds 95%"
+    relieved = next_watch(short, well(), 1.0, SETTINGS)
+    assert recycle_reason(relieved, 1e9, SETTINGS) == ""

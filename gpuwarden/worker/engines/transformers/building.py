@@ -1,16 +1,21 @@
 """All parts of the engine on the card's side, put together; imports torch."""
 
+import logging
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
 
+from gpuwarden.worker.engines.memoryplan import CardMemory
+from gpuwarden.worker.engines.modelshape import ModelConfigError
 from gpuwarden.worker.engines.transformers.answering import Answering
 from gpuwarden.worker.engines.transformers.cache import SlotCache
 from gpuwarden.worker.engines.transformers.decoder import Decoder
+from gpuwarden.worker.engines.transformers.finding import find_folder
 from gpuwarden.worker.engines.transformers.graphs import Capture
 from gpuwarden.worker.engines.transformers.layers import compile_layers
-from gpuwarden.worker.engines.transformers.loading import Model, load_model
+from gpuwarden.worker.engines.transformers.loading import Model, choose_dtype, load_model
 from gpuwarden.worker.engines.transformers.options import EngineOptions
+from gpuwarden.worker.engines.transformers.planning import plan_of
 from gpuwarden.worker.engines.transformers.prefill import Prefill, Prompt
 from gpuwarden.worker.engines.transformers.processing import load_processor
 from gpuwarden.worker.engines.transformers.prompts import Prepared
@@ -18,6 +23,7 @@ from gpuwarden.worker.engines.transformers.running import Runner
 from gpuwarden.worker.engines.transformers.shapes import plan_shapes
 from gpuwarden.worker.engines.transformers.speaking import Speaker
 
+_log = logging.getLogger(__name__)
 MIB = 1 << 20
 
 
@@ -90,9 +96,29 @@ def _maker(item: Prepared) -> Callable[[int], Prompt]:
     return make
 
 
+def check_room(options: EngineOptions, slots: int) -> None:
+    """Say what the model will take of the card. Raises NotEnoughMemoryError, ModelError."""
+    folder = find_folder(options.path)
+    dtype = choose_dtype(options.torch_dtype, folder, torch.device("cuda"))
+    free, total = torch.cuda.mem_get_info()
+    card = CardMemory(total, options.memory_fraction, free)
+    try:
+        plan = plan_of(folder, options, str(dtype).rpartition(".")[2], slots, card)
+    except ModelConfigError as error:
+        _log.warning("what the model will take of the card can't be reckoned: %s", error)
+        return
+    for line in plan.table():
+        _log.info("%s", line)
+    plan.check()
+
+
 def build(options: EngineOptions, slots: int, tell: Callable[[Dict[int, str]], None]) -> Built:
-    """Load the model and allocate all it will ever need. Raises ModelError."""
+    """Load the model and allocate all it will ever need.
+
+    Raises ModelError, NotEnoughMemoryError.
+    """
     if torch.cuda.is_available() and options.device != "cpu":
+        check_room(options, slots)
         torch.cuda.set_per_process_memory_fraction(options.memory_fraction)
         if options.prealloc_mb:
             # Freed into the allocator's hands: it is reserved in one piece.

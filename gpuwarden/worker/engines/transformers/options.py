@@ -84,7 +84,11 @@ _BOUNDS: Dict[str, Tuple[float, float]] = {
 }
 _KINDS: Dict[str, Tuple[Type[Any], ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
 _NAMES = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
-_RUNTIME = ("simulated_vram_bytes", "simulated_load")  # the worker's own, of any engine
+_RUNTIME = (
+    "simulated_vram_bytes",
+    "simulated_load",
+    "monitor_interval",
+)  # the worker's own, of any engine
 
 
 def read_options(table: Dict[str, Any]) -> EngineOptions:

@@ -1,0 +1,47 @@
+"""What a model's folder will take of the card, by its files and the options, before it is read."""
+
+from typing import Optional
+
+from gpuwarden.worker.engines.memoryplan import (
+    VALUE_BYTES,
+    CardMemory,
+    MemoryPlan,
+    Wanted,
+    plan_memory,
+)
+from gpuwarden.worker.engines.modelshape import shape_of
+from gpuwarden.worker.engines.transformers.folder import ModelFolder
+from gpuwarden.worker.engines.transformers.options import EngineOptions
+from gpuwarden.worker.engines.transformers.shapes import PROMPT_STEPS, plan_shapes
+
+
+def plan_of(
+    folder: ModelFolder, options: EngineOptions, dtype: str, slots: int, card: CardMemory
+) -> MemoryPlan:
+    """The plan. Raises ModelConfigError where the files don't say enough for one.
+
+    :param dtype: of weights and cache, as torch names it without ``torch.``.
+    """
+    shape = shape_of(folder.config)
+    shapes = plan_shapes(
+        slots, options.cache_tokens, options.prefill_group, fixed=options.reproducible
+    )
+    steps = len(shapes.slots) * len(shapes.lengths)
+    prefills = (len(shapes.prompts) + (shape.vision is not None)) * len(shapes.groups)
+    wanted = Wanted(
+        slots=slots,
+        length=options.cache_tokens,
+        dtype=dtype,
+        prefill_group=options.prefill_group,
+        prefill_length=min(PROMPT_STEPS[-1], options.cache_tokens),
+        graphs=steps + prefills if options.graphs else 0,
+        weights_bytes=weights_bytes(folder, dtype),
+    )
+    return plan_memory(shape, wanted, card)
+
+
+def weights_bytes(folder: ModelFolder, dtype: str) -> Optional[int]:
+    """What the weights in a folder take in a type; None where its files are no measure of it."""
+    stored = VALUE_BYTES.get(folder.dtype)
+    size = sum(file.stat().st_size for file in folder.path.glob("*.safetensors"))
+    return size * VALUE_BYTES[dtype] // stored if stored and size else None
