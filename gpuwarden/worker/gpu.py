@@ -7,6 +7,7 @@ import threading
 import time
 from typing import Any, Callable, Dict, List, Optional, Set, TypeVar
 
+from gpuwarden.worker.brokencard import breaks_card
 from gpuwarden.worker.engine import Audience, Engine, RequestError
 from gpuwarden.worker.faults import Failure, failure_of, location
 from gpuwarden.worker.outputs import Answer, checked_answer
@@ -145,7 +146,9 @@ class _Batch:
         failure = None
         try:
             results = _predict(self._engine, [self._items[n] for n in numbers], self._mark)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
+        except (Exception, SystemExit) as error:  # an integrator's code
+            if breaks_card(error):
+                raise
             _log.warning("a batch of %d failed in predict(): %s", len(numbers), location(error))
             failure = failure_of(error)
             is_short = is_out_of_memory(error)
@@ -201,7 +204,9 @@ def answer_of(engine: Engine, result: Any) -> Answer:
         return failure_of(result)
     try:
         answer = engine.postprocess(result)
-    except Exception as error:  # noqa: BLE001 - an integrator's code fails this request only
+    except Exception as error:  # an integrator's code fails this request only
+        if breaks_card(error):
+            raise
         _log.warning("a request failed in postprocess(): %s", location(error))
         return failure_of(error)
     return checked_answer(answer)

@@ -17,13 +17,14 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from gpuwarden.worker import canary, logs
 from gpuwarden.worker.allocator import read_memory
+from gpuwarden.worker.brokencard import breaks_card
 from gpuwarden.worker.direct import Direct, is_direct
 from gpuwarden.worker.engine import Audience, Engine, SlotEngine
 from gpuwarden.worker.faults import WorkerError, location
 from gpuwarden.worker.frames import Frame
 from gpuwarden.worker.gpu import GpuThread, run_batch
 from gpuwarden.worker.link import GatewayLink, Session
-from gpuwarden.worker.loading import EXIT_ENGINE_FAILED, EXIT_SETTINGS, Loader
+from gpuwarden.worker.loading import EXIT_ENGINE_FAILED, EXIT_NO_GPU, EXIT_SETTINGS, Loader
 from gpuwarden.worker.memoryreport import MemoryReports
 from gpuwarden.worker.notify import Notifier, watchdog_seconds
 from gpuwarden.worker.outputs import Answer
@@ -60,7 +61,9 @@ def main(argv: List[str]) -> int:
     faulthandler.enable()  # code locations only
     host = Host(settings, notifier)
     code = asyncio.run(host.run())
-    if not host.gpu_ended:  # its thread hangs in the driver, and would hang the interpreter's end
+    # A thread that hangs in the driver would hang the interpreter's end, and so might what libraries
+    # take down in a context that is gone.
+    if host.is_card_broken or not host.gpu_ended:
         logging.shutdown()
         os._exit(code)
     return code
@@ -82,6 +85,7 @@ class Host:
         self.engine: Optional[Engine] = None
         self.state = "loading"
         self.gpu_ended = True
+        self.is_card_broken = False
         self._errors: Dict[str, str] = {}
         self._status_due: Optional[asyncio.TimerHandle] = None
         self._drained_session: Optional[Session] = None
@@ -97,6 +101,7 @@ class Host:
         except WorkerError as error:
             _log.error("%s", error)
             self.notifier.status(f"failed: {error}")
+            self.is_card_broken = breaks_card(error)
             return error.code
         finally:
             await self._end()
@@ -277,10 +282,20 @@ class Host:
         self._give_up(context.get("exception") or RuntimeError("unexpected"))
 
     def _give_up(self, error: BaseException) -> None:
-        """A fault of this runtime: its books may be wrong now, so it must not go on."""
+        """The card's context is gone, or this runtime's books may be wrong: it must not go on."""
+        if breaks_card(error):
+            self._give_up_card(error)
+            return
         _log.error("internal error, the worker ends: %s", location(error))
         text = f"internal error: {location(error)}; please report it"
         self._stop_with(WorkerError(text, EXIT_ENGINE_FAILED))
+
+    def _give_up_card(self, error: BaseException) -> None:
+        _log.error("the context on the card is gone, the worker ends: %s", location(error))
+        text = f"the context on the card is gone: {location(error)}; the worker is started anew"
+        ending = WorkerError(text, EXIT_NO_GPU)
+        ending.__cause__ = error
+        self._stop_with(ending)
 
     def _stop_with(self, error: WorkerError) -> None:
         if not self._stop.done():

@@ -12,6 +12,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Awaitable, Callable, Dict, List, Mapping, Optional, Protocol, Set, Tuple
 
+from gpuwarden.worker.brokencard import breaks_card
 from gpuwarden.worker.engine import Audience, Engine, SlotEngine
 from gpuwarden.worker.faults import Failure, failure_of, location, raise_error_of
 from gpuwarden.worker.gpu import BROKEN_OFF, answer_of
@@ -246,7 +247,9 @@ def join(engine: SlotEngine, joiners: List[Tuple[int, Any]]) -> Dict[int, Failur
         is_short = False
         try:
             engine.join_all(joiners)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
+        except (Exception, SystemExit) as error:  # an integrator's code
+            if breaks_card(error):
+                raise
             text = "%d requests failed in join_all(), each is tried alone: %s"
             _log.warning(text, len(joiners), location(error))
             is_short = is_out_of_memory(error)
@@ -262,7 +265,9 @@ def _join_alone(engine: SlotEngine, slot: int, item: Any) -> Optional[Failure]:
     failure = None
     try:
         engine.join(slot, item)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
+    except (Exception, SystemExit) as error:  # an integrator's code
+        if breaks_card(error):
+            raise
         _log.warning("a request failed in join(): %s", location(error))
         failure = TOO_LARGE if is_out_of_memory(error) else failure_of(error)
     if failure is not None:
@@ -276,7 +281,9 @@ def park(engine: SlotEngine, slot: int, wanted: bool) -> bool:
     """Have a slot wait or go on (on the GPU thread); whether the engine can do that."""
     try:
         return bool(engine.park(slot, wanted))
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
+    except (Exception, SystemExit) as error:  # an integrator's code
+        if breaks_card(error):
+            raise
         _log.error("park() failed, no slot is parked any more: %s", location(error))
         return False
 
@@ -289,7 +296,9 @@ def step(engine: SlotEngine, taken: List[int]) -> Dict[int, Answer]:
     failure = None
     try:
         results = {slot: result for slot, result in engine.step().items() if slot in taken}
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
+    except (Exception, SystemExit) as error:  # an integrator's code
+        if breaks_card(error):
+            raise
         _log.warning("a step of %d requests failed: %s", len(taken), location(error))
         failure = failure_of(error) if len(taken) == 1 else SHARED
         failure = TOO_LARGE if is_out_of_memory(error) else failure
@@ -311,7 +320,9 @@ def leave(engine: SlotEngine, slot: int) -> None:
     """Free a slot (on the GPU thread)."""
     try:
         engine.leave(slot)
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
+    except (Exception, SystemExit) as error:  # an integrator's code
+        if breaks_card(error):
+            raise
         _log.error("leave() failed, its slot may hold memory: %s", location(error))
 
 

@@ -31,8 +31,14 @@ def perform(stage: str, parameters: dict[str, Any]) -> None:
         logging.getLogger("some.library").error("it holds %s", text)
         warnings.warn(f"it holds {text}", stacklevel=2)
         raise ValueError(text)
+    if f"break_card_in_{stage}" in parameters:
+        raise AcceleratorError("CUDA error: device-side assert triggered")
     if f"die_in_{stage}" in parameters:
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+class AcceleratorError(RuntimeError):
+    """Named as torch's."""
 
 
 class Scripted(Engine):

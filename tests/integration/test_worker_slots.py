@@ -6,7 +6,10 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
 from gpuwarden.worker.frames import Frame, FrameType
+from gpuwarden.worker.loading import EXIT_NO_GPU
 from tests.integration.gateway_node import GatewayNode, Reply, gateway_node
 from tests.integration.real_worker import openai_client, real_worker
 from tests.integration.worker_peer import Connection, Node, Worker
@@ -175,3 +178,22 @@ async def test_a_request_that_kills_at_its_prefill_costs_its_neighbours_no_attem
 async def stepping_worker(node: GatewayNode) -> AsyncIterator[Worker]:
     async with real_worker(node, engine=ENGINE, max_batch=2) as worker:
         yield worker
+
+
+@pytest.mark.parametrize("stage", ["join", "step", "leave"])
+async def test_a_worker_whose_context_is_gone_ends_at_once_and_says_so(
+    node: Node, stage: str
+) -> None:
+    async with stepping(node) as (worker, connection):
+        connection.job(1, body(**{f"break_card_in_{stage}": True}))
+        assert await worker.ended() == EXIT_NO_GPU
+        frames = await connection.until_closed()
+        assert FrameType.RESULT not in {frame.type for frame in frames}
+    status = await node.told_systemd("STATUS=failed: the context on the card is gone")
+    assert "AcceleratorError" in status
+
+
+async def test_a_batch_whose_context_is_gone_ends_its_worker_too(node: Node) -> None:
+    async with node.scripted() as (worker, connection):
+        connection.job(1, body(break_card_in_predict=True))
+        assert await worker.ended() == EXIT_NO_GPU
