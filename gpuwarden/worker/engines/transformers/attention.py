@@ -14,6 +14,12 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 SDPA, EAGER = "gpuwarden_sdpa", "gpuwarden_eager"
 NAMES = {"sdpa": SDPA, "eager": EAGER}
 
+
+def name_of(wanted: str, device: str) -> str:
+    """The library's name for an option's word: ``auto`` is what is fastest on such a device."""
+    return NAMES[("eager" if device == "cuda" else "sdpa") if wanted == "auto" else wanted]
+
+
 Attended = Tuple[torch.Tensor, None]
 
 

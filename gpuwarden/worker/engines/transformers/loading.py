@@ -9,8 +9,10 @@ import transformers
 
 from gpuwarden.worker.engines.transformers import attention
 from gpuwarden.worker.engines.transformers.cache import LayerPlan
+from gpuwarden.worker.engines.transformers.choosing import choose_shapes
 from gpuwarden.worker.engines.transformers.finding import find_folder
 from gpuwarden.worker.engines.transformers.folder import ModelError, ModelFolder
+from gpuwarden.worker.engines.transformers.merging import merge
 from gpuwarden.worker.engines.transformers.options import EngineOptions
 
 AMPERE = (8, 0)  # the first cards that compute in bfloat16
@@ -59,8 +61,10 @@ def load_model(options: EngineOptions) -> Model:
     torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
     attention.register()
     transformers.utils.logging.disable_progress_bar()
-    whole = _load(folder, device, dtype, attention.NAMES[options.attn_implementation])
+    whole = _load(folder, device, dtype, attention.name_of(options.attn_implementation, device.type))
     layers = _layers_of(whole)
+    if options.merge_weights:
+        _merge(layers, options, device)
     plans, kinds = _plans_of(whole.config.get_text_config(), folder, len(layers))
     return Model(folder, whole, device, dtype, layers, plans, kinds, _stops_of(whole))
 
@@ -126,6 +130,17 @@ def _load(folder: ModelFolder, device: torch.device, dtype: torch.dtype, attends
             f" {transformers.__version__}: {text[0] if text else type(error).__name__}"
         ) from error
     return whole.to(device).eval().requires_grad_(False)
+
+
+def _merge(layers: List[Any], options: EngineOptions, device: torch.device) -> None:
+    products = merge(layers)
+    if device.type != "cuda":
+        return
+    torch.cuda.empty_cache()  # of what the weights were before
+    if options.one_row_kernel and not options.reproducible:
+        with torch.no_grad():
+            choose_shapes(products)
+        torch.cuda.empty_cache()
 
 
 def _straight_to(device: torch.device) -> Dict[str, Any]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Dict, List, Optional, Tuple, Type
 
 DTYPES = ("auto", "bfloat16", "float32", "float16")
-ATTENTIONS = ("sdpa", "eager")
+ATTENTIONS = ("auto", "sdpa", "eager")
 COMPILES = ("all", "steps", "none")
 DEVICES = ("auto", "cuda", "cpu")
 
@@ -19,7 +19,8 @@ class EngineOptions:
 
     :ivar path: the model's folder, or its name in the library's cache on this machine.
     :ivar torch_dtype: of weights and KV cache; ``auto`` as the model's files say.
-    :ivar attn_implementation: torch's fused attention, or plain products (``eager``).
+    :ivar attn_implementation: of steps: torch's fused attention (``sdpa``), or plain products
+        (``eager``), which ``auto`` takes on a card: there they are faster at every shape.
     :ivar device: ``auto`` takes the card where there is one.
     :ivar cache_tokens: tokens a slot has room for, prompt and answer together.
     :ivar max_new_tokens: of an answer, where the request doesn't say.
@@ -29,6 +30,9 @@ class EngineOptions:
     :ivar compile: which runs of the layers are compiled, on a card: ``all``, only ``steps``, or
         ``none``. It needs a C compiler and a folder for its cache.
     :ivar graphs: whether steps are captured in CUDA graphs (a card only).
+    :ivar merge_weights: whether weights that read the same input are merged at load.
+    :ivar one_row_kernel: whether products of one row may go by a kernel of our own (a card only,
+        never where answers are to be reproducible).
     :ivar prefill_group: how many requests join together, at most.
     :ivar reproducible: always the same shapes: an answer hangs on its request alone.
     :ivar allocator: settings of torch's memory allocator, as in PYTORCH_CUDA_ALLOC_CONF.
@@ -40,7 +44,7 @@ class EngineOptions:
 
     path: str
     torch_dtype: str = "auto"
-    attn_implementation: str = "sdpa"
+    attn_implementation: str = "auto"
     device: str = "auto"
     cache_tokens: int = 2048
     max_new_tokens: int = 512
@@ -51,6 +55,8 @@ class EngineOptions:
     tf32: bool = True
     compile: str = "all"
     graphs: bool = True
+    merge_weights: bool = True
+    one_row_kernel: bool = True
     prefill_group: int = 4
     reproducible: bool = False
     allocator: str = ""

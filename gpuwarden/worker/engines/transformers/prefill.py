@@ -66,6 +66,10 @@ class Prefill:
         self._inputs = {group: self._room_for(group) for group in self._shapes.groups}
         self._runs: Dict[Tuple[int, int], Callable[[], None]] = {}
         self._looks: Dict[int, Callable[[], None]] = {}
+        # The library gives the head all prompts' last tokens of each: its own of each are enough.
+        self._is_running = False
+        head = self._model.whole.get_output_embeddings()
+        head.register_forward_pre_hook(self._own_last)
         if self._model.folder.has_eyes:
             self._make_room_for_pictures(picture_shape)
 
@@ -157,16 +161,26 @@ class Prefill:
             return prompt_mask(pictures, tokens, window, embedded)
 
         last = inputs.lengths - 1
-        whole = model.whole(
-            inputs_embeds=embedded,
-            attention_mask=decoder.mask_of(mask),
-            position_ids=torch.arange(tokens, device=model.device)[None],
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=last,
-        ).logits
-        own = whole.diagonal(dim1=0, dim2=1).transpose(0, 1)  # each its own last token's
-        decoder.logits[: own.shape[0]] = own
+        self._is_running = True
+        try:
+            whole = model.whole(
+                inputs_embeds=embedded,
+                attention_mask=decoder.mask_of(mask),
+                position_ids=torch.arange(tokens, device=model.device)[None],
+                past_key_values=cache,
+                use_cache=True,
+                logits_to_keep=last,
+            ).logits
+        finally:
+            self._is_running = False
+        decoder.logits[: whole.shape[0]] = whole[:, 0]
+
+    def _own_last(self, head: Any, arguments: Tuple[torch.Tensor]) -> Any:
+        """[group, group, size], each prompt's places of all last tokens: [group, 1, size]."""
+        if not self._is_running:
+            return None
+        group = torch.arange(arguments[0].shape[0], device=arguments[0].device)
+        return (arguments[0][group, group][:, None],)
 
     def _embedded(self, inputs: Inputs) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
         """What the layers get, and which tokens are of which picture."""
