@@ -261,6 +261,16 @@ class SlotEngine(Engine):
         """
         raise NotImplementedError(f"{type(self).__name__} has no join_all(joiners) method")
 
+    def may_join(self, items: Sequence[Any], beside: int) -> bool:
+        """Whether these items join together before the next step. Optional.
+
+        Called for each that would be one more, with the ones before it; the first one always joins.
+        Keep it short: it is called on the loop's thread.
+
+        :param beside: how many requests are in slots and wait for the next step meanwhile.
+        """
+        return True
+
     def step(self) -> Dict[int, Any]:
         """Go one step on with every slot that is taken; the results of those that are through.
 

@@ -61,8 +61,7 @@ def main(argv: List[str]) -> int:
     faulthandler.enable()  # code locations only
     host = Host(settings, notifier)
     code = asyncio.run(host.run())
-    # A thread that hangs in the driver would hang the interpreter's end, and so might what libraries
-    # take down in a context that is gone.
+    # A thread that hangs in the driver, or a lost context, would hang the interpreter's end.
     if host.is_card_broken or not host.gpu_ended:
         logging.shutdown()
         os._exit(code)
@@ -283,17 +282,12 @@ class Host:
 
     def _give_up(self, error: BaseException) -> None:
         """The card's context is gone, or this runtime's books may be wrong: it must not go on."""
-        if breaks_card(error):
-            self._give_up_card(error)
-            return
-        _log.error("internal error, the worker ends: %s", location(error))
-        text = f"internal error: {location(error)}; please report it"
-        self._stop_with(WorkerError(text, EXIT_ENGINE_FAILED))
-
-    def _give_up_card(self, error: BaseException) -> None:
-        _log.error("the context on the card is gone, the worker ends: %s", location(error))
-        text = f"the context on the card is gone: {location(error)}; the worker is started anew"
-        ending = WorkerError(text, EXIT_NO_GPU)
+        place, broken = location(error), breaks_card(error)
+        text = f"internal error: {place}; please report it"
+        if broken:
+            text = f"the context on the card is gone: {place}; the worker is started anew"
+        _log.error("the worker ends: %s", text)
+        ending = WorkerError(text, EXIT_NO_GPU if broken else EXIT_ENGINE_FAILED)
         ending.__cause__ = error
         self._stop_with(ending)
 

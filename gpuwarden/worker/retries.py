@@ -3,6 +3,8 @@
 from collections import deque
 from typing import Callable, Deque, Optional, Set, Tuple
 
+ANY = 1 << 30  # others
+
 
 class Retries:
     """They go before all others, in their order: nobody joins meanwhile who takes their room."""
@@ -25,6 +27,10 @@ class Retries:
             self._failed_alone.add(serial)
         self._waiting.append((serial, others // 2))
         return True
+
+    def put_back(self, serial: int) -> None:
+        """It is the next one, beside however many: there was no room for it in a group."""
+        self._waiting.appendleft((serial, ANY))
 
     def next(self, others: int) -> Optional[int]:
         """Who may join beside so many others."""

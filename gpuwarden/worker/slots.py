@@ -144,15 +144,21 @@ class Slots:
     async def _take_in(self) -> bool:
         """A group at most between two steps: those that run wait for it meanwhile."""
         joiners: List[Tuple[int, Any]] = []
+        beside = len(self._taken)
         while len(joiners) < self._engine.group:
             slot = self._free_slot()
             serial = None if slot is None else self._next()
             if slot is None or serial is None:
                 break
+            item = self._guests.item(serial)
+            items = [one for _, one in joiners] + [item]
+            if joiners and not may_join(self._engine, items, beside):
+                self._retries.put_back(serial)
+                break
             self._on_busy(True)
             self._taken[slot] = _Taken(serial, time.monotonic())
             self._guests.joins(serial, True)
-            joiners.append((slot, self._guests.item(serial)))
+            joiners.append((slot, item))
         if not joiners:
             return False
         failures = await self._on_gpu(join, self._engine, joiners)
@@ -239,6 +245,15 @@ def parked(order: List[int], before: Set[int], limit: Optional[int], *, critical
     running = len(order) - len(before)
     waiting = [slot for slot in order if slot in before]
     return set(waiting[max(0, room - running) :])
+
+
+def may_join(engine: SlotEngine, items: List[Any], beside: int) -> bool:
+    """Whether an engine takes these together (on the loop's thread); where it fails, one by one."""
+    try:
+        return bool(engine.may_join(items, beside))
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
+        _log.error("may_join() failed, requests join one by one: %s", location(error))
+        return False
 
 
 def join(engine: SlotEngine, joiners: List[Tuple[int, Any]]) -> Dict[int, Failure]:

@@ -195,5 +195,5 @@ async def test_a_worker_whose_context_is_gone_ends_at_once_and_says_so(
 
 async def test_a_batch_whose_context_is_gone_ends_its_worker_too(node: Node) -> None:
     async with node.scripted() as (worker, connection):
-        connection.job(1, body(break_card_in_predict=True))
+        connection.job(1, parameters={"break_card_in_predict": True})
         assert await worker.ended() == EXIT_NO_GPU

@@ -2,13 +2,14 @@ import asyncio
 import json
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import numpy
 import pytest
 
-from gpuwarden.worker import faults
+from gpuwarden.worker import faults, notify
 from gpuwarden.worker.engine import BadRequestError, Context, Engine, Request, RequestError
 from gpuwarden.worker.engines.echo import Echo
 from gpuwarden.worker.engines.registry import EngineNotFoundError, engine_class, make_engine
@@ -250,6 +251,25 @@ class TestNotify:
             assert receiver.recv(100) == b"READY=1"
             with pytest.raises(BlockingIOError):
                 receiver.recv(100)
+
+    def test_a_full_socket_keeps_nothing_waiting_and_the_status_is_told_again(
+        self, tmp_path: Path
+    ) -> None:
+        path = str(tmp_path / "notify")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+            receiver.bind(path)
+            receiver.setblocking(False)
+            notifier = Notifier({"NOTIFY_SOCKET": path})
+            began = time.monotonic()
+            for number in range(1000):
+                notifier.status(f"busy {number}")
+                notifier.watchdog()
+            assert time.monotonic() - began < notify.SEND_TIMEOUT_SECONDS
+            with pytest.raises(BlockingIOError):
+                while True:
+                    receiver.recv(100)
+            notifier.status("busy 999")
+            assert receiver.recv(100) == b"STATUS=busy 999"
 
     def test_without_a_socket_nothing_happens(self) -> None:
         notifier = Notifier({})

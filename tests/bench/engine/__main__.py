@@ -20,17 +20,28 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tests.bench.engine.callers import Spec
+from tests.bench.engine.callers import Spec, Told
 from tests.bench.engine.images import save_images
 from tests.bench.engine.model import save_model
-from tests.bench.engine.node import MODEL, CardReader, Node, Program
+from tests.bench.engine.node import MODEL, CardReader, Node, NotReadyError, Program
 from tests.bench.engine.questions import question_of
 from tests.bench.engine.sizes import CARD, TINY, Sizes
+from tests.bench.engine.summary import full_rate, summary_of
 from tests.bench.engine.table import table_of
 
-SECTIONS = ("naive", "alone", "together", "mixed", "killed")
+# By worth: what comes last has the time that is left. The naive loop has the card for itself then.
+SECTIONS = ("alone", "together", "mixed", "killed", "reproducible", "naive")
+SECONDS = {"alone": 40, "together": 70, "mixed": 110, "killed": 130, "reproducible": 90}
 CLIENT_PROCESSES = 4
 LEAST_SECONDS = 20.0  # a section with less is left out
+ENDING_SECONDS = 5.0  # of a section: requests that run then may end
+LOAD_SECONDS = 200.0  # with an empty cache; after that, the next way
+# Ways to load the model, the fastest first: where one fails, the next may do.
+WAYS: tuple[dict[str, Any], ...] = (
+    {},
+    {"merge_weights": False, "one_row_kernel": False},
+    {"compile": "none"},
+)
 
 
 class Bench:
@@ -49,6 +60,8 @@ class Bench:
         self.node = Node(self.folder / "node")
         self.worker: Program | None = None
         self.question = 1
+        self.way: dict[str, Any] = {}
+        self.section_until = self.until
 
     def run(self) -> None:
         """All sections, in their order."""
@@ -58,19 +71,18 @@ class Bench:
             self._section("model", self._model)
             if self.reader:
                 self.reader.start()
-            if "naive" in self.wanted:
-                self._section("naive", self._naive)
-            self._section("load_cold", self._load)
-            for name in ("alone", "together", "mixed", "killed"):
-                if name in self.wanted and self.worker is not None:
-                    self._section(name, getattr(self, f"_{name}"))
+            if set(self.wanted) - {"naive"}:
+                self._section("load_cold", self._load)
+            for name in SECTIONS:
+                if name in self.wanted:
+                    self._section(name, getattr(self, f"_{name}"), SECONDS.get(name, 120))
         finally:
             self._finish()
 
     @property
     def left(self) -> float:
-        """Seconds of the run's time."""
-        return self.until - time.monotonic()
+        """Seconds of the section's time."""
+        return min(self.until, self.section_until) - time.monotonic()
 
     # Sections.
 
@@ -105,6 +117,7 @@ class Bench:
         return {"image_bytes": Path(self.images[0]).stat().st_size}
 
     def _naive(self) -> Any:
+        self.node.close()  # it has the card for itself
         kind = "tiny" if self.sizes is TINY else "card"
         text = self._program(
             "tests.bench.engine.naive",
@@ -112,39 +125,57 @@ class Bench:
             self.images[0],
             str(self.sizes.naive),
             kind,
-            seconds=150,
+            seconds=120,
         )
         return json.loads(text.splitlines()[-1])
 
     def _load(self) -> dict[str, Any]:
         self.node.start_gateway()
-        self.results["cache_folder"] = str(self.folder / "inductor")
-        self.worker = self._start_worker()
-        try:
-            return {"seconds": self.worker.wait_until_ready(max(60.0, self.left))}
-        except BaseException:
-            self.worker = None
-            raise
+        found: dict[str, Any] = {"failed": []}
+        for way in WAYS:
+            self.way = way
+            self.worker = self._start_worker()
+            try:
+                found["seconds"] = self.worker.wait_until_ready(min(LOAD_SECONDS, self.left))
+            except NotReadyError as error:
+                found["failed"].append({**way, "error": str(error)[-3000:]})
+                self.worker.stop(signal.SIGKILL)
+                if self.left < LEAST_SECONDS:
+                    break
+            else:
+                return {**found, "way": way}
+        raise NotReadyError(json.dumps(found["failed"]))
+
+    def _need_worker(self) -> None:
+        """One that died is replaced, and the section before is told to have killed it."""
+        if self.worker is None or not self.worker.runs:
+            died = self.worker.end_of_log()[-3000:] if self.worker else "never started"
+            self.results.setdefault("deaths", []).append(died)
+            self.worker = self._start_worker()
+            self.worker.wait_until_ready(min(90.0, self.left))
 
     def _alone(self) -> dict[str, Any]:
+        self._need_worker()
         self._ask(callers=1, requests=2, processes=1)
-        found = _summary(self._ask(callers=1, requests=self.sizes.alone, processes=1))
+        found = summary_of(self._ask(callers=1, requests=self.sizes.alone, processes=1))
         urls = self._ask(callers=1, requests=3, processes=1, data_url=True)
-        found["p50_seconds_as_data_url"] = _summary(urls)["p50_seconds"]
+        found["p50_seconds_as_data_url"] = summary_of(urls)["p50_seconds"]
         return found
 
     def _together(self) -> dict[str, Any]:
+        self._need_worker()
         callers = self.sizes.callers
         self._ask(callers=callers, requests=callers, processes=CLIENT_PROCESSES)
         requests = self.sizes.together
-        return _summary(self._ask(callers=callers, requests=requests, processes=CLIENT_PROCESSES))
+        return summary_of(self._ask(callers=callers, requests=requests, processes=CLIENT_PROCESSES))
 
     def _mixed(self) -> dict[str, Any]:
+        self._need_worker()
         sizes = self.sizes
         room = sizes.cache_tokens - sizes.prompt_tokens - self.question
-        answers = [n for n in (16, 64, 128, 256) if n <= room] or [sizes.answer_tokens]
+        answers = [n for n in (16, 32, 64, 128) if n <= room] or [sizes.answer_tokens]
         before = self._allocations()
-        found = _summary(
+        found = summary_of(
             self._ask(
                 callers=sizes.callers,
                 requests=sizes.mixed,
@@ -158,12 +189,13 @@ class Bench:
         return found
 
     def _killed(self) -> dict[str, Any]:
+        self._need_worker()
         assert self.worker is not None
         callers = self.sizes.callers
         asked = self._start_asking(
             callers=callers, requests=8 * callers, processes=CLIENT_PROCESSES
         )
-        time.sleep(min(5.0, self.left / 10))
+        time.sleep(min(4.0, self.left / 10))
         killed = time.time()
         self.worker.stop(signal.SIGKILL)
         self.worker = self._start_worker()
@@ -172,23 +204,44 @@ class Bench:
         after = sorted(one["began"] + one["ended"] for one in told)
         answered_after = [at for at in after if at > killed]
         rate = self.results.get("together", {}).get("requests_per_second") or 0
-        found = _summary(told)
+        found = summary_of(told)
         found.update(
             load_seconds_warm=ready,
             first_answer_seconds_after_kill=answered_after[0] - killed if answered_after else None,
-            full_rate_seconds_after_kill=_full_rate(answered_after, killed, rate),
+            full_rate_seconds_after_kill=full_rate(answered_after, killed, rate),
         )
+        return found
+
+    def _reproducible(self) -> dict[str, Any]:
+        """One shape for all steps: what a request is answered hangs on nothing but itself."""
+        if self.worker is not None:
+            self.worker.stop()
+        self.worker = self._start_worker(reproducible=True)
+        found: dict[str, Any] = {"load_seconds": self.worker.wait_until_ready(self.left)}
+        one = {"images": self.images[:1], "texts": True}
+        alone = self._ask(callers=1, requests=3, processes=1, **one)
+        callers = self.sizes.callers
+        company = self._start_asking(
+            callers=callers - 1, requests=3 * callers, processes=1, images=self.mixed_images
+        )
+        time.sleep(1.0)
+        beside = self._ask(callers=1, requests=5, processes=1, **one)
+        self._finish_asking(company)
+        texts = {told["text"] for told in alone + beside if not told["error"]}
+        found.update(summary_of(alone), answers=len(alone + beside), different_answers=len(texts))
         return found
 
     # Their means.
 
-    def _start_worker(self) -> Program:
+    def _start_worker(self, **more: Any) -> Program:
         options = {
             "path": str(self.model),
             "device": self.sizes.device,
             "cache_tokens": self.sizes.cache_tokens,
             "max_new_tokens": self.sizes.answer_tokens,
+            **self.way,
             **self.set,
+            **more,
         }
         cpus = max(1, min(10, len(os.sched_getaffinity(0)) - 4))
         cache = {
@@ -218,7 +271,7 @@ class Bench:
                 model=MODEL,
                 callers=callers // processes,
                 requests=requests // processes,
-                until=time.time() + self.left - LEAST_SECONDS,
+                until=time.time() + self.left - ENDING_SECONDS,
                 seed=number,
                 **{
                     "images": self.images,
@@ -240,8 +293,13 @@ class Bench:
     def _finish_asking(self, asked: list[subprocess.Popen[bytes]]) -> list[dict[str, Any]]:
         told: list[dict[str, Any]] = []
         for process in asked:
-            out, _ = process.communicate(timeout=max(30.0, self.left))
-            told += json.loads(out)
+            try:
+                out, _ = process.communicate(timeout=max(10.0, self.left + ENDING_SECONDS))
+                told += json.loads(out)
+            except (subprocess.TimeoutExpired, ValueError) as error:
+                process.kill()
+                process.wait()
+                told.append(asdict(Told(error=f"callers ended with {type(error).__name__}")))
         return told
 
     def _program(self, module: str, *words: str, seconds: float) -> str:
@@ -253,8 +311,9 @@ class Bench:
         )
         return done.stdout.decode()
 
-    def _section(self, name: str, run: Callable[[], Any]) -> None:
+    def _section(self, name: str, run: Callable[[], Any], seconds: float = 1e9) -> None:
         began = time.monotonic()
+        self.section_until = began + seconds
         if self.left < LEAST_SECONDS:
             self.results[name] = {"error": "no time was left"}
             self._write()
@@ -277,57 +336,19 @@ class Bench:
 
     def _write(self) -> None:
         (self.out / "engine.json").write_text(json.dumps(self.results, indent=1))
+        (self.out / "engine.md").write_text("\n".join(table_of(self.results)) + "\n")
+        for log in self.node.folder.glob("*.log"):
+            shutil.copy(log, self.out / log.name)
+        if self.reader:
+            (self.out / "card.json").write_text(json.dumps(self.reader.rows))
 
     def _finish(self) -> None:
         self.node.close()
         if self.reader:
             self.reader.stop()
-        for log in sorted(self.node.folder.glob("*.log"))[-4:]:
-            shutil.copy(log, self.out / log.name)
         self._write()
-        lines = table_of(self.results)
-        (self.out / "engine.md").write_text("\n".join(lines) + "\n")
-        print("\n".join(lines), flush=True)
+        print("\n".join(table_of(self.results)), flush=True)
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def _summary(told: list[dict[str, Any]]) -> dict[str, Any]:
-    good = [one for one in told if not one["error"]]
-    errors = sorted({one["error"] for one in told if one["error"]})
-    found: dict[str, Any] = {
-        "requests": len(told),
-        "failures": len(told) - len(good),
-        "errors": errors[:5],
-    }
-    if not good:
-        return found
-    took = sorted(one["ended"] for one in good)
-    span = max(one["began"] + one["ended"] for one in good) - min(one["began"] for one in good)
-    gaps = sorted(one["longest_gap"] for one in good)
-    steps = sorted(one["middle_gap"] for one in good)
-    found.update(
-        requests_per_second=len(good) / span,
-        tokens_per_second=sum(one["tokens"] for one in good) / span,
-        p50_seconds=took[len(took) // 2],
-        p95_seconds=took[min(len(took) - 1, int(len(took) * 0.95))],
-        most_seconds=took[-1],
-        upload_seconds=sorted(one["uploaded"] for one in good)[len(good) // 2],
-        first_token_seconds=sorted(one["first"] for one in good)[len(good) // 2],
-        milliseconds_per_step=1000 * steps[len(steps) // 2],
-        longest_gap_milliseconds=1000 * gaps[-1],
-        p95_of_longest_gaps_milliseconds=1000 * gaps[min(len(gaps) - 1, int(len(gaps) * 0.95))],
-        prompt_tokens=good[0]["prompt_tokens"],
-    )
-    return found
-
-
-def _full_rate(answers: list[float], since: float, rate: float) -> float | None:
-    """Seconds until answers come as often again as before, over a second; None if they don't."""
-    for place, at in enumerate(answers):
-        count = sum(1 for other in answers[place:] if other < at + 1.0)
-        if rate and count >= 0.9 * rate:
-            return at - since
-    return None
 
 
 def main(words: list[str]) -> int:
@@ -349,9 +370,6 @@ def main(words: list[str]) -> int:
         help="an option of the engine",
     )
     arguments = parser.parse_args(words)
-    if arguments.tiny:
-        # On a busy machine torch's threads would wait for each other most of the time.
-        os.environ["OMP_NUM_THREADS"] = "1"
     bench = Bench(arguments)
     bench.run()
     return int(any("error" in part for part in bench.results.values() if isinstance(part, dict)))

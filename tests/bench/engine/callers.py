@@ -13,7 +13,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-GIVE_UP_SECONDS = 180.0
+GIVE_UP_SECONDS = 100.0
+GAP_SECONDS = 0.060  # the longest that a stream may pause
 MARK = b"data: "
 
 
@@ -24,6 +25,7 @@ class Spec:
     :ivar questions: lengths in letters, which are tokens; one is chosen for each request.
     :ivar answers: tokens, likewise.
     :ivar data_url: whether the image is in the request itself, else it is sent before.
+    :ivar texts: whether the answers' texts are wanted.
     :ivar until: end at this time (time.time()) whatever is left; 0: no matter.
     """
 
@@ -35,6 +37,7 @@ class Spec:
     callers: int
     requests: int
     data_url: bool = False
+    texts: bool = False
     seed: int = 0
     until: float = 0.0
 
@@ -44,15 +47,18 @@ class Told:
     """One request; times in seconds since its start."""
 
     began: float = 0.0
+    wanted: int = 0
     uploaded: float = 0.0
     first: float = 0.0
     ended: float = 0.0
     pieces: int = 0
     longest_gap: float = 0.0
+    long_gaps: int = 0
     gap_at: float = 0.0
     middle_gap: float = 0.0
     prompt_tokens: int = 0
     tokens: int = 0
+    text: str = ""
     error: str = ""
 
 
@@ -90,7 +96,7 @@ class Callers:
         else:
             url = await self._upload(image)
         one.uploaded = time.time() - one.began
-        tokens = chance.choice(spec.answers)
+        one.wanted = tokens = chance.choice(spec.answers)
         content = [
             {"type": "image_url", "image_url": {"url": url}},
             {"type": "text", "text": "q" * chance.choice(spec.questions)},
@@ -140,12 +146,13 @@ class Callers:
         if status != 200:
             text = await reader.read(length or 1000)
             raise ValueError(f"{status} {text[:300].decode(errors='replace')}")
-        last, gaps = 0.0, []
+        last, gaps, ended = 0.0, [], False
         while line := await reader.readline():
             if not line.startswith(MARK):
                 continue
             now = time.time()
             if line.startswith(b"data: [DONE]"):
+                ended = True
                 break
             event = json.loads(line[len(MARK) :])
             if "error" in event:
@@ -156,6 +163,8 @@ class Callers:
             if not event["choices"] or not event["choices"][0]["delta"].get("content"):
                 continue
             one.pieces += 1
+            if self.spec.texts:
+                one.text += event["choices"][0]["delta"]["content"]
             if last:
                 gaps.append(now - last)
                 if gaps[-1] > one.longest_gap:
@@ -163,6 +172,9 @@ class Callers:
             else:
                 one.first = now - one.began
             last = now
+        if not ended or one.tokens != one.wanted:
+            raise ValueError(f"broke off after {one.pieces} pieces and {one.tokens} tokens")
+        one.long_gaps = sum(gap > GAP_SECONDS for gap in gaps)
         one.middle_gap = sorted(gaps)[len(gaps) // 2] if gaps else 0.0
 
 

@@ -23,7 +23,7 @@ SETTINGS = GatewaySettings(
     execution_timeout_seconds=120.0,
     pool_bytes=16 * GIB,
     images_bytes=4 * GIB,
-    images_seconds=60.0,
+    images_seconds=300.0,
     grace_seconds=300.0,
 )
 

@@ -63,12 +63,17 @@ class Program:
         """Its last lines."""
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-40:])
 
+    @property
+    def runs(self) -> bool:
+        """Whether it lives."""
+        return self.process.poll() is None
+
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         """End it."""
         if self.process.poll() is None:
             self.process.send_signal(how)
         try:
-            self.process.wait(60)
+            self.process.wait(15)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
@@ -176,8 +181,12 @@ class CardReader:
     def during(self, into: dict[str, Any]) -> Iterator[None]:
         """Note what was read meanwhile."""
         first = len(self.rows)
-        yield
-        rows = self.rows[first:]
+        try:
+            yield
+        finally:
+            self._note(self.rows[first:], into)
+
+    def _note(self, rows: list[dict[str, float]], into: dict[str, Any]) -> None:
         for name in ("celsius", "watts", "utilization_percent"):
             values = sorted(row[name] for row in rows)
             if values:

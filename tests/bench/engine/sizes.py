@@ -69,10 +69,10 @@ CARD = Sizes(
     slots=32,
     cache_tokens=1024,
     callers=32,
-    alone=10,
+    alone=12,
     together=320,
     mixed=1000,
-    naive=3,
+    naive=2,
     device="cuda",
 )
 

@@ -9,6 +9,7 @@ def table_of(results: dict[str, Any]) -> list[str]:
     """Lines of Markdown: each goal and what was measured."""
     naive, alone = _part(results, "naive"), _part(results, "alone")
     together, mixed, killed = (_part(results, name) for name in ("together", "mixed", "killed"))
+    fixed = _part(results, "reproducible")
     memory = mixed.get("memory_after") or {}
     before = mixed.get("memory_before") or {}
     rows = [
@@ -28,6 +29,8 @@ def table_of(results: dict[str, Any]) -> list[str]:
         ("together: p95 over p50", "at most 2.5", _ratio(together, "p95_seconds", "p50_seconds")),
         ("together: ms per step", "", _number(together, "milliseconds_per_step")),
         ("together: longest gap, ms", "at most 60", _number(together, "longest_gap_milliseconds")),
+        ("together: gaps over 60 ms", "0", _number(together, "gaps_over_60_milliseconds")),
+        ("mixed: requests", "1000", _number(mixed, "requests")),
         ("mixed: failures", "0", _number(mixed, "failures")),
         ("mixed: requests/s", "", _number(mixed, "requests_per_second")),
         ("mixed: device allocations meanwhile", "0", _moved(before, memory, "num_device_alloc")),
@@ -41,6 +44,9 @@ def table_of(results: dict[str, Any]) -> list[str]:
         ("killed: requests without an answer", "0", _number(killed, "failures")),
         ("load, cold, s", "", _number(_part(results, "load_cold"), "seconds")),
         ("load, warm, s", "", _number(killed, "load_seconds_warm")),
+        ("reproducible: ms per step", "", _number(fixed, "milliseconds_per_step")),
+        ("reproducible: answers to one request", "", _number(fixed, "answers")),
+        ("reproducible: different ones of them", "1", _number(fixed, "different_answers")),
         (
             "killed: back to full rate, s",
             "load + 2",

@@ -5,6 +5,7 @@ cache still.
 """
 
 import logging
+from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -25,12 +26,14 @@ Times = Dict[Optional[Shape], float]
 
 def choose_shapes(products: Sequence[Product]) -> None:
     """Set each product's shape to what is fastest on this card. It takes some seconds."""
+    # One for all: what libraries keep for a stream they keep once.
+    side = torch.cuda.Stream()
     by_size: Dict[Tuple[int, ...], List[Product]] = {}
     for one in products:
         by_size.setdefault(tuple(one.weight.shape), []).append(one)
     for size, several in by_size.items():
         try:
-            times = _times(several)
+            times = _times(several, side)
         except Exception as error:  # whatever a compiler or a driver raises: torch's own is there
             if breaks_card(error):
                 raise
@@ -40,6 +43,7 @@ def choose_shapes(products: Sequence[Product]) -> None:
         for one in several:
             one.shape = shape
         told = {str(key): round(1000 * value / len(several), 2) for key, value in times.items()}
+        torch._C._cuda_clearCublasWorkspaces()
         _log.info("one row by a weight of %s: %s, by microseconds %s", size, shape, told)
 
 
@@ -54,7 +58,7 @@ def best(times: Times) -> Optional[Shape]:
     return shape if times[shape] < (1 - GAIN_AT_LEAST) * times[None] else None
 
 
-def _times(products: Sequence[Product]) -> Times:
+def _times(products: Sequence[Product], side: Any) -> Times:
     weight = products[0].weight
     row = torch.randn((1, 1, weight.shape[1]), device=weight.device).to(weight.dtype)
     rounds = -(-BYTES_AT_LEAST // (weight.nbytes * len(products)))
@@ -65,13 +69,17 @@ def _times(products: Sequence[Product]) -> Times:
             one.shape = shape
         error = (products[0](row) - expected).abs().max() / expected.abs().max()
         if float(error) <= ERROR_AT_MOST:
-            times[shape] = _milliseconds(lambda: [one(row) for one in products], rounds) / rounds
+            times[shape] = _milliseconds(partial(_run, products, row), rounds, side) / rounds
     return times
 
 
-def _milliseconds(run: Callable[[], Any], rounds: int) -> float:
+def _run(products: Sequence[Product], row: torch.Tensor) -> None:
+    for one in products:
+        one(row)
+
+
+def _milliseconds(run: Callable[[], None], rounds: int, side: Any) -> float:
     """Of so many rounds, captured: launching them takes longer than they do."""
-    side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.stream(side):

@@ -7,6 +7,7 @@ from gpuwarden.worker.engine import Context, Request, SlotEngine
 from gpuwarden.worker.engines.transformers.answering import Answering
 from gpuwarden.worker.engines.transformers.finding import find_folder, prepare_environment
 from gpuwarden.worker.engines.transformers.folder import digest_of
+from gpuwarden.worker.engines.transformers.joining import may_join_together
 from gpuwarden.worker.engines.transformers.options import EngineOptions, read_options
 
 TEXT_WAIT_SECONDS = 0.05  # for the last words of an answer when no step is left to be sent
@@ -42,6 +43,10 @@ class Transformers(SlotEngine):
     def join(self, slot: int, item: Any) -> None:
         """Take one in."""
         self._built.join([(slot, item)])
+
+    def may_join(self, items: Sequence[Any], beside: int) -> bool:
+        """Few pictures while others stream."""
+        return may_join_together([item.picture_count for item in items], beside)
 
     def step(self) -> Dict[int, Any]:
         """One step on; the answers that are complete since."""

@@ -7,7 +7,6 @@ whether it runs at all, is measured at load for each size of weight (see ``choic
 """
 
 from dataclasses import dataclass
-from typing import Any, Callable, List, Optional, Tuple
 
 import torch
 
@@ -45,7 +44,7 @@ SHAPES = (
 if triton is not None:
 
     @triton.jit  # type: ignore[untyped-decorator] # the library has no types
-    def _product(row, weight, out, outputs, inputs, OUTPUTS: tl.constexpr, PIECE: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202, N803
+    def _product(row, weight, out, outputs, inputs, OUTPUTS: tl.constexpr, PIECE: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
         number = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
         mine = number < outputs
         begin = number.to(tl.int64)[:, None] * inputs

@@ -35,6 +35,11 @@ class Prepared:
     top_p: float
     seed: int
 
+    @property
+    def picture_count(self) -> int:
+        """How many pictures it shows."""
+        return 0 if self.pictures is None else len(self.pictures)
+
 
 class Prompter:
     """Prepares requests for one model."""

@@ -31,9 +31,9 @@ def plan_shapes(slots: int, cache_tokens: int, group: int, *, fixed: bool) -> Sh
     group = min(group, slots)
     if fixed:
         return Shapes((slots,), (cache_tokens,), prompts, (group,))
-    return Shapes(
-        _upto(slots, [one for one in (1, *_doubling(MANY_SLOTS, slots)) if one < slots]), lengths, prompts, _upto(group, _doubling(1, group))
-    )
+    several = [one for one in (1, *_doubling(MANY_SLOTS, slots)) if one < slots]
+    groups = _upto(group, _doubling(1, group))
+    return Shapes(_upto(slots, several), lengths, prompts, groups)
 
 
 def bucket(wanted: int, buckets: Sequence[int]) -> int:
