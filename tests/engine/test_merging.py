@@ -15,7 +15,7 @@ LONG = asked("Tell me more.", image=3, max_tokens=40)
 TEXT = asked("How are you?", max_tokens=20)
 
 
-class Block(torch.nn.Module):
+class Block(torch.nn.Module):  # type: ignore[misc] # the library has no types
     """As the library's attention names its weights."""
 
     def __init__(self, bias: bool = False) -> None:
@@ -26,12 +26,11 @@ class Block(torch.nn.Module):
         self.o_proj = torch.nn.Linear(6, 8, bias=False)
 
 
-@torch.no_grad()
 def test_each_takes_its_part_in_whatever_order_they_are_asked() -> None:
     block, values, others = Block(), torch.randn(2, 3, 8), torch.randn(2, 3, 8)
     names = ("q_proj", "k_proj", "v_proj")
     weights = {name: getattr(block, name).weight.clone() for name in names}
-    assert len(merge([block])) == 2
+    assert len(merge([block.requires_grad_(False)])) == 2
     for order in (names, names[::-1], ("k_proj", "q_proj", "v_proj", "v_proj")):
         for given in (values, others):
             for name in order:

@@ -35,6 +35,7 @@ SECONDS = {"alone": 40, "together": 70, "mixed": 110, "killed": 130, "reproducib
 CLIENT_PROCESSES = 4
 LEAST_SECONDS = 20.0  # a section with less is left out
 ENDING_SECONDS = 5.0  # of a section: requests that run then may end
+KILLED_SECONDS = 12  # of requests at full rate, a third of them before the kill
 LOAD_SECONDS = 200.0  # with an empty cache; after that, the next way
 # Ways to load the model, the fastest first: where one fails, the next may do.
 WAYS: tuple[dict[str, Any], ...] = (
@@ -61,7 +62,7 @@ class Bench:
         self.worker: Program | None = None
         self.question = 1
         self.way: dict[str, Any] = {}
-        self.section_until = self.until
+        self.section, self.section_until = "", self.until
 
     def run(self) -> None:
         """All sections, in their order."""
@@ -82,7 +83,8 @@ class Bench:
     @property
     def left(self) -> float:
         """Seconds of the section's time."""
-        return min(self.until, self.section_until) - time.monotonic()
+        until: float = min(self.until, self.section_until)
+        return until - time.monotonic()
 
     # Sections.
 
@@ -192,8 +194,11 @@ class Bench:
         self._need_worker()
         assert self.worker is not None
         callers = self.sizes.callers
+        rate = self.results.get("together", {}).get("requests_per_second") or 0
+        requests = max(8 * callers, int(KILLED_SECONDS * rate))
+        # Whole answers: one of which a part is told can't be tried again by another worker.
         asked = self._start_asking(
-            callers=callers, requests=8 * callers, processes=CLIENT_PROCESSES
+            callers=callers, requests=requests, processes=CLIENT_PROCESSES, stream=False
         )
         time.sleep(min(4.0, self.left / 10))
         killed = time.time()
@@ -203,7 +208,6 @@ class Bench:
         told = self._finish_asking(asked)
         after = sorted(one["began"] + one["ended"] for one in told)
         answered_after = [at for at in after if at > killed]
-        rate = self.results.get("together", {}).get("requests_per_second") or 0
         found = summary_of(told)
         found.update(
             load_seconds_warm=ready,
@@ -300,6 +304,9 @@ class Bench:
                 process.kill()
                 process.wait()
                 told.append(asdict(Told(error=f"callers ended with {type(error).__name__}")))
+        bare = [{**one, "text": ""} for one in told]
+        with (self.out / "requests.jsonl").open("a") as file:
+            file.write(json.dumps({"section": self.section, "requests": bare}) + "\n")
         return told
 
     def _program(self, module: str, *words: str, seconds: float) -> str:
@@ -313,7 +320,7 @@ class Bench:
 
     def _section(self, name: str, run: Callable[[], Any], seconds: float = 1e9) -> None:
         began = time.monotonic()
-        self.section_until = began + seconds
+        self.section_until, self.section = began + seconds, name
         if self.left < LEAST_SECONDS:
             self.results[name] = {"error": "no time was left"}
             self._write()
@@ -370,6 +377,10 @@ def main(words: list[str]) -> int:
         help="an option of the engine",
     )
     arguments = parser.parse_args(words)
+    if arguments.tiny:
+        # Where other processes want the cores too, torch's threads wait for each other at each
+        # operation: a token then takes 0.7 s in place of 2 ms.
+        os.environ["OMP_NUM_THREADS"] = "1"
     bench = Bench(arguments)
     bench.run()
     return int(any("error" in part for part in bench.results.values() if isinstance(part, dict)))

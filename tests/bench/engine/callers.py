@@ -26,6 +26,7 @@ class Spec:
     :ivar answers: tokens, likewise.
     :ivar data_url: whether the image is in the request itself, else it is sent before.
     :ivar texts: whether the answers' texts are wanted.
+    :ivar stream: whether answers are streamed, which can't be tried again once they have begun.
     :ivar until: end at this time (time.time()) whatever is left; 0: no matter.
     """
 
@@ -38,6 +39,7 @@ class Spec:
     requests: int
     data_url: bool = False
     texts: bool = False
+    stream: bool = True
     seed: int = 0
     until: float = 0.0
 
@@ -108,14 +110,14 @@ class Callers:
             "min_tokens": tokens,
             "ignore_eos": True,
             "temperature": 0,
-            "stream": True,
-            "stream_options": {"include_usage": True},
         }
+        if spec.stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
         reader, writer = await self._post(
             "/v1/chat/completions", "application/json", json.dumps(body).encode()
         )
         try:
-            await self._listen(one, reader)
+            await (self._listen(one, reader) if spec.stream else self._wait(one, reader))
         finally:
             writer.close()
 
@@ -140,6 +142,14 @@ class Callers:
         writer.write(body)
         await writer.drain()
         return reader, writer
+
+    async def _wait(self, one: Told, reader: asyncio.StreamReader) -> None:
+        status, length = await _head(reader)
+        answer = await reader.readexactly(length)
+        if status != 200:
+            raise ValueError(f"{status} {answer[:300].decode(errors='replace')}")
+        usage = json.loads(answer)["usage"]
+        one.tokens, one.prompt_tokens = usage["completion_tokens"], usage["prompt_tokens"]
 
     async def _listen(self, one: Told, reader: asyncio.StreamReader) -> None:
         status, length = await _head(reader)

@@ -15,7 +15,7 @@ from gpuwarden.worker.engines.transformers.onerow import Shape, one_row
 FAMILIES = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
-class Product(torch.nn.Module):
+class Product(torch.nn.Module):  # type: ignore[misc] # the library has no types
     """A weight without a bias, [outputs, inputs].
 
     :ivar shape: of the kernel for one row; None leaves it to torch.
@@ -46,7 +46,7 @@ class _Shared:
         self.made: Optional[torch.Tensor] = None
 
 
-class Part(torch.nn.Module):
+class Part(torch.nn.Module):  # type: ignore[misc] # the library has no types
     """One of a family: a part of its product's outputs."""
 
     def __init__(self, shared: _Shared, start: int, size: int, *, first: bool, last: bool) -> None:

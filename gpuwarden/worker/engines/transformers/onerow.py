@@ -63,7 +63,7 @@ if triton is not None:
         tl.store(out + number, tl.sum(total, axis=1).to(out.dtype.element_ty), mask=mine)
 
 
-@torch.library.custom_op("gpuwarden::one_row", mutates_args=())
+@torch.library.custom_op("gpuwarden::one_row", mutates_args=())  # type: ignore[untyped-decorator] # the library has no types
 def one_row(
     row: torch.Tensor, weight: torch.Tensor, outputs: int, piece: int, warps: int
 ) -> torch.Tensor:
@@ -77,7 +77,7 @@ def one_row(
     return out
 
 
-@one_row.register_fake
+@one_row.register_fake  # type: ignore[untyped-decorator] # the library has no types
 def _shape_of(
     row: torch.Tensor, weight: torch.Tensor, outputs: int, piece: int, warps: int
 ) -> torch.Tensor:
