@@ -40,7 +40,7 @@ LOAD_SECONDS = 200.0  # with an empty cache; after that, the next way
 # Ways to load the model, the fastest first: where one fails, the next may do.
 WAYS: tuple[dict[str, Any], ...] = (
     {},
-    {"merge_weights": False, "one_row_kernel": False},
+    {"compile": "steps", "merge_weights": False, "one_row_kernel": False},
     {"compile": "none"},
 )
 

@@ -12,7 +12,7 @@ from gpuwarden.worker.engines.transformers.cache import SlotCache
 from gpuwarden.worker.engines.transformers.decoder import Decoder
 from gpuwarden.worker.engines.transformers.finding import find_folder
 from gpuwarden.worker.engines.transformers.graphs import Capture
-from gpuwarden.worker.engines.transformers.layers import compile_layers
+from gpuwarden.worker.engines.transformers.layers import compile_eyes, compile_layers
 from gpuwarden.worker.engines.transformers.loading import Model, choose_dtype, load_model
 from gpuwarden.worker.engines.transformers.options import EngineOptions
 from gpuwarden.worker.engines.transformers.planning import plan_of
@@ -47,6 +47,8 @@ class Built:
         cache = SlotCache(model.plans, slots, options.cache_tokens, model.dtype, model.device)
         if options.compile != "none" and model.device.type == "cuda":
             compile_layers(model.layers, prompts=options.compile == "all")
+            if options.compile == "all":
+                compile_eyes(model.whole)
         self.decoder = Decoder(model, cache, shapes, capture)
         size = processor.picture_size if processor.sees else (0, 0)
         self.prefill = Prefill(self.decoder, capture, size)
