@@ -86,40 +86,6 @@ async def test_a_job_waits_for_a_worker_and_keeps_its_answer(place: JobPlace) ->
         await node.until(lambda: kinds(place) == [".result", ".result"])
 
 
-async def test_a_caller_who_tries_again_under_the_same_key_gets_the_same_job(
-    place: JobPlace,
-) -> None:
-    async with gateway_node(jobs=place) as node:
-        first = await submit(node, b"image", **{"Idempotency-Key": "one"})
-        again = await node.post(b"image", path="/v1/jobs", headers={"Idempotency-Key": "one"})
-        assert (again.status, again.json["id"]) == (200, first)
-        other = await node.post(b"longer", path="/v1/jobs", headers={"Idempotency-Key": "one"})
-        assert (other.status, other.error) == (422, "idempotency_mismatch")
-        replies = await asyncio.gather(
-            *(
-                node.post(b"y" * MIB, path="/v1/jobs", headers={"Idempotency-Key": "two"})
-                for _ in range(4)
-            )
-        )
-        assert len({reply.json["id"] for reply in replies}) == 1
-        assert sorted(reply.status for reply in replies)[:2] == [200, 200]
-        assert len(list((place.folder / "files").iterdir())) == 2
-
-
-async def test_a_known_key_is_answered_before_the_body_is_sent(place: JobPlace) -> None:
-    async with gateway_node(jobs=place) as node:
-        first = await submit(node, b"z" * MIB, **{"Idempotency-Key": "one"})
-        reader, writer = await node.connect()
-        writer.write(
-            b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
-            b"Idempotency-Key: one\r\nContent-Length: 1048576\r\n\r\n"
-        )
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
-        writer.close()
-        assert b" 200 " in head.splitlines()[0]
-        assert f"Location: /v1/jobs/{first}".encode() in head
-
-
 async def test_the_more_important_job_goes_first_and_people_go_before_jobs(
     place: JobPlace,
 ) -> None:
