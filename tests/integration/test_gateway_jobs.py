@@ -12,6 +12,7 @@ from gpuwarden.control.snapshot import boot_id, boottime_nanoseconds
 from gpuwarden.control.states import GatewayJobs
 from gpuwarden.gateway.buffers import BufferPool
 from gpuwarden.gateway.dispatch import Dispatcher
+from gpuwarden.gateway.jobs import feeder
 from gpuwarden.gateway.jobs.keys import NoKeyError, StoreKey
 from gpuwarden.gateway.jobs.service import JobPlace, Jobs
 from gpuwarden.gateway.jobs.store import DiskStore
@@ -118,6 +119,27 @@ async def test_people_never_feel_what_waits_on_disk(place: JobPlace) -> None:
         await node.until(lambda: shown(node).running == 4)
         assert (shown(node).queued, node.snapshot().queue_depth) == (16, 0)
         worker.answers_by_itself = True
+
+
+async def test_a_job_that_waits_for_a_buffer_gets_it_when_it_is_free(
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeder, "RETRY_SECONDS", 60.0)  # nothing polls
+    async with gateway_node(jobs=place, pool_bytes=2 * MIB, images_bytes=2 * MIB) as node:
+        identifier = await submit(node, b"j" * MIB)
+        sent = [await node.post(b"i" * MIB, path="/v1/images") for _ in range(2)]
+        await node.busy_worker()
+        await node.until(lambda: node.service.jobs.opened is not None and held_back(node))
+        path = f"/v1/images/{sent[0].json['id']}"
+        assert (await node.post(b"", path=path, method="DELETE")).status == 200
+        assert (await finished(node, identifier))["status"] == "succeeded"
+
+
+def held_back(node: GatewayNode) -> bool:
+    """Whether a job was claimed and has no place in memory."""
+    opened = node.service.jobs.opened
+    assert opened is not None
+    return any(one.job is None for one in opened.feeder.running.values())
 
 
 async def test_listing_changing_and_deleting_need_the_key_and_reading_the_id_alone(
