@@ -87,6 +87,19 @@ async def test_an_image_that_was_changed_on_its_way_is_no_job(place: JobPlace) -
         assert (await node.post(b"image", path="/v1/jobs", headers=other)).status == 202
 
 
+async def test_an_image_that_was_sent_before_is_the_same_as_itself(place: JobPlace) -> None:
+    async with gateway_node(jobs=place) as node:
+        sent = await node.post(b"image", path="/v1/images", media_type="image/png")
+        headers = {"Idempotency-Key": "one", **digest_header(b"")}
+        path = f"/v1/jobs?image={sent.json['url']}"
+        first = await node.post(b"", path=path, media_type=None, headers=headers)
+        again = await node.post(b"", path=path, media_type=None, headers=headers)
+        raw = {"Idempotency-Key": "one", **digest_header(b"image")}
+        alike = await node.post(b"image", path="/v1/jobs", media_type="image/png", headers=raw)
+        assert (first.status, again.status, alike.status) == (202, 200, 200)
+        assert first.json["id"] == again.json["id"] == alike.json["id"]
+
+
 async def test_a_form_is_the_same_however_it_is_written(place: JobPlace) -> None:
     async with gateway_node(jobs=place) as node:
         ids = []

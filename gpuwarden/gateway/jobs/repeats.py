@@ -22,10 +22,13 @@ SHA_256_BYTES = 32
 def told_digest(request: BaseRequest, upload: Upload) -> bytes | None:
     """The SHA-256 of the image that is about to come, where the headers tell it. Raises ApiError.
 
-    Of a form they tell the whole body's, which is another one each time.
+    Of a form they tell the whole body's, which is another one each time; of an image that was sent
+    before there is no body.
     """
+    if upload.boundary is not None or upload.image is not None:
+        return None
     found = SHA_256.search(", ".join(request.headers.getall(HEADER, [])))
-    if found is None or upload.boundary is not None:
+    if found is None:
         return None
     value = found[1].strip()
     try:
