@@ -18,6 +18,7 @@ from gpuwarden.gateway.work import UNBOUNDED, Request, Weight, is_waiting
 
 PEOPLE_BATCHES = 15  # in a row while the background waits: it keeps a sixteenth of the cards
 PRIORITY_STRIDE = 1 << 40  # more requests than are ever accepted: priority before age
+NOTHING = Weight()
 PASSED_OVER = 16  # at most, for each batch: four batches of others
 
 
@@ -60,7 +61,7 @@ class Lines:
     @property
     def has_people(self) -> bool:
         """Whether somebody waits, suspects aside."""
-        return bool(self._people or self._late)
+        return bool(self._people) or bool(len(self._late) and self._late)
 
     @property
     def has_background(self) -> bool:
@@ -72,12 +73,18 @@ class Lines:
         """Whether nobody waits."""
         return not (self.has_people or self._background or self._suspects)
 
+    def may_exceed(self, size: int) -> bool:
+        """Whether there may be more people than that, so that it matters who comes first."""
+        return len(self._people) + len(self._late) > size
+
     def set_late_apart(self, answered_at: float) -> None:
         """Have people wait until nobody else does who would be answered after their deadline.
 
         Whoever was set apart and would be in time after all has the old place again.
         """
-        while (late := self._late.first()) is not None and late[1].deadline >= answered_at:
+        while len(self._late) and (late := self._late.first()):
+            if late[1].deadline < answered_at:
+                break
             self._people.push(-late[0], self._late.pop())
         while (first := self._people.first()) is not None and first[1].deadline < answered_at:
             self._late.push(-first[0], self._people.pop())
@@ -114,17 +121,20 @@ class Lines:
         """The first of a line, and those like it; who is too heavy ends the batch."""
         batch: list[Request] = []
         passed_over: list[tuple[float, Request]] = []
-        weight = Weight()
-        while len(batch) < bounds.size and (first := line.first()) is not None:
-            if batch and not bounds.permits(batch[0], first[1]):
+        size, weight = bounds.size, NOTHING
+        while len(batch) < size and (first := line.first()) is not None:
+            if not batch:
+                weight = first[1].weight
+            elif bounds.permits(batch[0], first[1]):
+                weight += first[1].weight
+                if weight.exceeds(bounds.budget):
+                    break
+            else:
                 passed_over.append(first)
                 line.pop()
                 if len(passed_over) > PASSED_OVER:
                     break
                 continue
-            weight += first[1].weight
-            if batch and weight.exceeds(bounds.budget):
-                break
             batch.append(line.pop())
         for order, request in passed_over:
             line.push(order, request)

@@ -259,9 +259,11 @@ class RequestQueue:
     def next_timer(self, known: float = math.inf) -> float | None:
         """When ``expire`` has to be called next; looked up only if that may be before ``known``."""
         rested = None if self._lines.is_empty else self.cards.next_rested()
-        times = (known, self._timers.next(known), rested, self.batching.until)
-        when = min(when for when in times if when is not None)
-        return None if when == math.inf else when
+        nearest = known
+        for when in (self._timers.next(known), rested, self.batching.until):
+            if when is not None and when < nearest:
+                nearest = when
+        return None if nearest == math.inf else nearest
 
     def expire(self, now: float) -> list[Action]:
         """End whatever has run out of time."""
