@@ -17,7 +17,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from gpuwarden.worker import canary, logs
 from gpuwarden.worker.direct import Direct, is_direct
-from gpuwarden.worker.engine import Audience, Engine, SlotEngine
+from gpuwarden.worker.engine import Audience, Engine, ParallelEngine, SlotEngine
 from gpuwarden.worker.faults import WorkerError, location
 from gpuwarden.worker.frames import Frame
 from gpuwarden.worker.gpu import GpuThread, read_memory, run_batch
@@ -25,8 +25,9 @@ from gpuwarden.worker.link import GatewayLink, Session
 from gpuwarden.worker.loading import EXIT_ENGINE_FAILED, EXIT_SETTINGS, Loader
 from gpuwarden.worker.notify import Notifier, watchdog_seconds
 from gpuwarden.worker.outputs import Answer
+from gpuwarden.worker.parallel import Parallel
 from gpuwarden.worker.pool import Pool
-from gpuwarden.worker.priority import raise_this_thread
+from gpuwarden.worker.priority import NORMAL, raise_this_thread
 from gpuwarden.worker.pulse import Pulse
 from gpuwarden.worker.settings import Settings, SettingsError, read_settings
 from gpuwarden.worker.slots import Slots, manner_of
@@ -119,6 +120,8 @@ class Host:
         self.link = GatewayLink(self.settings, self.work)
         self.work.on_joining = self.link.joining
         self.loader = Loader(self.settings, self.gpu, self.pool, self._on_context_lost)
+        self.loader.on_failed = self._stop_with
+        self.loader.on_figures = self.link.set_figures
 
     async def _live(self) -> int:
         self._show_status()
@@ -139,11 +142,14 @@ class Host:
     async def _become_ready(self, engine: Engine) -> None:
         logs.withhold_foreign_text()
         # Not before: ten minutes of loading at a real-time priority would help nobody.
-        self._tell_priority(await self.gpu.run(raise_this_thread, self.settings.inference_priority))
+        wanted = NORMAL if isinstance(engine, ParallelEngine) else self.settings.inference_priority
+        self._tell_priority(await self.gpu.run(raise_this_thread, wanted))
         self.link.set_manner(manner_of(engine))
         if isinstance(engine, SlotEngine):
             count = self.settings.max_batch
             self.work.slots = Slots(engine, count, self.work, self._on_gpu, self._on_busy)
+        if isinstance(engine, ParallelEngine):
+            self.work.slots = Parallel(engine, self.settings, self.work, self._on_busy)
         self.work.direct = Direct(self.settings.max_pixels) if is_direct(engine) else None
         self.work.accepting = True
         self._tell_memory(await self.gpu.run(read_memory, engine))
@@ -180,6 +186,8 @@ class Host:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.link.close(0)
         await self.pool.close()
+        if isinstance(self.work.slots, Parallel):
+            await self.work.slots.close()
         if self.loader.context:
             await self.loader.context.close()
         self.gpu_ended = self.gpu.end(GPU_END_SECONDS)

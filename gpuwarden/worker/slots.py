@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Awaitable, Callable, Dict, List, Optional, Protocol
 
-from gpuwarden.worker.engine import Audience, Engine, SlotEngine
+from gpuwarden.worker.engine import Audience, Engine, ParallelEngine, SlotEngine
 from gpuwarden.worker.faults import Failure, failure_of, location, raise_error_of
 from gpuwarden.worker.gpu import answer_of
 from gpuwarden.worker.outputs import Answer
@@ -43,6 +43,18 @@ class Guests(Protocol):
 
     def answer(self, serial: int, answer: Answer, seconds: float) -> None:
         """It has left its slot."""
+
+
+class Places(Protocol):
+    """Where requests run that don't come in batches.
+
+    :ivar limit: how many may run together; None: all that there is room for.
+    """
+
+    limit: Optional[int]
+
+    def advance(self) -> None:
+        """There may be somebody to take in, or somebody who has gone."""
 
 
 @dataclass
@@ -199,4 +211,7 @@ def manner_of(engine: Engine) -> Dict[str, Any]:
     """How an engine wants its requests, as HELLO and STATE say it."""
     budget = {"batch_pixels": engine.batch_pixels, "batch_tokens": engine.batch_tokens}
     told = {name: value for name, value in budget.items() if value is not None}
-    return {"scheduling": "slots" if isinstance(engine, SlotEngine) else "batch", **told}
+    return {
+        "scheduling": "slots" if isinstance(engine, (SlotEngine, ParallelEngine)) else "batch",
+        **told,
+    }

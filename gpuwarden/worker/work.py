@@ -23,7 +23,7 @@ from gpuwarden.worker.lending import Borrowed
 from gpuwarden.worker.link import Receiver, Session
 from gpuwarden.worker.outputs import WHOLE, Answer, Large, for_chat, text_of
 from gpuwarden.worker.pool import Outcome, Pool, Prepared
-from gpuwarden.worker.slots import CANCELLED, Guests, Slots
+from gpuwarden.worker.slots import CANCELLED, Guests, Places
 from gpuwarden.worker.tasks import task_of
 
 _log = logging.getLogger(__name__)
@@ -86,7 +86,7 @@ class Work(Receiver, Guests):
         self._idle = asyncio.Event()
         self._idle.set()
         self.pool: Optional[Pool] = None
-        self.slots: Optional[Slots] = None  # of an engine that has any
+        self.slots: Optional[Places] = None  # of an engine that takes one by one
         self.direct: Optional[Direct] = None  # where the engine has no preprocess() of its own
         self.accepting = False  # until the model is loaded
         self.on_drain_asked: Callable[[Session], None] = lambda session: None
@@ -132,6 +132,8 @@ class Work(Receiver, Guests):
             if same and job.session is session:
                 job.awaited = False
                 self._drop(serial, CANCELLED)
+        if self.slots is not None:
+            self.slots.advance()
 
     def on_retire(self, session: Session, buffer_number: int) -> None:
         """Unmap a buffer here and in the CPU processes."""
