@@ -233,6 +233,14 @@ class HappenedEvent(State):
     level: Literal["info", "warning", "error"] = "info"
 
 
+class ServerFigures(State):
+    """What the server that a worker runs says of itself; the cache's usage is a share."""
+
+    running: float | None = None
+    waiting: float | None = None
+    kv_cache_usage: float | None = None
+
+
 class GatewayWorker(State):
     """A connected worker as the gateway sees it.
 
@@ -251,6 +259,7 @@ class GatewayWorker(State):
     vram_allocated_bytes: int | None = None
     stalled: bool = False
     silent_seconds: float | None = None
+    server: ServerFigures | None = None
 
 
 class GatewayJobs(State):
@@ -355,6 +364,7 @@ class WorkerStatus(State):
     vram_reserved_bytes: int | None = None
     vram_allocated_bytes: int | None = None
     vram_fragmentation: float | None = None
+    server: ServerFigures | None = None
     memory_bytes: int | None = None
     memory_soft_limit_bytes: int | None = None
     process_depth: int = 0

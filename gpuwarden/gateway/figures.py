@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from gpuwarden.control.states import GatewayJobs
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.intake import Intake
+from gpuwarden.gateway.link import WorkerLink
 from gpuwarden.gateway.metrics import Sample
 
 
@@ -58,6 +59,8 @@ def gauges(intake: Intake) -> Iterator[Sample]:
         card = link.seat.card
         serving[card] += link.seat.serving
         running[card] += link.seat.outstanding
+    for link in dispatcher.links.values():
+        yield from _of_server(link)
     for card, credit in queue.cards.credits.items():
         gpu = {"gpu": str(card)}
         yield "credits", "Requests that a card's workers would still take.", gpu, credit
@@ -65,6 +68,21 @@ def gauges(intake: Intake) -> Iterator[Sample]:
         yield "outstanding", "Requests in a card's workers.", gpu, running[card]
         duty = queue.cards[card].limits.duty
         yield "dispatch_duty", "Share of the time in which a card may work.", gpu, duty
+
+
+def _of_server(link: WorkerLink) -> Iterator[Sample]:
+    """What the server that a worker runs says of itself."""
+    if link.figures is None:
+        return
+    meaning = "Requests in the server that a worker runs, by its own word."
+    for state, value in (("running", link.figures.running), ("waiting", link.figures.waiting)):
+        if value is not None:
+            labels = {"worker": str(link.number), "state": state}
+            yield "worker_server_requests", meaning, labels, value
+    if link.figures.kv_cache_usage is not None:
+        meaning = "Share of that server's KV cache that is in use."
+        worker = {"worker": str(link.number)}
+        yield "worker_server_kv_cache_usage", meaning, worker, link.figures.kv_cache_usage
 
 
 def of_jobs(jobs: GatewayJobs) -> Iterator[Sample]:

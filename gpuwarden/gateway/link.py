@@ -10,6 +10,7 @@ from gpuwarden.gateway.body import Body
 from gpuwarden.gateway.buffers import Buffer
 from gpuwarden.gateway.channel import RecordChannel
 from gpuwarden.gateway.messages import (
+    Figures,
     Hello,
     Joining,
     Memory,
@@ -96,6 +97,7 @@ class WorkerLink:
         self.state = "loading"
         self.tally = Tally()
         self.memory: Memory | None = None
+        self.figures: Figures | None = None
         self.seat = Seat(key, card=0, max_batch=1)
         self.leases: dict[int, Body] = {}
         self.loans: dict[int, OutputBuffer] = {}  # by lease: what it writes a large result into
@@ -256,8 +258,11 @@ class WorkerLink:
             self._owner.asked(self, frame, parse(Wish, frame.meta))
 
     def _on_sign_of_life(self, frame: Frame) -> None:
-        """What says no more than how the worker is; that a heartbeat came is all of it."""
-        if frame.type == FrameType.PROBED:
+        """What says no more than how the worker is; of a heartbeat, that it came is all of it."""
+        if frame.type == FrameType.FIGURES:
+            self.figures = parse(Figures, frame.meta)
+            self._owner.changed()
+        elif frame.type == FrameType.PROBED:
             self.probes.answered(frame, parse(Probed, frame.meta))
         elif frame.type != FrameType.HEARTBEAT:
             log.debug("worker %d sent frame %d, unknown here", self.number, frame.type)

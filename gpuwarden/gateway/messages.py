@@ -132,6 +132,17 @@ class Memory(Message):
     vram_allocated_bytes: int = Field(ge=0)
 
 
+class Figures(Message):
+    """What an engine's own server says of itself.
+
+    :ivar kv_cache_usage: the share of its cache that is in use.
+    """
+
+    running: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    waiting: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    kv_cache_usage: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
 class Probed(Message):
     """What came of a PROBE."""
 

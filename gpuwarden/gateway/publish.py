@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol, cast
 
 from gpuwarden.control.snapshot import SnapshotWriter
-from gpuwarden.control.states import GatewayData, GatewayJobs, GatewayWorker
+from gpuwarden.control.states import GatewayData, GatewayJobs, GatewayWorker, ServerFigures
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.link import WorkerLink
 
@@ -132,6 +132,7 @@ def worker_data(link: WorkerLink) -> GatewayWorker:
         last_error=stuck if link.seat.stalled else tally.last_error,
         vram_reserved_bytes=memory.vram_reserved_bytes if memory else None,
         vram_allocated_bytes=memory.vram_allocated_bytes if memory else None,
+        server=ServerFigures(**link.figures.model_dump()) if link.figures else None,
         stalled=link.seat.stalled,
         silent_seconds=None if silent is None else round(silent, 1),
     )

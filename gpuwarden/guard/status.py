@@ -176,6 +176,7 @@ def _counted(processes: Sequence[Process], told: GatewayWorker | None) -> dict[s
         "vram_reserved_bytes": reserved,
         "vram_allocated_bytes": allocated,
         "vram_fragmentation": in_pieces,
+        "server": told.server,
     }
 
 

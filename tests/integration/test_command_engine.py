@@ -114,3 +114,14 @@ async def test_as_many_run_as_there_is_room_for_and_a_hot_card_gets_fewer() -> N
 
 def count(what: str, found: list[dict[str, Any]]) -> int:
     return sum(bool(each.get(what)) for each in found)
+
+
+async def test_what_the_server_says_of_itself_is_shown() -> None:
+    async with serving() as (node, _, _, _):
+        await node.until(lambda: any(each.server for each in node.snapshot().workers))
+        (worker,) = node.snapshot().workers
+        assert worker.server is not None
+        assert (worker.server.waiting, worker.server.kv_cache_usage) == (2, 0.25)
+        text = (await node.get("/metrics")).body.decode()
+        assert 'worker_server_requests{state="waiting",worker="0"} 2.0' in text
+        assert 'worker_server_kv_cache_usage{worker="0"} 0.25' in text

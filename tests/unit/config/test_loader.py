@@ -2,7 +2,7 @@ import os
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gpuwarden.config import Configuration, ConfigurationError, Problem, load_configuration
@@ -53,6 +53,7 @@ def test_the_defaults_of_the_contract() -> None:
             "engine": "imagestats",
             "engine_path": (),
             "model": "imagestats",
+            "network": "none",
             "memory_max_bytes": 17179869184,
             "tasks_max": 512,
             "cpus_per_worker": 0,
@@ -403,6 +404,7 @@ pieces = st.sampled_from(
 
 
 @settings(deadline=None)  # the time of a busy machine is no fault
+@example("[workers]\n\r\r\n[workers]\n")
 @given(st.one_of(st.binary(max_size=60), st.lists(pieces, max_size=12).map("".join)))
 def test_any_content_loads_or_is_a_list_of_different_problems(
     tmp_path_factory: pytest.TempPathFactory, content: bytes | str

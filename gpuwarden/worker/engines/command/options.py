@@ -59,21 +59,44 @@ class Options:
     log: str = "startup"
 
 
-def parse_options(table: Mapping[str, Any]) -> Options:
-    """The options in a table. Raises OptionsError with every problem found."""
-    given = {name: value for name, value in table.items() if name not in RUNTIMES_OWN}
-    problems = [f"{name} is missing: {WANTED[name][1]}" for name in NEEDED if name not in given]
-    for name, value in given.items():
+@dataclass(frozen=True)
+class OptionProblem:
+    """An option that can't be used; ``found`` is empty where it is missing."""
+
+    name: str
+    found: str
+    wanted: str
+
+
+def problems_of(table: Mapping[str, Any]) -> List[OptionProblem]:
+    """Everything that is wrong with the options in a table."""
+    problems = [OptionProblem(name, "", WANTED[name][1]) for name in NEEDED if name not in table]
+    for name, value in table.items():
+        if name in RUNTIMES_OWN:
+            continue
         if name not in WANTED:
-            problems.append(f"there is no option {name}; there are {', '.join(WANTED)}")
+            problems.append(OptionProblem(name, "no such option", f"one of {', '.join(WANTED)}"))
             continue
         is_right, wanted = WANTED[name]
         if not is_right(value):
-            problems.append(f"{name} is {value!r}, should be {wanted}")
+            problems.append(OptionProblem(name, repr(value), wanted))
+    return problems
+
+
+def parse_options(table: Mapping[str, Any]) -> Options:
+    """The options in a table. Raises OptionsError with every problem found."""
+    problems = problems_of(table)
     if problems:
-        raise OptionsError("; ".join(problems))
+        raise OptionsError(
+            "; ".join(
+                f"{each.name} is {each.found or 'missing'}, should be {each.wanted}"
+                for each in problems
+            )
+        )
     options: Dict[str, Any] = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in given.items()
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in table.items()
+        if name in WANTED
     }
     return Options(**options)
 
