@@ -80,7 +80,7 @@ def _read_text(file: Path) -> str:
     if content.startswith(b"\xef\xbb\xbf"):
         raise _UnreadableError(1, "a byte order mark", "UTF-8 without one (save it so)")
     try:
-        # As tomllib does first; all of them, or it would find one more where we have looked already.
+        # As tomllib does first; all of them, or it would find more where we have looked already.
         return _LINE_ENDS.sub("\n", content.decode("utf-8"))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1

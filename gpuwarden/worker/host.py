@@ -150,6 +150,7 @@ class Host:
             self.work.slots = Slots(engine, count, self.work, self._on_gpu, self._on_busy)
         if isinstance(engine, ParallelEngine):
             self.work.slots = Parallel(engine, self.settings, self.work, self._on_busy)
+        self.work.on_limit(self.link.batch_limit)  # it may have come while the engine was loaded
         self.work.direct = Direct(self.settings.max_pixels) if is_direct(engine) else None
         self.work.accepting = True
         self._tell_memory(await self.gpu.run(read_memory, engine))

@@ -94,6 +94,7 @@ class GatewayLink:
         self._memory: Dict[str, int] = {}
         self._manner: Dict[str, Any] = {}
         self._figures: Dict[str, float] = {}
+        self.batch_limit: Optional[int] = None  # what the gateway said last
 
     async def run(self) -> None:
         """Connect and connect again, until cancelled."""
@@ -263,7 +264,7 @@ class GatewayLink:
         elif frame.type == FrameType.LIMIT:
             limit = frame.meta.get("batch_limit")
             if isinstance(limit, int) and limit >= 1:
-                self._receiver.on_limit(limit)
+                self._limit(limit)
         elif frame.type == FrameType.DRAIN:
             self._receiver.on_drain(session)
         elif frame.type == FrameType.PROBE:
@@ -275,7 +276,7 @@ class GatewayLink:
         session.instance = instance if isinstance(instance, str) else None
         results_bytes = frame.meta.get("results_bytes")
         session.results_bytes = results_bytes if isinstance(results_bytes, int) else 0
-        self._receiver.on_limit(None)  # if there is one, this gateway says so next
+        self._limit(None)  # if there is one, this gateway says so next
         _log.info("connected to gateway %s", frame.meta.get("gateway", "of unknown version"))
         unsent, kept = list(self._unsent), 0
         self._unsent.clear()
@@ -291,6 +292,10 @@ class GatewayLink:
             self._send(Frame(FrameType.FIGURES, meta=self._figures))
         if self._state == "ready":
             self._ask_for_work()
+
+    def _limit(self, batch_limit: Optional[int]) -> None:
+        self.batch_limit = batch_limit
+        self._receiver.on_limit(batch_limit)
 
     def _ask_for_work(self) -> None:
         credits = PREFETCHED_BATCHES * self._settings.max_batch

@@ -57,7 +57,8 @@ async def serving(
 
 async def ask(client: openai.AsyncOpenAI, content: Any, **more: Any) -> Any:
     messages: Any = [{"role": "user", "content": content}]
-    return await client.chat.completions.create(model="test-model", messages=messages, **more)
+    whole = {"model": "test-model", "messages": messages, **more}
+    return await client.chat.completions.create(**whole)
 
 
 async def answers_when(port: int, condition: Any) -> list[dict[str, Any]]:

@@ -166,7 +166,8 @@ def main() -> int:
         "--child", action="store_true", help="leave a child in a session of its own"
     )
     parser.add_argument("--stubborn", action="store_true", help="disregard SIGTERM")
-    arguments = parser.parse_args()
+    arguments, others = parser.parse_known_args()
+    print("other arguments:", *others, flush=True)
     if arguments.fail:
         print(arguments.fail, flush=True)
         return 3

@@ -12,6 +12,7 @@ from gpuwarden.worker.engine import Context, Surroundings
 from gpuwarden.worker.engines.command import engine as module
 from gpuwarden.worker.engines.command import readiness
 from gpuwarden.worker.engines.command.engine import Command
+from gpuwarden.worker.engines.command.process import ServerProcess
 from tests.integration.command_server import command_settings
 
 LOOK_SECONDS = 0.02
@@ -103,10 +104,8 @@ async def test_a_server_without_a_page_is_ready_when_its_port_is_open() -> None:
 
 async def test_what_a_server_says_is_read_even_where_nobody_hears_it() -> None:
     """A full pipe would stop it."""
-    around = Around()
-    around.on_card = [True]
     talk = "import sys; [print('x' * 1000) for _ in range(300)]; sys.stdout.flush()"
-    process = await module.ServerProcess.start([sys.executable, "-c", talk], {})
+    process = await ServerProcess.start([sys.executable, "-c", talk], {})
     process.quiet = True
     await asyncio.wait_for(process.ended(), 10)
     assert process.end_text == f"its server (PID {process.pid}) ended with status 0"

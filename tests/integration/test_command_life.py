@@ -77,7 +77,7 @@ async def test_options_that_are_wrong_are_all_named_and_not_tried_again(node: No
     options = {"command": ["vllm"], "ready": "/health"}
     async with node.worker(engine="command", options=options) as worker:
         assert await worker.ended() == 78
-    for said in ("command is ['vllm']", "port is missing", "there is no option ready"):
+    for said in ("command is ['vllm']", "port is missing", "ready is no such option"):
         assert said in worker.log()
 
 

@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import pickle
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Coroutine, Dict, List, Optional, Set
 
@@ -49,6 +50,7 @@ from gpuwarden.worker.waiting import within
 
 _log = logging.getLogger(__name__)
 
+ECO, NORMAL = "eco", "normal"  # article 2's own words for a service's modes
 LOOK_SECONDS = 5.0  # between two looks at health and figures; the articles' monitor interval
 ILL_SECONDS = 30.0  # of looks that all fail; as long as systemd's watchdog waits for a worker
 DEATH_SECONDS = 1.0  # from a connection that breaks to the news that its server has died
@@ -65,9 +67,13 @@ class GivenBackError(RequestError):
 class Command(ParallelEngine):
     """Starts the server, asks it in OpenAI's form, looks after it."""
 
+    @cached_property
+    def options(self) -> Options:
+        """What the configuration says of the server. Raises OptionsError."""
+        return parse_options(self.context.options)
+
     def load(self, context: Context) -> None:
         """Read the options. Raises OptionsError with every problem found."""
-        self.options = parse_options(context.options)
         values = {
             "port": own_port(self.options, context.number),
             "model": context.model,
@@ -83,12 +89,9 @@ class Command(ParallelEngine):
         self._headers = [*self.options.headers, *_key_header(self.options)]
         self._server: Optional[ServerProcess] = None
         self._tasks: Set[asyncio.Task[None]] = set()
-        self._is_eco = False
+        self._mode = self._told_mode = NORMAL
+        self._telling: Optional[asyncio.Task[None]] = None
         self._has_figures = bool(self.options.metrics_path)
-
-    def prepare(self) -> None:
-        """Read the options here, too."""
-        self.options = parse_options(self.context.options)
 
     def preprocess(self, request: Request) -> Any:
         """The body for the server, its images in base64. Raises BadImageError, BadRequestError."""
@@ -126,10 +129,14 @@ class Command(ParallelEngine):
 
     def limited(self, limit: Optional[int]) -> None:
         """Tell the server of a hot card, if it has an ear for it."""
-        is_eco = limit is not None and limit < self.context.max_batch
-        if self.options.thermal_path and is_eco != self._is_eco:
-            self._is_eco = is_eco
-            self._start(self._tell_heat(is_eco=is_eco))
+        self._mode = ECO if limit is not None and limit < self.context.max_batch else NORMAL
+        if self.options.thermal_path and (self._telling is None or self._telling.done()):
+            self._telling = self._start(self._tell_mode())
+
+    def canary(self) -> Optional[bool]:
+        """False where its server has left the card; that it is there proves no more than that."""
+        waits = self.options.wait_for_gpu and self.context.gpu_index is not None
+        return False if waits and self._surroundings.is_on_card() is False else None
 
     async def close(self) -> None:
         """End the server."""
@@ -207,8 +214,13 @@ class Command(ParallelEngine):
                 return None
             return (await answer.whole(FIGURES_LIMIT_BYTES)).decode("utf-8", "replace")
 
-    async def _tell_heat(self, *, is_eco: bool) -> None:
-        mode = "eco" if is_eco else "normal"
+    async def _tell_mode(self) -> None:
+        """One after the other: the last that it hears is what holds."""
+        while (mode := self._mode) != self._told_mode:
+            await self._post_mode(mode)
+            self._told_mode = mode
+
+    async def _post_mode(self, mode: str) -> None:
         path = self.options.thermal_path.replace("{mode}", mode)
         try:
             async with asked(self._port, "POST", path, self._headers) as answer:
@@ -218,11 +230,12 @@ class Command(ParallelEngine):
         if problem:
             _log.warning("its server was not told of %s mode at %s: %s", mode, path, problem)
 
-    def _start(self, work: "Coroutine[Any, Any, None]") -> None:
+    def _start(self, work: "Coroutine[Any, Any, None]") -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         task.add_done_callback(raise_error_of)
+        return task
 
 
 def _key_header(options: Options) -> List[str]:
