@@ -8,10 +8,11 @@ import asyncio
 import logging
 import time
 from dataclasses import dataclass
-from typing import Callable, Dict, Optional
+from functools import partial
+from typing import Any, Callable, Dict, Optional
 
 from gpuwarden.worker.engine import Audience, ParallelEngine
-from gpuwarden.worker.faults import Failure, failure_of, location, raise_error_of
+from gpuwarden.worker.faults import Failure, failure_of, location
 from gpuwarden.worker.gpu import answer_of
 from gpuwarden.worker.outputs import Answer
 from gpuwarden.worker.settings import Settings
@@ -27,7 +28,7 @@ MARGIN_SHARE, MARGIN_LONGEST_SECONDS = 0.1, 1.0
 @dataclass
 class _Taken:
     serial: int
-    run: "asyncio.Task[None]"
+    run: "asyncio.Task[Answer]"
 
 
 class Parallel:
@@ -51,6 +52,7 @@ class Parallel:
         self._seconds = seconds - min(seconds * MARGIN_SHARE, MARGIN_LONGEST_SECONDS)
         self._taken: Dict[int, _Taken] = {}
         self._limit: Optional[int] = None
+        self._is_closing = False
         engine.audience = _Callers(self._taken, guests)
 
     def __len__(self) -> int:
@@ -80,6 +82,7 @@ class Parallel:
 
     async def close(self) -> None:
         """Give up what still runs, unanswered: its gateway gives it to another. End the engine."""
+        self._is_closing = True
         runs = [taken.run for taken in self._taken.values()]
         for run in runs:
             run.cancel()
@@ -96,38 +99,35 @@ class Parallel:
         self._on_busy(True)
         for joining in (True, False):  # from now on it runs; there is no prefill that we would see
             self._guests.joins(serial, joining)
-        run = asyncio.get_running_loop().create_task(self._run(place, serial))
-        run.add_done_callback(raise_error_of)
+        answering = self._answer(place, self._guests.item(serial))
+        run = asyncio.get_running_loop().create_task(answering)
         self._taken[place] = _Taken(serial, run)
+        run.add_done_callback(partial(self._end, place, serial, time.monotonic()))
 
-    async def _run(self, place: int, serial: int) -> None:
-        started = time.monotonic()
-        try:
-            answer = await self._answer(place, serial)
-        finally:
-            del self._taken[place]
-            if not self._taken:
-                self._on_busy(False)
-        self._guests.answer(serial, answer, time.monotonic() - started)
+    def _end(self, place: int, serial: int, since: float, run: "asyncio.Task[Answer]") -> None:
+        """A request is through, has failed, or was cancelled, perhaps before it had begun."""
+        del self._taken[place]
+        if not self._taken:
+            self._on_busy(False)
+        if self._is_closing:
+            return
+        answer = CANCELLED if run.cancelled() else run.result()
+        self._guests.answer(serial, answer, time.monotonic() - since)
         self.advance()
 
-    async def _answer(self, place: int, serial: int) -> Answer:
+    async def _answer(self, place: int, item: Any) -> Answer:
         try:
-            answering = self._engine.answer(place, self._guests.item(serial))
-            return answer_of(self._engine, await within(self._seconds, answering))
+            result = await within(self._seconds, self._engine.answer(place, item))
         except asyncio.TimeoutError:
             text = f"it was not answered within {self._seconds:g} s (execution_timeout_seconds)"
             return Failure("execution_timeout", text)
-        except asyncio.CancelledError:
-            if self._guests.is_awaited(serial):
-                raise  # the worker ends
-            return CANCELLED
         except (Exception, SystemExit) as error:  # noqa: BLE001 - an integrator's code
             failure = failure_of(error)
             # What its caller can correct is no news to the operator.
             level = logging.WARNING if failure.kind == "engine_error" else logging.INFO
             _log.log(level, "a request failed in answer(): %s", location(error))
             return failure
+        return answer_of(self._engine, result)
 
 
 class _Callers(Audience):

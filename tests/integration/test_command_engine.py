@@ -125,3 +125,15 @@ async def test_what_the_server_says_of_itself_is_shown() -> None:
         text = (await node.get("/metrics")).body.decode()
         assert 'worker_server_requests{state="waiting",worker="0"} 2.0' in text
         assert 'worker_server_kv_cache_usage{worker="0"} 0.25' in text
+
+
+async def test_who_takes_too_long_fails_alone_before_the_worker_counts_as_stuck() -> None:
+    settings = {"execution_timeout_seconds": 1.0}
+    async with serving(settings=settings) as (_, client, worker, port):
+        beside = asyncio.create_task(ask(client, "say 1"))
+        with pytest.raises(openai.InternalServerError) as caught:
+            await ask(client, "hang")
+        assert (caught.value.status_code, caught.value.type) == (504, "execution_timeout")
+        await answers_when(port, lambda found: count("gone", found) == 1)
+        assert (await beside).choices[0].message.content == "0 "
+        assert "stuck" not in worker.log()

@@ -51,7 +51,7 @@ drain_seconds = 1.0
 port = 8000
 command = [
   "/bin/sh", "-c",
-  "chrt -f 5 true && export GREETING=real-time; exec python3 /opt/models/server.py --child --port {port}",
+  "chrt -f 5 true && export GREETING=fast; exec python3 /opt/models/s.py --child --port {port}",
 ]
 """
 MANAGER = "org.gpuwarden1 /org/gpuwarden1 org.gpuwarden1.Manager"
@@ -170,20 +170,20 @@ def told(node: Node, event: str) -> str:
 
 
 def a_server_is_a_worker_like_any_other_and_ends_whole(node: Node) -> None:
-    node.put(SERVER.read_bytes(), "/opt/models/server.py")
+    node.put(SERVER.read_bytes(), "/opt/models/s.py")
     configure(node, SERVED_BY_A_SERVER, "/etc/gpuwarden/conf.d/50-node.toml")
     assert say_hello(node) == "hello"
     # Its port is seen by its worker alone: nobody gets past the front door.
     refused = node.run("curl --silent --max-time 5 http://127.0.0.1:8000/health", check=False)
     assert refused.status == 7
     # The worker with CPUs of its own may give it what inference_priority allows; the other may not.
-    started = "journalctl -o cat --no-pager -u medgemma-worker@{} | grep -c 'starts with real-time'"
+    started = "journalctl -o cat --no-pager -u medgemma-worker@{} | grep -c 'starts with fast'"
     assert [node.run(started.format(n), check=False).text for n in (0, 1)] == ["0", "1"]
     wait_for(node, "gpuwarden workers | grep -q 'its server: 0 running, 2 waiting, 25% of its KV'")
     main = main_pid(node, "medgemma-worker@0")
     group = node.run(f"sed 's/^0:://' /proc/{main}/cgroup").text
     members = node.run(f"cat /sys/fs/cgroup{group}/cgroup.procs").text.split()
-    server = node.run(f"pgrep --parent {main} -f server.py").text
+    server = node.run(f"pgrep --parent {main} -f models/s.py").text
     assert {str(main), server} < set(members)
     node.run(f"kill -KILL {server}")
     assert say_hello(node) == "hello"  # by the other one, or by the next

@@ -38,7 +38,12 @@ from gpuwarden.worker.engines.command.options import (
     parse_options,
 )
 from gpuwarden.worker.engines.command.process import ServerProcess
-from gpuwarden.worker.engines.command.readiness import is_well, until_on_card, until_well
+from gpuwarden.worker.engines.command.readiness import (
+    ANSWER_SECONDS,
+    is_well,
+    until_on_card,
+    until_well,
+)
 from gpuwarden.worker.engines.command.upstream import (
     Answer,
     RefusedError,
@@ -223,12 +228,18 @@ class Command(ParallelEngine):
     async def _post_mode(self, mode: str) -> None:
         path = self.options.thermal_path.replace("{mode}", mode)
         try:
-            async with asked(self._port, "POST", path, self._headers) as answer:
-                problem = "" if answer.status < 400 else f"it answered {answer.status}"
+            status = await within(ANSWER_SECONDS, self._posted(path))
+            problem = "" if status < 400 else f"it answered {status}"
         except UpstreamError as error:
             problem = str(error)
+        except asyncio.TimeoutError:
+            problem = f"no answer within {ANSWER_SECONDS:g} s"
         if problem:
             _log.warning("its server was not told of %s mode at %s: %s", mode, path, problem)
+
+    async def _posted(self, path: str) -> int:
+        async with asked(self._port, "POST", path, self._headers) as answer:
+            return answer.status
 
     def _start(self, work: "Coroutine[Any, Any, None]") -> "asyncio.Task[None]":
         task = asyncio.get_running_loop().create_task(work)
