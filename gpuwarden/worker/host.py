@@ -189,8 +189,7 @@ class Host:
         await self.pool.close()
         if isinstance(self.work.slots, Parallel):
             await self.work.slots.close()
-        if self.loader.context:
-            await self.loader.context.close()
+        await self.loader.close()
         self.gpu_ended = self.gpu.end(GPU_END_SECONDS)
         if self._status_due:
             self._status_due.cancel()

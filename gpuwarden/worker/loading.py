@@ -38,6 +38,7 @@ class Loader:
         self._pool = pool
         self._on_context_lost = on_context_lost
         self.context: Optional[SimulatedContext] = None
+        self._opened: Optional[ParallelEngine] = None
         self.load_fraction = 0.0  # of the simulated card, while a batch runs
         self.on_failed: Callable[[WorkerError], None] = lambda error: None
         self.on_figures: Callable[[Dict[str, float]], None] = lambda figures: None
@@ -58,6 +59,13 @@ class Loader:
         finally:
             extending.cancel()
         return engine
+
+    async def close(self) -> None:
+        """End what was opened, whether loading had come to its end or not."""
+        if self._opened is not None:
+            await self._opened.close()
+        if self.context:
+            await self.context.close()
 
     async def _extend(self, notifier: Notifier) -> None:
         """Ask systemd for more time as long as the loop turns."""
@@ -82,6 +90,7 @@ class Loader:
             await self._gpu.run(engine.warm_up)
             stage = "open()"
             if isinstance(engine, ParallelEngine):
+                self._opened = engine
                 await engine.open(self._surroundings(notifier))
         except (EngineNotFoundError, OptionsError) as error:
             raise self._error(f"cannot be used: {error}", EXIT_NO_ENGINE) from error

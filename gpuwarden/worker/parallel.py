@@ -81,13 +81,12 @@ class Parallel:
             self._begin(place, serial)
 
     async def close(self) -> None:
-        """Give up what still runs, unanswered: its gateway gives it to another. End the engine."""
+        """Give up what still runs, unanswered: its gateway gives it to another."""
         self._is_closing = True
         runs = [taken.run for taken in self._taken.values()]
         for run in runs:
             run.cancel()
         await asyncio.gather(*runs, return_exceptions=True)
-        await self._engine.close()
 
     def _free_place(self) -> Optional[int]:
         room = self._count if self._limit is None else min(self._count, self._limit)

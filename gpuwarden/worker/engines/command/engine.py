@@ -179,8 +179,12 @@ class Command(ParallelEngine):
             return completion.result()
         events = Events()
         async for chunk in answer.chunks():
-            for event in events.feed(chunk):
-                self.tell(place, completion.take(event))
+            pieces: List[str] = []
+            try:
+                for event in events.feed(chunk):
+                    pieces.append(completion.take(event))
+            finally:  # what comes before an error is the caller's
+                self.tell(place, "".join(pieces))
             if completion.has_ended:
                 break
         return completion.result()
