@@ -181,6 +181,7 @@ def main() -> int:
         with Path(arguments.wait_for).open("rb", buffering=0) as gate:
             gate.read(1)
     ThreadingHTTPServer.daemon_threads = True
+    ThreadingHTTPServer.request_queue_size = 128  # 5 is fewer than come at once
     ThreadingHTTPServer(("127.0.0.1", arguments.port), Handler).serve_forever()
     return 0
 
