@@ -195,7 +195,7 @@ def a_server_is_a_worker_like_any_other_and_ends_whole(node: Node) -> None:
     wait_for_state(node, "running")
     alive = f"for pid in {' '.join(members)}; do test ! -e /proc/$pid || echo $pid; done"
     assert node.run(alive).text == ""
-    assert node.run("pgrep -c -f 'sleep 9005'").text == "2"
+    assert node.run("pgrep -c -f 'sleep 900[5]'").text == "2"
     why = f"its server (PID {server}) was killed by signal 9"
     assert why in node.run("journalctl -o cat --no-pager -u medgemma-worker@0").text
 
