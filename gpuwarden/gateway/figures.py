@@ -72,17 +72,17 @@ def gauges(intake: Intake) -> Iterator[Sample]:
 
 def _of_server(link: WorkerLink) -> Iterator[Sample]:
     """What the server that a worker runs says of itself."""
-    if link.figures is None:
+    if link.server is None:
         return
     meaning = "Requests in the server that a worker runs, by its own word."
-    for state, value in (("running", link.figures.running), ("waiting", link.figures.waiting)):
+    for state, value in (("running", link.server.running), ("waiting", link.server.waiting)):
         if value is not None:
             labels = {"worker": str(link.number), "state": state}
             yield "worker_server_requests", meaning, labels, value
-    if link.figures.kv_cache_usage is not None:
+    if link.server.kv_cache_usage is not None:
         meaning = "Share of that server's KV cache that is in use."
         worker = {"worker": str(link.number)}
-        yield "worker_server_kv_cache_usage", meaning, worker, link.figures.kv_cache_usage
+        yield "worker_server_kv_cache_usage", meaning, worker, link.server.kv_cache_usage
 
 
 def of_jobs(jobs: GatewayJobs) -> Iterator[Sample]:

@@ -10,7 +10,6 @@ from gpuwarden.gateway.body import Body
 from gpuwarden.gateway.buffers import Buffer
 from gpuwarden.gateway.channel import RecordChannel
 from gpuwarden.gateway.messages import (
-    Figures,
     Hello,
     Joining,
     Memory,
@@ -18,6 +17,7 @@ from gpuwarden.gateway.messages import (
     Piece,
     Probed,
     Result,
+    ServerSaid,
     StateChange,
     Wish,
     parse,
@@ -97,7 +97,7 @@ class WorkerLink:
         self.state = "loading"
         self.tally = Tally()
         self.memory: Memory | None = None
-        self.figures: Figures | None = None
+        self.server: ServerSaid | None = None
         self.seat = Seat(key, card=0, max_batch=1)
         self.leases: dict[int, Body] = {}
         self.loans: dict[int, OutputBuffer] = {}  # by lease: what it writes a large result into
@@ -259,8 +259,8 @@ class WorkerLink:
 
     def _on_sign_of_life(self, frame: Frame) -> None:
         """What says no more than how the worker is; of a heartbeat, that it came is all of it."""
-        if frame.type == FrameType.FIGURES:
-            self.figures = parse(Figures, frame.meta)
+        if frame.type == FrameType.SERVER:
+            self.server = parse(ServerSaid, frame.meta)
             self._owner.changed()
         elif frame.type == FrameType.PROBED:
             self.probes.answered(frame, parse(Probed, frame.meta))

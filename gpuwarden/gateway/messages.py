@@ -132,7 +132,7 @@ class Memory(Message):
     vram_allocated_bytes: int = Field(ge=0)
 
 
-class Figures(Message):
+class ServerSaid(Message):
     """What an engine's own server says of itself.
 
     :ivar kv_cache_usage: the share of its cache that is in use.

@@ -132,7 +132,7 @@ def worker_data(link: WorkerLink) -> GatewayWorker:
         last_error=stuck if link.seat.stalled else tally.last_error,
         vram_reserved_bytes=memory.vram_reserved_bytes if memory else None,
         vram_allocated_bytes=memory.vram_allocated_bytes if memory else None,
-        server=ServerFigures(**link.figures.model_dump()) if link.figures else None,
+        server=ServerFigures(**link.server.model_dump()) if link.server else None,
         stalled=link.seat.stalled,
         silent_seconds=None if silent is None else round(silent, 1),
     )

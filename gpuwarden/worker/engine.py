@@ -245,7 +245,7 @@ class Surroundings:
     :ivar is_on_card: whether the last scan of the card lists any process of this worker's control
         group; None where that isn't known.
     :ivar show: how far loading is, for ``systemctl status``; without anything of a request.
-    :ivar tell_figures: what is to be shown of it, by the names of ``frames.FrameType.FIGURES``.
+    :ivar tell_figures: what is to be shown of it, by the names of ``frames.FrameType.SERVER``.
     """
 
     fail: Callable[[str], None]

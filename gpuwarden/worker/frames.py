@@ -43,7 +43,7 @@ class FrameType(IntEnum):
     CHUNK = 9  # request, lease: {"text": a piece of the answer, "terms": ...}, for who streams
     JOINING = 10  # request, lease: {"joining": true} before its prefill, false when it is through
     BORROW = 11  # request, lease: {"length": bytes of a result that no frame holds}; LEND answers
-    FIGURES = 12  # {"running", "waiting", "kv_cache_usage"}: what an engine's server says of itself
+    SERVER = 13  # {"running", "waiting", "kv_cache_usage"}: what an engine's server says of itself
     # gateway to worker
     WELCOME = 32  # {"gateway": version, "results_bytes": the largest result it has room for}
     JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request:

@@ -121,7 +121,7 @@ class Host:
         self.work.on_joining = self.link.joining
         self.loader = Loader(self.settings, self.gpu, self.pool, self._on_context_lost)
         self.loader.on_failed = self._stop_with
-        self.loader.on_figures = self.link.set_figures
+        self.loader.on_figures = self.link.set_server
 
     async def _live(self) -> int:
         self._show_status()

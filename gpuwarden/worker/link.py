@@ -93,7 +93,7 @@ class GatewayLink:
         self._lost = asyncio.Event()
         self._memory: Dict[str, int] = {}
         self._manner: Dict[str, Any] = {}
-        self._figures: Dict[str, float] = {}
+        self._server: Dict[str, float] = {}
         self.batch_limit: Optional[int] = None  # what the gateway said last
 
     async def run(self) -> None:
@@ -146,11 +146,11 @@ class GatewayLink:
             self._memory = meta
             self._send(Frame(FrameType.MEMORY, meta=meta))
 
-    def set_figures(self, figures: Dict[str, float]) -> None:
+    def set_server(self, figures: Dict[str, float]) -> None:
         """Tell the gateway what the engine's server says of itself."""
-        if figures != self._figures:
-            self._figures = figures
-            self._send(Frame(FrameType.FIGURES, meta=figures))
+        if figures != self._server:
+            self._server = figures
+            self._send(Frame(FrameType.SERVER, meta=figures))
 
     def answer(self, session: Session, job: Frame, meta: Dict[str, Any], body: bytes) -> None:
         """Send a request's RESULT, or keep it for the next connection.
@@ -288,8 +288,8 @@ class GatewayLink:
             _log.info("%d results were left, %d are still wanted", len(unsent), kept)
         if self._memory:
             self._send(Frame(FrameType.MEMORY, meta=dict(self._memory)))
-        if self._figures:
-            self._send(Frame(FrameType.FIGURES, meta=self._figures))
+        if self._server:
+            self._send(Frame(FrameType.SERVER, meta=self._server))
         if self._state == "ready":
             self._ask_for_work()
 

@@ -97,8 +97,10 @@ async def test_nothing_that_was_asked_reaches_the_log_but_what_it_said_when_it_s
 async def test_as_many_run_as_there_is_room_for_and_a_hot_card_gets_fewer() -> None:
     path = "/api/thermal_mode?mode={mode}"
     async with serving(thermal_path=path, max_batch=3) as (node, client, _, port):
-        asking = [asyncio.create_task(ask(client, "hang")) for _ in range(5)]
+        asking = [asyncio.create_task(ask(client, "hang")) for _ in range(3)]
         await answers_when(port, lambda found: count("waits", found) == 3)
+        asking += [asyncio.create_task(ask(client, "hang")) for _ in range(2)]
+        await node.until(lambda: len(node.service.dispatcher.queue.requests) == 5)
         node.guards.publish(0, batch_limit=1)
         await answers_when(port, lambda found: found[-1]["path"].endswith("mode=eco"))
         for task in asking[:3]:
