@@ -18,7 +18,7 @@ from typing import Any, Callable, Dict, List, Optional, Tuple
 from gpuwarden.worker import canary, logs
 from gpuwarden.worker.allocator import read_memory
 from gpuwarden.worker.direct import Direct, is_direct
-from gpuwarden.worker.engine import Audience, Engine, SlotEngine
+from gpuwarden.worker.engine import Audience, Engine, ParallelEngine, SlotEngine
 from gpuwarden.worker.faults import WorkerError, location
 from gpuwarden.worker.frames import Frame
 from gpuwarden.worker.gpu import GpuThread, run_batch
@@ -27,8 +27,9 @@ from gpuwarden.worker.loading import EXIT_ENGINE_FAILED, EXIT_SETTINGS, Loader
 from gpuwarden.worker.memoryreport import MemoryReports
 from gpuwarden.worker.notify import Notifier, watchdog_seconds
 from gpuwarden.worker.outputs import Answer
+from gpuwarden.worker.parallel import Parallel
 from gpuwarden.worker.pool import Pool
-from gpuwarden.worker.priority import raise_this_thread
+from gpuwarden.worker.priority import NORMAL, raise_this_thread
 from gpuwarden.worker.pulse import Pulse
 from gpuwarden.worker.settings import Settings, SettingsError, read_settings
 from gpuwarden.worker.slots import Slots, manner_of
@@ -124,6 +125,8 @@ class Host:
         self.memory = MemoryReports(self.gpu, self.settings.options, self.link.set_figures)
         self.link.on_relieve = self.memory.relieve
         self.loader = Loader(self.settings, self.gpu, self.pool, self._on_context_lost)
+        self.loader.on_failed = self._stop_with
+        self.loader.on_figures = self.link.set_server
 
     async def _live(self) -> int:
         self._show_status()
@@ -144,12 +147,17 @@ class Host:
     async def _become_ready(self, engine: Engine) -> None:
         logs.withhold_foreign_text()
         # Not before: ten minutes of loading at a real-time priority would help nobody.
-        self._tell_priority(await self.gpu.run(raise_this_thread, self.settings.inference_priority))
+        wanted = NORMAL if isinstance(engine, ParallelEngine) else self.settings.inference_priority
+        self._tell_priority(await self.gpu.run(raise_this_thread, wanted))
         self.link.set_manner(manner_of(engine))
         if isinstance(engine, SlotEngine):
             count = self.settings.max_batch
             self.work.slots = Slots(engine, count, self.work, self._on_gpu, self._on_busy)
             self.work.slots.on_shortage = self.memory.count_shortage
+        if isinstance(engine, ParallelEngine):
+            self.work.slots = Parallel(engine, self.settings, self.work, self._on_busy)
+        # It may have come while the engine was loaded.
+        self.work.on_limit(self.link.batch_limit, self.link.thermal_state)
         self.work.direct = Direct(self.settings.max_pixels) if is_direct(engine) else None
         self.work.accepting = True
         self._tell_memory(await self.gpu.run(read_memory, engine))
@@ -189,8 +197,9 @@ class Host:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.link.close(0)
         await self.pool.close()
-        if self.loader.context:
-            await self.loader.context.close()
+        if isinstance(self.work.slots, Parallel):
+            await self.work.slots.close()
+        await self.loader.close()
         self.gpu_ended = self.gpu.end(GPU_END_SECONDS)
         if self._status_due:
             self._status_due.cancel()
