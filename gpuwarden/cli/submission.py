@@ -4,6 +4,7 @@ A job's Idempotency-Key follows from the image's content and the question, so a 
 same command, after a crash or a full disk, submits what is missing and finds the rest again.
 """
 
+import base64
 import hashlib
 import os
 import time
@@ -129,9 +130,10 @@ class Submission:
         end = time.monotonic() + TRIES_SECONDS
         outcome = Submitted(image)
         try:
-            key = self._key(image)
+            digest = digest_of(image.path)
+            key = self._key(image, digest)
             while not self._stopped:
-                reply, problem = self._send(image, key)
+                reply, problem = self._send(image, key, digest)
                 if reply is not None and reply.status < 300:
                     return Submitted(image, reply.document["id"], reply.status == 202)
                 passing = reply is None or reply.status in PASSING
@@ -148,9 +150,13 @@ class Submission:
         outcome.problem = outcome.problem or self._stopped
         return outcome
 
-    def _send(self, image: Image, key: str) -> tuple[Reply | None, str]:
+    def _send(self, image: Image, key: str, digest: bytes) -> tuple[Reply | None, str]:
         """One try: the answer, or why there was none."""
-        headers = {"Content-Type": image.media_type, "Idempotency-Key": key}
+        headers = {
+            "Content-Type": image.media_type,
+            "Content-Digest": f"sha-256=:{base64.b64encode(digest).decode()}:",
+            "Idempotency-Key": key,
+        }
         path = f"/v1/jobs?priority={self._priority}"
         if self._question is not None:
             path += f"&question={quote(self._question, safe='')}"
@@ -163,15 +169,19 @@ class Submission:
                 reason = error.strerror or str(error)
                 return None, f"{self._door.place} does not answer: {reason} (gpuwarden status)"
 
-    def _key(self, image: Image) -> str:
+    def _key(self, image: Image, digest: bytes) -> str:
         """The same for the same image and question, and for nothing else."""
         asked = "" if self._question is None else f"?{self._question}"
         total = hashlib.sha256(f"{image.media_type}{asked}\0".encode("utf-8", "surrogateescape"))
         total.update(self._salt)
-        with image.path.open("rb") as file:
-            while block := file.read(1 << 20):
-                total.update(block)
+        total.update(digest)
         return f"submit-{total.hexdigest()}"
+
+
+def digest_of(path: Path) -> bytes:
+    """A file's SHA-256. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
 
 
 def pause_seconds(reply: Reply | None) -> float:

@@ -11,7 +11,7 @@ from gpuwarden.cli.options import add_json, understood_by
 from gpuwarden.cli.output import UNKNOWN, coloured, duration, fitted, table, unix_now, warn
 from gpuwarden.cli.service import get_status_or_last
 from gpuwarden.cli.words import whole_number
-from gpuwarden.control.states import WorkerStatus
+from gpuwarden.control.states import ServerFigures, WorkerStatus
 from gpuwarden.values import WorkerState
 
 BAD_STATES = frozenset({WorkerState.FAILED, WorkerState.STUCK, WorkerState.GHOST})
@@ -124,15 +124,27 @@ def worker_colour(worker: WorkerStatus) -> str:
 
 
 def worker_notes(workers: Sequence[WorkerStatus]) -> list[str]:
-    """What is being done with each, what is wrong with it, and how its former life ended."""
+    """What is being done with each, what is wrong with it, how it ended before, what it says."""
     lines = []
     for worker in workers:
         before = f"before that: {worker.last_exit}" if worker.last_exit else ""
-        said = (worker.operation, worker.last_error or worker.reason, before)
+        said = (worker.operation, worker.last_error or worker.reason, before, _server(worker))
         text = "; ".join(dict.fromkeys(each for each in said if each))
         if text:
             lines.append(fitted(f"  worker {worker.number}: {text}"))
     return lines
+
+
+def _server(worker: WorkerStatus) -> str:
+    """What the server that it runs says of itself; empty where it runs none, or that is silent."""
+    told = worker.server or ServerFigures()
+    parts = (
+        (told.running, "{:.0f} running"),
+        (told.waiting, "{:.0f} waiting"),
+        (told.kv_cache_usage, "{:.0%} of its KV cache in use"),
+    )
+    known = [form.format(value) for value, form in parts if value is not None]
+    return f"its server: {', '.join(known)}" if known else ""
 
 
 def _row(worker: WorkerStatus, now_unix_seconds: float) -> tuple[str, ...]:

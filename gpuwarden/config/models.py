@@ -35,6 +35,10 @@ def _model_follows_engine(data: dict[str, Any]) -> str:
     return str(data["engine"])
 
 
+def _network_follows_engine(data: dict[str, Any]) -> str:
+    return "private" if data["engine"] == "command" else "none"
+
+
 class WorkersSettings(Section):
     """The model processes: how many, what they run, what each may use."""
 
@@ -56,9 +60,10 @@ class WorkersSettings(Section):
     engine: Engine = setting(
         "imagestats",
         description="What answers the requests. imagestats measures the image, echo returns the "
-        "request, and package.module:ClassName is a class of your own.",
+        "request, command starts a server and asks that, and package.module:ClassName is a class "
+        "of your own.",
         why="needs no model and no GPU library, so a fresh install answers",
-        allowed='"echo", "imagestats" or "package.module:ClassName"',
+        allowed='"echo", "imagestats", "command" or "package.module:ClassName"',
     )
     engine_path: AbsolutePaths = setting(
         (),
@@ -71,6 +76,13 @@ class WorkersSettings(Section):
         description="The model's name as clients see it.",
         why="the same as engine, until you give it a better one",
         allowed='1 to 128 printable ASCII characters: "medgemma-4b"',
+    )
+    network: Literal["none", "private", "host"] = setting(
+        _network_follows_engine,
+        description="What a worker reaches beside the front door: private is a loopback of its "
+        "own that nobody else on this host sees, host is this host's loopback.",
+        why="a server behind the engine command needs one, nothing else does",
+        allowed='"none", "private" or "host"',
     )
     memory_max_bytes: Bytes = setting(
         16 * GIB,

@@ -78,6 +78,8 @@ _PAGE_TAIL = """\
 - `placement.housekeeping_cpus` names CPUs that this node has, one of them online at least, and not
   all of them. A first start with a file that doesn't fit the node works as far as it can and says
   so; a reload, or a restart of the guard, keeps the former settings.
+- With `workers.engine = "command"`, `[workers.options]` describes [a server](vllm.md#options) as a
+  whole, and `workers.network` is not `"none"`.
 - No hook posts to our own front door, wherever `systemctl edit medgemma-gateway.socket` has put it.
 """
 

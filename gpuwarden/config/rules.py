@@ -12,6 +12,7 @@ from gpuwarden.config.problems import quoted
 from gpuwarden.config.tuning import TuningSettings
 from gpuwarden.config.urls import FRONT_DOOR_REFUSAL, Door, leads_to
 from gpuwarden.cpulist import format_cpu_list, parse_cpu_list
+from gpuwarden.worker.engines.command.options import problems_of
 from gpuwarden.worker.settings import RUNTIME_OPTIONS
 
 THRESHOLDS = ("safe_celsius", "alert_celsius", "critical_celsius")  # in this order, each the lower
@@ -98,7 +99,32 @@ def runtime_options_are_numbers(configuration: Configuration) -> Iterator[Confli
         )
 
 
-RULES: tuple[Rule, ...] = (bodies_fit, thresholds_in_order, runtime_options_are_numbers)
+def servers_options_are_right(configuration: Configuration) -> Iterator[Conflict]:
+    """A server that the workers are to run is described as a whole.
+
+    Options of other engines are their own, and known to their classes alone.
+    """
+    workers = configuration.workers
+    if workers.engine != "command":
+        return
+    if workers.network == "none":
+        found = '"none", where nobody could ask the server'
+        yield Conflict((("workers", "network"),), found, '"private" or "host"')
+    for problem in problems_of(workers.options):
+        if problem.found:
+            key: KeyPath = ("workers", "options", problem.name)
+            yield Conflict((key,), problem.found, problem.wanted)
+        else:
+            found = f'"command" without workers.options.{problem.name}'
+            yield Conflict((("workers", "engine"),), found, problem.wanted)
+
+
+RULES: tuple[Rule, ...] = (
+    bodies_fit,
+    thresholds_in_order,
+    runtime_options_are_numbers,
+    servers_options_are_right,
+)
 
 
 def cards_are(cards: Mapping[int, str]) -> Rule:

@@ -1,6 +1,7 @@
 """One configuration file: its bytes, its text, its tables, and what keeps them from being read."""
 
 import os
+import re
 import stat
 import tomllib
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from gpuwarden.config.syntax import explain_syntax
 FILE_LIMIT_BYTES = 2**20  # a configuration is a few KiB; more is some other file
 SYNTAX_ERRORS_LIMIT = 20  # of one file; what follows is most likely not TOML at all
 
+_LINE_ENDS = re.compile(r"\r+\n")
 _KINDS = {
     stat.S_IFDIR: "a directory",
     stat.S_IFIFO: "a named pipe",
@@ -78,7 +80,8 @@ def _read_text(file: Path) -> str:
     if content.startswith(b"\xef\xbb\xbf"):
         raise _UnreadableError(1, "a byte order mark", "UTF-8 without one (save it so)")
     try:
-        return content.decode("utf-8").replace("\r\n", "\n")  # as tomllib does first
+        # As tomllib does first; all of them, or it would find more where we have looked already.
+        return _LINE_ENDS.sub("\n", content.decode("utf-8"))
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         found = f"the byte 0x{content[error.start]:02x}, which is not UTF-8"

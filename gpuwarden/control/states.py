@@ -234,6 +234,14 @@ class HappenedEvent(State):
     level: Literal["info", "warning", "error"] = "info"
 
 
+class ServerFigures(State):
+    """What the server that a worker runs says of itself; the cache's usage is a share."""
+
+    running: float | None = None
+    waiting: float | None = None
+    kv_cache_usage: float | None = None
+
+
 class GatewayWorker(State):
     """A connected worker as the gateway sees it.
 
@@ -253,6 +261,7 @@ class GatewayWorker(State):
     vram: WorkerMemory | None = None
     stalled: bool = False
     silent_seconds: float | None = None
+    server: ServerFigures | None = None
 
 
 class GatewayJobs(State):
@@ -358,6 +367,7 @@ class WorkerStatus(State):
     vram_allocated_bytes: int | None = None
     vram_fragmentation: float | None = None
     vram: WorkerMemory | None = None
+    server: ServerFigures | None = None
     memory_bytes: int | None = None
     memory_soft_limit_bytes: int | None = None
     process_depth: int = 0

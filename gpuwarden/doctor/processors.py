@@ -38,6 +38,12 @@ _PRIORITY = Question(
     "the card waits for its one thread; real-time for anything else starves a host",
 )  # article 4
 
+_SERVER_PRIORITY = Question(
+    "priority",
+    "normal for a server that a worker runs",
+    "real-time for all of a server keeps its own page and its tokeniser waiting",
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Clock:
@@ -49,11 +55,15 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class WorkerThreads:
-    """The threads of one worker, and the priority that its plan has, as ``fifo:10``."""
+    """The threads of one worker, and the priority that its plan has, as ``fifo:10``.
+
+    :ivar has_server: it runs a server, which drives the card in the worker's place.
+    """
 
     number: int
     planned: str
     threads: Sequence[Thread]
+    has_server: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +95,10 @@ def judge(facts: ProcessorFacts) -> list[Finding]:
     """Governor, real-time limit, each worker's priorities."""
     planned = [planned_priority(worker.planned) for worker in facts.workers]
     limit = _limit(facts.rt_runtime, is_used=any(planned))
-    return [_governor(facts.clocks), limit, *(_priority(worker) for worker in facts.workers)]
+    priorities = [
+        (_server_priority if worker.has_server else _priority)(worker) for worker in facts.workers
+    ]
+    return [_governor(facts.clocks), limit, *priorities]
 
 
 def examine(node: Node) -> list[Finding]:
@@ -103,12 +116,15 @@ def planned_priority(planned: str) -> int:
 
 def _workers(node: Node) -> list[WorkerThreads]:
     found = []
+    configuration = node.configuration
+    has_server = configuration is not None and configuration.workers.engine == "command"
     for worker in node.plan.workers if node.plan else ():
         unit = node.units.get(names.worker_unit(worker.number))
         pids = members(unit.control_group, node.root) if unit else ()
         threads = [thread for pid in pids for thread in read_threads(pid, node.root)]
         if threads:
-            found.append(WorkerThreads(worker.number, worker.inference_priority, threads))
+            planned = worker.inference_priority
+            found.append(WorkerThreads(worker.number, planned, threads, has_server))
     return found
 
 
@@ -164,6 +180,16 @@ def _priority(worker: WorkerThreads) -> Finding:
         why = "the kernel refused real-time, and a lower nice is the next best"
         return question.doubtful(found, mend, why)
     return question.wrong(found, mend)
+
+
+def _server_priority(worker: WorkerThreads) -> Finding:
+    """Whatever its command gives it, up to what is planned: the kernel sees to that."""
+    question = _SERVER_PRIORITY.about(f"worker {worker.number}", NORMAL)
+    realtime = sorted({_named(each) for each in worker.threads if _is_realtime(each)})
+    if not realtime:
+        return question.good(NORMAL)
+    mend = "grep -rn chrt /etc/gpuwarden  # [workers.options] command starts it so"
+    return question.doubtful("real-time: " + ", ".join(realtime), mend)
 
 
 def _without_thread(question: Question, *, planned: bool) -> Finding:

@@ -72,11 +72,13 @@ class BufferPool:
 
     :param limit_bytes: sizes of all buffers together stay within this.
     :param call_soon: runs a function in a later turn of the event loop (zeroing goes in steps).
+    :ivar on_freed: called when a buffer is not in use any more.
     """
 
     limit_bytes: int
     call_soon: Callable[[Callable[[], None]], object]
     on_retired: Callable[[Buffer], None] = lambda buffer: None
+    on_freed: Callable[[], None] = lambda: None
     total_bytes: int = 0
     _last_number: int = 0
     _clean: dict[int, list[Buffer]] = field(default_factory=dict)
@@ -115,6 +117,7 @@ class BufferPool:
         if buffer.holds > 0:
             return
         del self._in_use[buffer.number]
+        self.on_freed()
         if buffer.condemned:
             self._retire(buffer)
             return

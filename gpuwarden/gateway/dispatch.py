@@ -106,9 +106,9 @@ class Dispatcher:
         )
         try:
             room.reserve(length)
-        except ApiError:
+        except ApiError as error:
             self._carry_out(self.queue.cancel(request, now))
-            raise
+            raise self._refusals.later(error) from None
         job = Job(request, now, room)
         self._jobs[request.number] = job
         self.statistics.accepted += 1

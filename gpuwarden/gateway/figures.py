@@ -60,6 +60,8 @@ def gauges(intake: Intake) -> Iterator[Sample]:
         card = link.seat.card
         serving[card] += link.seat.serving
         running[card] += link.seat.outstanding
+    for link in dispatcher.links.values():
+        yield from _of_server(link)
     for card, credit in queue.cards.credits.items():
         gpu = {"gpu": str(card)}
         yield "credits", "Requests that a card's workers would still take.", gpu, credit
@@ -112,6 +114,21 @@ def memory(links: Iterable[WorkerLink]) -> Iterator[Sample]:
 
 def _worker_on_card(link: WorkerLink) -> dict[str, str]:
     return {"worker": str(link.number), "gpu": str(link.seat.card)}
+
+
+def _of_server(link: WorkerLink) -> Iterator[Sample]:
+    """What the server that a worker runs says of itself."""
+    if link.server is None:
+        return
+    meaning = "Requests in the server that a worker runs, by its own word."
+    for state, value in (("running", link.server.running), ("waiting", link.server.waiting)):
+        if value is not None:
+            labels = {"worker": str(link.number), "state": state}
+            yield "worker_server_requests", meaning, labels, value
+    if link.server.kv_cache_usage is not None:
+        meaning = "Share of that server's KV cache that is in use."
+        worker = {"worker": str(link.number)}
+        yield "worker_server_kv_cache_usage", meaning, worker, link.server.kv_cache_usage
 
 
 def of_jobs(jobs: GatewayJobs) -> Iterator[Sample]:

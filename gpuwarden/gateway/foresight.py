@@ -85,6 +85,8 @@ def answered_at(seat: Seat, batch_seconds: float | None, now: float) -> float:
     """
     if batch_seconds is None:
         return now
-    running = [] if seat.slots else [one.started for one in seat.begun if one.started is not None]
-    before = max((started + batch_seconds - now for started in running), default=0.0)
-    return now + (max(0.0, before) + batch_seconds) / TRUSTED_SHARE
+    before = 0.0
+    if seat.batches and not seat.slots:
+        runs_since = next(iter(seat.batches.values())).started
+        before = 0.0 if runs_since is None else max(0.0, runs_since + batch_seconds - now)
+    return now + (before + batch_seconds) / TRUSTED_SHARE

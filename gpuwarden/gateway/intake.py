@@ -131,10 +131,14 @@ class Intake:
         await asyncio.gather(*self._living, return_exceptions=True)
         self._attempts.clear()
 
-    def check_room(self) -> None:
-        """Refuse in a pause, or where too many bodies come at once. Raises ApiError 503, 429."""
+    def check_room(self, *, is_new: bool = True) -> None:
+        """Refuse where too many bodies come at once, and in a pause. Raises ApiError 429, 503.
+
+        :param is_new: whether it may be work; a repeat is let in during a pause, too.
+        """
         try:
-            self.dispatcher.check_open()
+            if is_new:
+                self.dispatcher.check_open()
             self._check_room()
         except ApiError:
             self.dispatcher.reject()

@@ -4,7 +4,8 @@ People come before the background (durable jobs), each in batches of their own. 
 stop coming, every 16th batch is the background's, so that neither waits for ever. Suspects, who
 were in a worker that died, stand apart: each is to have a worker for itself. People who can't have
 their answer in time any more come after those who can: else, when workers have become fewer or
-slower, each would be tried when it is nearly over, and nobody be answered.
+slower, each would be tried when it is nearly over, and nobody be answered. Among them the youngest
+come first, who may still be in time if they are quicker than others were.
 
 A batch begins with the oldest. Those behind it who are of another kind are passed over; since each
 is the oldest at last, nobody waits for ever.
@@ -59,7 +60,7 @@ class Lines:
     @property
     def has_people(self) -> bool:
         """Whether somebody waits, suspects aside."""
-        return bool(self._people or self._late)
+        return bool(self._people) or bool(len(self._late) and self._late)
 
     @property
     def has_background(self) -> bool:
@@ -71,10 +72,21 @@ class Lines:
         """Whether nobody waits."""
         return not (self.has_people or self._background or self._suspects)
 
+    def may_exceed(self, size: int) -> bool:
+        """Whether there may be more people than that, so that it matters who comes first."""
+        return len(self._people) + len(self._late) > size
+
     def set_late_apart(self, answered_at: float) -> None:
-        """Have people wait until nobody else does who would be answered after their deadline."""
+        """Have people wait until nobody else does who would be answered after their deadline.
+
+        Whoever was set apart and would be in time after all has the old place again.
+        """
+        while len(self._late) and (late := self._late.first()):
+            if late[1].deadline < answered_at:
+                break
+            self._people.push(-late[0], self._late.pop())
         while (first := self._people.first()) is not None and first[1].deadline < answered_at:
-            self._late.push(first[0], self._people.pop())
+            self._late.push(-first[0], self._people.pop())
 
     def first_suspect(self) -> Request | None:
         """The oldest, left in its place."""

@@ -20,6 +20,7 @@ from gpuwarden.gateway.messages import (
     Pieces,
     Probed,
     Result,
+    ServerSaid,
     StateChange,
     Wish,
     parse,
@@ -105,6 +106,7 @@ class WorkerLink:
         self.memory: Memory | None = None
         self.figures: Figures | None = None
         self.relief = Relief()
+        self.server: ServerSaid | None = None
         self.seat = Seat(key, card=0, max_batch=1)
         self.leases: dict[int, Body] = {}
         self.loans: dict[int, OutputBuffer] = {}  # by lease: what it writes a large result into
@@ -278,8 +280,11 @@ class WorkerLink:
         self._owner.on_figures(self, figures)
 
     def _on_sign_of_life(self, frame: Frame) -> None:
-        """What says no more than how the worker is; that a heartbeat came is all of it."""
-        if frame.type == FrameType.PROBED:
+        """What says no more than how the worker is; of a heartbeat, that it came is all of it."""
+        if frame.type == FrameType.SERVER:
+            self.server = parse(ServerSaid, frame.meta)
+            self._owner.changed()
+        elif frame.type == FrameType.PROBED:
             self.probes.answered(frame, parse(Probed, frame.meta))
         elif frame.type != FrameType.HEARTBEAT:
             log.debug("worker %d sent frame %d, unknown here", self.number, frame.type)

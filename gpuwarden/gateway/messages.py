@@ -168,6 +168,17 @@ class Figures(Message):
     shortages_alone: int = Field(default=0, ge=0, le=COUNT_LIMIT)
 
 
+class ServerSaid(Message):
+    """What an engine's own server says of itself.
+
+    :ivar kv_cache_usage: the share of its cache that is in use.
+    """
+
+    running: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    waiting: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    kv_cache_usage: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+
+
 class Probed(Message):
     """What came of a PROBE."""
 

@@ -92,6 +92,12 @@ KEY = Parameter(
     {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
     "A retry with the same key and body joins the request that it repeats, or gets its answer.",
 )
+DIGEST = Parameter(
+    "Content-Digest",
+    "header",
+    {"type": "string", "pattern": "^sha-256=:[A-Za-z0-9+/]{43}=:$"},
+    "The SHA-256 of an image that is sent raw: it is checked, and a repeat needs no second upload.",
+)
 QUESTION = Parameter(
     "question",
     "query",
@@ -191,7 +197,7 @@ OPERATIONS = (
         {202: {JSON: schema.Job}, 200: {JSON: schema.Job}},
         body={FORM: schema.JobForm, **RAW},
         needs_body=False,
-        parameters=(KEY, QUESTION, IMAGE, PRIORITY),
+        parameters=(KEY, DIGEST, QUESTION, IMAGE, PRIORITY),
         errors=(
             *UPLOAD,
             "image_not_found",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Literal, Protocol, cast
 
 from gpuwarden.control.snapshot import SnapshotWriter
-from gpuwarden.control.states import GatewayData, GatewayJobs, GatewayWorker
+from gpuwarden.control.states import GatewayData, GatewayJobs, GatewayWorker, ServerFigures
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.link import WorkerLink
 from gpuwarden.gateway.memory import memory_of
@@ -134,6 +134,7 @@ def worker_data(link: WorkerLink) -> GatewayWorker:
         vram_reserved_bytes=memory.vram_reserved_bytes if memory else None,
         vram_allocated_bytes=memory.vram_allocated_bytes if memory else None,
         vram=memory_of(link),
+        server=ServerFigures(**link.server.model_dump()) if link.server else None,
         stalled=link.seat.stalled,
         silent_seconds=None if silent is None else round(silent, 1),
     )

@@ -63,6 +63,11 @@ class Refusals:
             text = f"{self._settings().queue_limit} requests wait already"
         return ApiError("queue_full", text, retry_after_seconds=wait)
 
+    def later(self, error: ApiError) -> ApiError:
+        """The same where there is no buffer: one is free again when a request has been served."""
+        wait = max(error.retry_after_seconds or 0, self._wait_seconds())
+        return ApiError(error.type, error.message, param=error.param, retry_after_seconds=wait)
+
     def ending(self, ending: Ending) -> ApiError:
         """For an accepted request that no worker has answered."""
         kind, message = ENDINGS[ending]
@@ -86,7 +91,7 @@ class Refusals:
 
     def _wait_seconds(self) -> int:
         return self._statistics.retry_after_seconds(
-            self._queue.depth,
+            max(1, self._queue.depth),  # at least one has to end before there is room
             self._queue.cards.capacity,
             self._settings().request_timeout_seconds,
         )

@@ -39,8 +39,9 @@ def next_turn(lines: Lines, cards: Cards, batching: Batching, now: float) -> Tur
     # Mostly it is the one that has just answered.
     seat = seats[0] if len(seats) == 1 else min(seats, key=cards.load_key())
     card = cards[seat.card]
-    lines.set_late_apart(answered_at(seat, card.batch_seconds, now))
     size = 1 if seat.slots else min(card.batch_size(seat), seat.credit)
+    if lines.may_exceed(size):
+        lines.set_late_apart(answered_at(seat, card.batch_seconds, now))
     bounds = Bounds(size, seat.budget.least(batching.rules.budget), seat.mixed)
     background = not lines.has_background or cards.any_usable
     if batching.rules.linger_seconds and all(one.batches for one in seats if one is not seat):
@@ -55,7 +56,9 @@ def is_suspects_turn(
 ) -> bool:
     """Whether an idle worker is a suspect's; while others wait, only one who can be answered."""
     suspect = lines.first_suspect()
-    if suspect is None or not (others_wait and by_load):
-        return suspect is not None
+    if suspect is None:
+        return False
+    if not (others_wait and by_load):
+        return True
     least = answered_at(by_load[0], cards[by_load[0].card].batch_seconds, now)
     return not cards.have_quarantine and suspect.deadline >= least

@@ -177,6 +177,7 @@ def _counted(processes: Sequence[Process], told: GatewayWorker | None) -> dict[s
         "vram_allocated_bytes": allocated,
         "vram_fragmentation": in_pieces,
         "vram": told.vram,
+        "server": told.server,
     }
 
 

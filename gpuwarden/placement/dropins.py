@@ -137,6 +137,7 @@ def worker_text(
         *_priority_lines(worker.inference_priority),
         f"Environment=CUDA_VISIBLE_DEVICES={worker.visible_device or worker.gpu_uuid}",
         *_device_lines(card),
+        *_network_lines(configuration.workers),
         *_limit_lines(worker, configuration.workers),
         *_timeout_lines(configuration.workers),
     ]
@@ -228,6 +229,19 @@ def _device_lines(card: Card) -> list[str]:
         # CUDA opens the nodes of its instance (/dev/nvidia-caps), whose modes the driver guards.
         lines.append("DeviceAllow=char-nvidia-caps r")
     return lines
+
+
+def _network_lines(workers: WorkersSettings) -> list[str]:
+    """What a server that the worker runs needs to be asked; nothing leaves this host."""
+    if workers.network == "none":
+        return []
+    own = [] if workers.network == "private" else ["PrivateNetwork=no"]
+    return [
+        *own,
+        # Netlink: libraries look up the interfaces that they may listen on.
+        "RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK",
+        "IPAddressAllow=localhost",
+    ]
 
 
 def _limit_lines(worker: PlannedWorker, workers: WorkersSettings) -> list[str]:

@@ -16,6 +16,8 @@ from gpuwarden.control.states import PlanData, PlannedWorker
 from gpuwarden.placement.dropins import DROP_IN_NAME, by_slice, slice_text
 
 _LARGER_COUNTS = ("MemoryMax", "TasksMax")
+# What the kernel would take from a running worker, or from the server that it has started.
+_ALLOWANCES = ("DeviceAllow=", "IPAddressAllow=")
 _CPUSET = ("AllowedCPUs=", "AllowedMemoryNodes=")
 
 
@@ -92,13 +94,13 @@ def spared(
 
 
 def eased(new: str, running: str) -> str:
-    """``new``, with the larger limits of both and the devices of both."""
+    """``new``, with the larger limits of both, and the devices and addresses of both."""
     before = running.splitlines()
     lines = [_larger(line, before) for line in new.splitlines()]
-    devices = [line for line in lines if line.startswith("DeviceAllow=")]
-    more = [old for old in before if old.startswith("DeviceAllow=") and old not in devices]
-    if more:
-        place = lines.index(devices[-1]) + 1 if devices else len(lines)
+    for allowance in _ALLOWANCES:
+        allowed = [line for line in lines if line.startswith(allowance)]
+        more = [old for old in before if old.startswith(allowance) and old not in allowed]
+        place = lines.index(allowed[-1]) + 1 if allowed else len(lines)
         lines[place:place] = more
     return "\n".join(lines) + "\n"
 

@@ -7,7 +7,7 @@ card. Both hold their own object of the class; nothing but ``preprocess``'s resu
 
 import pickle
 from dataclasses import dataclass, field
-from typing import Any, Dict, List, Optional, Sequence, Tuple, Union
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, Union
 
 MAX_PIXELS = 64 << 20  # 8192 x 8192; the largest mammography detectors have 25 million
 
@@ -41,6 +41,10 @@ class BadRequestError(RequestError):
     """Question or parameters cannot be used; say what was found and what would be right."""
 
     kind = "bad_request"
+
+
+class OptionsError(ValueError):
+    """``[workers.options]`` can't be used; the text names each, what it is, what would be right."""
 
 
 @dataclass(frozen=True)
@@ -289,3 +293,45 @@ class SlotEngine(Engine):
         they go on, the oldest first, as others leave and the card cools. Optional.
         """
         return False
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What a ``ParallelEngine`` is given of its worker, for as long as that runs.
+
+    :ivar fail: the worker can't go on, and why: it ends, and systemd starts it again.
+    :ivar is_on_card: whether the last scan of the card lists any process of this worker's control
+        group; None where that isn't known.
+    :ivar show: how far loading is, for ``systemctl status``; without anything of a request.
+    :ivar tell_figures: what is to be shown of it, by the names of ``frames.FrameType.SERVER``.
+    """
+
+    fail: Callable[[str], None]
+    is_on_card: Callable[[], Optional[bool]]
+    show: Callable[[str], None]
+    tell_figures: Callable[[Dict[str, float]], None]
+
+
+class ParallelEngine(Engine):
+    """A model whose requests run side by side, each a coroutine, ``max_batch`` of them at a time.
+
+    In place of ``predict``: ``open``, ``answer`` and ``close``, all on the worker's event loop, so
+    they must not hold it up. ``tell`` and ``is_awaited`` take the request's place. On a hot card
+    fewer run, and those that run finish; ``thermal_state`` is the card's. A request whose caller
+    has left is cancelled.
+    """
+
+    thermal_state = "normal"
+
+    async def open(self, surroundings: Surroundings) -> None:
+        """Run once after ``warm_up``; requests come when it has returned. Optional."""
+
+    async def answer(self, place: int, item: Any) -> Any:
+        """What ``postprocess`` gets, of what ``preprocess`` made; what it raises fails it alone."""
+        raise NotImplementedError(f"{type(self).__name__} has no answer(place, item) method")
+
+    def limited(self, limit: Optional[int]) -> None:
+        """So many may run together from now on; None: ``max_batch``. They are held to it anyway."""
+
+    async def close(self) -> None:
+        """The worker ends. Optional."""

@@ -46,6 +46,7 @@ class FrameType(IntEnum):
     BORROW = 11  # request, lease: {"length": bytes of a result that no frame holds}; LEND answers
     FIGURES = 12  # what allocator.FIGURES names, warning_threshold, shortages, shortages_alone;
     #               every five seconds, from engines that know
+    SERVER = 13  # {"running", "waiting", "kv_cache_usage"}: what an engine's server says of itself
     # gateway to worker
     WELCOME = 32  # {"gateway": version, "results_bytes": its room for large results now}
     JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request:

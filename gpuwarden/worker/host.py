@@ -19,17 +19,18 @@ from gpuwarden.worker import canary, logs
 from gpuwarden.worker.allocator import read_memory
 from gpuwarden.worker.brokencard import breaks_card
 from gpuwarden.worker.direct import Direct, is_direct
-from gpuwarden.worker.engine import Audience, Engine, SlotEngine
-from gpuwarden.worker.faults import WorkerError, location
+from gpuwarden.worker.engine import Audience, Engine, ParallelEngine, SlotEngine
+from gpuwarden.worker.faults import WorkerError
 from gpuwarden.worker.frames import Frame
 from gpuwarden.worker.gpu import GpuThread, run_batch
 from gpuwarden.worker.link import GatewayLink, Session
-from gpuwarden.worker.loading import EXIT_ENGINE_FAILED, EXIT_NO_GPU, EXIT_SETTINGS, Loader
+from gpuwarden.worker.loading import EXIT_SETTINGS, Loader, ending_of
 from gpuwarden.worker.memoryreport import MemoryReports
 from gpuwarden.worker.notify import Notifier, watchdog_seconds
 from gpuwarden.worker.outputs import Answer
+from gpuwarden.worker.parallel import Parallel
 from gpuwarden.worker.pool import Pool
-from gpuwarden.worker.priority import raise_this_thread
+from gpuwarden.worker.priority import NORMAL, raise_this_thread
 from gpuwarden.worker.pulse import Pulse
 from gpuwarden.worker.settings import Settings, SettingsError, read_settings
 from gpuwarden.worker.slots import Slots, manner_of
@@ -128,6 +129,8 @@ class Host:
         self.memory = MemoryReports(self.gpu, self.settings.options, self.link.set_figures)
         self.link.on_relieve = self.memory.relieve
         self.loader = Loader(self.settings, self.gpu, self.pool, self._on_context_lost)
+        self.loader.on_failed = self._stop_with
+        self.loader.on_figures = self.link.set_server
 
     async def _live(self) -> int:
         self._show_status()
@@ -148,12 +151,17 @@ class Host:
     async def _become_ready(self, engine: Engine) -> None:
         logs.withhold_foreign_text()
         # Not before: ten minutes of loading at a real-time priority would help nobody.
-        self._tell_priority(await self.gpu.run(raise_this_thread, self.settings.inference_priority))
+        wanted = NORMAL if isinstance(engine, ParallelEngine) else self.settings.inference_priority
+        self._tell_priority(await self.gpu.run(raise_this_thread, wanted))
         self.link.set_manner(manner_of(engine))
         if isinstance(engine, SlotEngine):
             count = self.settings.max_batch
             self.work.slots = Slots(engine, count, self.work, self._on_gpu, self._on_busy)
             self.work.slots.on_shortage = self.memory.count_shortage
+        if isinstance(engine, ParallelEngine):
+            self.work.slots = Parallel(engine, self.settings, self.work, self._on_busy)
+        # It may have come while the engine was loaded.
+        self.work.on_limit(self.link.batch_limit, self.link.thermal_state)
         self.work.direct = Direct(self.settings.max_pixels) if is_direct(engine) else None
         self.work.accepting = True
         self._tell_memory(await self.gpu.run(read_memory, engine))
@@ -193,8 +201,9 @@ class Host:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.link.close(0)
         await self.pool.close()
-        if self.loader.context:
-            await self.loader.context.close()
+        if isinstance(self.work.slots, Parallel):
+            await self.work.slots.close()
+        await self.loader.close()
         self.gpu_ended = self.gpu.end(GPU_END_SECONDS)
         if self._status_due:
             self._status_due.cancel()
@@ -282,14 +291,7 @@ class Host:
 
     def _give_up(self, error: BaseException) -> None:
         """The card's context is gone, or this runtime's books may be wrong: it must not go on."""
-        place, broken = location(error), breaks_card(error)
-        text = f"internal error: {place}; please report it"
-        if broken:
-            text = f"the context on the card is gone: {place}; the worker is started anew"
-        _log.error("the worker ends: %s", text)
-        ending = WorkerError(text, EXIT_NO_GPU if broken else EXIT_ENGINE_FAILED)
-        ending.__cause__ = error
-        self._stop_with(ending)
+        self._stop_with(ending_of(error))
 
     def _stop_with(self, error: WorkerError) -> None:
         if not self._stop.done():

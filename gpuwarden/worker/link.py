@@ -98,6 +98,9 @@ class GatewayLink:
         self.on_relieve: Callable[[], None] = lambda: None
         self._manner: Dict[str, Any] = {}
         self._telling = Telling(self._send_pieces)
+        self._server: Dict[str, float] = {}
+        self.batch_limit: Optional[int] = None  # what the gateway said last
+        self.thermal_state = NORMAL
 
     async def run(self) -> None:
         """Connect and connect again, until cancelled."""
@@ -153,6 +156,12 @@ class GatewayLink:
         """Tell the gateway what the engine's allocator says."""
         self._figures = figures
         self._send(Frame(FrameType.FIGURES, meta=figures))
+
+    def set_server(self, figures: Dict[str, float]) -> None:
+        """Tell the gateway what the engine's server says of itself."""
+        if figures != self._server:
+            self._server = figures
+            self._send(Frame(FrameType.SERVER, meta=figures))
 
     def answer(self, session: Session, job: Frame, meta: Dict[str, Any], body: bytes) -> None:
         """Send a request's RESULT, or keep it for the next connection.
@@ -270,7 +279,7 @@ class GatewayLink:
         elif frame.type == FrameType.LIMIT:
             limit = frame.meta.get("batch_limit")
             if isinstance(limit, int) and limit >= 1:
-                self._receiver.on_limit(limit, str(frame.meta.get("thermal_state", NORMAL)))
+                self._limit(limit, str(frame.meta.get("thermal_state", NORMAL)))
         elif frame.type == FrameType.DRAIN:
             self._receiver.on_drain(session)
         elif frame.type == FrameType.PROBE:
@@ -284,7 +293,7 @@ class GatewayLink:
         session.instance = instance if isinstance(instance, str) else None
         results_bytes = frame.meta.get("results_bytes")
         session.results_bytes = results_bytes if isinstance(results_bytes, int) else 0
-        self._receiver.on_limit(None, NORMAL)  # if there is one, this gateway says so next
+        self._limit(None, NORMAL)  # if there is one, this gateway says so next
         _log.info("connected to gateway %s", frame.meta.get("gateway", "of unknown version"))
         unsent, kept = list(self._unsent), 0
         self._unsent.clear()
@@ -298,8 +307,14 @@ class GatewayLink:
             self._send(Frame(FrameType.MEMORY, meta=dict(self._memory)))
         if self._figures:
             self._send(Frame(FrameType.FIGURES, meta=self._figures))
+        if self._server:
+            self._send(Frame(FrameType.SERVER, meta=self._server))
         if self._state == "ready":
             self._ask_for_work()
+
+    def _limit(self, batch_limit: Optional[int], thermal_state: str) -> None:
+        self.batch_limit, self.thermal_state = batch_limit, thermal_state
+        self._receiver.on_limit(batch_limit, thermal_state)
 
     def _ask_for_work(self) -> None:
         credits = PREFETCHED_BATCHES * self._settings.max_batch

@@ -10,6 +10,7 @@ from gpuwarden.worker.priority import NORMAL, parse_priority
 
 SETTINGS_LIMIT_BYTES = 1024 * 1024
 SIMULATOR_SOCKET = "/run/gpuwarden-sim/attach.sock"
+SCAN_FOLDER = "/run/gpuwarden/scan"  # the contract's
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -38,6 +39,7 @@ class Settings:
     load_timeout_seconds: float = 600.0
     inference_priority: str = NORMAL
     simulator_socket: str = SIMULATOR_SOCKET
+    scan_folder: str = SCAN_FOLDER
     log_level: str = "info"
 
     def context(self) -> Context:
@@ -72,6 +74,7 @@ _KINDS: Dict[str, Tuple[Tuple[Type[Any], ...], str]] = {
     "load_timeout_seconds": (_NUMBER, "a number"),
     "inference_priority": ((str,), "a text"),
     "simulator_socket": ((str,), "a path"),
+    "scan_folder": ((str,), "a path"),
     "log_level": ((str,), "a text"),
 }
 _AT_LEAST_ONE = (

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Awaitable, Callable, Dict, List, Mapping, Optional, Protocol, Set, Tuple
 
 from gpuwarden.worker.brokencard import breaks_card
-from gpuwarden.worker.engine import Audience, Engine, SlotEngine
+from gpuwarden.worker.engine import Audience, Engine, ParallelEngine, SlotEngine
 from gpuwarden.worker.faults import Failure, failure_of, location, raise_error_of
 from gpuwarden.worker.gpu import BROKEN_OFF, answer_of
 from gpuwarden.worker.outputs import Answer
@@ -51,6 +51,16 @@ class Guests(Protocol):
 
     def answer(self, serial: int, answer: Answer, seconds: float) -> None:
         """It has left its slot."""
+
+
+class Places(Protocol):
+    """Where requests run that don't come in batches."""
+
+    def set_limit(self, limit: Optional[int], thermal_state: str) -> None:
+        """So many may run together from now on; None: all that there is room for."""
+
+    def advance(self) -> None:
+        """There may be somebody to take in, or somebody who has gone."""
 
 
 @dataclass
@@ -347,4 +357,5 @@ def manner_of(engine: Engine) -> Dict[str, Any]:
     told: Dict[str, Any] = {name: value for name, value in budget.items() if value is not None}
     if engine.batch_mixed:
         told["batch_mixed"] = True
-    return {"scheduling": "slots" if isinstance(engine, SlotEngine) else "batch", **told}
+    is_slots = isinstance(engine, (SlotEngine, ParallelEngine))
+    return {"scheduling": "slots" if is_slots else "batch", **told}

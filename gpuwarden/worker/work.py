@@ -23,7 +23,7 @@ from gpuwarden.worker.lending import Borrowed
 from gpuwarden.worker.link import Receiver, Session
 from gpuwarden.worker.outputs import WHOLE, Answer, Large, for_chat, text_of
 from gpuwarden.worker.pool import Outcome, Pool, Prepared
-from gpuwarden.worker.slots import CANCELLED, Guests, Slots
+from gpuwarden.worker.slots import CANCELLED, Guests, Places
 from gpuwarden.worker.tasks import task_of
 
 _log = logging.getLogger(__name__)
@@ -75,8 +75,8 @@ class Work(Receiver, Guests):
     ) -> None:
         self._predict = predict
         self._reply = reply
-        self.on_joining: Callable[[Session, Frame, bool], None] = lambda *what: None
         self._tell = tell
+        self.on_joining: Callable[[Session, Frame, bool], None] = lambda *what: None
         self._on_change = on_change
         self._jobs: Dict[int, _Job] = {}
         self._serials = itertools.count(1)
@@ -86,7 +86,7 @@ class Work(Receiver, Guests):
         self._idle = asyncio.Event()
         self._idle.set()
         self.pool: Optional[Pool] = None
-        self.slots: Optional[Slots] = None  # of an engine that has any
+        self.slots: Optional[Places] = None  # of an engine that takes one by one
         self.direct: Optional[Direct] = None  # where the engine has no preprocess() of its own
         self.accepting = False  # until the model is loaded
         self.on_drain_asked: Callable[[Session], None] = lambda session: None
@@ -132,6 +132,8 @@ class Work(Receiver, Guests):
             if same and job.session is session:
                 job.awaited = False
                 self._drop(serial, CANCELLED)
+        if self.slots is not None:
+            self.slots.advance()
 
     def on_retire(self, session: Session, buffer_number: int) -> None:
         """Unmap a buffer here and in the CPU processes."""
@@ -150,11 +152,11 @@ class Work(Receiver, Guests):
             self.slots.set_limit(batch_limit, thermal_state)
 
     def on_drain(self, session: Session) -> None:
-        """Pass it on to whoever keeps the worker's state."""
+        """For whoever keeps the worker's state."""
         self.on_drain_asked(session)
 
     def on_probe(self, session: Session, frame: Frame) -> None:
-        """Pass it on to whoever has the GPU thread."""
+        """For whoever has the GPU thread."""
         self.on_probe_asked(session, frame)
 
     def on_lost(self, session: Session) -> None:
@@ -229,8 +231,7 @@ class Work(Receiver, Guests):
         if members is None:
             self._settle()
             return
-        numbers = self._in_time(members)
-        if not numbers:
+        if not (numbers := self._in_time(members)):
             self._advance()
             return
         jobs = [self._jobs[serial] for serial in numbers]

@@ -8,6 +8,7 @@ import pytest
 
 from tests.integration.gateway_node import GatewayNode, Reply, gateway_node
 from tests.integration.gateway_peer import GatewayPeer, ReceivedJob
+from tests.integration.real_worker import real_worker
 
 MIB = 1 << 20
 
@@ -157,3 +158,12 @@ async def test_what_died_in_its_own_prefill_is_retried_alone_and_its_neighbours_
 
 def requests(node: GatewayNode) -> list[Any]:
     return list(node.service.dispatcher.queue.requests.values())
+
+
+@pytest.mark.parametrize(("engine", "is_mixed"), [("echo", True), ("model_classes:Filling", False)])
+async def test_an_engine_says_whether_it_takes_all_kinds_together(
+    engine: str, is_mixed: bool
+) -> None:
+    async with gateway_node() as node, real_worker(node, engine=engine):
+        (link,) = node.service.dispatcher.links.values()
+        assert link.seat.mixed is is_mixed

@@ -12,6 +12,7 @@ from gpuwarden.control.snapshot import boot_id, boottime_nanoseconds
 from gpuwarden.control.states import GatewayJobs
 from gpuwarden.gateway.buffers import BufferPool
 from gpuwarden.gateway.dispatch import Dispatcher
+from gpuwarden.gateway.jobs import feeder
 from gpuwarden.gateway.jobs.keys import NoKeyError, StoreKey
 from gpuwarden.gateway.jobs.service import JobPlace, Jobs
 from gpuwarden.gateway.jobs.store import DiskStore
@@ -86,40 +87,6 @@ async def test_a_job_waits_for_a_worker_and_keeps_its_answer(place: JobPlace) ->
         await node.until(lambda: kinds(place) == [".result", ".result"])
 
 
-async def test_a_caller_who_tries_again_under_the_same_key_gets_the_same_job(
-    place: JobPlace,
-) -> None:
-    async with gateway_node(jobs=place) as node:
-        first = await submit(node, b"image", **{"Idempotency-Key": "one"})
-        again = await node.post(b"image", path="/v1/jobs", headers={"Idempotency-Key": "one"})
-        assert (again.status, again.json["id"]) == (200, first)
-        other = await node.post(b"longer", path="/v1/jobs", headers={"Idempotency-Key": "one"})
-        assert (other.status, other.error) == (422, "idempotency_mismatch")
-        replies = await asyncio.gather(
-            *(
-                node.post(b"y" * MIB, path="/v1/jobs", headers={"Idempotency-Key": "two"})
-                for _ in range(4)
-            )
-        )
-        assert len({reply.json["id"] for reply in replies}) == 1
-        assert sorted(reply.status for reply in replies)[:2] == [200, 200]
-        assert len(list((place.folder / "files").iterdir())) == 2
-
-
-async def test_a_known_key_is_answered_before_the_body_is_sent(place: JobPlace) -> None:
-    async with gateway_node(jobs=place) as node:
-        first = await submit(node, b"z" * MIB, **{"Idempotency-Key": "one"})
-        reader, writer = await node.connect()
-        writer.write(
-            b"POST /v1/jobs HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\n"
-            b"Idempotency-Key: one\r\nContent-Length: 1048576\r\n\r\n"
-        )
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
-        writer.close()
-        assert b" 200 " in head.splitlines()[0]
-        assert f"Location: /v1/jobs/{first}".encode() in head
-
-
 async def test_the_more_important_job_goes_first_and_people_go_before_jobs(
     place: JobPlace,
 ) -> None:
@@ -152,6 +119,27 @@ async def test_people_never_feel_what_waits_on_disk(place: JobPlace) -> None:
         await node.until(lambda: shown(node).running == 4)
         assert (shown(node).queued, node.snapshot().queue_depth) == (16, 0)
         worker.answers_by_itself = True
+
+
+async def test_a_job_that_waits_for_a_buffer_gets_it_when_it_is_free(
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeder, "RETRY_SECONDS", 60.0)  # nothing polls
+    async with gateway_node(jobs=place, pool_bytes=2 * MIB, images_bytes=2 * MIB) as node:
+        identifier = await submit(node, b"j" * MIB)
+        sent = [await node.post(b"i" * MIB, path="/v1/images") for _ in range(2)]
+        await node.busy_worker()
+        await node.until(lambda: node.service.jobs.opened is not None and held_back(node))
+        path = f"/v1/images/{sent[0].json['id']}"
+        assert (await node.post(b"", path=path, method="DELETE")).status == 200
+        assert (await finished(node, identifier))["status"] == "succeeded"
+
+
+def held_back(node: GatewayNode) -> bool:
+    """Whether a job was claimed and has no place in memory."""
+    opened = node.service.jobs.opened
+    assert opened is not None
+    return any(one.job is None for one in opened.feeder.running.values())
 
 
 async def test_listing_changing_and_deleting_need_the_key_and_reading_the_id_alone(

@@ -175,8 +175,10 @@ async def test_bodies_that_fill_the_memory_refuse_the_next(
         worker = await node.worker(auto=False)
         posted = asyncio.create_task(node.post(bytes(3 * MIB)))
         job = await worker.next_job()
+        node.service.dispatcher.statistics.service_seconds = 18.0  # four at a time
         reply = await node.post(bytes(3 * MIB))
         assert (reply.status, reply.error) == (429, "queue_full")
+        assert reply.headers["retry-after"] == "5"
         assert (await asyncio.gather(node.post(b"x"), release(worker, job)))[0].status == 200
         assert (await posted).status == 200
         assert node.service.dispatcher.statistics.rejected == 1

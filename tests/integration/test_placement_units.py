@@ -62,15 +62,28 @@ def test_systemd_would_object_to_a_directive_that_it_does_not_know(tmp_path: Pat
 def test_a_worker_that_may_use_real_time_is_still_exposed_by_2_of_10_at_most(
     tmp_path: Path,
 ) -> None:
-    unit = installed(tmp_path)[0]
+    restricted = exposure(tmp_path, installed(tmp_path)[0])
+    assert not restricted["RestrictRealtime"]  # so the drop-in was looked at
+
+
+def test_a_worker_with_a_loopback_for_its_server_is_no_more_exposed(tmp_path: Path) -> None:
+    unit = installed(tmp_path, workers={"network": "private"})[0]
+    assert verify(tmp_path, unit) == ""
+    restricted = exposure(tmp_path, unit)
+    families = ("AF_INET_INET6", "AF_NETLINK", "AF_UNIX", "AF_PACKET", "OTHER")
+    kept_out = [name for name in families if restricted[f"RestrictAddressFamilies_{name}"]]
+    assert (kept_out, restricted["PrivateNetwork"]) == (["AF_PACKET", "OTHER"], True)
+
+
+def exposure(directory: Path, unit: str) -> dict[str, object]:
+    """What is restricted in a unit, which has to be exposed by 2 of 10 at most."""
     result = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--threshold=20", "--json=short", unit],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
-        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{directory}:"},
     )
     assert result.returncode == 0, result.stdout + result.stderr
-    restricted = {row["json_field"]: row["set"] for row in json.loads(result.stdout)}
-    assert not restricted["RestrictRealtime"]  # so the drop-in was looked at
+    return {row["json_field"]: row["set"] for row in json.loads(result.stdout)}

@@ -35,7 +35,7 @@ async def test_a_worker_says_hello_while_loading_then_asks_for_two_batches(node:
             "gpu_index": 1,
             "heartbeat_seconds": 2.0,
         }
-        ready = {"state": "ready", "scheduling": "batch"}
+        ready = {"state": "ready", "scheduling": "batch", "batch_mixed": True}
         assert (await connection.next_state("ready")).meta == ready
         assert (await connection.next_of(FrameType.CREDIT)).count == 4
 

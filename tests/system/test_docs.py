@@ -54,7 +54,7 @@ def test_install_as_documented(nodes: Callable[..., Node]) -> None:
 
 def test_operate_and_place_as_documented(node: Node) -> None:
     node.put(ct_small(), "/tmp/ct.dcm")
-    documents = ("operate.md", "placement.md", "dbus.md", "integrate.md", "jobs.md")
+    documents = ("operate.md", "placement.md", "dbus.md", "integrate.md", "jobs.md", "vllm.md")
     documented = [block for document in documents for block in blocks(document)]
     assert len(documented) >= 8
     for block in documented:

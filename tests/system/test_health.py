@@ -4,8 +4,10 @@ The configured times are short, so that it is the guard that restarts a stuck wo
 systemd's watchdog, which would take 30 s.
 """
 
+from pathlib import Path
+
 from tests.node.vm import Node
-from tests.system.service import curl, main_pid, status, wait_for, wait_for_state
+from tests.system.service import configure, curl, main_pid, status, wait_for, wait_for_state
 
 # Answers, but for a question that hangs the card's thread for ever.
 MOODY = """
@@ -38,6 +40,20 @@ max_batch = 1
 [health]
 stuck_grace_seconds = 3.0
 """
+SERVER = Path(__file__).parents[1] / "integration" / "openai_server.py"
+SERVED_BY_A_SERVER = """
+[workers]
+engine = "command"
+memory_max_bytes = "400M"
+drain_seconds = 1.0
+
+[workers.options]
+port = 8000
+command = [
+  "/bin/sh", "-c",
+  "chrt -f 5 true && export GREETING=fast; exec python3 /opt/models/s.py --child --port {port}",
+]
+"""
 MANAGER = "org.gpuwarden1 /org/gpuwarden1 org.gpuwarden1.Manager"
 HELD_MEBIBYTES = 512
 # What a dead worker leaves: its user and its tag, in another control group than its unit's. On the
@@ -67,6 +83,7 @@ def test_what_ails_a_worker_is_seen_and_mended_and_what_strangers_hold_is_known(
     a_worker_that_hangs_is_started_again(node)
     what_was_left_behind_was_ended_after_a_minute(node)
     wait_for_state(node, "running")
+    a_server_is_a_worker_like_any_other_and_ends_whole(node)
 
 
 def serve_with_a_moody_model(node: Node) -> None:
@@ -150,3 +167,42 @@ def ask(node: Node, question: str) -> int:
 
 def told(node: Node, event: str) -> str:
     return node.run(f"journalctl -q --no-pager -o cat GPUWARDEN_EVENT={event}").text
+
+
+def a_server_is_a_worker_like_any_other_and_ends_whole(node: Node) -> None:
+    node.put(SERVER.read_bytes(), "/opt/models/s.py")
+    configure(node, SERVED_BY_A_SERVER, "/etc/gpuwarden/conf.d/50-node.toml")
+    assert say_hello(node) == "hello"
+    # Its port is seen by its worker alone: nobody gets past the front door.
+    refused = node.run("curl --silent --max-time 5 http://127.0.0.1:8000/health", check=False)
+    assert refused.status == 7
+    # The worker with CPUs of its own may give it what inference_priority allows; the other may not.
+    started = "journalctl -o cat --no-pager -u medgemma-worker@{} | grep -c 'starts with fast'"
+    assert [node.run(started.format(n), check=False).text for n in (0, 1)] == ["0", "1"]
+    wait_for(node, "gpuwarden workers | grep -q 'its server: 0 running, 2 waiting, 25% of its KV'")
+    main = main_pid(node, "medgemma-worker@0")
+    group = node.run(f"sed 's/^0:://' /proc/{main}/cgroup").text
+    members = node.run(f"cat /sys/fs/cgroup{group}/cgroup.procs").text.split()
+    server = node.run(f"pgrep --parent {main} -f models/s.py").text
+    assert {str(main), server} < set(members)
+    node.run(f"kill -KILL {server}")
+    assert say_hello(node) == "hello"  # by the other one, or by the next
+    wait_for(
+        node,
+        f"systemctl is-active -q medgemma-worker@0 && "
+        f"[ $(systemctl show -P MainPID medgemma-worker@0) != {main} ]",
+    )
+    wait_for_state(node, "running")
+    alive = f"for pid in {' '.join(members)}; do test ! -e /proc/$pid || echo $pid; done"
+    assert node.run(alive).text == ""
+    assert node.run("pgrep -c -f 'sleep 900[5]'").text == "2"
+    why = f"its server (PID {server}) was killed by signal 9"
+    assert why in node.run("journalctl -o cat --no-pager -u medgemma-worker@0").text
+
+
+def say_hello(node: Node) -> str:
+    body = '{"model": "command", "messages": [{"role": "user", "content": "hello"}]}'
+    chat = f"-H 'Content-Type: application/json' -d '{body}'"
+    answer = curl(node, chat, "/v1/chat/completions")
+    assert answer.status == 200, answer
+    return str(answer.body["choices"][0]["message"]["content"])

@@ -106,7 +106,17 @@ def test_who_can_not_be_answered_in_time_comes_after_those_who_can() -> None:
     for number, deadline in enumerate((1.0, 2.0, 5.0, 6.0)):
         lines.join(replace(request(number), deadline=deadline))
     lines.set_late_apart(5.0)
-    assert taken(lines, Bounds(1)) == [[2], [3], [0], [1]]
+    assert taken(lines, Bounds(1)) == [[2], [3], [1], [0]]
+
+
+def test_who_would_be_in_time_after_all_has_its_old_place_again() -> None:
+    lines = Lines()
+    for number, deadline in enumerate((1.0, 2.0, 5.0)):
+        lines.join(replace(request(number), deadline=deadline))
+    lines.set_late_apart(9.0)  # a batch that took very long
+    lines.join(replace(request(3), deadline=6.0))
+    lines.set_late_apart(2.0)
+    assert taken(lines, Bounds(1)) == [[1], [2], [3], [0]]
 
 
 def test_who_is_late_goes_before_the_background_and_waits_for_no_company() -> None:

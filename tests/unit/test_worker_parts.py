@@ -73,7 +73,7 @@ class TestEngineNames:
     @pytest.mark.parametrize(
         ("name", "text"),
         [
-            ("ecko", "neither echo nor imagestats nor transformers nor of the form"),
+            ("ecko", "neither command nor echo nor imagestats nor transformers nor of the form"),
             ("package.module:", "of the form package.module:ClassName"),
             ("../evil:Class", "of the form package.module:ClassName"),
             ("not_there.model:Model", "module 'not_there' was not found; put its folder into"),

@@ -113,13 +113,21 @@ class Database:
             verdict = self._connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != ("ok",):
                 raise BrokenDatabaseError(f"{self._path.name}: {verdict[0]}")
-            self._connection.executescript(schema)
+            self._make_tables(self._connection, schema)
         except sqlite3.Error as error:
             self._close()
             raise _translated(error, self._path) from error
         except BrokenDatabaseError:
             self._close()
             raise
+
+    def _make_tables(self, connection: sqlite3.Connection, schema: str) -> None:
+        try:
+            connection.executescript(schema)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
+                raise
+            raise BrokenDatabaseError(f"{self._path.name}: of another version: {error}") from error
 
     def _read(self, work: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
         try:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import dataclass, replace
 
 from aiohttp.web import BaseRequest, Response, StreamResponse
 
@@ -12,6 +13,7 @@ from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.http import IDENTIFIER, Handler, json_response
 from gpuwarden.gateway.idempotency import check_key
 from gpuwarden.gateway.intake import Intake
+from gpuwarden.gateway.jobs.repeats import check_digest, check_same, told_digest
 from gpuwarden.gateway.jobs.results import ResultEndpoint, find_job, translated
 from gpuwarden.gateway.jobs.service import Jobs, Open
 from gpuwarden.gateway.jobs.values import (
@@ -29,6 +31,18 @@ from gpuwarden.gateway.jobs.views import job_document
 from gpuwarden.gateway.outlet import send_within
 from gpuwarden.gateway.smallbody import read_small
 from gpuwarden.worker.outputs import FILE
+
+
+@dataclass(frozen=True)
+class Named:
+    """What the headers say of a submission: its key, hashed, and the image's SHA-256.
+
+    :ivar is_known: whether a job came under that key before.
+    """
+
+    key: bytes | None
+    digest: bytes | None
+    is_known: bool = False
 
 
 class JobEndpoints:
@@ -56,16 +70,18 @@ class JobEndpoints:
         """Keep an image and its question until a worker has answered."""
         opened = self._opened()
         upload = examine_job(request, self._dispatcher.settings)
-        key = idempotency_key(request)
-        hashed = None if key is None else opened.store.key.digest(key.encode())
+        key, digest = idempotency_key(request), told_digest(request, upload)
+        named = Named(None if key is None else opened.store.key.digest(key.encode()), digest)
         with translated():
-            if hashed is not None and (known := await opened.store.find_by_key(hashed)):
-                check_repeat(known, upload)
+            known = await find_known(opened, named)
+            if known is not None and digest is not None:
+                check_same(known, opened.store.asked(digest, upload.media_type, upload.question))
                 return await self._answer(request, opened, known, status=200)
-            self._intake.check_room()
-            promised = opened.store.promise(upload.length or 0)
+            self._intake.check_room(is_new=known is None)
+            named = replace(named, is_known=known is not None)
+            promised = 0 if named.is_known else opened.store.promise(upload.length or 0)
         try:
-            row, new = await self._take(opened, request, upload, hashed)
+            row, new = await self._take(opened, request, upload, named)
         finally:
             opened.store.give_back(promised)
         return await self._answer(request, opened, row, status=202 if new else 200)
@@ -132,12 +148,12 @@ class JobEndpoints:
         return json_response({"id": row.id, "object": "job", "deleted": True})
 
     async def _take(
-        self, opened: Open, request: BaseRequest, upload: Upload, hashed: bytes | None
+        self, opened: Open, request: BaseRequest, upload: Upload, named: Named
     ) -> tuple[JobRow, bool]:
         """Keep what comes, or a copy of an image that was sent before."""
         if upload.image is not None:
             body = self._intake.referred(upload.image, Body("", upload.question, 0, 0))
-            return await self._kept(opened, request, upload, body, hashed)
+            return await self._kept(opened, request, upload, body, named)
         settings, pool = self._dispatcher.settings, self._dispatcher.pool
         room = Room(pool, settings.upload_limit_bytes, lambda size: None)
         with opened.memory.for_upload(upload.length or settings.body_limit_bytes):
@@ -146,7 +162,7 @@ class JobEndpoints:
                 body = await self._intake.upload(request, upload, room)
                 if body.reference is not None:
                     body = self._intake.referred(body.reference, body)
-                return await self._kept(opened, request, upload, body, hashed)
+                return await self._kept(opened, request, upload, body, named)
             finally:
                 room.free()
 
@@ -156,10 +172,10 @@ class JobEndpoints:
         request: BaseRequest,
         upload: Upload,
         body: Body,
-        hashed: bytes | None,
+        named: Named,
     ) -> tuple[JobRow, bool]:
         """Keep it even if the caller leaves now: the file is being written from the buffer."""
-        keeping = asyncio.ensure_future(self._keep(opened, request, upload, body, hashed))
+        keeping = asyncio.ensure_future(self._keep(opened, request, upload, body, named))
         buffer, pool = body.buffer, self._dispatcher.pool
         if buffer is not None:
             pool.hold(buffer)
@@ -172,17 +188,21 @@ class JobEndpoints:
         request: BaseRequest,
         upload: Upload,
         body: Body,
-        hashed: bytes | None,
+        named: Named,
     ) -> tuple[JobRow, bool]:
         priority = priority_of(request, body)
         with translated():
+            asked = await self._asked(opened, body, named)
+            if (known := await find_known(opened, named)) is not None:
+                check_same(known, asked)
+                return known, False
             job = NewJob(
                 content=body.image,
                 media_type=body.media_type,
                 question=body.question,
                 priority=priority,
-                idempotency=hashed,
-                request_bytes=upload.length or 0,
+                idempotency=named.key,
+                request=asked,
             )
             kept_out = await opened.store.is_set_aside(job.content, job.question)
             if kept_out or await self._dispatcher.set_aside.holds(body):
@@ -192,12 +212,23 @@ class JobEndpoints:
                     " not taken again for now",
                     param="image",
                 )
-            larger = len(job.content) > (upload.length or 0)  # than could be known
-            promised = opened.store.promise(len(job.content)) if larger else 0
+            # Larger than could be known, or no repeat any more: the job went meanwhile.
+            unpromised = named.is_known or len(job.content) > (upload.length or 0)
+            promised = opened.store.promise(len(job.content)) if unpromised else 0
             try:
-                return await opened.store.submit(job)
+                row, new = await opened.store.submit(job)
             finally:
                 opened.store.give_back(promised)
+            check_same(row, asked)  # two may have come at once
+            return row, new
+
+    async def _asked(self, opened: Open, body: Body, named: Named) -> bytes | None:
+        """What a repeat is known by; None where nothing was named that it would be known under."""
+        if named.key is None and named.digest is None:
+            return None
+        found = await opened.store.sha256(body.image)
+        check_digest(named.digest, found)
+        return opened.store.asked(found, body.media_type, body.question)
 
     def _opened(self) -> Open:
         if self._jobs.opened is None:
@@ -224,14 +255,9 @@ class JobEndpoints:
         return response
 
 
-def check_repeat(known: JobRow, upload: Upload) -> None:
-    """Whether a request may be the repeat that its key says it is. Raises ApiError."""
-    if upload.length is not None and known.request_bytes not in (0, upload.length):
-        raise ApiError(
-            "idempotency_mismatch",
-            "this key came with another request before: choose a new one",
-            param="Idempotency-Key",
-        )
+async def find_known(opened: Open, named: Named) -> JobRow | None:
+    """The job that came under the same key before."""
+    return None if named.key is None else await opened.store.find_by_key(named.key)
 
 
 def idempotency_key(request: BaseRequest) -> str | None:

@@ -69,6 +69,8 @@ class Feeder:
         self._dispatcher = dispatcher
         self._memory = memory
         self._wake = asyncio.Event()
+        self._freed = asyncio.Event()
+        dispatcher.pool.on_freed = self._freed.set
         self._loading = asyncio.Lock()
         self._closing = False
         self._notes: set[asyncio.Task[None]] = set()
@@ -224,12 +226,15 @@ class Feeder:
             text = "[gateway] pool_bytes has become too small for this image"
             raise ApiError("body_too_large", text, param="image")
         while True:
+            self._freed.clear()
             try:
                 return self._dispatcher.admit_job(lease.body_bytes, lease.priority, lease.failures)
             except ApiError as error:
                 if error.type not in PASSING:
                     raise
-            await asyncio.sleep(RETRY_SECONDS / 10)  # no event tells of a free buffer
+            with contextlib.suppress(TimeoutError):  # of memory that others give back nothing tells
+                async with asyncio.timeout(RETRY_SECONDS):
+                    await self._freed.wait()
 
     async def _load(self, lease: Lease, job: Job) -> Body:
         small = bytearray()

@@ -178,7 +178,7 @@ def readmit(connection: sqlite3.Connection, store: DiskStore, id: str, end: Mome
             body_bytes=head.meta.get("body_bytes", head.length),
             files_bytes=path.stat().st_size,
             idempotency=idempotency,
-            request_bytes=head.meta["request_bytes"],
+            request=bytes.fromhex(head.meta.get("request") or "") or None,
             executions=head.meta.get("executions", 0),
         )
         if path == store.body_path(id) or end_with_result(connection, store, id, end):

@@ -35,7 +35,7 @@ def write_result(
         "finished": finished,
         "priority": row.priority,
         "body_bytes": row.body_bytes,
-        "request_bytes": row.request_bytes,
+        "request": row.request and row.request.hex(),
         "executions": row.executions,
         "failures": row.failures,
         "idempotency": row.idempotency and row.idempotency.hex(),

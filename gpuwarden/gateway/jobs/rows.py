@@ -1,7 +1,7 @@
 """The job table: what is asked of it and changed in it, each as a function over a connection.
 
 Nothing of a job's content is in it: neither image nor question nor answer, and of a caller's
-Idempotency-Key and of the body keyed hashes alone.
+Idempotency-Key, of the request and of the body keyed hashes alone.
 """
 
 import sqlite3
@@ -17,7 +17,12 @@ from gpuwarden.gateway.jobs.values import (
     Lease,
 )
 
-SCHEMA = """
+ROW = (
+    "id, sequence, status, priority, created, started, finished, body_bytes,"
+    " request, executions, failures, lease, idempotency, error"
+)
+LEASE = "id, lease, priority, body_bytes, executions, failures"
+SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value BLOB) STRICT;
 CREATE TABLE IF NOT EXISTS jobs (
     sequence INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -31,12 +36,12 @@ CREATE TABLE IF NOT EXISTS jobs (
     finished_boottime REAL,
     body_bytes INTEGER NOT NULL,
     files_bytes INTEGER NOT NULL,
-    request_bytes INTEGER NOT NULL DEFAULT 0,
     executions INTEGER NOT NULL DEFAULT 0,
     failures INTEGER NOT NULL DEFAULT 0,
     lease INTEGER NOT NULL DEFAULT 0,
     lease_until REAL,
     idempotency BLOB UNIQUE,
+    request BLOB,
     error TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE INDEX IF NOT EXISTS jobs_in_order ON jobs (status, priority DESC, sequence);
@@ -56,13 +61,8 @@ CREATE TRIGGER IF NOT EXISTS counted_anew AFTER UPDATE OF status, files_bytes ON
     DO UPDATE SET jobs = jobs + 1, bytes = bytes + new.files_bytes;
 END;
 CREATE TABLE IF NOT EXISTS set_aside (digest BLOB PRIMARY KEY, until REAL NOT NULL) STRICT;
+SELECT {ROW} FROM jobs LIMIT 0; -- fails on what another version has made
 """
-
-ROW = (
-    "id, sequence, status, priority, created, started, finished, body_bytes,"
-    " request_bytes, executions, failures, lease, idempotency, error"
-)
-LEASE = "id, lease, priority, body_bytes, executions, failures"
 
 
 def row_of(values: Sequence[object]) -> JobRow:
@@ -81,16 +81,16 @@ def insert(
     body_bytes: int,
     files_bytes: int,
     idempotency: bytes | None,
-    request_bytes: int,
+    request: bytes | None,
     executions: int = 0,
 ) -> None:
     """Add a job. Raises sqlite3.IntegrityError where its Idempotency-Key is known."""
     connection.execute(
         "INSERT INTO jobs (id, status, priority, created, body_bytes, files_bytes,"
-        " idempotency, request_bytes, executions) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " idempotency, request, executions) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             *(id, status, priority, created, body_bytes, files_bytes),
-            *(idempotency, request_bytes, executions),
+            *(idempotency, request, executions),
         ),
     )
 

@@ -47,7 +47,7 @@ class NewJob:
 
     :param content: the image.
     :param idempotency: keyed hash of the caller's Idempotency-Key; None without one.
-    :param request_bytes: the announced length of the request's body, to know a repeat by.
+    :param request: keyed hash of what is asked of which image, to know a repeat by.
     """
 
     content: memoryview
@@ -55,7 +55,7 @@ class NewJob:
     question: str | None
     priority: int
     idempotency: bytes | None = None
-    request_bytes: int = 0
+    request: bytes | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class JobRow:
     started: float | None
     finished: float | None
     body_bytes: int
-    request_bytes: int
+    request: bytes | None
     executions: int
     failures: int
     lease: int

@@ -8,6 +8,7 @@ from typing import List, Type
 from gpuwarden.worker.engine import Context, Engine
 
 BUILT_IN = {
+    "command": "gpuwarden.worker.engines.command.engine:Command",
     "echo": "gpuwarden.worker.engines.echo:Echo",
     "imagestats": "gpuwarden.worker.engines.imagestats:ImageStatistics",
     "transformers": "gpuwarden.worker.engines.transformers.engine:Transformers",

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from gpuwarden.cli.known import Known, Origins
 from gpuwarden.cli.output import duration, table
 from gpuwarden.cli.status_screen import SCREEN_LINES, screen
-from gpuwarden.control.states import GatewayJobs, TuningData
+from gpuwarden.control.states import GatewayJobs, ServerFigures, TuningData
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 from tests.unit.cli.samples import (
     NOW_UNIX_SECONDS,
@@ -90,6 +90,15 @@ def test_what_is_done_with_a_worker_and_how_its_former_life_ended_is_said() -> N
     lines = screen(Known(data), NOW_UNIX_SECONDS)
     assert "  worker 0: restarting: ghost; x; before that: killed at 12:00" in lines
     assert "  worker 1: runs by former settings until it is restarted" in lines
+
+
+def test_what_the_server_of_a_worker_says_of_itself_is_shown() -> None:
+    told = ServerFigures(running=3, waiting=1, kv_cache_usage=0.42)
+    lines = screen(Known(guard(workers=[worker(0, server=told)])), NOW_UNIX_SECONDS)
+    text = "  worker 0: its server: 3 running, 1 waiting, 42% of its KV cache in use"
+    assert text in lines
+    silent = screen(Known(guard(workers=[worker(0, server=ServerFigures())])), NOW_UNIX_SECONDS)
+    assert not [line for line in silent if "its server" in line]
 
 
 def test_a_pause_is_said_with_its_reason_and_its_end() -> None:

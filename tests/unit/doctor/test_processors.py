@@ -109,3 +109,14 @@ def test_the_governor(made: Made, governor: str, preference: str, verdict: Verdi
 )
 def test_a_planned_priority_in_words(planned: str, number: int) -> None:
     assert processors.planned_priority(planned) == number
+
+
+def test_a_server_drives_the_card_itself_and_real_time_for_all_of_it_is_a_doubt() -> None:
+    def judged(*threads: Thread) -> tuple[Verdict, str]:
+        worker = processors.WorkerThreads(0, "fifo:10", threads, has_server=True)
+        findings = by_name(processors.judge(processors.ProcessorFacts([], "950000", [worker])))
+        return findings["priority of worker 0"].verdict, findings["priority of worker 0"].found
+
+    server = replace(PLAIN, name="vllm", policy=FIFO, priority=10)
+    assert judged(PLAIN, GPU) == (Verdict.GOOD, "normal")
+    assert judged(PLAIN, GPU, server) == (Verdict.DOUBTFUL, "real-time: vllm fifo:10")

@@ -24,7 +24,7 @@ def job(content: bytes = b"image", priority: int = 0, key: str = "") -> NewJob:
         question="what?",
         priority=priority,
         idempotency=KEY.digest(key.encode()) if key else None,
-        request_bytes=len(content),
+        request=KEY.digest(content) if key else None,
     )
 
 

@@ -1,5 +1,7 @@
 """What a start makes of whatever a crash has left."""
 
+import contextlib
+import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
@@ -89,7 +91,9 @@ async def test_a_repeat_under_the_same_key_is_no_second_job(tmp_path: Path) -> N
     await store.close()
 
 
-@pytest.mark.parametrize("damage", ["cut short", "overwritten", "gone", "no database at all"])
+@pytest.mark.parametrize(
+    "damage", ["cut short", "overwritten", "gone", "another version's", "none at all"]
+)
 async def test_jobs_outlive_their_database(tmp_path: Path, damage: str) -> None:
     store = await opened(tmp_path)
     done, waiting = await submitted(store, b"done", b"waiting")
@@ -106,6 +110,9 @@ async def test_jobs_outlive_their_database(tmp_path: Path, damage: str) -> None:
         database.write_bytes(content)
     elif damage == "gone":
         database.unlink()
+    elif damage == "another version's":
+        with contextlib.closing(sqlite3.connect(database)) as connection:
+            connection.execute("ALTER TABLE jobs DROP COLUMN request")
     else:
         database.write_bytes(b"these are no tables")
     store = await opened(tmp_path)

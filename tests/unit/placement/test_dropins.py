@@ -139,6 +139,16 @@ def test_a_normal_worker_stays_as_shut_in_as_its_unit() -> None:
         assert not [line for line in lines if "RestrictRealtime" in line]
 
 
+def test_a_server_is_asked_over_a_loopback_that_is_its_own_or_the_hosts() -> None:
+    own = worker_lines(workers={"network": "private"})
+    of_host = worker_lines(workers={"network": "host"})
+    for lines in (own, of_host):
+        assert "RestrictAddressFamilies=AF_INET AF_INET6 AF_NETLINK" in lines
+        assert "IPAddressAllow=localhost" in lines
+    assert ("PrivateNetwork=no" in own, "PrivateNetwork=no" in of_host) == (False, True)
+    assert not [line for line in worker_lines() if "Network" in line or "Address" in line]
+
+
 def test_times_follow_the_configuration() -> None:
     lines = worker_lines(workers={"drain_seconds": 12.5, "load_timeout_seconds": 90.0})
     assert "TimeoutStopSec=23" in lines

@@ -170,3 +170,9 @@ def test_easing_allows_what_either_allows() -> None:
     assert eased(new, old) == (
         "[Service]\nDeviceAllow=/dev/a rw\nDeviceAllow=/dev/b rw\nMemoryMax=20\nTasksMax=90\n"
     )
+
+
+def test_a_server_that_runs_stays_reachable_until_it_is_restarted() -> None:
+    old = "[Service]\nIPAddressAllow=localhost\n"
+    assert eased("[Service]\n", old) == old
+    assert eased(old, old) == old

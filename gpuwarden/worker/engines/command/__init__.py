@@ -1,0 +1,1 @@
+"""A server with a port of its own as a model: its process, its readiness, its API, its figures."""
