@@ -21,9 +21,9 @@ SETTINGS = GatewaySettings(
     body_limit_bytes=GIB // 4,
     request_timeout_seconds=120.0,
     execution_timeout_seconds=120.0,
-    pool_bytes=16 * GIB,
-    images_bytes=4 * GIB,
-    images_seconds=300.0,
+    pool_bytes=56 * GIB,
+    images_bytes=40 * GIB,
+    images_seconds=20.0,  # callers leave them: 25 of 32 MiB each second
     grace_seconds=300.0,
 )
 
