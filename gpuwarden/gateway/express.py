@@ -26,7 +26,7 @@ from gpuwarden.gateway.admission import Upload, examine
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.http import OTHER, ROUTE, Routes, as_json, where
 from gpuwarden.gateway.intake import Intake
-from gpuwarden.gateway.job import Answer, Job
+from gpuwarden.gateway.job import Answer, Job, nothing
 from gpuwarden.gateway.predict import PATH, prediction_of, respond
 from gpuwarden.worker.frames import INLINE_LIMIT_BYTES
 
@@ -153,10 +153,10 @@ class ExpressHandler(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come, once the answer before it has gone."""
-        if self.job is None:
+        if self.job is None and not self._held:
             super().data_received(data)
             return
-        self._held += data
+        self._held += data  # in its order, also where what came before is about to be parsed
         if len(self._held) > HELD_BYTES and self.transport is not None:
             self.transport.pause_reading()
 
@@ -268,8 +268,9 @@ class ExpressHandler(web.RequestHandler):
         finally:
             self._sending = None
             self._end(failure)
-        self._express.responded(self._route, status)
-        self._go_on()
+        if status:
+            self._express.responded(self._route, status)
+            self._go_on()
 
     def _refuse_with(self, error: ApiError) -> None:
         self._write(error.status, error.body(), error.headers())
@@ -282,6 +283,7 @@ class ExpressHandler(web.RequestHandler):
         """Leave the request; who waits for this connection's work to end is told."""
         job, self.job = self.job, None
         if job is not None:
+            job.on_end = nothing  # it holds the body by it: not longer than is needed
             self._express.end(job, failure)
         self._request_in_progress = False
         if self._handler_waiter is not None and not self._handler_waiter.done():

@@ -29,6 +29,10 @@ class Answer:
     output: Output | None = None
 
 
+def nothing() -> None:
+    """Nobody has to be told."""
+
+
 @dataclass(eq=False)
 class Job:
     """An accepted request with its body and whoever waits for it.
@@ -53,7 +57,7 @@ class Job:
     shared: bool = False
     held: list[Buffer] = field(default_factory=list)
     holders: int = 1
-    on_end: Callable[[], None] = lambda: None
+    on_end: Callable[[], None] = nothing
     outcome: asyncio.Future[Answer] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )

@@ -1,6 +1,7 @@
 """The short way of small requests: nobody can tell it from aiohttp's own."""
 
 import asyncio
+import gc
 import logging
 from dataclasses import replace
 from typing import Any, cast
@@ -137,6 +138,32 @@ async def test_what_comes_before_the_answer_waits_for_it_and_keeps_its_place() -
         worker.answer(third)
         assert [job.image for job in (first, second, third)] == [b"first", b"second", b"third"]
         assert (await read_reply(reader)).json["answer"]["sha256"] == third.sha256
+        writer.close()
+
+
+async def test_what_comes_between_an_answer_and_the_next_parsing_comes_after_what_waits() -> None:
+    async with gateway_node() as node:
+        worker = await node.worker(auto=False)
+        reader, writer = await node.connect()
+        writer.write(request(b"first"))
+        first = await worker.next_job()
+        writer.write(request(b"second")[:20])
+        await node.until(lambda: held(node) == 20)
+        (connection,) = connections(node)
+        job = connection.job
+        assert job is not None
+        worker.answer(first)
+        await node.until(lambda: connection.job is None)
+        if connection._held:  # else it has been parsed by now
+            connection.data_received(request(b"second")[20:])
+        else:
+            writer.write(request(b"second")[20:])
+        assert (await read_reply(reader)).status == 200
+        second = await worker.next_job()
+        assert second.image == b"second"
+        worker.answer(second)
+        assert (await read_reply(reader)).status == 200
+        assert gc.get_referrers(job) == []  # nobody holds the first one's image any more
         writer.close()
 
 
