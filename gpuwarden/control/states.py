@@ -210,8 +210,7 @@ class ScanData(State):
 class Orphan(State):
     """A process that holds a card's memory and is none of a worker that runs.
 
-    :ivar since: when it was first seen, in microseconds since 1970.
-    :ivar scans_seen: scans in which it was seen so, in a row.
+    :ivar since: when it was first seen, in microseconds since 1970; ``scans_seen``: so, in a row.
     """
 
     pid: int
