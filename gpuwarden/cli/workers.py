@@ -127,8 +127,12 @@ def worker_notes(workers: Sequence[WorkerStatus]) -> list[str]:
     """What is being done with each, what is wrong with it, how it ended before, what it says."""
     lines = []
     for worker in workers:
-        before = f"before that: {worker.last_exit}" if worker.last_exit else ""
-        said = (worker.operation, worker.last_error or worker.reason, before, _server(worker))
+        trouble = worker.last_error or worker.reason
+        if trouble in worker.last_exit:
+            trouble = ""  # it is that very end, which is told with more
+        word = "before that" if trouble or worker.operation else "its last end"
+        before = f"{word}: {worker.last_exit}" if worker.last_exit else ""
+        said = (worker.operation, trouble, before, _server(worker))
         text = "; ".join(dict.fromkeys(each for each in said if each))
         if text:
             lines.append(fitted(f"  worker {worker.number}: {text}"))

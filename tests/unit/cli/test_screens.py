@@ -92,6 +92,13 @@ def test_what_is_done_with_a_worker_and_how_its_former_life_ended_is_said() -> N
     assert "  worker 1: runs by former settings until it is restarted" in lines
 
 
+def test_an_end_that_is_the_trouble_itself_is_told_once() -> None:
+    ended = "2027-01-15T07:59:00: killed by SIGKILL; 3 processes ended"
+    data = guard(workers=[worker(0, last_error="killed by SIGKILL", last_exit=ended)])
+    lines = screen(Known(data), NOW_UNIX_SECONDS)
+    assert f"  worker 0: its last end: {ended}" in lines
+
+
 def test_what_the_server_of_a_worker_says_of_itself_is_shown() -> None:
     told = ServerFigures(running=3, waiting=1, kv_cache_usage=0.42)
     lines = screen(Known(guard(workers=[worker(0, server=told)])), NOW_UNIX_SECONDS)
