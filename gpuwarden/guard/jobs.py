@@ -7,6 +7,9 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
+# Some work is named after a process: each failure of such is a name of its own.
+MOST_TOLD = 32
+
 
 class Jobs:
     """Running pieces of work, by what they do in words.
@@ -32,6 +35,11 @@ class Jobs:
         task.add_done_callback(self._end)
         return task
 
+    @property
+    def remembered(self) -> int:
+        """How many failures it knows to have told."""
+        return len(self._told)
+
     def is_running(self, what: str) -> bool:
         """Whether that is being done now."""
         return what in self._running
@@ -46,4 +54,8 @@ class Jobs:
         text = str(error) if error else ""
         if text and self._told.get(what) != text:
             log.warning("could not %s: %s", what, text)
-        self._told[what] = text
+        self._told.pop(what, None)
+        if text:
+            self._told[what] = text
+        if len(self._told) > MOST_TOLD:
+            self._told.pop(next(iter(self._told)))
