@@ -64,11 +64,15 @@ test-engine: build/engine-venv/ready ## the transformers engine on the CPU, with
 
 .PHONY: test
 test: $(VENV)/ready build/engine-venv/ready deb ## everything: lint, types, unit, integration (private bus), system (VM)
+	# The nodes' images and what is installed there: downloads and waiting, beside the rest.
+	$(PYTHON) -m tests.node build >&2 & images=$$!
+	trap 'kill $$images 2>/dev/null || true' EXIT
 	$(MAKE) --no-print-directory lint
 	# Half of these wait for something, where nodes keep their processors busy.
 	$(PYTHON) -m pytest -n 4 --dist worksteal tests/unit tests/integration tests/bench tests/gpu
 	$(MAKE) --no-print-directory test-engine
-	$(PYTHON) -m pytest -n 2 --dist worksteal --durations 15 tests/system
+	wait $$images
+	$(PYTHON) -m pytest -n 3 --dist worksteal --durations 15 tests/system
 
 .PHONY: bench
 bench: $(VENV)/ready build/bench-venv/ready ## benchmarks: the data plane beside its peers, both thermal policies; SECTIONS='small'
