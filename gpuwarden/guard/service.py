@@ -203,11 +203,12 @@ class Service:
 def _keep_what_is_there() -> None:
     """Take what the start has made, modules above all, out of the garbage collector's sight.
 
-    It looks at all that is old only when a quarter as much has been added (CPython's rule). Beside
-    all the modules that would be some MiB of cycles, exceptions with their frames, on and off.
+    What is left to look at is small, so it can look often: by CPython's own thresholds up to 70,000
+    objects in cycles, exceptions with their frames, some MiB of them, may wait to be found.
     """
     gc.collect()
     gc.freeze()
+    gc.set_threshold(700, 5, 2)
 
 
 def _former_in_use(*why: str) -> tuple[str, ...]:
