@@ -85,12 +85,12 @@ class Prefill:
         self._decoder.forget_all()
 
     def durations(self) -> Durations:
-        """How long all that is captured takes; nobody may be in a row."""
+        """How long what is captured takes, but prompts alone; nobody may be in a row."""
         shapes = self._shapes
         measured = Durations(
             step=milliseconds(self._decoder.run_of(shapes.slots[-1], shapes.lengths[-1])),
             look=milliseconds(self.eyes.prepare()) if self.eyes is not None else 0.0,
-            prompts={key: milliseconds(run) for key, run in self._runs.items()},
+            prompts={key: milliseconds(run) for key, run in self._runs.items() if key[0] > 1},
         )
         self._decoder.forget_all()
         return measured

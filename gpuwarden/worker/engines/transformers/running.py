@@ -103,7 +103,8 @@ class Runner:
 
     @property
     def _streams(self) -> bool:
-        return any(one.runs for one in self._in.values())
+        """Whether anybody waits for tokens, be they on their way already."""
+        return any(not (one.ended or one.parked) for one in self._in.values())
 
     def _go_on_joining(self) -> None:
         joined = self._waiting.go_on(streams=self._streams) if len(self._waiting) else []
