@@ -14,6 +14,6 @@ def take_short_turns() -> None:
 
 
 def settle_memory() -> None:
-    """Have the collector leave alone what is loaded: with torch each full round takes 0.2 s and more."""
+    """Have the collector leave alone what is loaded: with torch a full round takes over 0.2 s."""
     gc.collect()
     gc.freeze()
