@@ -104,7 +104,9 @@ def _host_side(built: Any, sizes: Sizes) -> dict[str, float]:
     tokens = [[50 + number, 51, 52] for number in range(2 * sizes.slots)]
     member = _prompts(sizes, 1, True)
     found = {
-        "send a step": _host_milliseconds(partial(_step, built.decoder, sizes.slots, 512)),
+        "send a step": _host_milliseconds(
+            partial(_step, built.decoder, sizes.slots, sizes.cache_tokens)
+        ),
         "send a picture": _host_milliseconds(partial(built.prefill.look, member[0].pictures[0], 0)),
         "send a prompt": _host_milliseconds(partial(built.prefill.take_in_seen, member)),
         "decode a step's tokens": _host_milliseconds(partial(decode, tokens)),
