@@ -2,13 +2,17 @@
 
 A batch that died is suspect: its members are retried alone, so that one poisonous image can't use
 up its neighbours' attempts, and only a death while alone counts. A worker with slots takes its
-requests in one after the other and says so: if it dies while one joins, that one did it, and those
-that ran beside it are no suspects.
+requests in one after the other, or in small groups, and says so: if it dies while one joins, that
+one did it, and those that ran beside it are no suspects. If it dies while a group joins, or in a
+step of several, these are tried again together, once: a card's fault or a kill from outside is far
+likelier than that one of them did it, and one by one they would keep everybody waiting for as long
+as it takes to load the model.
 """
 
 from gpuwarden.gateway.work import Request, Seat
 
 SOLO_DEATH_LIMIT = 3  # deaths of a worker while alone in it, until a request is given up
+FORGIVEN_DEATHS = 1  # of a worker with slots, of several that were tried again together
 
 
 def spread_blame(seat: Seat) -> None:
@@ -18,8 +22,11 @@ def spread_blame(seat: Seat) -> None:
     held = seat.awaited
     suspects = [one for one in held if one.joining] or held
     alone = len(suspects) == 1 and (suspects[0].joining or seat.outstanding == 1)
+    is_shared = seat.slots and len(suspects) > 1
     for request in suspects:
-        request.suspect = True
+        request.shared_deaths += is_shared
+        if not is_shared or request.shared_deaths > FORGIVEN_DEATHS:
+            request.suspect = True
         request.solo_deaths += alone
 
 

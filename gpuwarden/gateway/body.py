@@ -30,6 +30,7 @@ from gpuwarden.gateway.admission import (
 from gpuwarden.gateway.buffers import Buffer, BufferPool, class_bytes
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.multipart import Part, broken, split
+from gpuwarden.gateway.populate import populate
 from gpuwarden.worker.frames import INLINE_LIMIT_BYTES
 
 log = logging.getLogger(__name__)
@@ -173,7 +174,7 @@ async def receive(request: BaseRequest, upload: Upload, room: Room) -> Body:
     elif room.buffer is None:
         content = await receive_inline(request)
     elif upload.length >= TAKE_OVER_BYTES and takeover.can_take_over(request):
-        await takeover.receive(request, room.buffer.view[: upload.length])
+        await receive_large(request, room.buffer, upload.length, room.pool)
     else:
         await receive_copied(request, room.buffer.view[: upload.length])
     view = memoryview(content)
@@ -196,6 +197,15 @@ def whole_body(content: bytes, upload: Upload) -> Body:
 async def receive_inline(request: BaseRequest) -> bytes:
     """A small body of known length."""
     return b"".join([chunk async for chunk in chunks_of(request)])
+
+
+async def receive_large(
+    request: BaseRequest, buffer: Buffer, length: int, pool: BufferPool
+) -> None:
+    """A large body, past the parser."""
+    if buffer.is_fresh:
+        await populate(buffer.view[:length])
+    await takeover.receive(request, buffer.view[:length], pool.lanes)
 
 
 async def receive_copied(request: BaseRequest, target: memoryview) -> None:

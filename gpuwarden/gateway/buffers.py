@@ -12,6 +12,8 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from gpuwarden.gateway.lanes import Lanes
+
 SMALLEST_CLASS_BYTES = 1 << 20
 SCRUB_STEP_BYTES = 4 << 20  # 0.2 to 0.5 ms of memset: what a small request may have to wait
 F_SEAL_FUTURE_WRITE = 0x10  # linux/fcntl.h; Python's fcntl lacks it
@@ -36,6 +38,7 @@ class Buffer:
     """One memfd and the gateway's writable mapping of it.
 
     ``holds`` counts who still needs its content: the request, and each lease of a worker on it.
+    ``is_fresh``: its first body is still to come, or just coming: its pages aren't there yet.
     """
 
     number: int
@@ -45,6 +48,7 @@ class Buffer:
     holds: int = 0
     used_bytes: int = 0  # from the start: what has to be zeroed
     condemned: bool = False
+    is_fresh: bool = True
 
     def destroy(self) -> None:
         """Give the memory back to the kernel, once no worker maps it any more either."""
@@ -73,6 +77,7 @@ class BufferPool:
     :param limit_bytes: sizes of all buffers together stay within this.
     :param call_soon: runs a function in a later turn of the event loop (zeroing goes in steps).
     :ivar on_freed: called when a buffer is not in use any more.
+    :ivar lanes: in which large bodies come in.
     """
 
     limit_bytes: int
@@ -80,6 +85,7 @@ class BufferPool:
     on_retired: Callable[[Buffer], None] = lambda buffer: None
     on_freed: Callable[[], None] = lambda: None
     total_bytes: int = 0
+    lanes: Lanes = field(default_factory=Lanes)
     _last_number: int = 0
     _clean: dict[int, list[Buffer]] = field(default_factory=dict)
     _dirty: list[Buffer] = field(default_factory=list)
@@ -118,6 +124,7 @@ class BufferPool:
             return
         del self._in_use[buffer.number]
         self.on_freed()
+        buffer.is_fresh = False
         if buffer.condemned:
             self._retire(buffer)
             return

@@ -45,6 +45,7 @@ from gpuwarden.names import (
 from gpuwarden.systemd.activation import take_sockets
 from gpuwarden.systemd.journal import set_up_logging
 from gpuwarden.systemd.notify import Notifier
+from gpuwarden.worker.pauses import settle_memory
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ def main(argv: list[str]) -> int:
     writer = SnapshotWriter(arguments.state, "gateway")
     thermal = thermal_files(arguments.thermal)
     jobs = JobPlace(arguments.jobs)
+    settle_memory()
     asyncio.run(serve(gateway_settings(configuration), sockets, writer, notifier, thermal, jobs))
     return 0
 

@@ -11,6 +11,8 @@ import asyncio
 
 from aiohttp.web import BaseRequest
 
+from gpuwarden.gateway.lanes import Lanes
+
 RECEIVE_STEP_BYTES = 1 << 20  # copied per turn of the event loop: 0.1 to 0.2 ms
 SCRAP_BYTES = 4096
 
@@ -18,9 +20,17 @@ SCRAP_BYTES = 4096
 class Receiver(asyncio.BufferedProtocol):
     """Fills ``target`` from the transport and hands everything else on to ``http``."""
 
-    def __init__(self, http: asyncio.Protocol, target: memoryview) -> None:
+    def __init__(
+        self,
+        http: asyncio.Protocol,
+        target: memoryview,
+        transport: asyncio.Transport,
+        lanes: Lanes,
+    ) -> None:
         self._http = http
         self._rest = target
+        self._lanes = lanes
+        self._sender = lanes.enter(transport)
         self.complete: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def get_buffer(self, sizehint: int) -> memoryview | bytearray:
@@ -32,7 +42,9 @@ class Receiver(asyncio.BufferedProtocol):
         if not self._rest:
             return
         self._rest = self._rest[nbytes:]
-        if not self._rest:
+        if self._rest:
+            self._lanes.heard(self._sender, nbytes)
+        else:
             self._settle(None)
 
     def eof_received(self) -> bool | None:
@@ -58,6 +70,7 @@ class Receiver(asyncio.BufferedProtocol):
         self._settle(ConnectionResetError("no longer wanted"))
 
     def _settle(self, error: Exception | None) -> None:
+        self._lanes.leave(self._sender)
         if self.complete.done():
             return
         if error is None:
@@ -82,15 +95,18 @@ def was_taken_over(request: BaseRequest) -> bool:
     return transport is not None and isinstance(transport.get_protocol(), Receiver)
 
 
-async def receive(request: BaseRequest, target: memoryview) -> None:
-    """Fill ``target`` with the request's body. Raises ConnectionResetError if the client leaves."""
+async def receive(request: BaseRequest, target: memoryview, lanes: Lanes) -> None:
+    """Fill ``target`` with the request's body. Raises ConnectionResetError if the client leaves.
+
+    :param lanes: where it waits for others who began before it.
+    """
     filled = drain(request, target)
     if filled == len(target):
         return
     transport, protocol = request.transport, request.protocol
     if transport is None or protocol._reading_paused:
         raise ConnectionResetError("the client closed the connection")
-    receiver = Receiver(protocol, target[filled:])
+    receiver = Receiver(protocol, target[filled:], transport, lanes)
     transport.set_protocol(receiver)
     try:
         await receiver.complete

@@ -93,7 +93,8 @@ class Request:
     :param priority: among the background's own; the larger first.
     :ivar kind: of what it is; None: unknown, so that it is like no other.
     :ivar queued_at: when its body was complete.
-    :ivar joining: it is in its own prefill: the worker, with slots, does nothing else meanwhile.
+    :ivar joining: it is in its own prefill, or one of a group that is.
+    :ivar shared_deaths: of workers with slots that it may have killed, or one of several others.
     """
 
     number: int
@@ -110,6 +111,7 @@ class Request:
     joining: bool = False
     suspect: bool = False
     solo_deaths: int = 0
+    shared_deaths: int = 0
     streamed: bool = False  # a part of its answer has gone to the caller: it can't be tried again
     dispatched_at: float | None = None
 

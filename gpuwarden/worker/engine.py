@@ -278,8 +278,8 @@ class SlotEngine(Engine):
     def step(self) -> Dict[int, Any]:
         """Go one step on with every slot that is taken; the results of those that are through.
 
-        A result is what ``postprocess`` gets, or a RequestError. Its slot is left by itself. Where
-        this raises, all that are in fail.
+        A result is what ``postprocess`` gets, or an exception: then that request fails alone. Its
+        slot is left by itself. Where this raises, all that are in fail.
         """
         raise NotImplementedError(f"{type(self).__name__} has no step() method")
 

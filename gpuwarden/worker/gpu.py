@@ -200,8 +200,8 @@ def _predict(engine: Engine, items: List[Any], mark: Callable[[], None]) -> List
 
 def answer_of(engine: Engine, result: Any) -> Answer:
     """The answer that postprocess() makes of a result, or the failure."""
-    if isinstance(result, RequestError):
-        return failure_of(result)
+    if isinstance(result, Exception):
+        return TOO_LARGE if is_out_of_memory(result) else failure_of(result)
     try:
         answer = engine.postprocess(result)
     except Exception as error:  # an integrator's code fails this request only

@@ -29,6 +29,7 @@ from gpuwarden.worker.memoryreport import MemoryReports
 from gpuwarden.worker.notify import Notifier, watchdog_seconds
 from gpuwarden.worker.outputs import Answer
 from gpuwarden.worker.parallel import Parallel
+from gpuwarden.worker.pauses import settle_memory, take_short_turns
 from gpuwarden.worker.pool import Pool
 from gpuwarden.worker.priority import NORMAL, raise_this_thread
 from gpuwarden.worker.pulse import Pulse
@@ -60,6 +61,7 @@ def main(argv: List[str]) -> int:
     os.close(arguments.settings_fd)
     logs.configure(settings.log_level)
     faulthandler.enable()  # code locations only
+    take_short_turns()
     host = Host(settings, notifier)
     code = asyncio.run(host.run())
     # A thread that hangs in the driver, or a lost context, would hang the interpreter's end.
@@ -150,6 +152,7 @@ class Host:
 
     async def _become_ready(self, engine: Engine) -> None:
         logs.withhold_foreign_text()
+        settle_memory()
         # Not before: ten minutes of loading at a real-time priority would help nobody.
         wanted = NORMAL if isinstance(engine, ParallelEngine) else self.settings.inference_priority
         self._tell_priority(await self.gpu.run(raise_this_thread, wanted))

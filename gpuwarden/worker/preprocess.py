@@ -21,6 +21,7 @@ from gpuwarden.worker.faults import Failure, engine_traceback, failure_of, first
 from gpuwarden.worker.frames import Frame, FrameType, encode
 from gpuwarden.worker.handover import HandoverError, pack
 from gpuwarden.worker.memory import limit_memory, too_much_memory
+from gpuwarden.worker.pauses import settle_memory
 from gpuwarden.worker.pixels import check_pixels
 from gpuwarden.worker.priority import forgo_priorities
 
@@ -50,6 +51,7 @@ def _serve(connection: socket.socket) -> int:
         return 1
     limit_memory(frame.meta["memory_bytes"])
     logs.withhold_foreign_text()
+    settle_memory()
     _send(connection, Frame(FrameType.HELLO, meta={"ok": True}))
     mapped = MappedBuffers()
     while True:

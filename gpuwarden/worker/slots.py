@@ -335,7 +335,10 @@ def step(engine: SlotEngine, taken: List[int]) -> Dict[int, Answer]:
         return dict.fromkeys(taken, failure)
     for slot in results:
         leave(engine, slot)
-    return {slot: answer_of(engine, result) for slot, result in results.items()}
+    answers = {slot: answer_of(engine, result) for slot, result in results.items()}
+    if TOO_LARGE in answers.values():
+        drop_caches(engine)
+    return answers
 
 
 SHARED = Failure("engine_error", "a step that it shared with others failed")

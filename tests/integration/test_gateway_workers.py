@@ -316,3 +316,12 @@ async def test_this_aiohttp_lets_big_bodies_past_its_parser(
         reply = await node.post(bytes(16 * MIB))
         assert reply.json["answer"]["sha256"] == hashlib.sha256(bytes(16 * MIB)).hexdigest()
         assert not received
+
+
+async def test_large_bodies_that_come_together_all_come_whole() -> None:
+    bodies = [bytes([number]) * (8 * MIB + number) for number in range(6)]
+    async with gateway_node() as node:
+        await node.worker()
+        replies = await asyncio.gather(*(node.post(one) for one in bodies))
+        told = [reply.json["answer"]["sha256"] for reply in replies]
+        assert told == [hashlib.sha256(one).hexdigest() for one in bodies]

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuwarden.worker.engines.transformers.joining import may_join_together
+from gpuwarden.worker.engines.transformers.joining import Durations, Joiner, Work, next_work
 from gpuwarden.worker.engines.transformers.options import OptionsError, read_options
 from gpuwarden.worker.engines.transformers.rows import Rows
 from gpuwarden.worker.engines.transformers.shapes import bucket, plan_shapes
@@ -92,18 +92,34 @@ class TestOptions:
         assert drawn.default_temperature == 0.7
 
 
-@pytest.mark.parametrize(
-    ("pictures", "beside", "together"),
-    [
-        ([1, 1, 1, 1], 0, True),
-        ([1, 1], 31, True),
-        ([1, 1, 1], 31, False),
-        ([0, 0, 0, 0], 31, True),
-        ([2, 1], 1, False),
-        ([8], 31, True),
-    ],
-)
-def test_few_pictures_go_between_two_steps_of_others(
-    pictures: list[int], beside: int, together: bool
-) -> None:
-    assert may_join_together(pictures, beside) is together
+SHAPES = plan_shapes(32, 1024, 4, fixed=False)
+CARD = Durations(step=4.5, look=12.0, prompts={(2, 352): 11.0, (4, 352): 18.0, (4, 1024): 60.0})
+
+
+def work(*waiting: tuple[int, int], streams: bool, tokens: int = 321) -> Work:
+    """What is done for those of so many pictures, so many of them unseen."""
+    joiners = [Joiner(tokens, pictures, unseen) for pictures, unseen in waiting]
+    return next_work(joiners, SHAPES, 8, CARD, streams=streams)
+
+
+def test_while_nobody_streams_a_group_comes_in_at_once() -> None:
+    assert work(*[(1, 1)] * 6, streams=False) == Work(looks=4, prompts=4)
+    assert work((8, 8), (1, 1), streams=False) == Work(looks=8, prompts=1)
+
+
+def test_while_others_stream_one_picture_is_looked_at_or_a_group_taken_in() -> None:
+    assert work(*[(1, 1)] * 6, streams=True) == Work(looks=1, prompts=0)
+    assert work((1, 0), (1, 0), (1, 0), (1, 1), streams=True) == Work(looks=1, prompts=0)
+    assert work(*[(1, 0)] * 4, (1, 1), streams=True) == Work(looks=0, prompts=4)
+
+
+def test_who_has_been_looked_at_waits_for_company_of_one_look_alone() -> None:
+    assert work((1, 0), (3, 3), streams=True) == Work(looks=0, prompts=1)
+    assert work((1, 0), (3, 1), streams=True) == Work(looks=1, prompts=0)
+    assert work((1, 0), streams=True) == Work(looks=0, prompts=1)
+
+
+def test_a_group_takes_no_longer_than_streams_may_pause() -> None:
+    assert work(*[(0, 0)] * 4, streams=True, tokens=1024) == Work(looks=0, prompts=2)
+    assert work(*[(0, 0)] * 4, streams=False, tokens=1024) == Work(looks=0, prompts=4)
+    assert work(streams=True) == Work(looks=0, prompts=0)

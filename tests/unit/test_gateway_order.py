@@ -1,7 +1,7 @@
 """Single promises of the queue, one situation each."""
 
 from gpuwarden.gateway.queue import RequestQueue
-from gpuwarden.gateway.work import CardLimits, End, Ending, Phase, Withdraw
+from gpuwarden.gateway.work import CardLimits, End, Ending, Phase, Request, Withdraw
 from tests.unit.queue_parts import LIMITS, serving_seat, waiting_request
 
 
@@ -90,6 +90,20 @@ def test_who_was_in_its_own_prefill_killed_the_worker_and_its_neighbours_did_not
         assert poison.solo_deaths == deaths
         assert (neighbour.suspect, waiting.suspect) == (False, False)
     assert End(poison, Ending.WORKER_CRASHED) in actions
+
+
+def test_those_whose_worker_dies_in_a_step_of_several_are_first_tried_again_together() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    running: list[Request] = []
+    for death in (1, 2):
+        seat = serving_seat(queue, death, max_batch=3, slots=True)
+        running = running or [waiting_request(queue)[0] for _ in range(3)]
+        assert [one.seat for one in running] == [death] * 3
+        queue.detach(seat, 0.0)
+        assert [one.suspect for one in running] == [death == 2] * 3
+        assert [one.solo_deaths for one in running] == [0] * 3
+    serving_seat(queue, 3, max_batch=3, slots=True)
+    assert [one.seat for one in running] == [3, None, None]
 
 
 def test_a_stuck_worker_gives_back_what_it_has_not_begun() -> None:

@@ -140,13 +140,16 @@ class Node(RuleBasedStateMachine):
         }
         joining = [lease for lease in running if (seat.key, lease) in self.joining]
         before = {lease: (one.solo_deaths, one.suspect) for lease, one in running.items()}
+        shared = {lease: one.shared_deaths for lease, one in running.items()}
         self.carry_out(self.queue.detach(seat, self.now))
+        several = seat.slots and len(joining or running) > 1
         for lease, request in running.items():
             deaths, suspect = before[lease]
             alone = joining == [lease] or (len(held) == 1 and not joining)
             is_doubted = not seat.draining and (lease in joining or not joining)
             assert request.solo_deaths == deaths + (alone and is_doubted)
-            assert request.suspect == (suspect or is_doubted)
+            is_forgiven = several and shared[lease] == 0
+            assert request.suspect == (suspect or (is_doubted and not is_forgiven))
 
     @precondition(lambda self: any(self.held.values()))
     @rule(data=st.data(), joining=st.booleans())

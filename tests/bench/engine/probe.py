@@ -76,7 +76,9 @@ def _measure(folder: str, sizes: Sizes, row: dict[str, Any], variant: dict[str, 
             members = _prompts(sizes, group, with_picture)
             name = f"{group}x{len(members[0].tokens)}" + ("+picture" if with_picture else "")
             prompts[name] = _milliseconds(partial(prefill.take_in, members), card)
+    row["host_ms"] = _host_side(built, sizes)
     if card:
+        row["between_steps"] = _between_steps(prefill)
         row["memory"] = {
             "reserved": torch.cuda.memory_reserved(),
             "peak_allocated": torch.cuda.max_memory_allocated(),
@@ -84,6 +86,50 @@ def _measure(folder: str, sizes: Sizes, row: dict[str, Any], variant: dict[str, 
         row["kernels of a step of 1"] = _kernels(partial(_step, decoder, 1, 512))
         row["kernels of a step of 32"] = _kernels(partial(_step, decoder, 32, 512))
         row["kernels of 4 prompts"] = _kernels(partial(prefill.take_in, members))
+
+
+def _between_steps(prefill: Any) -> dict[str, Any]:
+    """What the engine itself measures at load: a step, a picture, each group of prompts."""
+    found = prefill.durations()
+    prompts = {f"{group}x{tokens}": round(ms, 2) for (group, tokens), ms in found.prompts.items()}
+    return {"step": round(found.step, 2), "look": round(found.look, 2), "prompts": prompts}
+
+
+def _host_side(built: Any, sizes: Sizes) -> dict[str, float]:
+    """What Python takes between two steps, and the collector's rounds."""
+    from gpuwarden.worker.engines.transformers.processing import load_processor  # noqa: PLC0415
+    from gpuwarden.worker.pauses import settle_memory  # noqa: PLC0415
+
+    decode = load_processor(built.options, built.model.folder).decode
+    tokens = [[50 + number, 51, 52] for number in range(2 * sizes.slots)]
+    member = _prompts(sizes, 1, True)
+    found = {
+        "send a step": _host_milliseconds(
+            partial(_step, built.decoder, sizes.slots, sizes.cache_tokens)
+        ),
+        "send a picture": _host_milliseconds(partial(built.prefill.look, member[0].pictures[0], 0)),
+        "send a prompt": _host_milliseconds(partial(built.prefill.take_in_seen, member)),
+        "decode a step's tokens": _host_milliseconds(partial(decode, tokens)),
+        "collect": _host_milliseconds(gc.collect, 3),
+    }
+    settle_memory()
+    found["collect what came since loading"] = _host_milliseconds(gc.collect, 3)
+    gc.unfreeze()
+    return found
+
+
+def _host_milliseconds(action: Callable[[], Any], repeats: int = 20) -> float:
+    """The longest but one: until the host may go on, whatever the card still does."""
+    import torch  # noqa: PLC0415
+
+    times = []
+    for _ in range(repeats):
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        began = time.perf_counter()
+        action()
+        times.append(1000 * (time.perf_counter() - began))
+    return round(sorted(times)[-2], 3)
 
 
 def _free(sizes: Sizes) -> None:

@@ -1,6 +1,7 @@
 """All parts of the engine on the card's side, put together; imports torch."""
 
 import logging
+import time
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -52,21 +53,34 @@ class Built:
         self.decoder = Decoder(model, cache, shapes, capture)
         size = processor.picture_size if processor.sees else (0, 0)
         self.prefill = Prefill(self.decoder, capture, size)
-        if processor.sees:
-            self.prefill.set_scale(*processor.scale)
+        if self.prefill.eyes is not None:
+            self.prefill.eyes.set_scale(*processor.scale)
         self.runner = Runner(self.decoder, self.prefill)
         self.speaker = Speaker(processor.decode, tell)
         self._captured = capture.enabled
 
     def prepare(self) -> None:
         """Run, or capture, each shape once."""
-        if self._captured:
-            self.decoder.prepare()
-            self.prefill.prepare()
+        if not self._captured:
+            return
+        began = time.monotonic()
+        self.decoder.prepare()
+        steps_done = time.monotonic()
+        self.prefill.prepare()
+        prompts_done = time.monotonic()
+        durations = self.prefill.durations()
+        self.runner.set_durations(durations)
+        _log.info(
+            "captured steps in %.1f s, prompts and pictures in %.1f s, measured in %.1f s: %s",
+            steps_done - began,
+            prompts_done - steps_done,
+            time.monotonic() - prompts_done,
+            durations,
+        )
 
     def join(self, joiners: Sequence[Tuple[int, Prepared]]) -> None:
         """Take requests into slots, all at once."""
-        self.runner.join([(self._answering(slot, item), _maker(item)) for slot, item in joiners])
+        self.runner.join([(self._answering(slot, item), _prompt(item)) for slot, item in joiners])
 
     def memory(self) -> Optional[Tuple[int, int]]:
         """(reserved, allocated) bytes of the card; None without one."""
@@ -86,16 +100,12 @@ class Built:
         )
 
 
-def _maker(item: Prepared) -> Callable[[int], Prompt]:
-    """What makes a request's prompt, once its row is known."""
+def _prompt(item: Prepared) -> Prompt:
+    """A request's prompt, without a row."""
     floor = len(item.tokens) + item.least
     terms = (item.temperature, item.top_k, item.top_p, item.seed, floor)
     pictures: Any = None if item.pictures is None else torch.from_numpy(item.pictures)
-
-    def make(row: int) -> Prompt:
-        return Prompt(row, item.tokens.tolist(), pictures, terms)
-
-    return make
+    return Prompt(-1, item.tokens.tolist(), pictures, terms)
 
 
 def check_room(options: EngineOptions, slots: int) -> None:
@@ -126,4 +136,7 @@ def build(options: EngineOptions, slots: int, tell: Callable[[Dict[int, str]], N
             # Freed into the allocator's hands: it is reserved in one piece.
             del_me = torch.empty(options.prealloc_mb * MIB, dtype=torch.uint8, device="cuda")
             del del_me
-    return Built(options, load_model(options), slots, tell)
+    began = time.monotonic()
+    model = load_model(options)
+    _log.info("loaded the weights in %.1f s", time.monotonic() - began)
+    return Built(options, model, slots, tell)

@@ -68,6 +68,10 @@ class Decoder:
         else:
             self._choice_of(rows)()
 
+    def run_of(self, rows: int, length: int) -> Callable[[], None]:
+        """A step of that shape as it is captured, but for choosing its tokens."""
+        return self._step_of((rows, length))
+
     def set_live(self, live: Sequence[bool]) -> None:
         """Which rows go on with the next step."""
         self.live.copy_(self.sent(live, torch.bool), non_blocking=True)

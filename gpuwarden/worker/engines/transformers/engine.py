@@ -7,7 +7,6 @@ from gpuwarden.worker.engine import Context, Request, SlotEngine
 from gpuwarden.worker.engines.transformers.answering import Answering
 from gpuwarden.worker.engines.transformers.finding import find_folder, prepare_environment
 from gpuwarden.worker.engines.transformers.folder import digest_of
-from gpuwarden.worker.engines.transformers.joining import may_join_together
 from gpuwarden.worker.engines.transformers.options import EngineOptions, read_options
 
 TEXT_WAIT_SECONDS = 0.05  # for the last words of an answer when no step is left to be sent
@@ -44,16 +43,14 @@ class Transformers(SlotEngine):
         """Take one in."""
         self._built.join([(slot, item)])
 
-    def may_join(self, items: Sequence[Any], beside: int) -> bool:
-        """Few pictures while others stream."""
-        return may_join_together([item.picture_count for item in items], beside)
-
     def step(self) -> Dict[int, Any]:
         """One step on; the answers that are complete since."""
         spoken = [(one, token, one.takes(token)) for one, token in self._runner.step()]
         self._speaker.say(spoken)
         wait = 0.0 if spoken or self._runner.flies else TEXT_WAIT_SECONDS
-        return {one.slot: result for one, result in self._speaker.done(wait)}
+        found: Dict[int, Any] = {one.slot: why for one, why in self._runner.failed()}
+        found.update({one.slot: result for one, result in self._speaker.done(wait)})
+        return found
 
     def leave(self, slot: int) -> None:
         """Nothing of a slot's request stays, and nobody hears of it any more."""

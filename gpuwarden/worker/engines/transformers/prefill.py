@@ -1,19 +1,20 @@
-"""Taking prompts in: pictures through the eyes, then prompts in a group, in one of a few shapes."""
+"""Taking prompts in: in a group, in one of a few shapes, with what the eyes have seen for them."""
 
 from dataclasses import dataclass
-from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Optional, Sequence, Tuple
 
 import torch
 
 from gpuwarden.worker.engines.transformers.cache import SlotCache, ring_source
 from gpuwarden.worker.engines.transformers.decoder import Decoder
-from gpuwarden.worker.engines.transformers.graphs import Capture
+from gpuwarden.worker.engines.transformers.eyes import Eyes
+from gpuwarden.worker.engines.transformers.graphs import Capture, milliseconds
+from gpuwarden.worker.engines.transformers.joining import Durations
 from gpuwarden.worker.engines.transformers.loading import Model
 from gpuwarden.worker.engines.transformers.masks import picture_numbers, prompt_mask
 from gpuwarden.worker.engines.transformers.shapes import bucket
 
-PICTURES_AT_ONCE = 4  # through the eyes; more wait for the next pass
-PICTURES_LIMIT = 8  # of one request, as of the front door; and of one group
+HEAD_ROWS = 8  # products of 2 to 7 rows take longer than those of 8, the head's seven times as long
 
 
 @dataclass(frozen=True)
@@ -65,28 +66,51 @@ class Prefill:
         self._shapes = decoder.shapes
         self._inputs = {group: self._room_for(group) for group in self._shapes.groups}
         self._runs: Dict[Tuple[int, int], Callable[[], None]] = {}
-        self._looks: Dict[int, Callable[[], None]] = {}
+        self.eyes: Optional[Eyes] = None
+        if self._model.folder.has_eyes:
+            self.eyes = Eyes(self._model, capture, picture_shape)
         # The library gives the head all prompts' last tokens of each: its own of each are enough.
         self._is_running = False
         head = self._model.whole.get_output_embeddings()
         head.register_forward_pre_hook(self._own_last)
-        if self._model.folder.has_eyes:
-            self._make_room_for_pictures(picture_shape)
 
     def prepare(self) -> None:
         """Capture all shapes; nobody may be in a row."""
-        if self._model.folder.has_eyes:
-            for count in self._picture_buckets():
-                self._look_of(count)
+        if self.eyes is not None:
+            self.eyes.prepare()
         for group in self._shapes.groups:
             for tokens in reversed(self._shapes.prompts):
                 self._run_of(group, tokens)
             self._choose(group, draws=True)
         self._decoder.forget_all()
 
+    def durations(self) -> Durations:
+        """How long what is captured takes, but prompts alone; nobody may be in a row."""
+        shapes = self._shapes
+        measured = Durations(
+            step=milliseconds(self._decoder.run_of(shapes.slots[-1], shapes.lengths[-1])),
+            look=milliseconds(self.eyes.prepare()) if self.eyes is not None else 0.0,
+            prompts={key: milliseconds(run) for key, run in self._runs.items() if key[0] > 1},
+        )
+        self._decoder.forget_all()
+        return measured
+
     def take_in(self, prompts: Sequence[Prompt]) -> None:
         """Take a group in: its tokens are in ``decoder.tokens`` once the device is there."""
-        self._look_at([one.pictures for one in prompts if one.pictures is not None])
+        place = 0
+        for one in prompts:
+            for picture in one.pictures if one.pictures is not None else ():
+                self.look(picture, place)
+                place += 1
+        self.take_in_seen(prompts)
+
+    def look(self, picture: torch.Tensor, place: int) -> None:
+        """Look at a picture that is the group's next, or next but so many."""
+        assert self.eyes is not None
+        self.eyes.look(picture, place)
+
+    def take_in_seen(self, prompts: Sequence[Prompt]) -> None:
+        """Take a group in whose pictures were looked at, in their order."""
         group = bucket(len(prompts), self._shapes.groups)
         tokens = bucket(max(len(one.tokens) for one in prompts), self._shapes.prompts)
         run = self._run_of(group, tokens)
@@ -173,86 +197,35 @@ class Prefill:
             ).logits
         finally:
             self._is_running = False
-        decoder.logits[: whole.shape[0]] = whole[:, 0]
+        group = inputs.rows.shape[0]
+        decoder.logits[:group] = whole[:group, 0]
 
     def _own_last(self, head: Any, arguments: Tuple[torch.Tensor]) -> Any:
-        """[group, group, size], each prompt's places of all last tokens: [group, 1, size]."""
+        """[group, group, size], each prompt's places of all last tokens: [group, 1, size].
+
+        On a card some rows more, which nobody reads.
+        """
         if not self._is_running:
             return None
         group = torch.arange(arguments[0].shape[0], device=arguments[0].device)
-        return (arguments[0][group, group][:, None],)
+        last = arguments[0][group, group][:, None]
+        missing = HEAD_ROWS - last.shape[0]
+        if last.device.type == "cuda" and missing > 0:
+            last = torch.nn.functional.pad(last, (0, 0, 0, 0, 0, missing))
+        return (last,)
 
     def _embedded(self, inputs: Inputs) -> Tuple[torch.Tensor, Optional[torch.Tensor]]:
         """What the layers get, and which tokens are of which picture."""
         embed = self._model.whole.get_input_embeddings()
         image_token = self._model.image_token
-        if image_token is None:
+        if image_token is None or self.eyes is None:
             return embed(inputs.tokens), None
         is_image = inputs.tokens == image_token
         embedded = embed(inputs.tokens.masked_fill(is_image, 0))
         numbers = picture_numbers(is_image)
         seen = (is_image.to(torch.int64).cumsum(1) - 1).clamp(min=0)
-        seen = seen + inputs.first[:, None] * self._features.shape[1]
-        flat = self._features.flatten(0, 1)
+        features = self.eyes.features
+        seen = seen + inputs.first[:, None] * features.shape[1]
+        flat = features.flatten(0, 1)
         found = flat[seen.clamp(max=flat.shape[0] - 1)]
         return torch.where(is_image[..., None], found, embedded), numbers
-
-    # Pictures.
-
-    def _make_room_for_pictures(self, shape: Tuple[int, int]) -> None:
-        device, config = self._model.device, self._model.whole.config
-        height, width = shape
-        self._pixels = torch.zeros(
-            (PICTURES_AT_ONCE, height, width, 3), dtype=torch.uint8, device=device
-        )
-        self._seen = torch.zeros(
-            (PICTURES_AT_ONCE, config.mm_tokens_per_image, config.text_config.hidden_size),
-            dtype=self._model.dtype,
-            device=device,
-        )
-        limit = PICTURES_LIMIT
-        self._features = torch.zeros(
-            (limit, *self._seen.shape[1:]), dtype=self._model.dtype, device=device
-        )
-
-    def set_scale(self, factor: float, mean: Sequence[float], deviation: Sequence[float]) -> None:
-        """How a picture's 8 bits become what the eyes want: (value * factor - mean) / deviation."""
-        device = self._model.device
-        self._factor = factor
-        self._mean = torch.tensor(mean, dtype=torch.float32, device=device)[:, None, None]
-        self._deviation = torch.tensor(deviation, dtype=torch.float32, device=device)[:, None, None]
-
-    def _picture_buckets(self) -> List[int]:
-        fixed = len(self._shapes.groups) == 1
-        return [PICTURES_AT_ONCE] if fixed else [1, 2, PICTURES_AT_ONCE]
-
-    def _look_at(self, pictures: Sequence[torch.Tensor]) -> None:
-        """Have the features of all these pictures ready, in their order."""
-        single = [picture for several in pictures for picture in several]
-        for start in range(0, len(single), PICTURES_AT_ONCE):
-            part = single[start : start + PICTURES_AT_ONCE]
-            for place, picture in enumerate(part):
-                sent = picture
-                if self._model.device.type == "cuda":
-                    sent = picture.pin_memory().to(self._model.device, non_blocking=True)
-                self._pixels[place].copy_(sent.expand(self._pixels.shape[1:]))
-            self._look_of(bucket(len(part), self._picture_buckets()))()
-            self._features[start : start + len(part)].copy_(self._seen[: len(part)])
-
-    def _look_of(self, count: int) -> Callable[[], None]:
-        if count not in self._looks:
-
-            def look() -> None:
-                with torch.no_grad():
-                    self._look(count)
-
-            self._looks[count] = self._capture.of(look)
-        return self._looks[count]
-
-    def _look(self, count: int) -> None:
-        pixels = self._pixels[:count].permute(0, 3, 1, 2).float()
-        pixels = (pixels * self._factor - self._mean) / self._deviation
-        found: Any = self._model.whole.get_image_features(
-            pixels.to(self._model.dtype), return_dict=True
-        )
-        self._seen[:count] = found.pooler_output.to(self._seen.dtype)

@@ -1,6 +1,6 @@
 """The library's tokenizer and image processor of a model, as the CPU processes use them."""
 
-from typing import Any, Dict, List, Optional, Tuple
+from typing import Any, Dict, List, Optional, Sequence, Tuple
 
 from gpuwarden.worker.engines.transformers.folder import ModelError, ModelFolder
 from gpuwarden.worker.engines.transformers.options import EngineOptions
@@ -94,8 +94,15 @@ class Processor:
             return factor, [0.0] * 3, [1.0] * 3
         return factor, [float(one) for one in own.image_mean], [float(one) for one in own.image_std]
 
-    def decode(self, tokens: List[int]) -> str:
-        """Tokens as text, without the model's own."""
+    def decode(self, several: Sequence[Sequence[int]]) -> List[str]:
+        """Tokens as texts, without the model's own; in one call, which holds up no other thread."""
+        if self.tokenizer.is_fast:
+            fast = self.tokenizer.backend_tokenizer
+            found: List[str] = fast.decode_batch(several, skip_special_tokens=True)
+            return found
+        return [self._decode_one(one) for one in several]
+
+    def _decode_one(self, tokens: Sequence[int]) -> str:
         text: str = self.tokenizer.decode(
             tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
         )

@@ -8,9 +8,11 @@ import torch
 
 from gpuwarden.worker.engines.transformers.answering import Answering
 from gpuwarden.worker.engines.transformers.decoder import Decoder
+from gpuwarden.worker.engines.transformers.joining import Durations
 from gpuwarden.worker.engines.transformers.prefill import Prefill, Prompt
 from gpuwarden.worker.engines.transformers.rows import Rows
 from gpuwarden.worker.engines.transformers.shapes import bucket
+from gpuwarden.worker.engines.transformers.waiting import Failed, Waiting
 
 Known = List[Tuple[Answering, int]]  # whose next token is which
 
@@ -36,45 +38,45 @@ class Runner:
 
     def __init__(self, decoder: Decoder, prefill: Prefill) -> None:
         self._decoder = decoder
-        self._prefill = prefill
         self._shapes = decoder.shapes
         self._rows = Rows(self._shapes.slots[-1])
+        self._waiting = Waiting(prefill, self._shapes, self._rows.take, self._rows.free)
         self._in: Dict[int, Answering] = {}
         self._flights: Deque[_Flight] = deque()
         self._live: List[bool] = []
 
-    def __contains__(self, slot: object) -> bool:
-        return slot in self._in
+    def __contains__(self, slot: int) -> bool:
+        return slot in self._in or self._waiting.find(slot) is not None
 
     def __getitem__(self, slot: int) -> Answering:
-        return self._in[slot]
+        return self._in.get(slot) or self._waiting.find(slot) or self._in[slot]
 
     @property
     def flies(self) -> bool:
         """Whether tokens are on their way."""
         return bool(self._flights)
 
-    def join(self, joiners: Sequence[Tuple[Answering, Any]]) -> None:
-        """Take several in at once: their prefill is sent, and gives their first tokens.
+    def join(self, joiners: Sequence[Tuple[Answering, Prompt]]) -> None:
+        """Have several come in, at once if nobody waits for a step meanwhile, else between steps.
 
-        :param joiners: and what makes their ``Prompt``, given a row.
+        :param joiners: and their prompts, whose rows are not known yet.
         """
-        prompts: List[Prompt] = []
-        for one, prompt_of in joiners:
-            prompts.append(prompt_of(self._rows.take(one.slot)))
-        try:
-            self._prefill.take_in(prompts)
-        except BaseException:
-            for one, _ in joiners:
-                self._rows.free(one.slot)
-            raise
-        for one, _ in joiners:
-            self._in[one.slot] = one
-        self._send_home([one for one, _ in joiners])
+        for one, prompt in joiners:
+            self._waiting.add(one, prompt)
+        if not self._streams:
+            self._go_on_joining()
+
+    def set_durations(self, durations: Durations) -> None:
+        """How long what is captured takes on this card."""
+        self._waiting.durations = durations
+
+    def failed(self) -> List[Failed]:
+        """Who could not be taken in, and why, since this was asked last."""
+        return self._waiting.failed()
 
     def leave(self, slot: int) -> None:
         """Whoever is in a slot leaves it; what is on its way of it is nobody's."""
-        one = self._in.pop(slot, None)
+        one = self._in.pop(slot, None) or self._waiting.remove(slot)
         if one is not None:
             one.ended = True
         row = self._rows.free(slot)
@@ -83,6 +85,7 @@ class Runner:
 
     def step(self) -> Known:
         """Send the next step; what is known since."""
+        self._go_on_joining()
         sent = self._send()
         known: Known = []
         while len(self._flights) > int(sent):
@@ -95,7 +98,20 @@ class Runner:
         """Nobody is in any row, whatever was on its way."""
         for slot in list(self._in):
             self.leave(slot)
+        self._waiting.clear()
         self._flights.clear()
+
+    @property
+    def _streams(self) -> bool:
+        """Whether anybody waits for tokens, be they on their way already."""
+        return any(not (one.ended or one.parked) for one in self._in.values())
+
+    def _go_on_joining(self) -> None:
+        joined = self._waiting.go_on(streams=self._streams) if len(self._waiting) else []
+        for one in joined:
+            self._in[one.slot] = one
+        if joined:
+            self._send_home(joined)
 
     def _send(self) -> bool:
         running = [one for one in self._in.values() if one.runs]

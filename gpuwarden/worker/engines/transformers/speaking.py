@@ -9,6 +9,7 @@ from gpuwarden.worker.engines.transformers.answering import Answering
 Tell = Callable[[Dict[int, str]], None]
 Done = Tuple[Answering, Any]  # the result, or what went wrong
 Spoken = List[Tuple[Answering, int, bool]]  # whose token, and whether it is the last one
+Decode = Callable[[List[List[int]]], List[str]]
 
 HALF = "\N{REPLACEMENT CHARACTER}"  # what half a character decodes to: it is told once it is whole
 
@@ -16,11 +17,11 @@ HALF = "\N{REPLACEMENT CHARACTER}"  # what half a character decodes to: it is to
 class Speaker:
     """One thread that decodes tokens as they come.
 
-    :param decode: tokens' numbers to a text, without the special ones.
+    :param decode: tokens' numbers to texts, without the special ones.
     :param tell: pieces by slot, for who streams.
     """
 
-    def __init__(self, decode: Callable[[List[int]], str], tell: Tell) -> None:
+    def __init__(self, decode: Decode, tell: Tell) -> None:
         self._decode = decode
         self._tell = tell
         self._work: queue.SimpleQueue[Optional[Spoken]] = queue.SimpleQueue()
@@ -66,28 +67,66 @@ class Speaker:
 
     def _speak(self, spoken: Spoken) -> None:
         pieces: Dict[int, str] = {}
-        for one, token, last in spoken:
-            if one.gone:
-                continue
-            text = self._texts.setdefault(id(one), _Text(one, self._decode))
-            try:
-                piece = text.takes(token, last)
-            except Exception as error:  # noqa: BLE001 - a tokenizer's: this request fails alone
-                self._end(one, error)
-                continue
-            if piece:
-                pieces[one.slot] = piece
-            if text.ended:
-                self._end(one, text.result())
+        while spoken:
+            turn, spoken = _turn_of(spoken)
+            self._take(turn, pieces)
         if pieces:
             self._tell(pieces)
         if self._done:
             self._came.notify_all()
 
+    def _take(self, turn: Spoken, pieces: Dict[int, str]) -> None:
+        """One token each, decoded together; where that fails, each by itself."""
+        texts: List[Tuple[_Text, bool]] = []
+        wanted: List[List[int]] = []
+        for one, token, last in turn:
+            if not one.gone:
+                text = self._texts.setdefault(id(one), _Text(one))
+                texts.append((text, last))
+                wanted += text.adds(token, last)
+        try:
+            found = self._decode(wanted)
+        except Exception as error:  # noqa: BLE001 - a tokenizer's: whose request fails is found out
+            if len(texts) == 1:
+                self._end(texts[0][0].one, error)
+                return
+            found = self._decoded_apart(texts, wanted)
+        for place, (text, last) in enumerate(texts):
+            if text.one.gone:
+                continue
+            slot = text.one.slot
+            piece = text.reads(found[2 * place], found[2 * place + 1], last)
+            if piece:
+                pieces[slot] = pieces.get(slot, "") + piece
+            if text.ended:
+                self._end(text.one, text.result())
+
+    def _decoded_apart(
+        self, texts: List[Tuple["_Text", bool]], wanted: List[List[int]]
+    ) -> List[str]:
+        found: List[str] = []
+        for place, (text, _) in enumerate(texts):
+            try:
+                found += self._decode(wanted[2 * place : 2 * place + 2])
+            except Exception as error:  # noqa: BLE001 - a tokenizer's: this request fails alone
+                self._end(text.one, error)
+                found += ["", ""]
+        return found
+
     def _end(self, one: Answering, result: Any) -> None:
         one.ended = one.gone = True
         self._texts.pop(id(one), None)
         self._done.append((one, result))
+
+
+def _turn_of(spoken: Spoken) -> Tuple[Spoken, Spoken]:
+    """The first token of each, and what is left."""
+    first: Dict[int, Tuple[Answering, int, bool]] = {}
+    rest: Spoken = []
+    for entry in spoken:
+        if first.setdefault(id(entry[0]), entry) is not entry:
+            rest.append(entry)
+    return list(first.values()), rest
 
 
 class _Text:
@@ -96,9 +135,8 @@ class _Text:
     What a token reads depends on those before it, so a few are decoded again with each new one.
     """
 
-    def __init__(self, one: Answering, decode: Callable[[List[int]], str]) -> None:
-        self._one = one
-        self._decode = decode
+    def __init__(self, one: Answering) -> None:
+        self.one = one
         self._tokens: List[int] = []
         self._context = 0  # the first token that is decoded again
         self._settled = 0  # the first token whose text isn't settled
@@ -108,15 +146,21 @@ class _Text:
         self._stopped = False
         self.ended = False
 
-    def takes(self, token: int, last: bool) -> str:
-        """The next token; the piece of the text that can be told."""
+    def adds(self, token: int, last: bool) -> Tuple[List[int], List[int]]:
+        """The next token; what is to be decoded for it: what is settled, and that with the rest."""
         self._count += 1
-        if token in self._one.stops:
+        if token in self.one.stops:
             self._stopped = last
         else:
             self._tokens.append(token)
-        self._read(last)
-        stops = self._one.stop_texts
+        return self._tokens[self._context : self._settled], self._tokens[self._context :]
+
+    def reads(self, known: str, text: str, last: bool) -> str:
+        """What that reads; the piece of the text that can be told."""
+        if len(text) > len(known) and (last or not text.endswith(HALF)):
+            self._text += text[len(known) :]
+            self._context, self._settled = self._settled, len(self._tokens)
+        stops = self.one.stop_texts
         places = [place for place in map(self._text.find, stops) if place >= 0]
         if places:
             self._text, self._stopped = self._text[: min(places)], True
@@ -131,15 +175,8 @@ class _Text:
         return {
             "text": self._text,
             "finish_reason": "stop" if self._stopped else "length",
-            "usage": {"prompt_tokens": self._one.prompt_tokens, "completion_tokens": self._count},
+            "usage": {"prompt_tokens": self.one.prompt_tokens, "completion_tokens": self._count},
         }
-
-    def _read(self, last: bool) -> None:
-        known = self._decode(self._tokens[self._context : self._settled])
-        text = self._decode(self._tokens[self._context :])
-        if len(text) > len(known) and (last or not text.endswith(HALF)):
-            self._text += text[len(known) :]
-            self._context, self._settled = self._settled, len(self._tokens)
 
 
 def held_back(text: str, stops: Tuple[str, ...]) -> int:
