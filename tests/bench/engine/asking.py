@@ -21,11 +21,11 @@ class Asking:
     """Callers that are asking.
 
     :param common: fields of ``Spec`` that are the same for all processes.
-    :param left: seconds of the section that are left.
+    :param seconds: after which no request begins.
     """
 
     def __init__(
-        self, callers: int, requests: int, processes: int, left: float, common: dict[str, Any]
+        self, callers: int, requests: int, processes: int, seconds: float, common: dict[str, Any]
     ) -> None:
         processes = min(processes, callers)
         self.requests = requests
@@ -34,7 +34,7 @@ class Asking:
                 Spec(
                     callers=_share(callers, processes, number),
                     requests=_share(requests, processes, number),
-                    until=time.time() + left - ENDING_SECONDS,
+                    until=time.time() + seconds,
                     seed=number,
                     **common,
                 )

@@ -241,9 +241,14 @@ class Bench:
         return self.finish_asking(self.start_asking(**wanted))
 
     def start_asking(
-        self, callers: int, requests: int, processes: int = CLIENT_PROCESSES, **wanted: Any
+        self,
+        callers: int,
+        requests: int,
+        processes: int = CLIENT_PROCESSES,
+        seconds: float = 1e9,
+        **wanted: Any,
     ) -> Asking:
-        """Have callers ask from now on."""
+        """Have callers ask from now on, for so many seconds at most."""
         common = {
             "port": self.node.port,
             "model": MODEL,
@@ -252,7 +257,8 @@ class Bench:
             "answers": [self.sizes.answer_tokens],
             **wanted,
         }
-        return Asking(callers, requests, processes, self.left, common)
+        left = min(seconds, self.left - asking.ENDING_SECONDS)
+        return Asking(callers, requests, processes, left, common)
 
     def finish_asking(self, asked: Asking) -> Answers:
         """Wait for them; all that came."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from tests.bench.engine.bench import Wanted
 from tests.bench.engine.sizes import TINY
-from tests.bench.engine.table import Row, row, text_of
+from tests.bench.engine.table import Row, of_states, row
 
 ENDING_SECONDS = 12.0  # before the end, so that all have written and the table is printed
 MEMORY_SECONDS = 90.0
@@ -88,6 +88,7 @@ class Proof:
             **os.environ,
             "TORCHINDUCTOR_CACHE_DIR": str(cache / name / "inductor"),
             "TRITON_CACHE_DIR": str(cache / name / "triton"),
+            **({"GPUWARDEN_TRY_ON_CPU": "1"} if self._tiny else {}),
         }
         with (self._out / f"{name}.log").open("wb") as log:
             process = subprocess.Popen(
@@ -143,7 +144,7 @@ def table_of(results: dict[str, Any]) -> list[str]:
     """What came of the proofs, in lines of Markdown. Pure."""
     teacher = results.get("teacher", {})
     states = results.get("states", {}).get("reproducible", {})
-    rows = [*_of_teacher(teacher), *_of_states(states)]
+    rows = [*_of_teacher(teacher), *of_states(states)]
     for name in ("memory", "tests"):
         if name in results:
             rows.append(row(f"{name}: exit status", results[name].get("status"), most=0))
@@ -182,16 +183,6 @@ def _of_teacher(teacher: dict[str, Any]) -> list[Row]:
         row("allocated, GiB", _share(engine.get("allocated_bytes"), gib)),
         row("int8 cache: allocated, GiB", _share(int8.get("allocated_bytes"), gib)),
     ]
-
-
-def _of_states(states: dict[str, Any]) -> list[Row]:
-    rows = []
-    for name in ("neighbours", "normal", "eco", "critical"):
-        told = ", ".join(states.get(f"{name}_states_told", []))
-        what = f"reproducible, {name}{f' ({told})' if told else ''}"
-        what += f": other answers of {text_of(states.get(f'{name}_answers'))}"
-        rows.append(row(what, states.get(f"{name}_different"), most=0))
-    return rows
 
 
 def _share(value: float | None, by: float) -> float | None:

@@ -125,15 +125,17 @@ def _fixed(results: dict[str, Any]) -> list[Row]:
     if not fixed:
         return []
     rows = [row("reproducible: ms per step, alone", fixed.get("milliseconds_per_step"))]
+    return rows + of_states(fixed)
+
+
+def of_states(fixed: dict[str, Any]) -> list[Row]:
+    """One request's answers in any company and state of the card: how many were other ones."""
+    rows = []
     for name in ("neighbours", "normal", "eco", "critical"):
-        count = fixed.get(f"{name}_answers")
-        rows.append(
-            row(
-                f"reproducible, {name}: other answers, of {count}",
-                fixed.get(f"{name}_different"),
-                most=0,
-            )
-        )
+        told = ", ".join(fixed.get(f"{name}_states_told", []))
+        what = f"reproducible, {name}{f' (told: {told})' if told else ''}: "
+        what += f"other answers of {text_of(fixed.get(f'{name}_answers'))}"
+        rows.append(row(what, fixed.get(f"{name}_different"), most=0))
     return rows
 
 
@@ -165,6 +167,7 @@ def _remarks(results: dict[str, Any]) -> list[str]:
             if word in part:
                 text = str(part[word]).splitlines()
                 found.append(f"- {name}: {word.replace('_', ' ')}: {text[0][:200] if text else ''}")
+        found += _parts_of_load(name, part) + _pauses(name, part)
     most = [part for part in results.values() if isinstance(part, dict) and "watts" in part]
     if most:
         watts = max(part["watts"]["most"] for part in most)
@@ -172,6 +175,21 @@ def _remarks(results: dict[str, Any]) -> list[str]:
         limit = most[-1]["limit_watts"]
         found.append(f"- the card: at most {celsius:g} C, {watts:.0f} W of {limit:g} W")
     return ["", *found] if found else []
+
+
+def _parts_of_load(name: str, part: dict[str, Any]) -> list[str]:
+    seconds = part.get("phases") or {}
+    told = ", ".join(f"{what} {value:.1f} s" for what, value in seconds.items())
+    return [f"- {name}: the worker's load: {told}"] if told else []
+
+
+def _pauses(name: str, part: dict[str, Any]) -> list[str]:
+    causes = part.get("pauses", {}).get("causes", {})
+    return [
+        f"- {name}: pauses over 60 ms: {entry['count']} x {cause}"
+        f" (longest {entry['longest_milliseconds']:.0f} ms)"
+        for cause, entry in sorted(causes.items(), key=lambda pair: -pair[1]["count"])
+    ]
 
 
 def _part(results: dict[str, Any], name: str) -> dict[str, Any]:
