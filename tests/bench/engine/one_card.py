@@ -18,7 +18,7 @@ from tests.bench.engine.rates import Came
 from tests.bench.engine.sizes import TINY
 from tests.bench.engine.summary import summary_of
 
-NAIVE_SECONDS = 75.0
+NAIVE_SECONDS = 85.0
 BEFORE_KILL_SECONDS = 9.0
 RAMP_SECONDS = 3.0  # of them, until callers who all began together are spread
 AFTER_KILL_SECONDS = 12.0  # of requests at full rate, beside those before

@@ -8,6 +8,7 @@ QUOTED = (
     ("four naive processes on the card: requests/s", "0.65"),
     ("transformers' `generate` of 32 at once: requests/s", "3.82"),
 )
+CORES_TOLD = 0.05
 Row = tuple[str, str, str, str]
 
 
@@ -167,7 +168,7 @@ def _remarks(results: dict[str, Any]) -> list[str]:
             if word in part:
                 text = str(part[word]).splitlines()
                 found.append(f"- {name}: {word.replace('_', ' ')}: {text[0][:200] if text else ''}")
-        found += _parts_of_load(name, part) + _pauses(name, part)
+        found += _parts_of_load(name, part) + _pauses(name, part) + _cores(name, part)
     most = [part for part in results.values() if isinstance(part, dict) and "watts" in part]
     if most:
         watts = max(part["watts"]["most"] for part in most)
@@ -190,6 +191,14 @@ def _pauses(name: str, part: dict[str, Any]) -> list[str]:
         f" (longest {entry['longest_milliseconds']:.0f} ms)"
         for cause, entry in sorted(causes.items(), key=lambda pair: -pair[1]["count"])
     ]
+
+
+def _cores(name: str, part: dict[str, Any]) -> list[str]:
+    if "requests_per_second" not in part:
+        return []
+    used = {what: cores for what, cores in part.get("cores", {}).items() if cores >= CORES_TOLD}
+    told = ", ".join(f"{what.split()[0]} {cores:g}" for what, cores in used.items())
+    return [f"- {name}: CPU cores in use: {told}"] if told else []
 
 
 def _part(results: dict[str, Any], name: str) -> dict[str, Any]:
