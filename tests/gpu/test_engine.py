@@ -206,7 +206,10 @@ async def served(
     if shortages is not None:
         slots.on_shortage = shortages.append
     slots.advance()
-    await asyncio.wait_for(idle.wait(), 60)
+    try:
+        await asyncio.wait_for(idle.wait(), 60)
+    finally:
+        driver.engine.audience = driver.listener
 
 
 def mixed(driver: Any, sizes: Sizes, count: int) -> None:

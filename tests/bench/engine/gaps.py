@@ -20,7 +20,7 @@ def causes_of(gaps: Sequence[Gap], events: Sequence[Event]) -> dict[str, Any]:
     told = sorted(began for began, _, kind, _ in events if kind == "told")
     others = sorted(event for event in events if event[2] in ("join", "gc", "caches"))
     found: dict[str, dict[str, float]] = {}
-    listed = []
+    listed: list[list[Any]] = []
     for gap in sorted(gaps, key=lambda one: -one[1]):
         cause = _cause(gap, told, others)
         entry = found.setdefault(cause, {"count": 0, "longest_milliseconds": 1000 * gap[1]})
