@@ -176,6 +176,7 @@ class Bench:
 
     def need_worker(self, number: int = 0) -> None:
         """One that died is replaced, and the section before is told to have killed it."""
+        self.need_gateway()
         worker = self.workers.get(number)
         if worker is None or not worker.runs:
             died = worker.end_of_log()[-3000:] if worker else "never started"
