@@ -19,6 +19,7 @@ from gpuwarden.worker.shortage import TOO_LARGE, drop_caches
 
 MIB = 1 << 20
 LIMIT_BYTES = 4096 * MIB
+SMALL_BLOCKS_BYTES = 8 * MIB
 LAYERS, HIDDEN, INTERMEDIATE = 34, 2560, 10240  # kernels of a step, not the model's memory
 
 
@@ -43,12 +44,22 @@ class Filling(Engine):
         return [{"first": int(tensor[0])} for tensor in held]
 
 
-async def trial() -> dict[str, Any]:
+async def trial(found: dict[str, Any]) -> None:
+    """All of it; ``found`` has what is known so far, also where something is not as promised."""
     gpu, engine = GpuThread(), Filling()
     engine.context = Context("filling", {"memory_fraction": 0.5})
     await gpu.run(engine.load, engine.context)
-    found: dict[str, Any] = {"context_mib": engine.context_bytes // MIB}
+    found["context_mib"] = engine.context_bytes // MIB
+    await shortages_of(gpu, engine, found)
+    found["graph"] = await gpu.run(graph_of_a_step, engine.torch)
+    found["quantised"] = await gpu.run(quantised_in_a_graph, engine.torch)
+    assert gpu.end(10)
+
+
+async def shortages_of(gpu: GpuThread, engine: Filling, found: dict[str, Any]) -> None:
+    """Batches that are too large: who is tried again, and what the allocator says of it."""
     before = await gpu.run(read_figures, engine)
+    found["before"] = before
     assert set(before) == set(FIGURES), before
 
     shortages: list[bool] = []
@@ -64,9 +75,9 @@ async def trial() -> dict[str, Any]:
     assert (engine.sizes, shortages) == ([2, 1, 1, 1], [False, True, True])
     assert await outcomes(3500) == [{"first": 1}]
     after = await gpu.run(read_figures, engine)
-    assert after["allocated_bytes"] == before["allocated_bytes"]
-    assert after["num_ooms"] == 4
     found["after"] = after
+    assert after["allocated_bytes"] == before["allocated_bytes"]
+    assert after["num_ooms"] - before["num_ooms"] == 4
 
     began = time.perf_counter()
     for _ in range(100):
@@ -76,11 +87,10 @@ async def trial() -> dict[str, Any]:
     await gpu.run(drop_caches, engine)
     found["drop_caches_ms"] = round((time.perf_counter() - began) * 1000, 1)
     dropped = await gpu.run(read_figures, engine)
-    assert dropped["reserved_bytes"] == dropped["allocated_bytes"] == 256 * MIB
-    found["graph"] = await gpu.run(graph_of_a_step, engine.torch)
-    found["quantised"] = await gpu.run(quantised_in_a_graph, engine.torch)
-    assert gpu.end(10)
-    return found
+    found["dropped"] = dropped
+    assert dropped["allocated_bytes"] == before["allocated_bytes"]
+    # Blocks of 2 MiB that hold small tensors still are all that may be left beside.
+    assert dropped["reserved_bytes"] - dropped["allocated_bytes"] <= SMALL_BLOCKS_BYTES
 
 
 def graph_of_a_step(torch: Any) -> dict[str, int]:
@@ -148,10 +158,13 @@ def quantised_in_a_graph(torch: Any) -> dict[str, float]:
 
 
 def main() -> None:
-    found = asyncio.run(trial())
+    found: dict[str, Any] = {}
+    try:
+        asyncio.run(trial(found))
+    finally:
+        print(json.dumps(found, indent=2), flush=True)
     assert found["context_mib"] * MIB <= CONTEXT_BYTES
     assert found["graph"]["beyond_the_allocator_mib"] * MIB <= GRAPH_BYTES
-    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

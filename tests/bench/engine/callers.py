@@ -1,20 +1,25 @@
 """``python -m tests.bench.engine.callers SPEC``: callers that each send an image, ask, and stream.
 
-A process of its own. SPEC is JSON (see ``Spec``); what came of it is printed as JSON.
+Once they are answered they delete their image, as who has no more questions does. A process of its
+own. SPEC is JSON (see ``Spec``); what came of it is printed as JSON.
 """
 
 import asyncio
 import base64
+import contextlib
 import json
 import random
+import socket
 import sys
 import time
 from dataclasses import asdict, dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 GIVE_UP_SECONDS = 100.0
 GAP_SECONDS = 0.060  # the longest that a stream may pause
+DELETE_SECONDS = 10.0
 MARK = b"data: "
 
 
@@ -46,7 +51,12 @@ class Spec:
 
 @dataclass
 class Told:
-    """One request; times in seconds since its start."""
+    """One request; times in seconds since its start.
+
+    :ivar long: each gap over the limit: when it ended (time.time()), and its seconds.
+    :ivar gaps: how many gaps had so many milliseconds.
+    :ivar image: the id of what was sent before.
+    """
 
     began: float = 0.0
     wanted: int = 0
@@ -54,12 +64,13 @@ class Told:
     first: float = 0.0
     ended: float = 0.0
     pieces: int = 0
-    longest_gap: float = 0.0
-    long_gaps: int = 0
-    gap_at: float = 0.0
+    long: list[tuple[float, float]] = field(default_factory=list)
+    gaps: dict[int, int] = field(default_factory=dict)
     middle_gap: float = 0.0
     prompt_tokens: int = 0
     tokens: int = 0
+    made_by: dict[str, Any] = field(default_factory=dict)
+    image: str = ""
     text: str = ""
     error: str = ""
 
@@ -89,6 +100,9 @@ class Callers:
                 one.error = one.error or f"{type(error).__name__}: {error}"[:200]
             one.ended = time.time() - one.began
             self.told.append(one)
+            if one.image:
+                with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
+                    await self._delete(one.image)
 
     async def _ask(self, one: Told, chance: random.Random) -> None:
         spec = self.spec
@@ -96,7 +110,8 @@ class Callers:
         if spec.data_url:
             url = "data:application/dicom;base64," + base64.b64encode(image).decode()
         else:
-            url = await self._upload(image)
+            one.image = await self._upload(image)
+            url = f"gpuwarden://{one.image}"
         one.uploaded = time.time() - one.began
         one.wanted = tokens = chance.choice(spec.answers)
         content = [
@@ -130,33 +145,57 @@ class Callers:
             writer.close()
         if status >= 300:
             raise ValueError(f"upload: {status} {answer[:200]!r}")
-        return f"gpuwarden://{json.loads(answer)['id']}"
+        return str(json.loads(answer)["id"])
+
+    async def _delete(self, image: str) -> None:
+        async with asyncio.timeout(DELETE_SECONDS):
+            reader, writer = await self._send(f"DELETE /v1/images/{image}", "", b"")
+            try:
+                await _head(reader)
+            finally:
+                writer.close()
 
     async def _post(self, path: str, media_type: str, body: bytes) -> Any:
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.spec.port)
-        head = (
-            f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n"
-            f"Content-Type: {media_type}\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        writer.write(head.encode())
-        writer.write(body)
-        await writer.drain()
-        return reader, writer
+        return await self._send(f"POST {path}", f"Content-Type: {media_type}\r\n", body)
+
+    async def _send(self, what: str, headers: str, body: bytes) -> Any:
+        """Straight through the socket: a writer would copy the image first."""
+        loop = asyncio.get_running_loop()
+        connection = socket.socket()
+        connection.setblocking(False)
+        try:
+            await loop.sock_connect(connection, ("127.0.0.1", self.spec.port))
+            head = (
+                f"{what} HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n{headers}"
+                f"Content-Length: {len(body)}\r\n\r\n"
+            )
+            with contextlib.suppress(ConnectionError):  # refused by its headers: the answer says it
+                await loop.sock_sendall(connection, head.encode())
+                await loop.sock_sendall(connection, body)
+            return await asyncio.open_connection(sock=connection)
+        except BaseException:
+            connection.close()
+            raise
 
     async def _wait(self, one: Told, reader: asyncio.StreamReader) -> None:
         status, length = await _head(reader)
         answer = await reader.readexactly(length)
         if status != 200:
             raise ValueError(f"{status} {answer[:300].decode(errors='replace')}")
-        usage = json.loads(answer)["usage"]
+        whole = json.loads(answer)
+        usage = whole["usage"]
         one.tokens, one.prompt_tokens = usage["completion_tokens"], usage["prompt_tokens"]
+        one.made_by = whole.get("gpuwarden", {})
+        if self.spec.texts:
+            one.text = whole["choices"][0]["message"]["content"]
 
     async def _listen(self, one: Told, reader: asyncio.StreamReader) -> None:
         status, length = await _head(reader)
         if status != 200:
             text = await reader.read(length or 1000)
             raise ValueError(f"{status} {text[:300].decode(errors='replace')}")
-        last, gaps, ended = 0.0, [], False
+        gaps = Gaps()
+        ended = False
         while line := await reader.readline():
             if not line.startswith(MARK):
                 continue
@@ -170,22 +209,40 @@ class Callers:
             if event.get("usage"):
                 one.tokens = event["usage"]["completion_tokens"]
                 one.prompt_tokens = event["usage"]["prompt_tokens"]
+            one.made_by = event.get("gpuwarden", one.made_by)
             if not event["choices"] or not event["choices"][0]["delta"].get("content"):
                 continue
-            one.pieces += 1
+            gaps.piece(now)
             if self.spec.texts:
                 one.text += event["choices"][0]["delta"]["content"]
-            if last:
-                gaps.append(now - last)
-                if gaps[-1] > one.longest_gap:
-                    one.longest_gap, one.gap_at = gaps[-1], now - one.began
-            else:
-                one.first = now - one.began
-            last = now
+        gaps.tell(one)
         if not ended or one.tokens != one.wanted:
             raise ValueError(f"broke off after {one.pieces} pieces and {one.tokens} tokens")
-        one.long_gaps = sum(gap > GAP_SECONDS for gap in gaps)
-        one.middle_gap = sorted(gaps)[len(gaps) // 2] if gaps else 0.0
+
+
+class Gaps:
+    """The times between the pieces of one stream."""
+
+    def __init__(self) -> None:
+        self._times: list[float] = []
+
+    def piece(self, now: float) -> None:
+        """The next one is here."""
+        self._times.append(now)
+
+    def tell(self, one: Told) -> None:
+        """Note what came."""
+        one.pieces = len(self._times)
+        if self._times:
+            one.first = self._times[0] - one.began
+        pairs = list(pairwise(self._times))
+        for before, now in pairs:
+            seconds = now - before
+            one.gaps[int(1000 * seconds)] = one.gaps.get(int(1000 * seconds), 0) + 1
+            if seconds > GAP_SECONDS:
+                one.long.append((now, seconds))
+        sizes = sorted(now - before for before, now in pairs)
+        one.middle_gap = sizes[len(sizes) // 2] if sizes else 0.0
 
 
 async def _head(reader: asyncio.StreamReader) -> tuple[int, int]:

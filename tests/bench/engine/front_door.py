@@ -17,13 +17,13 @@ from tests.integration.gateway_node import job_place
 GIB = 1 << 30
 SETTINGS = GatewaySettings(
     queue_limit=200,
-    queue_limit_bytes=16 * GIB,
+    queue_limit_bytes=8 * GIB,
     body_limit_bytes=GIB // 4,
     request_timeout_seconds=120.0,
     execution_timeout_seconds=120.0,
-    pool_bytes=56 * GIB,
-    images_bytes=40 * GIB,
-    images_seconds=20.0,  # callers leave them: 25 of 32 MiB each second
+    pool_bytes=16 * GIB,
+    images_bytes=8 * GIB,  # 64 callers with 32 MiB each, and those that died with theirs
+    images_seconds=60.0,
     grace_seconds=300.0,
 )
 

@@ -1,33 +1,104 @@
-"""The engine as it is, and its allocator's figures in a file for the benchmark."""
+"""The engine as it is, with notes of what it does and counts, in files for the benchmark.
+
+``figures.json`` and ``journal.jsonl`` of the folder that an environment variable names.
+"""
 
 import json
 import os
+import threading
+import time
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from gpuwarden.worker.allocator import OF_TORCH
+from gpuwarden.worker.engine import Context
 from gpuwarden.worker.engines.transformers.engine import Transformers
+from tests.bench.engine.journal import Journal
+from tests.bench.engine.phases import Phases
 
-FIGURES = "GPUWARDEN_ENGINE_FIGURES"
+FOLDER = "GPUWARDEN_ENGINE_FIGURES"
+STARTED = "GPUWARDEN_ENGINE_STARTED"  # when the worker was started, by time.time()
+FIGURES_SECONDS = 0.5
 
 
 class Measured(Transformers):
-    """Writes down what torch counted, whenever the runtime asks for the memory."""
+    """Notes each step, group of joiners and piece of text on the way; changes nothing."""
 
-    def memory(self) -> tuple[int, int] | None:
-        found = super().memory()
-        if found is not None and FIGURES in os.environ:
-            import torch  # noqa: PLC0415 - the worker has it by now
+    def load(self, context: Context) -> None:
+        """Load, with a clock at each part."""
+        self._folder = Path(os.environ[FOLDER])
+        self._journal = Journal(self._folder / "journal.jsonl")
+        self._phases = Phases()
+        self._joined = 0
+        started = float(os.environ.get(STARTED, time.time()))
+        self._phases.seconds["start of the processes"] = time.time() - started
+        with self._phases.during("imports"):
+            self._watch_parts()
+        with self._phases.during("load"):
+            super().load(context)
+        threading.Thread(target=self._tell_figures, name="figures", daemon=True).start()
 
-            seen = torch.cuda.memory_stats()
-            figures = {
-                "reserved_bytes": seen["reserved_bytes.all.current"],
-                "allocated_bytes": seen["allocated_bytes.all.current"],
-                "peak_allocated_bytes": seen["allocated_bytes.all.peak"],
-                "inactive_split_bytes": seen["inactive_split_bytes.all.current"],
-                "num_device_alloc": seen["num_device_alloc"],
-                "num_alloc_retries": seen["num_alloc_retries"],
-                "num_ooms": seen["num_ooms"],
-            }
-            file = Path(os.environ[FIGURES])
+    def warm_up(self) -> None:
+        """Warm up."""
+        with self._phases.during("warm-up"):
+            super().warm_up()
+
+    def join_all(self, joiners: Sequence[tuple[int, Any]]) -> None:
+        """Note who joined."""
+        pictures = sum(item.picture_count for _, item in joiners)
+        with self._journal.during("join", pictures):
+            super().join_all(joiners)
+        self._joined += len(joiners)
+
+    def join(self, slot: int, item: Any) -> None:
+        """Note who joined."""
+        with self._journal.during("join", item.picture_count):
+            super().join(slot, item)
+        self._joined += 1
+
+    def step(self) -> dict[int, Any]:
+        """Note how long it took."""
+        with self._journal.during("step"):
+            return super().step()
+
+    def tell_all(self, pieces: dict[int, str]) -> None:
+        """Note how many were told."""
+        self._journal.note(time.time(), "told", len(pieces))
+        super().tell_all(pieces)
+
+    def drop_caches(self) -> None:
+        """Note that it was done."""
+        with self._journal.during("caches"):
+            super().drop_caches()
+
+    def _watch_parts(self) -> None:
+        import torch  # noqa: F401, PLC0415 - only a worker has it
+        import transformers  # noqa: F401, PLC0415
+
+        from gpuwarden.worker.engines.transformers import (  # noqa: PLC0415
+            building,
+            decoder,
+            loading,
+            prefill,
+        )
+
+        watch = self._phases.wrap
+        watch(building, "check_room", "of load: the plan")
+        watch(building, "load_model", "of load: weights, merged")
+        watch(loading, "_merge", "of load: merging, kernels tried")
+        watch(decoder.Decoder, "prepare", "of warm-up: steps")
+        watch(prefill.Prefill, "prepare", "of warm-up: prompts and eyes")
+
+    def _tell_figures(self) -> None:
+        import torch  # noqa: PLC0415 - the worker has it by now
+
+        file = self._folder / "figures.json"
+        while True:
+            time.sleep(FIGURES_SECONDS)
+            figures: dict[str, Any] = {"joined": self._joined, "phases": dict(self._phases.seconds)}
+            if torch.cuda.is_initialized():
+                seen = torch.cuda.memory_stats()
+                figures |= {name: seen[key] for name, key in OF_TORCH.items()}
             file.with_suffix(".new").write_text(json.dumps(figures), encoding="ascii")
             file.with_suffix(".new").rename(file)
-        return found

@@ -25,6 +25,8 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 WEIGHT_DEVIATION = 0.02
+# Of the tokens' vectors: with larger ones each token would choose itself again, for ever.
+EMBEDDING_DEVIATION = 0.005
 
 
 def save_model(folder: Path, sizes: Sizes) -> None:
@@ -41,8 +43,9 @@ def save_model(folder: Path, sizes: Sizes) -> None:
         with torch.device(sizes.device):
             model: Any = Gemma3ForConditionalGeneration(_config(sizes))
             with torch.no_grad():
-                for parameter in model.parameters():
-                    parameter.normal_(0.0, WEIGHT_DEVIATION)
+                for name, parameter in model.named_parameters():
+                    of_tokens = "embed_tokens" in name
+                    parameter.normal_(0.0, EMBEDDING_DEVIATION if of_tokens else WEIGHT_DEVIATION)
     finally:
         torch.set_default_dtype(torch.float32)
     model.generation_config = GenerationConfig(

@@ -1,6 +1,7 @@
-"""``python -m tests.bench.engine.naive FOLDER IMAGE COUNT tiny|card``: what a page's script does.
+"""``python -m tests.bench.engine.naive FOLDER IMAGE COUNT tiny|card SECONDS``: a page's script.
 
-One process: preprocessing, then ``generate``, batch 1. Prints a JSON object.
+One process: preprocessing, then ``generate``, batch 1. Prints a JSON object after each request:
+what is known so far. It ends when the next request would take it beyond its time.
 """
 
 import json
@@ -15,7 +16,7 @@ from tests.bench.engine.questions import question_of
 from tests.bench.engine.sizes import CARD, TINY, Sizes
 
 
-def main(folder: str, image: str, count: int, sizes: Sizes) -> dict[str, Any]:
+def main(folder: str, image: str, count: int, sizes: Sizes, until: float) -> None:
     """The times of ``count`` requests, after one that isn't counted."""
     import torch  # noqa: PLC0415
     from transformers import AutoProcessor, Gemma3ForConditionalGeneration  # noqa: PLC0415
@@ -25,22 +26,25 @@ def main(folder: str, image: str, count: int, sizes: Sizes) -> dict[str, Any]:
         folder, dtype=getattr(torch, sizes.dtype), local_files_only=True
     ).to(sizes.device)
     processor = AutoProcessor.from_pretrained(folder, local_files_only=True, backend="pil")
-    loaded = time.monotonic() - began
+    found: dict[str, Any] = {"load_seconds": time.monotonic() - began, "wanted": count}
     question = question_of(folder, sizes)
     messages = [
         {"role": "user", "content": [{"type": "image"}, {"type": "text", "text": question}]}
     ]
     prompt = processor.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-    seconds, prepared, prompts = [], [], 0
-    for _ in range(count + 1):
+    seconds: list[float] = []
+    prepared: list[float] = []
+    while len(seconds) < count + 1 and time.monotonic() + max(seconds[1:], default=0) < until:
         start = time.monotonic()
-        picture = _picture(image)
         inputs = processor(
-            text=[prompt], images=[[picture]], return_tensors="pt", add_special_tokens=False
+            text=[prompt],
+            images=[[_picture(image)]],
+            return_tensors="pt",
+            add_special_tokens=False,
         ).to(sizes.device)
         inputs["pixel_values"] = inputs["pixel_values"].to(model.dtype)
         prepared.append(time.monotonic() - start)
-        prompts = int(inputs["input_ids"].shape[1])
+        found["prompt_tokens"] = int(inputs["input_ids"].shape[1])
         with torch.no_grad():
             tokens = model.generate(
                 **inputs,
@@ -50,16 +54,25 @@ def main(folder: str, image: str, count: int, sizes: Sizes) -> dict[str, Any]:
             )
         tokens.tolist()
         seconds.append(time.monotonic() - start)
-    timed = sorted(seconds[1:])
+        print(json.dumps(found | figures_of(seconds, prepared, sizes.answer_tokens)), flush=True)
+
+
+def figures_of(seconds: list[float], prepared: list[float], tokens: int) -> dict[str, Any]:
+    """What the requests took, but for the first, which also loads libraries' kernels. Pure.
+
+    :param prepared: what of it went by before ``generate``.
+    """
+    timed, before = sorted(seconds[1:]), sorted(prepared[1:])
+    if not timed:
+        return {"first_seconds": seconds[0], "requests": 0}
+    middle, prepare = timed[len(timed) // 2], before[len(before) // 2]
     return {
-        "load_seconds": loaded,
-        "p50_seconds": timed[len(timed) // 2],
+        "first_seconds": seconds[0],
+        "requests": len(timed),
+        "p50_seconds": middle,
         "requests_per_second": len(timed) / sum(timed),
-        "prepare_seconds": sorted(prepared[1:])[len(timed) // 2],
-        "prompt_tokens": prompts,
-        "milliseconds_per_step": 1000
-        * (timed[len(timed) // 2] - sorted(prepared[1:])[len(timed) // 2])
-        / sizes.answer_tokens,
+        "prepare_seconds": prepare,
+        "milliseconds_per_step": 1000 * (middle - prepare) / tokens,
     }
 
 
@@ -75,4 +88,5 @@ def _picture(file: str) -> Any:
 if __name__ == "__main__":
     Path(sys.argv[1]).resolve(strict=True)
     chosen = TINY if sys.argv[4] == "tiny" else CARD
-    print(json.dumps(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), chosen)), flush=True)
+    ending = time.monotonic() + float(sys.argv[5])
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]), chosen, ending)

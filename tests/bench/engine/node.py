@@ -37,6 +37,7 @@ class Program:
     process: subprocess.Popen[bytes]
     notify: socket.socket
     log: Path
+    name: str = ""
     started: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -105,7 +106,7 @@ class Node:
         slots: int,
         cpus: int,
         environment: dict[str, str],
-        number: int = 0,
+        number: int,
     ) -> Program:
         """A worker; see ``wait_until_ready``."""
         settings = {
@@ -155,13 +156,25 @@ class Node:
             stderr=log.open("ab"),
             env={**os.environ, "NOTIFY_SOCKET": f"{place}.notify", **(environment or {})},
         )
-        program = Program(process, notify, log)
+        program = Program(process, notify, log, name)
         self._programs.append(program)
         return program
 
+    def cpu_seconds(self) -> dict[str, float]:
+        """What each process that runs has used of the CPUs, its threads' together."""
+        used = {}
+        for program in self._programs:
+            with contextlib.suppress(OSError):
+                stat = Path(f"/proc/{program.process.pid}/stat").read_text()
+                fields = stat.rpartition(")")[2].split()
+                used[f"{program.name} {program.process.pid}"] = (
+                    int(fields[11]) + int(fields[12])
+                ) / os.sysconf("SC_CLK_TCK")
+        return used
+
 
 class CardReader:
-    """Reads a card twice a second; nothing on it can be set from this process."""
+    """Reads the cards twice a second; nothing on them can be set from this process."""
 
     def __init__(self) -> None:
         self.rows: list[dict[str, float]] = []
@@ -201,11 +214,13 @@ class CardReader:
 
         forbid_setters()
         pynvml.nvmlInit()
-        card = pynvml.nvmlDeviceGetHandleByIndex(0)
+        count = pynvml.nvmlDeviceGetCount()
+        cards = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(count)]
         while not self._stop.wait(0.5):
-            self.rows.append(
+            self.rows += [
                 {
                     "time": time.time(),
+                    "card": float(index),
                     "celsius": float(
                         pynvml.nvmlDeviceGetTemperature(card, pynvml.NVML_TEMPERATURE_GPU)
                     ),
@@ -214,4 +229,5 @@ class CardReader:
                     "utilization_percent": float(pynvml.nvmlDeviceGetUtilizationRates(card).gpu),
                     "used_bytes": float(pynvml.nvmlDeviceGetMemoryInfo(card).used),
                 }
-            )
+                for index, card in enumerate(cards)
+            ]

@@ -14,7 +14,7 @@ class Sizes:
     :ivar image_side: pixels of the square images that callers send, 16 bits each.
     :ivar prompt_tokens: of a request, its image among them.
     :ivar answer_tokens: of each answer.
-    :ivar mixed: how many requests of mixed sizes.
+    :ivar alone, together, mixed, naive: how many requests; mixed ones are of mixed sizes.
     """
 
     text: dict[str, Any]
@@ -70,9 +70,9 @@ CARD = Sizes(
     cache_tokens=1024,
     callers=32,
     alone=12,
-    together=320,
+    together=480,
     mixed=1000,
-    naive=2,
+    naive=8,
     device="cuda",
 )
 
@@ -108,6 +108,6 @@ TINY = Sizes(
     alone=3,
     together=12,
     mixed=24,
-    naive=1,
+    naive=2,
     device="cpu",
 )
