@@ -15,7 +15,7 @@ from gpuwarden.worker.engines.transformers.graphs import Capture
 from gpuwarden.worker.engines.transformers.layers import compile_eyes, compile_layers
 from gpuwarden.worker.engines.transformers.loading import Model, choose_dtype, load_model
 from gpuwarden.worker.engines.transformers.options import EngineOptions
-from gpuwarden.worker.engines.transformers.planning import plan_of
+from gpuwarden.worker.engines.transformers.planning import check, plan_of
 from gpuwarden.worker.engines.transformers.prefill import Prefill, Prompt
 from gpuwarden.worker.engines.transformers.processing import load_processor
 from gpuwarden.worker.engines.transformers.prompts import Prepared
@@ -44,7 +44,14 @@ class Built:
             slots, options.cache_tokens, options.prefill_group, fixed=options.reproducible
         )
         capture = Capture(model.device, enabled=options.graphs)
-        cache = SlotCache(model.plans, slots, options.cache_tokens, model.dtype, model.device)
+        cache = SlotCache(
+            model.plans,
+            slots,
+            options.cache_tokens,
+            model.dtype,
+            model.device,
+            in_int8=options.cache_in_int8,
+        )
         if options.compile != "none" and model.device.type == "cuda":
             compile_layers(model.layers, prompts=options.compile == "all")
             if options.compile == "all":
@@ -111,7 +118,7 @@ def check_room(options: EngineOptions, slots: int) -> None:
         return
     for line in plan.table():
         _log.info("%s", line)
-    plan.check()
+    check(plan)
 
 
 def build(options: EngineOptions, slots: int, tell: Callable[[Dict[int, str]], None]) -> Built:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Dict, List, Optional, Tuple, Type
 
 DTYPES = ("auto", "bfloat16", "float32", "float16")
+CACHE_DTYPES = ("auto", "int8")
 ATTENTIONS = ("auto", "sdpa", "eager")
 COMPILES = ("all", "steps", "none")
 DEVICES = ("auto", "cuda", "cpu")
@@ -19,6 +20,8 @@ class EngineOptions:
 
     :ivar path: the model's folder, or its name in the library's cache on this machine.
     :ivar torch_dtype: of weights and KV cache; ``auto`` as the model's files say.
+    :ivar cache_dtype: of the KV cache: ``auto`` that of the weights, or ``int8``, which takes half
+        of bfloat16's memory and changes answers a little.
     :ivar attn_implementation: of steps: torch's fused attention (``sdpa``), or plain products
         (``eager``), which ``auto`` takes on a card: there they are faster at every shape.
     :ivar device: ``auto`` takes the card where there is one.
@@ -44,6 +47,7 @@ class EngineOptions:
 
     path: str
     torch_dtype: str = "auto"
+    cache_dtype: str = "auto"
     attn_implementation: str = "auto"
     device: str = "auto"
     cache_tokens: int = 2048
@@ -66,6 +70,11 @@ class EngineOptions:
     window_percentiles: Tuple[float, float] = (0.5, 99.5)
 
     @property
+    def cache_in_int8(self) -> bool:
+        """Whether the KV cache is quantised."""
+        return self.cache_dtype == "int8"
+
+    @property
     def default_temperature(self) -> float:
         """The temperature of who gives none; 0 is greedy."""
         return self.temperature if self.do_sample else 0.0
@@ -73,6 +82,7 @@ class EngineOptions:
 
 _WORDS = {
     "torch_dtype": DTYPES,
+    "cache_dtype": CACHE_DTYPES,
     "attn_implementation": ATTENTIONS,
     "device": DEVICES,
     "compile": COMPILES,
@@ -133,7 +143,7 @@ def _problem_of(name: str, kind: str, value: Any) -> Optional[str]:
     if name in _WORDS and value not in _WORDS[name]:
         return f"one of {', '.join(_WORDS[name])}"
     if name in _BOUNDS and not _BOUNDS[name][0] <= value <= _BOUNDS[name][1]:
-        return f"{_NAMES[kind]} from {_BOUNDS[name][0]:g} to {_BOUNDS[name][1]:g}"
+        return f"{_NAMES[kind]} from {_BOUNDS[name][0]} to {_BOUNDS[name][1]}"
     return "a folder or a name" if name == "path" and not value.strip() else None
 
 
