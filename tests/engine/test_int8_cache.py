@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 
+from gpuwarden.worker.engine import OptionsError
 from gpuwarden.worker.engines.memoryplan import GIB, CardMemory
 from gpuwarden.worker.engines.transformers import attention, layers
-from gpuwarden.worker.engines.transformers.options import OptionsError, read_options
+from gpuwarden.worker.engines.transformers.options import read_options
 from gpuwarden.worker.engines.transformers.planning import plan_of
 from tests.engine.driving import Asked, Driver, asked
 from tests.engine.tiny import WINDOW

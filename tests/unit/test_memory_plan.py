@@ -196,8 +196,11 @@ def test_what_would_fit_is_told_with_where_it_is_set(tmp_path: Path) -> None:
     options = EngineOptions("somewhere", cache_tokens=4096)
     plan = plan_of(folder, options, "bfloat16", 32, CardMemory(18 * GIB))
     with pytest.raises(NotEnoughMemoryError, match=r"in int8 \(slots are max_batch.*cache_dtype"):
-        check(plan)
-    check(plan_of(folder, options, "bfloat16", 32, CardMemory(80 * GIB)))
+        check(plan, options)
+    roomy = plan_of(folder, options, "bfloat16", 32, CardMemory(80 * GIB))
+    check(roomy, options)
+    with pytest.raises(NotEnoughMemoryError, match=r"prealloc_mb is 80000, and .* 73728 MiB"):
+        check(roomy, replace(options, prealloc_mb=80_000))
 
 
 @pytest.mark.parametrize(

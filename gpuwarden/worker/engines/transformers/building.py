@@ -1,6 +1,7 @@
 """All parts of the engine on the card's side, put together; imports torch."""
 
 import logging
+import os
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
 import torch
@@ -9,6 +10,7 @@ from gpuwarden.worker.engines.memoryplan import CardMemory
 from gpuwarden.worker.engines.modelshape import ModelConfigError
 from gpuwarden.worker.engines.transformers.answering import Answering
 from gpuwarden.worker.engines.transformers.cache import SlotCache
+from gpuwarden.worker.engines.transformers.compiler import settled, trouble
 from gpuwarden.worker.engines.transformers.decoder import Decoder
 from gpuwarden.worker.engines.transformers.finding import find_folder
 from gpuwarden.worker.engines.transformers.graphs import Capture
@@ -118,7 +120,15 @@ def check_room(options: EngineOptions, slots: int) -> None:
         return
     for line in plan.table():
         _log.info("%s", line)
-    check(plan)
+    check(plan, options)
+
+
+def _settle_compiler(options: EngineOptions) -> EngineOptions:
+    """Raises ModelError."""
+    why_not = "" if options.compile == "none" else trouble(os.environ)
+    if why_not:
+        _log.warning("steps run uncompiled, slower: %s", why_not)
+    return settled(options, why_not)
 
 
 def build(options: EngineOptions, slots: int, tell: Callable[[Dict[int, str]], None]) -> Built:
@@ -127,6 +137,7 @@ def build(options: EngineOptions, slots: int, tell: Callable[[Dict[int, str]], N
     Raises ModelError, NotEnoughMemoryError.
     """
     if torch.cuda.is_available() and options.device != "cpu":
+        options = _settle_compiler(options)
         check_room(options, slots)
         torch.cuda.set_per_process_memory_fraction(options.memory_fraction)
         if options.prealloc_mb:

@@ -4,6 +4,7 @@ from typing import Optional
 
 from gpuwarden.worker.engines.memoryplan import (
     INT8,
+    MIB,
     VALUE_BYTES,
     CardMemory,
     MemoryPlan,
@@ -48,8 +49,14 @@ def plan_of(
     return plan_memory(shape, wanted, card)
 
 
-def check(plan: MemoryPlan) -> None:
+def check(plan: MemoryPlan, options: EngineOptions) -> None:
     """Raises NotEnoughMemoryError, which says what would fit and where that is set."""
+    most_mib = plan.card.limit_bytes // MIB
+    if options.prealloc_mb > most_mib:
+        raise NotEnoughMemoryError(
+            f"prealloc_mb is {options.prealloc_mb}, and the worker may take {most_mib} MiB of the"
+            " card: lower it in [workers.options], or leave it out"
+        )
     try:
         plan.check()
     except NotEnoughMemoryError as error:
