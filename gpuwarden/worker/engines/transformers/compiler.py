@@ -90,7 +90,7 @@ def _tried(compiler: str, headers: Path, folder: Path) -> str:
         return f"the C compiler {compiler} fails ({lines[0].strip()}): install {PACKAGES}"
     try:
         answer = ctypes.CDLL(str(library)).gpuwarden()
-    except OSError as error:
+    except (OSError, AttributeError) as error:
         return (
             f"what is compiled into {folder.parent} can't be run ({error}): it may be mounted"
             f" noexec; name another folder in {FOLDER}"
