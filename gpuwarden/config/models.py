@@ -60,10 +60,10 @@ class WorkersSettings(Section):
     engine: Engine = setting(
         "imagestats",
         description="What answers the requests. imagestats measures the image, echo returns the "
-        "request, command starts a server and asks that, and package.module:ClassName is a class "
-        "of your own.",
+        "request, transformers runs a model from a local folder, command starts a server and asks "
+        "that, and package.module:ClassName is a class of your own.",
         why="needs no model and no GPU library, so a fresh install answers",
-        allowed='"echo", "imagestats", "command" or "package.module:ClassName"',
+        allowed='"echo", "imagestats", "transformers", "command" or "package.module:ClassName"',
     )
     engine_path: AbsolutePaths = setting(
         (),

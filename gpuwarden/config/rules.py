@@ -12,9 +12,13 @@ from gpuwarden.config.problems import quoted
 from gpuwarden.config.tuning import TuningSettings
 from gpuwarden.config.urls import FRONT_DOOR_REFUSAL, Door, leads_to
 from gpuwarden.cpulist import format_cpu_list, parse_cpu_list
-from gpuwarden.worker.engines.command.options import problems_of
+from gpuwarden.worker.allocator import MEMORY_FRACTION
+from gpuwarden.worker.engines.command import options as of_servers
+from gpuwarden.worker.engines.transformers import options as of_models
 from gpuwarden.worker.settings import RUNTIME_OPTIONS
 
+# What is wrong with the options of an engine, where that can be known from outside.
+OPTIONS = {"command": of_servers.problems_of, "transformers": of_models.problems_of}
 THRESHOLDS = ("safe_celsius", "alert_celsius", "critical_celsius")  # in this order, each the lower
 
 
@@ -99,23 +103,40 @@ def runtime_options_are_numbers(configuration: Configuration) -> Iterator[Confli
         )
 
 
-def servers_options_are_right(configuration: Configuration) -> Iterator[Conflict]:
-    """A server that the workers are to run is described as a whole.
+def models_share_their_card(configuration: Configuration) -> Iterator[Conflict]:
+    """Models on one card are told their shares: what each takes by itself is too much for two."""
+    workers = configuration.workers
+    count = workers.workers_per_gpu
+    if workers.engine != "transformers" or count == 1 or "memory_fraction" in workers.options:
+        return
+    yield Conflict(
+        (("workers", "workers_per_gpu"),),
+        f"{count} without workers.options.memory_fraction, which is {MEMORY_FRACTION:g} for each",
+        f"workers.options.memory_fraction up to {1 / count:.2g}",
+    )
+
+
+def servers_can_be_asked(configuration: Configuration) -> Iterator[Conflict]:
+    """A server that the workers are to run has a network."""
+    workers = configuration.workers
+    if workers.engine == "command" and workers.network == "none":
+        found = '"none", where nobody could ask the server'
+        yield Conflict((("workers", "network"),), found, '"private" or "host"')
+
+
+def engines_options_are_right(configuration: Configuration) -> Iterator[Conflict]:
+    """A server or a model that the workers are to run is described as a whole.
 
     Options of other engines are their own, and known to their classes alone.
     """
     workers = configuration.workers
-    if workers.engine != "command":
-        return
-    if workers.network == "none":
-        found = '"none", where nobody could ask the server'
-        yield Conflict((("workers", "network"),), found, '"private" or "host"')
-    for problem in problems_of(workers.options):
+    problems_of = OPTIONS.get(workers.engine)
+    for problem in problems_of(workers.options) if problems_of else ():
         if problem.found:
             key: KeyPath = ("workers", "options", problem.name)
             yield Conflict((key,), problem.found, problem.wanted)
         else:
-            found = f'"command" without workers.options.{problem.name}'
+            found = f'"{workers.engine}" without workers.options.{problem.name}'
             yield Conflict((("workers", "engine"),), found, problem.wanted)
 
 
@@ -123,7 +144,9 @@ RULES: tuple[Rule, ...] = (
     bodies_fit,
     thresholds_in_order,
     runtime_options_are_numbers,
-    servers_options_are_right,
+    models_share_their_card,
+    servers_can_be_asked,
+    engines_options_are_right,
 )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from gpuwarden.doctor import (
     access,
     bus,
+    compiling,
     driver,
     kernel,
     memory,
@@ -43,6 +44,7 @@ CHECKS: tuple[Check, ...] = (
     Check("processors", processors.examine),
     Check("memory", memory.examine),
     Check("storage", storage.examine),
+    Check("compiling", compiling.examine),
     Check("kernel", kernel.examine),
     Check("access", access.examine),
     Check("bus", bus.examine),

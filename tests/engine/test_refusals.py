@@ -10,12 +10,17 @@ import pytest
 import torch
 from PIL import Image
 
-from gpuwarden.worker.engine import BadImageError, BadRequestError, Context, Request
+from gpuwarden.worker.engine import (
+    BadImageError,
+    BadRequestError,
+    Context,
+    OptionsError,
+    Request,
+)
 from gpuwarden.worker.engines.transformers.engine import Transformers
 from gpuwarden.worker.engines.transformers.finding import find_folder
 from gpuwarden.worker.engines.transformers.folder import ModelError
 from gpuwarden.worker.engines.transformers.loading import choose_dtype
-from gpuwarden.worker.engines.transformers.options import OptionsError
 from tests.engine.driving import Driver, asked
 
 CACHE_TOKENS = 256
@@ -138,5 +143,10 @@ def test_types_that_give_wrong_answers(gemma3: Path, monkeypatch: pytest.MonkeyP
 def test_options(gemma3: Path) -> None:
     with pytest.raises(OptionsError) as caught:
         load(temperature="hot", cache_tokens=1, top_q=3)
-    for part in ("path is missing", "temperature is 'hot'", "cache_tokens is 1", "'top_q'"):
+    for part in (
+        "path is missing",
+        "temperature is 'hot'",
+        "cache_tokens is 1",
+        "top_q is no such",
+    ):
         assert part in str(caught.value)

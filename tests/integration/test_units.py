@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpuwarden import names
+from gpuwarden.worker.engines.transformers.compiler import FOLDER
 
 UNITS = Path(__file__).parents[2] / "packaging" / "systemd"
 SERVICES = sorted(file.name for file in UNITS.glob("medgemma-*.service"))
@@ -42,6 +43,19 @@ def test_nothing_of_a_patient_reaches_a_disk_through_swap_or_a_core(name: str) -
     text = (UNITS / name).read_text()
     for line in ("MemorySwapMax=0", "LimitCORE=0", "CoredumpFilter=0x0"):
         assert f"\n{line}\n" in text
+
+
+def test_what_a_worker_compiles_is_kept_and_may_run() -> None:
+    text = (UNITS / "medgemma-worker@.service").read_text()
+    assert "\nCacheDirectory=gpuwarden/worker\n" in text
+    assert "\nMemoryDenyWriteExecute=no\n" in text
+    assert "NoExecPaths" not in text
+    assert "PrivateTmp=yes" in text  # gone with the worker: what is to stay lies elsewhere
+    variables = dict(re.findall(r"(\w+)=(\S*)", " ".join(re.findall(r"Environment=(.*)", text))))
+    kept = {variables[name] for name in ("CUDA_CACHE_PATH", FOLDER, "TRITON_CACHE_DIR")}
+    assert {str(Path(each).parent) for each in kept} == {"/var/cache/gpuwarden/worker"}
+    assert len(kept) == 3
+    assert (variables["HF_HUB_OFFLINE"], variables["TRANSFORMERS_OFFLINE"]) == ("1", "1")
 
 
 def test_the_jobs_key_is_never_swapped() -> None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpuwarden.worker.engine import OptionsError
 from gpuwarden.worker.engines.transformers.joining import Durations, Joiner, Work, next_work
-from gpuwarden.worker.engines.transformers.options import OptionsError, read_options
+from gpuwarden.worker.engines.transformers.options import read_options
 from gpuwarden.worker.engines.transformers.rows import Rows
 from gpuwarden.worker.engines.transformers.shapes import bucket, plan_shapes
 
@@ -73,7 +74,7 @@ class TestOptions:
         with pytest.raises(OptionsError) as caught:
             read_options(table)
         for text in (
-            "there is no option 'pth'",
+            "pth is no such option, should be one of",
             "path is missing",
             "tf32 is 1, should be true or false",
             "cache_tokens is 2, should be a whole number from 16",

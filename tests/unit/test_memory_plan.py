@@ -22,7 +22,7 @@ from gpuwarden.worker.engines.memoryplan import (
 from gpuwarden.worker.engines.modelshape import ModelConfigError, ModelShape, shape_of
 from gpuwarden.worker.engines.transformers.folder import ModelFolder
 from gpuwarden.worker.engines.transformers.options import EngineOptions
-from gpuwarden.worker.engines.transformers.planning import plan_of
+from gpuwarden.worker.engines.transformers.planning import check, plan_of
 
 # As the two models' own config.json have it: what is the library's default is not written there.
 SIGLIP = {
@@ -182,6 +182,25 @@ def test_a_folder_is_planned_by_its_files_and_the_engines_options(tmp_path: Path
     assert plan_of(folder, options, "float32", 32, CardMemory(GIB)).of("weights") == 16 * GIB
     eager = EngineOptions("somewhere", cache_tokens=1024, graphs=False)
     assert plan_of(folder, eager, "bfloat16", 32, CardMemory(GIB)).wanted.graphs == 0
+
+
+def test_a_folder_with_a_cache_in_int8_is_planned_so(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, 8 * GIB)
+    options = EngineOptions("somewhere", cache_tokens=1024, cache_dtype="int8")
+    plan = plan_of(folder, options, "bfloat16", 32, CardMemory(141 * GIB))
+    assert plan.of("KV cache") == cache_bytes(FOUR, Wanted(32, 1024, cache_dtype=INT8))
+
+
+def test_what_would_fit_is_told_with_where_it_is_set(tmp_path: Path) -> None:
+    folder = folder_of(tmp_path, 8 * GIB)
+    options = EngineOptions("somewhere", cache_tokens=4096)
+    plan = plan_of(folder, options, "bfloat16", 32, CardMemory(18 * GIB))
+    with pytest.raises(NotEnoughMemoryError, match=r"in int8 \(slots are max_batch.*cache_dtype"):
+        check(plan, options)
+    roomy = plan_of(folder, options, "bfloat16", 32, CardMemory(80 * GIB))
+    check(roomy, options)
+    with pytest.raises(NotEnoughMemoryError, match=r"prealloc_mb is 80000, and .* 73728 MiB"):
+        check(roomy, replace(options, prealloc_mb=80_000))
 
 
 @pytest.mark.parametrize(

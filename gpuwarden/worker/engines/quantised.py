@@ -61,9 +61,19 @@ class QuantisedRows:
         )
 
     @property
+    def tensors(self) -> Tuple[torch.Tensor, ...]:
+        """All that is held; rows come first."""
+        return self.levels, self.scales
+
+    @property
     def bytes(self) -> int:
         """What they take."""
         return int(self.levels.nbytes + self.scales.nbytes)
+
+    def some(self, first: int, count: int) -> "QuantisedRows":
+        """So many rows from one on: no copy."""
+        end = first + count
+        return QuantisedRows(self.levels[first:end], self.scales[first:end])
 
     def part(self, rows: int, places: int) -> "QuantisedRows":
         """The first rows with their first places: no copy."""

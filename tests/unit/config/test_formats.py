@@ -2,8 +2,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuwarden.config.formats import check_engine, format_size, parse_size
+from gpuwarden.config.formats import BUILT_IN_ENGINES, check_engine, format_size, parse_size
 from gpuwarden.cpulist import parse_cpu_list
+from gpuwarden.worker.engines.registry import BUILT_IN
 
 
 @given(st.integers(0, 2**50))
@@ -75,7 +76,11 @@ def test_a_malformed_cpu_list_names_the_part(text: str, why: str) -> None:
         parse_cpu_list(text)
 
 
-@pytest.mark.parametrize("name", ["echo", "imagestats", "a:B", "site.models.gemma:Gemma", "_a:_B"])
+def test_each_engine_that_there_is_can_be_configured() -> None:
+    assert set(BUILT_IN_ENGINES) == set(BUILT_IN)
+
+
+@pytest.mark.parametrize("name", [*BUILT_IN, "a:B", "site.models.gemma:Gemma", "_a:_B"])
 def test_engines(name: str) -> None:
     assert check_engine(name) == name
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gpuwarden.doctor import (
     access,
     bus,
+    compiling,
     driver,
     kernel,
     memory,
@@ -33,6 +34,7 @@ Judge = Callable[[Any], Sequence[Finding]]
 JUDGES: list[tuple[Judge, Any]] = [
     (access.judge, access.AccessFacts),
     (bus.judge, bus.BusFacts),
+    (compiling.judge, compiling.CompilingFacts),
     (driver.judge, driver.DriverFacts),
     (kernel.judge, kernel.KernelFacts),
     (memory.judge, memory.MemoryFacts),

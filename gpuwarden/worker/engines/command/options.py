@@ -6,15 +6,12 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Callable, Dict, List, Mapping, Optional, Tuple
 
-from gpuwarden.worker.engine import OptionsError
-from gpuwarden.worker.settings import RUNTIME_OPTIONS
+from gpuwarden.worker.engines.problems import RUNTIMES_OWN, OptionProblem, refuse
 
 PORTS = (1, 65535)
 
 APIS = ("openai", "none")
 LOGS = ("startup", "all")
-# Read by the runtime, whatever the engine.
-RUNTIMES_OWN = ("simulated_vram_bytes", "simulated_load", *RUNTIME_OPTIONS)
 PLACEHOLDER = "{port}"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=[^\0]*")
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+: ?[\x20-\x7e]+")
@@ -61,15 +58,6 @@ class Options:
     log: str = "startup"
 
 
-@dataclass(frozen=True)
-class OptionProblem:
-    """An option that can't be used; ``found`` is empty where it is missing."""
-
-    name: str
-    found: str
-    wanted: str
-
-
 def problems_of(table: Mapping[str, Any]) -> List[OptionProblem]:
     """Everything that is wrong with the options in a table."""
     problems = [OptionProblem(name, "", WANTED[name][1]) for name in NEEDED if name not in table]
@@ -87,14 +75,7 @@ def problems_of(table: Mapping[str, Any]) -> List[OptionProblem]:
 
 def parse_options(table: Mapping[str, Any]) -> Options:
     """The options in a table. Raises OptionsError with every problem found."""
-    problems = problems_of(table)
-    if problems:
-        raise OptionsError(
-            "; ".join(
-                f"{each.name} is {each.found or 'missing'}, should be {each.wanted}"
-                for each in problems
-            )
-        )
+    refuse(problems_of(table))
     options: Dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value
         for name, value in table.items()

@@ -11,22 +11,30 @@ import torch
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-SDPA, EAGER = "gpuwarden_sdpa", "gpuwarden_eager"
+SDPA, EAGER, SUMS = "gpuwarden_sdpa", "gpuwarden_eager", "gpuwarden_sums"
 NAMES = {"sdpa": SDPA, "eager": EAGER}
 
 
-def name_of(wanted: str, device: str) -> str:
-    """The library's name for an option's word: ``auto`` is what is fastest on such a device."""
-    return NAMES[("eager" if device == "cuda" else "sdpa") if wanted == "auto" else wanted]
+def name_of(wanted: str, device: str, *, from_int8: bool = False) -> str:
+    """The library's name for an option's word: ``auto`` is what is fastest on such a device.
+
+    :param from_int8: whether compiled steps read a cache in int8.
+    """
+    if wanted != "auto":
+        return NAMES[wanted]
+    if device != "cuda":
+        return SDPA
+    return SUMS if from_int8 else EAGER
 
 
 Attended = Tuple[torch.Tensor, None]
 
 
 def register() -> None:
-    """Make both known to the library."""
+    """Make all known to the library."""
     AttentionInterface.register(SDPA, attend_fused)
     AttentionInterface.register(EAGER, attend_by_products)
+    AttentionInterface.register(SUMS, attend_by_sums)
 
 
 def attend_fused(
@@ -69,6 +77,31 @@ def attend_by_products(
     scores = torch.matmul(grouped, key.transpose(2, 3)) * factor + attention_mask
     weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(query.dtype)
     return _ungrouped(torch.matmul(weights, value), query), None
+
+
+def attend_by_sums(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: Optional[torch.Tensor],
+    scaling: Optional[float] = None,
+    **kwargs: Any,
+) -> Attended:
+    """As by products, each spelled out: for compiled steps over a cache in int8.
+
+    A library's product reads what it is given from memory, so values of a cache in int8 would be
+    written there first, twice as large. The compiler makes of a sum one kernel with what the
+    values come from: it reads int8.
+    """
+    if query.shape[2] > 1 or attention_mask is None:
+        return attend_fused(module, query, key, value, attention_mask, scaling, **kwargs)
+    grouped = _grouped(query, key)[:, :, :, None].float()
+    factor = query.shape[3] ** -0.5 if scaling is None else scaling
+    scores = (grouped * key[:, :, None].float()).sum(-1) * factor + attention_mask
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32)[..., None]
+    found = (weights * value[:, :, None].float()).sum(-2)
+    return _ungrouped(found.to(query.dtype), query), None
 
 
 def _grouped(query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:

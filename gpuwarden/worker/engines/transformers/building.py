@@ -1,6 +1,7 @@
 """All parts of the engine on the card's side, put together; imports torch."""
 
 import logging
+import os
 import time
 from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple
 
@@ -10,13 +11,14 @@ from gpuwarden.worker.engines.memoryplan import CardMemory
 from gpuwarden.worker.engines.modelshape import ModelConfigError
 from gpuwarden.worker.engines.transformers.answering import Answering
 from gpuwarden.worker.engines.transformers.cache import SlotCache
+from gpuwarden.worker.engines.transformers.compiler import settled, trouble
 from gpuwarden.worker.engines.transformers.decoder import Decoder
 from gpuwarden.worker.engines.transformers.finding import find_folder
 from gpuwarden.worker.engines.transformers.graphs import Capture
 from gpuwarden.worker.engines.transformers.layers import compile_eyes, compile_layers
 from gpuwarden.worker.engines.transformers.loading import Model, choose_dtype, load_model
 from gpuwarden.worker.engines.transformers.options import EngineOptions
-from gpuwarden.worker.engines.transformers.planning import plan_of
+from gpuwarden.worker.engines.transformers.planning import check, plan_of
 from gpuwarden.worker.engines.transformers.prefill import Prefill, Prompt
 from gpuwarden.worker.engines.transformers.processing import load_processor
 from gpuwarden.worker.engines.transformers.prompts import Prepared
@@ -45,7 +47,14 @@ class Built:
             slots, options.cache_tokens, options.prefill_group, fixed=options.reproducible
         )
         capture = Capture(model.device, enabled=options.graphs)
-        cache = SlotCache(model.plans, slots, options.cache_tokens, model.dtype, model.device)
+        cache = SlotCache(
+            model.plans,
+            slots,
+            options.cache_tokens,
+            model.dtype,
+            model.device,
+            in_int8=options.cache_in_int8,
+        )
         if options.compile != "none" and model.device.type == "cuda":
             compile_layers(model.layers, prompts=options.compile == "all")
             if options.compile == "all":
@@ -121,7 +130,15 @@ def check_room(options: EngineOptions, slots: int) -> None:
         return
     for line in plan.table():
         _log.info("%s", line)
-    plan.check()
+    check(plan, options)
+
+
+def _settle_compiler(options: EngineOptions) -> EngineOptions:
+    """Raises ModelError."""
+    why_not = "" if options.compile == "none" else trouble(os.environ)
+    if why_not:
+        _log.warning("steps run uncompiled, slower: %s", why_not)
+    return settled(options, why_not)
 
 
 def build(options: EngineOptions, slots: int, tell: Callable[[Dict[int, str]], None]) -> Built:
@@ -130,6 +147,7 @@ def build(options: EngineOptions, slots: int, tell: Callable[[Dict[int, str]], N
     Raises ModelError, NotEnoughMemoryError.
     """
     if torch.cuda.is_available() and options.device != "cpu":
+        options = _settle_compiler(options)
         check_room(options, slots)
         torch.cuda.set_per_process_memory_fraction(options.memory_fraction)
         if options.prealloc_mb:

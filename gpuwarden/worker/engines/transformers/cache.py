@@ -11,6 +11,8 @@ from typing import Any, Dict, List, Optional, Sequence, Tuple
 import torch
 from transformers.cache_utils import Cache, CacheLayerMixin
 
+from gpuwarden.worker.engines.transformers.stored import Stack, Stored
+
 Pair = Tuple[torch.Tensor, torch.Tensor]
 
 
@@ -27,13 +29,17 @@ class LayerPlan:
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc] # the library has no types
-    """What the library asks of a layer and this cache has no use for."""
+    """What the library asks of a layer and this cache has no use for.
+
+    :ivar keys, values: what is read in their place when only their sizes are asked for.
+    """
 
     is_compileable = True
 
-    def __init__(self, keys: torch.Tensor, values: torch.Tensor, window: Optional[int]) -> None:
+    def __init__(self, keys: Stored, values: Stored, window: Optional[int]) -> None:
         super().__init__()
-        self.keys, self.values = keys, values
+        self.stored = (keys, values)
+        self.keys, self.values = keys.tensors[0], values.tensors[0]
         self.is_sliding = window is not None
         self.is_initialized = True
 
@@ -68,9 +74,10 @@ class StepLayer(_Layer):
     ) -> Pair:
         """Write [rows, heads, 1, size]; all that the step may see."""
         where = (self.row, self.head, self.place)
-        self.keys.index_put_(where, key_states[:, :, 0])
-        self.values.index_put_(where, value_states[:, :, 0])
-        return self.keys, self.values
+        keys, values = self.stored
+        keys.put(where, key_states[:, :, 0])
+        values.put(where, value_states[:, :, 0])
+        return keys.read(key_states.dtype), values.read(value_states.dtype)
 
 
 class PrefillLayer(_Layer):
@@ -87,15 +94,16 @@ class PrefillLayer(_Layer):
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> Pair:
         """Write [group, heads, tokens, size]; what the prompts see of themselves."""
-        self._write(self.keys, key_states)
-        self._write(self.values, value_states)
+        keys, values = self.stored
+        self._write(keys, key_states)
+        self._write(values, value_states)
         return key_states, value_states
 
-    def _write(self, into: torch.Tensor, states: torch.Tensor) -> None:
+    def _write(self, into: Stored, states: torch.Tensor) -> None:
         if self.source is not None:
             index = self.source[:, None, :, None].expand(-1, states.shape[1], -1, states.shape[3])
             states = states.gather(2, index)
-        into[:, :, : states.shape[2]].index_copy_(0, self.rows, states)
+        into.put_rows(self.rows, states)
 
 
 class OneLayer:
@@ -120,6 +128,8 @@ class SlotCache:
     """The static tensors: keys and values of all rows, layers of one kind in one piece.
 
     :param length: tokens that a row holds.
+    :param dtype: that is computed in; ``in_int8``: what steps read is kept in int8. Prompts see
+        themselves as they were computed, so an answer's first token is the same either way.
     """
 
     def __init__(
@@ -129,22 +139,26 @@ class SlotCache:
         length: int,
         dtype: torch.dtype,
         device: torch.device,
+        *,
+        in_int8: bool = False,
     ) -> None:
         self.plans = list(plans)
         self.length = length
         self.device = device
-        self._stacks: List[Pair] = []
-        self._layers: List[Pair] = [(torch.empty(0), torch.empty(0))] * len(self.plans)
+        self._stacks: List[Stack] = []
+        layers: Dict[int, Tuple[Stored, Stored]] = {}
         for plan in sorted(set(self.plans), key=str):
             members = [index for index, one in enumerate(self.plans) if one == plan]
-            shape = (len(members), rows, plan.heads, self.places(plan), plan.size)
+            shape = (rows, plan.heads, self.places(plan), plan.size)
             # Apart: compiled code may not change two inputs that share their memory.
-            keys = torch.zeros(shape, dtype=dtype, device=device)
-            values = torch.zeros(shape, dtype=dtype, device=device)
-            self._stacks.append((keys, values))
+            keys, values = (
+                Stack(len(members), shape, dtype, device, in_int8=in_int8) for _ in range(2)
+            )
+            self._stacks += [keys, values]
             for place, index in enumerate(members):
-                self._layers[index] = (keys[place], values[place])
-        self.bytes = sum(k.nbytes + v.nbytes for k, v in self._stacks)
+                layers[index] = keys.layer(place), values.layer(place)
+        self._layers = [layers[index] for index in range(len(self.plans))]
+        self.bytes = sum(stack.bytes for stack in self._stacks)
 
     def places(self, plan: LayerPlan) -> int:
         """Places of a layer's row."""
@@ -156,7 +170,7 @@ class SlotCache:
         row = torch.arange(rows, device=self.device)[:, None]
         for plan, (keys, values) in zip(self.plans, self._layers):
             seen = min(length, self.places(plan))
-            layer = StepLayer(keys[:rows, :, :seen], values[:rows, :, :seen], plan.window)
+            layer = StepLayer(keys.part(rows, seen), values.part(rows, seen), plan.window)
             layer.row, layer.head = row, torch.arange(plan.heads, device=self.device)[None]
             layers.append(layer)
         return Cache(layers=layers)
@@ -173,10 +187,7 @@ class SlotCache:
     def exchange(self, one: int, other: int) -> None:
         """Two rows change their places, in all layers."""
         for stack in self._stacks:
-            for tensor in stack:
-                kept = tensor[:, one].clone()
-                tensor[:, one] = tensor[:, other]
-                tensor[:, other] = kept
+            stack.exchange(one, other)
 
 
 def set_places(cache: Cache, positions: torch.Tensor) -> None:

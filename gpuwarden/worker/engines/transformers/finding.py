@@ -9,7 +9,7 @@ from gpuwarden.worker.engines.transformers.options import EngineOptions
 
 def prepare_environment(options: EngineOptions) -> None:
     """What the libraries read from the environment, before they are imported."""
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     if options.allocator:
         os.environ["PYTORCH_CUDA_ALLOC_CONF"] = options.allocator

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Dict, List
 
+from gpuwarden.worker.engine import OptionsError
+
 CONFIG = "config.json"
 CHUNK_BYTES = 1 << 22
 HASHED = (".json", ".jinja", ".model", ".safetensors", ".txt", ".bin")
@@ -18,7 +20,7 @@ WEIGHTS = (".safetensors", ".bin")
 ADVICE = "name a folder that save_pretrained() or a download wrote, in [workers.options] path"
 
 
-class ModelError(RuntimeError):
+class ModelError(OptionsError):
     """A model can't be loaded; the text says what was found where, and what would do."""
 
 

@@ -61,9 +61,9 @@ def load_model(options: EngineOptions) -> Model:
     torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
     attention.register()
     transformers.utils.logging.disable_progress_bar()
-    whole = _load(
-        folder, device, dtype, attention.name_of(options.attn_implementation, device.type)
-    )
+    from_int8 = options.cache_in_int8 and options.compile != "none"
+    attends = attention.name_of(options.attn_implementation, device.type, from_int8=from_int8)
+    whole = _load(folder, device, dtype, attends)
     layers = _layers_of(whole)
     if options.merge_weights:
         _merge(layers, options, device)

@@ -1,16 +1,15 @@
 """The engine's options, from ``[workers.options]``: checked once, with all problems in one text."""
 
 from dataclasses import dataclass, fields
-from typing import Any, Dict, List, Optional, Tuple, Type
+from typing import Any, Dict, List, Mapping, Optional, Tuple, Type
+
+from gpuwarden.worker.engines.problems import RUNTIMES_OWN, OptionProblem, refuse
 
 DTYPES = ("auto", "bfloat16", "float32", "float16")
+CACHE_DTYPES = ("auto", "int8")
 ATTENTIONS = ("auto", "sdpa", "eager")
-COMPILES = ("all", "steps", "none")
+COMPILES = ("auto", "all", "steps", "none")
 DEVICES = ("auto", "cuda", "cpu")
-
-
-class OptionsError(ValueError):
-    """Options that can't be used; the text names each, what it holds and what it may hold."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +18,8 @@ class EngineOptions:
 
     :ivar path: the model's folder, or its name in the library's cache on this machine.
     :ivar torch_dtype: of weights and KV cache; ``auto`` as the model's files say.
+    :ivar cache_dtype: of the KV cache: ``auto`` that of the weights, or ``int8``, which takes half
+        of bfloat16's memory and changes answers a little.
     :ivar attn_implementation: of steps: torch's fused attention (``sdpa``), or plain products
         (``eager``), which ``auto`` takes on a card: there they are faster at every shape.
     :ivar device: ``auto`` takes the card where there is one.
@@ -27,8 +28,8 @@ class EngineOptions:
     :ivar do_sample: whether an answer is drawn, where the request gives no temperature.
     :ivar temperature, top_k, top_p: of drawing, where the request doesn't say; 0 and 1: no limit.
     :ivar tf32: whether float32 products may be rounded to TF32 on the card.
-    :ivar compile: which runs of the layers are compiled, on a card: ``all``, only ``steps``, or
-        ``none``. It needs a C compiler and a folder for its cache.
+    :ivar compile: which runs of the layers are compiled, on a card: ``all``, only ``steps``,
+        ``none``; ``auto`` all, where there is a C compiler and a folder for what it makes.
     :ivar graphs: whether steps are captured in CUDA graphs (a card only).
     :ivar merge_weights: whether weights that read the same input are merged at load.
     :ivar one_row_kernel: whether products of one row may go by a kernel of our own (a card only,
@@ -44,6 +45,7 @@ class EngineOptions:
 
     path: str
     torch_dtype: str = "auto"
+    cache_dtype: str = "auto"
     attn_implementation: str = "auto"
     device: str = "auto"
     cache_tokens: int = 2048
@@ -53,7 +55,7 @@ class EngineOptions:
     top_k: int = 0
     top_p: float = 1.0
     tf32: bool = True
-    compile: str = "all"
+    compile: str = "auto"
     graphs: bool = True
     merge_weights: bool = True
     one_row_kernel: bool = True
@@ -66,6 +68,11 @@ class EngineOptions:
     window_percentiles: Tuple[float, float] = (0.5, 99.5)
 
     @property
+    def cache_in_int8(self) -> bool:
+        """Whether the KV cache is quantised."""
+        return self.cache_dtype == "int8"
+
+    @property
     def default_temperature(self) -> float:
         """The temperature of who gives none; 0 is greedy."""
         return self.temperature if self.do_sample else 0.0
@@ -73,6 +80,7 @@ class EngineOptions:
 
 _WORDS = {
     "torch_dtype": DTYPES,
+    "cache_dtype": CACHE_DTYPES,
     "attn_implementation": ATTENTIONS,
     "device": DEVICES,
     "compile": COMPILES,
@@ -90,29 +98,34 @@ _BOUNDS: Dict[str, Tuple[float, float]] = {
 }
 _KINDS: Dict[str, Tuple[Type[Any], ...]] = {"int": (int,), "float": (int, float), "str": (str,)}
 _NAMES = {"int": "a whole number", "float": "a number", "str": "a text", "bool": "true or false"}
-_RUNTIME = (
-    "simulated_vram_bytes",
-    "simulated_load",
-    "monitor_interval",
-)  # the worker's own, of any engine
+_WANTED = {
+    "path": "the model's folder, or its name in the library's cache",
+    "window_percentiles": "two numbers from 0 to 100, the lower one first",
+}
 
 
-def read_options(table: Dict[str, Any]) -> EngineOptions:
-    """The options in a table. Raises OptionsError."""
+def problems_of(table: Mapping[str, Any]) -> List[OptionProblem]:
+    """Everything that is wrong with the options in a table."""
     known = {entry.name: _name_of(entry.type) for entry in fields(EngineOptions)}
-    given = {name: value for name, value in table.items() if name not in _RUNTIME}
-    problems = [
-        f"there is no option {name!r} (there are: {', '.join(sorted(known))})"
-        for name in sorted(set(given) - set(known))
-    ]
-    if "path" not in given:
-        problems.append("path is missing: the model's folder, or its name in the library's cache")
-    for name in sorted(set(given) & set(known)):
-        problem = _problem_of(name, known[name], given[name])
-        if problem:
-            problems.append(f"{name} is {given[name]!r}, should be {problem}")
-    if problems:
-        raise OptionsError("[workers.options]: " + "; ".join(problems))
+    problems = []
+    if "path" not in table:
+        problems.append(OptionProblem("path", "", _WANTED["path"]))
+    for name, value in table.items():
+        if name in known:
+            wanted = _problem_of(name, known[name], value)
+            if wanted:
+                problems.append(OptionProblem(name, repr(value), wanted))
+        elif name not in RUNTIMES_OWN:
+            wanted = f"one of {', '.join(sorted(known))}"
+            problems.append(OptionProblem(name, "no such option", wanted))
+    return problems
+
+
+def read_options(table: Mapping[str, Any]) -> EngineOptions:
+    """The options in a table. Raises OptionsError with every problem found."""
+    refuse(problems_of(table))
+    known = {entry.name for entry in fields(EngineOptions)}
+    given = {name: value for name, value in table.items() if name in known}
     if "window_percentiles" in given:
         given["window_percentiles"] = tuple(given["window_percentiles"])
     return EngineOptions(**given)
@@ -125,7 +138,7 @@ def _name_of(kind: Any) -> str:
 def _problem_of(name: str, kind: str, value: Any) -> Optional[str]:
     """What a value should be; None where it is that."""
     if name == "window_percentiles":
-        return None if _is_window(value) else "two numbers from 0 to 100, the lower one first"
+        return None if _is_window(value) else _WANTED[name]
     if kind == "bool":
         return None if isinstance(value, bool) else _NAMES["bool"]
     if not isinstance(value, _KINDS[kind]) or isinstance(value, bool):
@@ -133,8 +146,8 @@ def _problem_of(name: str, kind: str, value: Any) -> Optional[str]:
     if name in _WORDS and value not in _WORDS[name]:
         return f"one of {', '.join(_WORDS[name])}"
     if name in _BOUNDS and not _BOUNDS[name][0] <= value <= _BOUNDS[name][1]:
-        return f"{_NAMES[kind]} from {_BOUNDS[name][0]:g} to {_BOUNDS[name][1]:g}"
-    return "a folder or a name" if name == "path" and not value.strip() else None
+        return f"{_NAMES[kind]} from {_BOUNDS[name][0]} to {_BOUNDS[name][1]}"
+    return _WANTED[name] if name == "path" and not value.strip() else None
 
 
 def _is_window(value: Any) -> bool:
