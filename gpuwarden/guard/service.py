@@ -44,6 +44,7 @@ from gpuwarden.systemd.journal import set_up_logging
 from gpuwarden.systemd.notify import Notifier
 from gpuwarden.systemd.units import Systemd
 from gpuwarden.values import ServiceState
+from gpuwarden.worker.pauses import settle_memory
 
 log = logging.getLogger(__name__)
 
@@ -206,8 +207,7 @@ def _keep_what_is_there() -> None:
     What is left to look at is small, so it can look often: by CPython's own thresholds up to 70,000
     objects in cycles, exceptions with their frames, some MiB of them, may wait to be found.
     """
-    gc.collect()
-    gc.freeze()
+    settle_memory()
     gc.set_threshold(700, 5, 2)
 
 

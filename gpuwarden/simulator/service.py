@@ -2,7 +2,6 @@
 
 import argparse
 import asyncio
-import gc
 import logging
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ from gpuwarden.simulator.configuration import CardsError, load_cards
 from gpuwarden.simulator.daemon import Daemon
 from gpuwarden.systemd.journal import set_up_logging
 from gpuwarden.systemd.notify import Notifier
+from gpuwarden.worker.pauses import settle_memory
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> int:
         notifier.status(str(error))
         log.error("%s", error)
         return EXIT_CONFIGURATION
-    gc.freeze()
+    settle_memory()
     try:
         arguments.run_directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         asyncio.run(Daemon(cards, arguments.run_directory, arguments.hertz, notifier).run())

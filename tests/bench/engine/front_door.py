@@ -12,6 +12,7 @@ from gpuwarden.gateway.peers import same_user
 from gpuwarden.gateway.service import Sockets, bind_dispatch, bind_http, serve
 from gpuwarden.gateway.settings import GatewaySettings
 from gpuwarden.systemd.notify import Notifier
+from gpuwarden.worker.pauses import settle_memory
 from tests.integration.gateway_node import job_place
 
 GIB = 1 << 30
@@ -35,6 +36,7 @@ def main(port: str, place: str) -> None:
         [bind_http(f"127.0.0.1:{port}")], bind_dispatch(folder / "dispatch.sock"), same_user
     )
     writer = SnapshotWriter(folder / "state.json", "gateway")
+    settle_memory()  # as the service's own main does
     asyncio.run(
         serve(
             SETTINGS,
