@@ -30,6 +30,8 @@ class ThermalData(State):
     """One card as its thermal guard sees it (the Gpu and Thermal properties of the bus).
 
     :ivar xids: the last ones of this boot, oldest first.
+    :ivar throttle_seconds: by clock event reason, how long it held the clocks down since the boot.
+    :ivar state_seconds: by state, how long the card was in it since the boot.
     """
 
     index: int
@@ -62,6 +64,8 @@ class ThermalData(State):
     stop_requested: bool = False
     sm_clock_lock_mhz: int | None = None
     xids: list[Xid] = []
+    throttle_seconds: dict[str, float] = {}
+    state_seconds: dict[str, float] = {}
 
 
 NodeSource = Literal["kernel", "driver", "only-node", "unknown"]
