@@ -12,12 +12,13 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "metrics.md"
 _HEAD = """\
 # Metrics
 
-Two pages for Prometheus: the node's on `http://127.0.0.1:9835/metrics` (`medgemma-metrics`), and the
-front door's on `http://127.0.0.1:7860/metrics`. [How to connect them](integrate.md#prometheus-and-grafana).
+Two pages for Prometheus: the node's on `http://127.0.0.1:9835/metrics` (`medgemma-metrics`), and
+the front door's on `http://127.0.0.1:7860/metrics`.
+[How to connect them](integrate.md#prometheus-and-grafana).
 
 A value that is unknown, or older than three seconds, is left out, never invented:
-`gpuwarden_component_stale` says whose values are missing. A counter begins anew with its process, or
-with the boot where it says so. No text of any request is in a name or a label.
+`gpuwarden_component_stale` says whose values are missing. A counter begins anew with its process,
+or with the boot where it says so. No text of any request is in a name or a label.
 
 This page is made from the metrics' definitions.
 """
