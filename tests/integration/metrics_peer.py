@@ -18,6 +18,7 @@ folder = Path(sys.argv[1])
 service.IDLE_SECONDS = float(sys.argv[2])
 service.LOOK_SECONDS = 0.05
 http.HEADER_SECONDS = float(sys.argv[3])
+http.ANSWER_SECONDS = 1.0
 places = sources.Places(
     folder / "plan.json", folder / "guard.json", folder / "gateway.json",
     lambda index: folder / f"thermal-{index}.json", lambda index: folder / f"scan-{index}.json",
