@@ -51,7 +51,7 @@ def test_of_twice_the_same_at_most_one_in_twenty_is_told_apart() -> None:
 
 
 def test_windows_that_resemble_their_neighbours_are_not_taken_for_independent() -> None:
-    assert told(0.0, 0.6) <= 0.12  # Welch's test alone: 0.35
+    assert told(0.0, 0.6) <= 0.12  # Welch's test alone: 0.34
 
 
 def test_what_is_three_times_the_noise_is_nearly_always_told() -> None:
