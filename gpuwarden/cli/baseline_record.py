@@ -42,7 +42,7 @@ def record(door: Door, asked: Asked, places: Places) -> Recording:
     :raises CommandError: no front door (UNREACHABLE), or nowhere to write (WRONG).
     """
     recorder = Recorder(door, places)
-    page = recorder.page()
+    page: Page | None = recorder.page()
     count = windows_of(asked.seconds)
     recording = recorder.begun(asked, count)
     _save(recording, asked.file, is_first=True)

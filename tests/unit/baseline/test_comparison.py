@@ -1,5 +1,7 @@
 """What is said of two recordings."""
 
+from typing import Any
+
 import pytest
 
 from gpuwarden.baseline.comparison import NO_DIFFERENCE, Comparison, Verdict, compare
@@ -92,7 +94,7 @@ def test_what_only_one_of_them_could_see_is_no_change() -> None:
     ],
 )
 def test_what_makes_two_recordings_hard_to_compare_is_said(
-    changes: dict[str, object], words: str
+    changes: dict[str, Any], words: str
 ) -> None:
     assert any(
         words in each for each in compare(recording("a"), recording("b", **changes)).warnings
