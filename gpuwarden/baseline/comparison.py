@@ -10,6 +10,8 @@ from gpuwarden.baseline.recording import Recording
 
 CONFIDENCE = 0.95  # of all figures together: each is held to its share of what is left (Bonferroni)
 LEAST_SHARE = 0.01  # of the former value: less is not worth a change, however surely it is there
+WINDOW_RATIO = 1.5  # the hottest moment of a longer window is hotter by itself
+LOAD_SHARE = 0.1  # more than that, and times depend on the load as much as on the change
 NO_DIFFERENCE = "no difference that can be told from noise"
 
 
@@ -80,7 +82,8 @@ def compare(a: Recording, b: Recording) -> Comparison:
     confidence = 1 - (1 - CONFIDENCE) / len(FIGURES)
     figures = tuple(_judge(figure, a, b, confidence) for figure in FIGURES)
     changes = tuple(_changes(a, b))
-    return Comparison(a, b, figures, changes, tuple(_warnings(a, b, changes)))
+    warnings = (*_warnings(a, b, changes), *_conditions(a, b, confidence))
+    return Comparison(a, b, figures, changes, warnings)
 
 
 def _judge(figure: Figure, a: Recording, b: Recording, confidence: float) -> Judged:
@@ -143,6 +146,33 @@ def _warnings(a: Recording, b: Recording, changes: Sequence[Change]) -> list[str
             "knows which of them it was"
         )
     return found
+
+
+def _conditions(a: Recording, b: Recording, confidence: float) -> list[str]:
+    """Where the two were not measured alike."""
+    found = []
+    lengths = sorted((a.window_seconds, b.window_seconds))
+    if lengths[1] > lengths[0] * WINDOW_RATIO:
+        found.append(
+            f"windows of {lengths[0]:g} and {lengths[1]:g} s: extremes of longer ones are higher; "
+            "record both for the same time"
+        )
+    load = difference(_asked(a), _asked(b), confidence)
+    if load and load.can_be_told and abs(load.mean_b - load.mean_a) > LOAD_SHARE * load.mean_a:
+        found.append(
+            f"another load: {load.mean_a:.3g} and {load.mean_b:.3g} requests a second; where that "
+            "is not the change's own doing, times can't be compared"
+        )
+    return found
+
+
+def _asked(recording: Recording) -> list[float]:
+    """Requests a second in each window, whatever became of them."""
+    return [
+        (each.requests.completed + each.requests.failed + each.requests.rejected) / each.seconds
+        for each in recording.windows
+        if each.requests
+    ]
 
 
 def _about(recording: Recording) -> list[str]:

@@ -123,12 +123,12 @@ def _vram_mib(card: CardWindow) -> float | None:
 
 
 FIGURES = (
-    Figure("mean_seconds", "time to the answer, mean", "s", "lower", _mean_of("total")),
-    Figure("p50_seconds", "time to the answer, p50", "s", "lower", _percentile(0.5), 0.5),
-    Figure("p95_seconds", "time to the answer, p95", "s", "lower", _percentile(0.95), 0.95),
-    Figure("p99_seconds", "time to the answer, p99", "s", "lower", _percentile(0.99), 0.99),
-    Figure("waiting_seconds", "of it in the queue, mean", "s", "lower", _mean_of("waiting")),
-    Figure("computing_seconds", "of it in the worker, mean", "s", "lower", _mean_of("computing")),
+    Figure("mean_seconds", "time to the answer (mean)", "s", "lower", _mean_of("total")),
+    Figure("p50_seconds", "time to the answer (p50)", "s", "lower", _percentile(0.5), 0.5),
+    Figure("p95_seconds", "time to the answer (p95)", "s", "lower", _percentile(0.95), 0.95),
+    Figure("p99_seconds", "time to the answer (p99)", "s", "lower", _percentile(0.99), 0.99),
+    Figure("waiting_seconds", "of it in the queue (mean)", "s", "lower", _mean_of("waiting")),
+    Figure("computing_seconds", "of it in the worker (mean)", "s", "lower", _mean_of("computing")),
     Figure("throughput", "answers a second", "/s", "higher", _throughput),
     Figure("unanswered_share", "failed or refused", "share", "lower", _unanswered),
     Figure("batch_size", "requests a batch", "", "neither", _batch),

@@ -5,7 +5,7 @@ from datetime import datetime
 from statistics import fmean, stdev
 from typing import Any
 
-from gpuwarden.baseline.comparison import CONFIDENCE, NO_DIFFERENCE, Comparison, Judged, Verdict
+from gpuwarden.baseline.comparison import CONFIDENCE, Comparison, Judged, Verdict
 from gpuwarden.baseline.figures import FIGURES, Figure, values
 from gpuwarden.baseline.noise import Difference
 from gpuwarden.baseline.recording import Recording
@@ -74,8 +74,8 @@ def compare_lines(comparison: Comparison) -> list[str]:
         "",
         *table(("FIGURE", a, b, "DIFFERENCE", "NOISE", "VERDICT"), rows),
         "",
-        f"A difference within NOISE can't be told from it; {CONFIDENCE:.0%} confidence in all "
-        "verdicts together.",
+        "No difference: none that can be told from noise, which column NOISE has; all verdicts "
+        f"together with {CONFIDENCE:.0%} confidence.",
         "",
     ]
     if not comparison.changes:
@@ -91,8 +91,8 @@ def _judged_row(judged: Judged) -> tuple[str, ...]:
     figure, found = judged.figure, judged.difference
     if found is None:
         return figure.title, UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN, f"unknown ({judged.why})"
-    said = NO_DIFFERENCE if judged.verdict is Verdict.SAME else judged.verdict.value
-    said = judged.why if judged.why else said
+    said = "no difference" if judged.verdict is Verdict.SAME else judged.verdict.value
+    said += f" ({judged.why})" if judged.why else ""
     return (
         figure.title,
         _value(found.mean_a, figure),
@@ -169,7 +169,7 @@ def frames(comparison: Comparison) -> list[Frame]:
             unit=each.figure.unit,
             a=_series(each.figure, comparison.a),
             b=_series(each.figure, comparison.b),
-            verdict=NO_DIFFERENCE if each.verdict is Verdict.SAME else each.verdict.value,
+            verdict="no difference" if each.verdict is Verdict.SAME else each.verdict.value,
         )
         for each in comparison.figures
     ]

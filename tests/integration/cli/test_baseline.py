@@ -97,7 +97,7 @@ async def test_what_is_recorded_twice_is_compared_listed_shown_and_drawn(command
     assert code == 0
     code, out, err = await command("compare", "before", "after", "--plot", command.folder / "b.svg")
     assert code == 0
-    assert "confidence in all verdicts together" in out
+    assert "all verdicts together with" in out
     assert "SIMULATED" in err
     assert "hottest die in C" in (command.folder / "b.svg").read_text()
     code, out, _ = await command("compare", "before", "after", "--json")

@@ -29,7 +29,7 @@ def test_a_quicker_node_is_better_in_what_is_quicker() -> None:
     found = verdicts(comparison)
     assert found["mean_seconds"] is found["p95_seconds"] is Verdict.BETTER
     assert found["throughput"] is Verdict.SAME
-    assert comparison.verdict.startswith("after is better in time to the answer, mean,")
+    assert comparison.verdict.startswith("after is better in time to the answer (mean),")
 
 
 def test_the_other_way_round_it_is_worse() -> None:
@@ -110,6 +110,17 @@ def test_without_traffic_only_heat_power_and_memory_are_compared() -> None:
     assert "nothing was answered while b was recorded" in comparison.warnings
 
 
+def test_another_load_is_warned_of() -> None:
+    busy = [window(n, requests=requests(0.8, count=150)) for n in range(12)]
+    comparison = compare(recording("a"), recording("b").model_copy(update={"windows": busy}))
+    assert "another load: 4 and 6 requests a second" in comparison.warnings[0]
+
+
+def test_windows_of_other_lengths_are_warned_of() -> None:
+    longer = recording("b", window_seconds=300.0)
+    assert "windows of 25 and 300 s" in compare(recording("a"), longer).warnings[0]
+
+
 def test_windows_without_a_front_door_are_left_out_and_said() -> None:
     windows = list(recording("b").windows)
     windows[3] = window(3, requests=None, problem="the front door was restarted")
@@ -129,7 +140,7 @@ def test_the_screen_has_each_figure_and_what_changed() -> None:
     settings = {"[workers] max_batch": "8"}
     comparison = compare(recording("before", 2.0), recording("after", 0.8, settings=settings))
     text = "\n".join(compare_lines(comparison))
-    assert "95% confidence in all verdicts together" in text
+    assert "all verdicts together with 95% confidence" in text
     assert "Set otherwise (1):" in text
     for each in FIGURES:
         assert each.title in text
@@ -140,7 +151,7 @@ def test_the_screen_has_each_figure_and_what_changed() -> None:
 def test_the_drawing_has_a_frame_for_each_figure_that_is_known() -> None:
     comparison = compare(recording("before", 2.0), recording("after & <later>", 0.8))
     picture = svg(baseline_drawing("before", "after & <later>", frames(comparison)))
-    assert "time to the answer, p99 in s" in picture
+    assert "time to the answer (p99) in s" in picture
     assert "hottest memory" not in picture
     assert "after &amp; &lt;later&gt;" in picture
 
