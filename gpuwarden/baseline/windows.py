@@ -78,7 +78,11 @@ def window(
 
 
 def _began_anew(before: Page, after: Page) -> bool:
-    """Whether a counter is lower than it was."""
+    """Whether a counter is lower than it was, or another version counts."""
+    if [bound for bound, _ in before.buckets("total_seconds")] != [
+        bound for bound, _ in after.buckets("total_seconds")
+    ]:
+        return True
     counted = [
         *((page.of("accepted_total"), page.of("total_seconds_count")) for page in (before, after))
     ]

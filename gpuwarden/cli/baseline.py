@@ -3,6 +3,7 @@
 import argparse
 import json
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from gpuwarden import names
 from gpuwarden.baseline.comparison import compare
@@ -23,6 +24,7 @@ from gpuwarden.cli.options import add_json
 from gpuwarden.cli.output import warn
 
 ACTIONS = {"record": 1, "compare": 2, "show": 1, "list": 0}  # how many names each takes
+HERE = {None, "127.0.0.1", "::1", "localhost"}  # None: the local socket
 LEAST_SECONDS, LONGEST_SECONDS, DEFAULT_SECONDS = 12.0, 7 * 86400.0, 300.0
 _USAGE = """gpuwarden baseline record NAME [--seconds N] [--note TEXT] [--to FILE] [--json]
        gpuwarden baseline compare A B [--plot FILE] [--json]
@@ -101,11 +103,15 @@ def _record(arguments: argparse.Namespace) -> int:
     from gpuwarden.cli.baseline_record import Asked, record  # noqa: PLC0415
     from gpuwarden.metrics.sources import Places  # noqa: PLC0415
 
+    door = door_of(arguments)
+    if urlsplit(door.url).hostname not in HERE:
+        text = f"{door.url} is another machine: record on the node itself, whose heat it is"
+        raise CommandError(text, Exit.BAD_USE)
     name = arguments.names[0]
     file = arguments.to or file_of(name, names.BASELINES_DIRECTORY)
     seconds = arguments.seconds or DEFAULT_SECONDS
     asked = Asked(name, arguments.note or "", seconds, file)
-    recording = record(door_of(arguments), asked, Places())
+    recording = record(door, asked, Places())
     if arguments.json:
         print(json.dumps({"schema": 1, "name": name, "file": str(file)}, indent=2))
     else:

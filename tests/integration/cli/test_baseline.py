@@ -152,6 +152,14 @@ async def test_what_can_not_be_is_said(
     assert says in err
 
 
+async def test_another_machines_front_door_is_refused(
+    command: Command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = ["baseline", "record", "far", "--url", "http://10.1.2.3:7860"]
+    assert await asyncio.to_thread(main, line) == 2
+    assert "is another machine: record on the node itself" in capsys.readouterr().err
+
+
 async def test_a_damaged_recording_is_listed_with_what_is_wrong(command: Command) -> None:
     (names.BASELINES_DIRECTORY / "torn.json").write_text("")
     command.keep("cut", windows=3)

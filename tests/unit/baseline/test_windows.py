@@ -39,6 +39,16 @@ def test_a_front_door_that_began_anew_makes_no_window() -> None:
     assert (found.requests, found.problem) == (None, "the front door was restarted")
 
 
+def test_a_front_door_of_another_version_makes_no_window() -> None:
+    other = Page(
+        {
+            (n, tuple((k, v.replace("5.0", "6.0")) for k, v in labels)): value
+            for (n, labels), value in page(9, 9, 40.0).values.items()
+        }
+    )
+    assert window(0.0, 25.0, page(1, 0, 0.5), other, Watched()).requests is None
+
+
 def test_a_silent_front_door_makes_no_window_but_the_cards_do() -> None:
     watched = Watched([{0: gpu(0)}, {0: gpu(0, temperature_celsius=45.0, power_watts=None)}, {}])
     found = window(0.0, 25.0, page(1, 0, 1.0), None, watched)
