@@ -1,6 +1,15 @@
 """A node's published states, for what its metrics make of them."""
 
-from gpuwarden.control.states import Card, PlanData, PlannedWorker, ScanData, TuningData, Xid
+from gpuwarden.control.states import (
+    Card,
+    PlanData,
+    PlannedWorker,
+    ScanData,
+    ThermalData,
+    TuningData,
+    WorkerStatus,
+    Xid,
+)
 from gpuwarden.metrics.node import Component, Heard, Published
 from gpuwarden.values import ThermalState, WorkerState
 from tests.unit.cli.samples import gpu, guard, orphan, since, worker
@@ -41,9 +50,9 @@ def plan() -> PlanData:
     )
 
 
-def published(**changes: object) -> Published:
-    """A node on which everything that can be known is known."""
-    hot = gpu(
+def hot_card() -> ThermalData:
+    """A card that is held cool by every means."""
+    return gpu(
         0,
         state=ThermalState.ALERT,
         alert_celsius=78.0,
@@ -64,7 +73,11 @@ def published(**changes: object) -> Published:
         recovery_action="gpu-reset",
         xids=[Xid(number=79, unix_microseconds=since(60))],
     )
-    held = worker(
+
+
+def held_worker() -> WorkerStatus:
+    """A worker that is down for its card's heat, and what is known of it."""
+    return worker(
         0,
         state=WorkerState.STOPPED,
         held="heat",
@@ -75,8 +88,12 @@ def published(**changes: object) -> Published:
         vram_allocated_bytes=75,
         vram_fragmentation=0.25,
     )
+
+
+def published(**changes: object) -> Published:
+    """A node on which everything that can be known is known."""
     state = guard(
-        workers=[held, worker(1)],
+        workers=[held_worker(), worker(1)],
         orphans=[orphan(), orphan(813, vram_bytes=None)],
         scans={0: "", 1: "the card is lost"},
         tuning=TuningData(fault="tuned does not answer"),
@@ -89,7 +106,7 @@ def published(**changes: object) -> Published:
         "heard": {Component("guard"): FRESH, Component("thermal", "0"): FRESH},
         "plan": plan(),
         "guard": state,
-        "thermal": {0: hot},
+        "thermal": {0: hot_card()},
         "scans": {0: scan},
     }
     return Published(**{**values, **changes})  # type: ignore[arg-type]  # each by its name

@@ -30,16 +30,16 @@ class Case:
 
     fires: dict[str, str]
     quiet: dict[str, str]
-    minutes: int = 60
+    minutes: int = 35
 
 
-def constant(series: str, firing: object, quiet: object, minutes: int = 60) -> Case:
+def constant(series: str, firing: object, quiet: object, minutes: int = 35) -> Case:
     return Case({series: f"{firing}x90"}, {series: f"{quiet}x90"}, minutes)
 
 
 def brief(series: str) -> Case:
     """Fires if it lasts; not of what lasts a minute."""
-    return Case({series: "1x90"}, {series: "0x59 1"})
+    return Case({series: "1x90"}, {series: "0x34 1"})
 
 
 def answers(late: str) -> dict[str, str]:
@@ -81,8 +81,8 @@ CASES = {
             'gpuwarden_gpu_recovery_action{gpu="1",action="unknown"}': "1x90",
         },
     ),
-    # Prometheus' tests begin in 1970: 3000 is ten minutes before the look.
-    "GpuwardenXid": constant('gpuwarden_gpu_xid_timestamp_seconds{xid="79"}', 3000, 600),
+    # Prometheus' tests begin in 1970: 1500 is ten minutes before the look.
+    "GpuwardenXid": constant('gpuwarden_gpu_xid_timestamp_seconds{xid="79"}', 1500, 600),
     "GpuwardenNoWorkerReady": Case(
         {"gpuwarden_workers_ready": "0x90", "gpuwarden_workers_planned": "2x90"},
         {"gpuwarden_workers_ready": "0x90", "gpuwarden_workers_planned": "0x90"},
