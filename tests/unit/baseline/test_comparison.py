@@ -24,6 +24,15 @@ def test_twice_the_same_is_no_difference_that_can_be_told_from_noise() -> None:
     assert comparison.changes == ()
 
 
+def test_of_a_hundred_pairs_of_the_same_few_are_told_apart_and_a_seventh_more_is_found() -> None:
+    def told(times: float) -> int:
+        pairs = ((recording(f"a{n}"), recording(f"b{n}", 0.8 * times)) for n in range(100))
+        return sum(compare(a, b).verdict != NO_DIFFERENCE for a, b in pairs)
+
+    assert told(1.0) <= 5
+    assert told(1.15) >= 90
+
+
 def test_a_quicker_node_is_better_in_what_is_quicker() -> None:
     comparison = compare(recording("before", 2.0), recording("after", 0.8))
     found = verdicts(comparison)
