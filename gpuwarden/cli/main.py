@@ -25,6 +25,7 @@ COMMANDS = {
     "jobs": "the durable jobs: list, show, cancel, delete, save their results",
     "placement": "which worker runs on which CPUs and memory, and why",
     "simulate": "what a thermal policy makes of a card that is not there",
+    "baseline": "record what the node does, change one thing, record again, compare",
     "doctor": "whether this node will serve well, and how to mend what will not",
     "config": "check the configuration",
     "logs": "what the journal has of the service, of a worker, a card or an event",

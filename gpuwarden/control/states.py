@@ -29,7 +29,8 @@ class Xid(State):
 class ThermalData(State):
     """One card as its thermal guard sees it (the Gpu and Thermal properties of the bus).
 
-    :ivar xids: the last ones of this boot, oldest first.
+    Since the boot: the last ``xids``, oldest first; ``throttle_seconds`` in which each clock event
+    reason held the clocks down; ``state_seconds`` in each state.
     """
 
     index: int
@@ -62,6 +63,8 @@ class ThermalData(State):
     stop_requested: bool = False
     sm_clock_lock_mhz: int | None = None
     xids: list[Xid] = []
+    throttle_seconds: dict[str, float] = {}
+    state_seconds: dict[str, float] = {}
 
 
 NodeSource = Literal["kernel", "driver", "only-node", "unknown"]
@@ -244,8 +247,7 @@ class ServerFigures(State):
 class GatewayWorker(State):
     """A connected worker as the gateway sees it.
 
-    :ivar stalled: a batch is past its time limit and has not ended.
-    :ivar silent_seconds: how long nothing was heard of it.
+    ``stalled``: a batch is past its time limit. ``silent_seconds``: nothing was heard for so long.
     """
 
     number: int
@@ -264,10 +266,7 @@ class GatewayWorker(State):
 
 
 class GatewayJobs(State):
-    """Durable jobs by status, and what they take on disk.
-
-    :ivar problem: why no jobs can be kept; empty: they can.
-    """
+    """Durable jobs by status, and what they take on disk; ``problem``: why none can be kept."""
 
     queued: int = 0
     running: int = 0

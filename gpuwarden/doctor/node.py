@@ -112,7 +112,13 @@ def _plan(root: Path) -> tuple[PlanData | None, str]:
 def _units(plan: PlanData | None) -> tuple[dict[str, Unit], str]:
     workers = [names.worker_unit(worker.number) for worker in plan.workers] if plan else []
     asked = [
-        *(names.GUARD_UNIT, names.GATEWAY_UNIT, names.NUMA_UNIT, *workers),
+        *(
+            names.GUARD_UNIT,
+            names.GATEWAY_UNIT,
+            names.NUMA_UNIT,
+            names.METRICS_SOCKET_UNIT,
+            *workers,
+        ),
         *(PERSISTENCE_UNIT, TUNED_UNIT, *POWER_UNITS),
     ]
     try:

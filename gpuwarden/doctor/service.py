@@ -18,6 +18,9 @@ _CONFIGURATION = Question(
 )
 # docs/architecture.md, "Who starts, who stops": no plan, no worker.
 _PLAN = Question("placement plan", "one of this boot and this configuration", "no plan, no worker")
+_METRICS = Question(
+    "metrics", "listening", "without it monitoring is told nothing, of an alert neither"
+)
 _START = f"systemctl start {names.GUARD_UNIT}"
 _PLAN_AGAIN = f"systemctl restart {names.NUMA_UNIT}"
 
@@ -28,6 +31,7 @@ class ServiceFacts:
 
     :ivar unit: the state of its unit; empty where systemd says nothing.
     :ivar state: what it has published last; empty where nothing of this moment.
+    :ivar metrics: the state of the socket that monitoring asks; empty where systemd says nothing.
     :ivar plan_outdated: whether the plan was made for another configuration.
     """
 
@@ -39,6 +43,7 @@ class ServiceFacts:
     plan_problem: str
     plan_warnings: Sequence[str]
     plan_outdated: bool
+    metrics: str = ""
 
 
 def read(node: Node) -> ServiceFacts:
@@ -60,12 +65,13 @@ def read(node: Node) -> ServiceFacts:
             and plan.configuration_digest
             and plan.configuration_digest != digest(configuration)
         ),
+        metrics=socket.active if (socket := node.units.get(names.METRICS_SOCKET_UNIT)) else "",
     )
 
 
 def judge(facts: ServiceFacts) -> list[Finding]:
-    """Service, configuration, plan."""
-    return [_service(facts), _configuration(facts), _plan(facts)]
+    """Service, configuration, plan, metrics."""
+    return [_service(facts), _configuration(facts), _plan(facts), _metrics(facts)]
 
 
 def examine(node: Node) -> list[Finding]:
@@ -131,3 +137,19 @@ def _plan(facts: ServiceFacts) -> Finding:
             "the plan is the next best to what was asked for",
         )
     return _PLAN.good("of this boot and this configuration")
+
+
+def _metrics(facts: ServiceFacts) -> Finding:
+    unit = names.METRICS_SOCKET_UNIT
+    if facts.metrics == "active":
+        return _METRICS.good("listening")
+    if facts.metrics == "failed":
+        mend = (
+            f"ss -ltnp 'sport = :9835'; systemctl restart {unit}  # who holds the port; try again"
+        )
+        return _METRICS.doubtful(f"{unit} has failed: another program may hold its port", mend)
+    if not facts.metrics:
+        return _METRICS.unknown("systemd can't be asked")
+    if facts.unit == "active":
+        return _METRICS.doubtful(f"{unit} is {facts.metrics}", f"systemctl start {unit}")
+    return _METRICS.not_applicable("it listens once the service was started")

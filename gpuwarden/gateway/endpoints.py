@@ -46,8 +46,11 @@ class Endpoints:
         self._openapi = as_text().encode()
         self.intake = Intake(dispatcher, images)
         dispatcher.metrics.watch(
-            lambda: figures.counters(dispatcher),
-            lambda: chain(figures.gauges(self.intake), figures.of_jobs(jobs.published())),
+            lambda: chain(
+                figures.counters(dispatcher),
+                figures.gauges(self.intake),
+                figures.of_jobs(jobs.published()),
+            )
         )
 
     def routes(self) -> Routes:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from gpuwarden.exposition.text import CONTENT_TYPE
 from gpuwarden.gateway import schema
 from gpuwarden.gateway.admission import CHAT_TYPE, IMAGE_TYPES, QUESTION_LIMIT_BYTES
 from gpuwarden.gateway.errors import STATUS
@@ -20,7 +21,7 @@ from gpuwarden.gateway.jobs.values import (
 )
 
 RAW_IMAGE = {"type": "string", "format": "binary", "minLength": 1}
-METRICS_TYPE = "text/plain; version=1.0.0; charset=utf-8"
+METRICS_TYPE = CONTENT_TYPE
 EVENTS_TYPE = "text/event-stream"
 TEXT = {"type": "string"}
 FILE = {"type": "string", "format": "binary"}

@@ -32,7 +32,7 @@ from gpuwarden.thermal.lease import released
 from gpuwarden.thermal.mind import Mind, Rules
 from gpuwarden.thermal.observation import NotSeen, Observation, Seen, Trouble, reading_of
 from gpuwarden.thermal.publication import CardFacts, status_line, thermal_data
-from gpuwarden.thermal.view import BLIND_AFTER_SECONDS, HELD, View, judged, take, taken_back
+from gpuwarden.thermal.view import BLIND_AFTER_SECONDS, HELD, View, aged, judged, take, taken_back
 from gpuwarden.values import ThermalState
 
 log = logging.getLogger(__name__)
@@ -289,8 +289,10 @@ class ThermalGuard:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(BLIND_AFTER_SECONDS):
                 await self._looked.wait()
+        before = time.monotonic()
         while True:
             now = time.monotonic()
+            self.view, before = aged(self.view, now - before), now
             if self.lease is not None and not self.lease.runs(boottime_nanoseconds()):
                 self.end_lease("its time is over")
             self._consider_silence()
@@ -377,6 +379,8 @@ def _first_view(gpu_index: int, snapshot_file: Path) -> View:
         throttles=data.throttles,
         recoveries=data.recoveries,
         held=data.state in (*HELD, ThermalState.RECOVERING),
+        throttle_seconds=data.throttle_seconds,
+        state_seconds=data.state_seconds,
     )
 
 

@@ -1,6 +1,6 @@
 """The view as it is published: the snapshot, and one line for systemctl. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from gpuwarden.control.states import ThermalData, Xid
@@ -51,8 +51,14 @@ def thermal_data(
         stop_requested=settings.stop_requested,
         sm_clock_lock_mhz=facts.sm_lock_mhz,
         xids=list(xids),
+        throttle_seconds=_rounded(view.throttle_seconds),
+        state_seconds=_rounded(view.state_seconds),
     )
     return data if view.seen is None else data.model_copy(update=_readings(view))
+
+
+def _rounded(seconds: Mapping[str, float]) -> dict[str, float]:
+    return {name: round(value, 3) for name, value in seconds.items()}
 
 
 def _readings(view: View) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """What the guard knows of its card, and since when it is in which state. Pure."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from gpuwarden.thermal.decision import Judgement, Settings
@@ -9,6 +10,7 @@ from gpuwarden.values import ThermalState
 BLIND_AFTER_SECONDS = 3.0  # design, "A hung driver": also how long a snapshot may be trusted
 STARTING = Judgement(ThermalState.BLIND, "starting", Settings(batch_limit=1))
 HELD = (ThermalState.ALERT, ThermalState.CRITICAL)
+IDLE = "idle"  # the clock event reason of a card that has nothing to do: nobody is slowed by it
 UNREAD = (ThermalState.BLIND, ThermalState.LOST, ThermalState.RELEASED)
 
 
@@ -24,6 +26,8 @@ class View:
     :ivar throttles: times it had to be cooled since the boot.
     :ivar recoveries: times it got everything back since the boot.
     :ivar held: it had to be cooled and has not got everything back since.
+    :ivar throttle_seconds: by clock event reason, how long it held the clocks down since the boot.
+    :ivar state_seconds: by state, how long the card was in it since the boot.
     """
 
     gpu_index: int
@@ -36,6 +40,8 @@ class View:
     throttles: int = 0
     recoveries: int = 0
     held: bool = False
+    throttle_seconds: Mapping[str, float] = field(default_factory=dict)
+    state_seconds: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def state(self) -> ThermalState:
@@ -46,8 +52,35 @@ class View:
 def take(view: View, observation: Observation, now: float) -> View:
     """The view after an attempt that was completed at ``now``."""
     if isinstance(observation, Seen):
-        return replace(view, card=observation.card, seen=observation, seen_at=now, trouble=None)
+        throttled = _throttled(view, now)
+        return replace(
+            view,
+            card=observation.card,
+            seen=observation,
+            seen_at=now,
+            trouble=None,
+            throttle_seconds=throttled,
+        )
     return replace(view, card=observation.card, trouble=observation)
+
+
+def _throttled(view: View, now: float) -> Mapping[str, float]:
+    """The seconds by reason when a sample comes: those since the last one go to what that said."""
+    passed = now - view.seen_at
+    if view.seen is None or not 0 <= passed <= BLIND_AFTER_SECONDS:
+        return view.throttle_seconds  # what held the clocks down meanwhile, nobody has seen
+    reasons = (each for each in view.seen.sample.clock_event_reasons if each != IDLE)
+    return _longer(view.throttle_seconds, reasons, passed)
+
+
+def aged(view: View, seconds: float) -> View:
+    """The view after so many seconds more in its state."""
+    longer = _longer(view.state_seconds, (view.state.value,), seconds)
+    return replace(view, state_seconds=longer)
+
+
+def _longer(so_far: Mapping[str, float], names: Iterable[str], seconds: float) -> dict[str, float]:
+    return {**so_far, **{name: so_far.get(name, 0.0) + seconds for name in names}}
 
 
 def taken_back(view: View, now: float) -> View:

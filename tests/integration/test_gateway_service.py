@@ -61,6 +61,27 @@ async def test_it_serves_on_the_sockets_that_systemd_hands_over(folder: Path) ->
     assert read_snapshot(folder / "state.json", GatewayData).data.workers == []
 
 
+async def test_a_scrape_that_comes_while_it_restarts_is_answered_by_the_next_life(
+    folder: Path,
+) -> None:
+    http = socket.create_server(("127.0.0.1", 0))
+    dispatch = service.bind_dispatch(folder / "dispatch.sock")
+    descriptors = (dispatch.fileno(), http.fileno())
+    handed = ("2", "dispatch:http", *map(str, descriptors), "--state", str(folder / "state.json"))
+    first = await ready(folder, ACTIVATE + RUN, *handed, pass_fds=descriptors)
+    first.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(first.wait(), 10) == 0
+    reader, writer = await asyncio.open_connection("127.0.0.1", http.getsockname()[1])
+    writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    (folder / "notify.sock").unlink()
+    second = await ready(folder, ACTIVATE + RUN, *handed, pass_fds=descriptors)
+    reply = await read_reply(reader)
+    assert (reply.status, b"gpuwarden_gateway_queue_depth 0.0" in reply.body) == (200, True)
+    writer.close()
+    second.send_signal(signal.SIGTERM)
+    assert await asyncio.wait_for(second.wait(), 10) == 0
+
+
 async def test_by_hand_it_serves_where_it_is_told_and_stops_on_sigterm(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]

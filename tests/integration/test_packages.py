@@ -109,6 +109,13 @@ def test_simulator_lies_in_its_own_package_alone(packages: dict[str, Path]) -> N
     assert not [path for path in simulator if path.endswith((".c", ".h", "Makefile"))]
 
 
+def test_what_monitoring_needs_is_where_the_documentation_says(packages: dict[str, Path]) -> None:
+    files = files_of(packages["gpuwarden"])
+
+    assert "/usr/share/gpuwarden/prometheus/gpuwarden.rules.yml" in files
+    assert "/usr/share/gpuwarden/grafana/gpuwarden.json" in files
+
+
 def test_units_lie_below_usr_and_no_file_is_writable_by_others(packages: dict[str, Path]) -> None:
     for package in packages.values():
         files = files_of(package)

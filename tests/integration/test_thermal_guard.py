@@ -55,6 +55,7 @@ def test_heat_lowers_the_limit_and_its_end_brings_the_original_back(cards: Cards
         cards.load(0.0)
         back = cards.reaches(NORMAL)
         assert (back.batch_limit, back.throttles, back.recoveries) == (None, 1, 1)
+        assert {"alert", "normal"} <= set(back.state_seconds)
         cards.wait_for_limit(ORIGINAL_WATTS)
         wait_until(lambda: cards.sm_lock_mhz is None)
     assert cards.record() is None

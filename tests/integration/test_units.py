@@ -108,6 +108,8 @@ def test_the_time_of_day_begins_when_the_documentation_says_and_is_made_up_for()
         "medgemma-scan@3.service",
         "medgemma-scan.target",
         "medgemma-guard.socket",
+        "medgemma-metrics.socket",
+        "medgemma-metrics.service",
         "medgemma-tuning-day.timer",
         "medgemma-tuning-night.timer",
         "medgemma-tuning.service",

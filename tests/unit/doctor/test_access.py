@@ -36,7 +36,7 @@ def test_what_our_package_makes_is_what_is_wanted() -> None:
     wanted = access.parse_tmpfiles(TMPFILES.read_text())
     assert JOBS in wanted
     assert Entry("/run/gpuwarden", "root", "root", 0o755) in wanted
-    assert len(wanted) == 12
+    assert len(wanted) == 13
 
 
 def test_a_folder_that_is_open_gone_or_anothers_is_named_with_one_command(made: Made) -> None:

@@ -19,6 +19,7 @@ FACTS = service.ServiceFacts(
     plan_problem="",
     plan_warnings=[],
     plan_outdated=False,
+    metrics="active",
 )
 
 
@@ -84,6 +85,24 @@ def test_a_plan_says_which_configuration_it_was_made_for(made: Made) -> None:
 def test_a_dead_service_is_read_as_dead(made: Made) -> None:
     facts = service.read(made.node(units={"medgemma-guard.service": unit("inactive")}))
     assert (facts.unit, facts.state) == ("inactive", "")
+
+
+@pytest.mark.parametrize(
+    ("socket", "guard", "verdict", "mend"),
+    [
+        ("active", "active", Verdict.GOOD, ""),
+        ("failed", "active", Verdict.DOUBTFUL, "ss -ltnp 'sport = :9835'"),
+        ("inactive", "active", Verdict.DOUBTFUL, "systemctl start medgemma-metrics.socket"),
+        ("inactive", "inactive", Verdict.NOT_APPLICABLE, ""),
+        ("", "", Verdict.UNKNOWN, ""),
+    ],
+)
+def test_a_port_for_metrics_that_is_not_open_is_told(
+    socket: str, guard: str, verdict: Verdict, mend: str
+) -> None:
+    finding = by_name(service.judge(replace(FACTS, metrics=socket, unit=guard)))["metrics"]
+    assert finding.verdict is verdict
+    assert finding.mend.startswith(mend)
 
 
 TUNER = tuner.TunerFacts(("gpuwarden-day", "gpuwarden-night"), "active", True, "gpuwarden-day")

@@ -19,8 +19,13 @@ AUTHORITY = Authority(
 FRESH = View(0, 0.0, 0)  # nothing known yet
 
 
-def seen(celsius: float, memory: float | None = 40.0, limits: CardLimits = H200) -> Seen:
-    sample = Sample(celsius, memory, 300.0, PowerKind.INSTANTANEOUS, 0.9, ("idle",))
+def seen(
+    celsius: float,
+    memory: float | None = 40.0,
+    limits: CardLimits = H200,
+    reasons: tuple[str, ...] = ("idle",),
+) -> Seen:
+    sample = Sample(celsius, memory, 300.0, PowerKind.INSTANTANEOUS, 0.9, reasons)
     return Seen(CARD, sample, Condition(350.0, 1, 2, "none"), limits)
 
 

@@ -98,12 +98,25 @@ async def test_counters_go_on_from_a_former_guard_of_this_boot(
         since=1,
         throttles=7,
         recoveries=6,
+        throttle_seconds={"software-power-cap": 90.0},
+        state_seconds={"alert": 60.0},
     )
     SnapshotWriter(tmp_path / "0.json", "thermal@0").publish(former)
     card.answer = seen(80)
     async with guarding(tmp_path, card) as running:
         data = await running.until(lambda data: data.temperature_celsius == 80)
         assert (data.throttles, data.recoveries) == (7, 6)
+        assert data.throttle_seconds == {"software-power-cap": 90.0}
+        assert data.state_seconds["alert"] >= 60.0
+
+
+async def test_what_holds_the_clocks_down_is_timed(tmp_path: Path, card: StandInCard) -> None:
+    card.answer = seen(50, reasons=("hardware-thermal-slowdown",))
+    async with guarding(tmp_path, card) as running:
+        data = await running.until(lambda data: bool(data.throttle_seconds))
+        assert data.throttle_seconds["hardware-thermal-slowdown"] > 0
+        data = await running.until(lambda data: data.state_seconds.get("normal", 0) > 0)
+        assert data.state_seconds["normal"] < 60
 
 
 async def test_a_former_snapshot_of_another_boot_counts_for_nothing(

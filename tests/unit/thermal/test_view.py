@@ -9,6 +9,7 @@ from gpuwarden.thermal.view import (
     BLIND_AFTER_SECONDS,
     STARTING,
     View,
+    aged,
     blindness,
     judged,
     take,
@@ -125,6 +126,24 @@ def test_what_a_former_life_has_held_is_not_counted_again() -> None:
     view = View(0, 0.0, 0, throttles=3, recoveries=2, held=True)
     assert through(ALERT, view=view).throttles == 3
     assert through(ALERT, NORMAL, view=view).recoveries == 3
+
+
+def test_what_held_the_clocks_down_is_charged_with_the_time_until_the_next_look() -> None:
+    capped = seen(50, reasons=("software-power-cap", "idle"))
+    view = take(View(0, 0.0, 0), capped, 1.0)
+    assert view.throttle_seconds == {}
+    view = take(view, seen(50), 1.5)
+    view = take(view, capped, 9.0)
+    assert view.throttle_seconds == {"software-power-cap": 0.5}
+    assert take(view, capped, 9.0 + BLIND_AFTER_SECONDS + 1).throttle_seconds == {
+        "software-power-cap": 0.5  # nobody has seen what was meanwhile
+    }
+
+
+def test_the_time_in_each_state_is_counted() -> None:
+    view = aged(through(ALERT), 2.0)
+    view = aged(through(NORMAL, view=view), 3.0)
+    assert aged(view, 1.0).state_seconds == {"alert": 2.0, "normal": 4.0}
 
 
 def test_what_no_die_can_have_is_no_reading() -> None:

@@ -1,0 +1,1 @@
+"""What a node does over a time, recorded, and two recordings compared: one change at a time."""

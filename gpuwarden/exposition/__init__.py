@@ -1,0 +1,1 @@
+"""Metrics for Prometheus: what one is, and its text form. Which there are, each service says."""

@@ -1,0 +1,1 @@
+"""medgemma-metrics: the node's state for Prometheus. It reads what the others publish, no more."""
