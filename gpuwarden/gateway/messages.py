@@ -26,6 +26,7 @@ class Hello(Message):
 
     :ivar batch_pixels: what the images of a batch of it may have together; ``batch_tokens``: texts.
     :ivar batch_mixed: its batches may have requests of all sizes and parameters.
+    :ivar together: it takes records of several frames.
     """
 
     protocol: int
@@ -41,6 +42,7 @@ class Hello(Message):
     gpu_uuid: str | None = Field(default=None, max_length=100)
     gpu_index: int | None = Field(default=None, ge=0, le=1023)
     heartbeat_seconds: float | None = Field(default=None, gt=0, le=3600, allow_inf_nan=False)
+    together: bool = False
 
 
 class StateChange(Message):

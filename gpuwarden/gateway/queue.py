@@ -28,6 +28,7 @@ from gpuwarden.gateway.timers import Execution, Timers
 from gpuwarden.gateway.turns import next_turn
 from gpuwarden.gateway.work import (
     Action,
+    Answered,
     Batch,
     CardLimits,
     Dispatch,
@@ -101,17 +102,24 @@ class RequestQueue:
         self.held_bytes += body_bytes - request.body_bytes
         request.body_bytes = body_bytes
 
-    def enqueue(self, request: Request, now: float) -> list[Action]:
-        """The body is complete."""
+    def join(self, request: Request, now: float) -> None:
+        """The body is complete: it waits, until ``serve``."""
         request.queued_at = now
         if not request.background:
             self.batching.arrived(now)
             self._timers.wait(request)
         self._wait(request)
+
+    def serve(self, joined: list[Request], now: float) -> list[Action]:
+        """Give workers what waits.
+
+        :param joined: what has joined since: together, so that they get into batches together.
+        """
         actions = self._assign(now)
-        if request.background or not is_waiting(request) or self.batching.until is not None:
-            return actions
-        return actions + self._make_way()
+        for request in joined:
+            if is_waiting(request) and not request.background and self.batching.until is None:
+                actions += self._make_way()
+        return actions
 
     def cancel(self, request: Request, now: float) -> list[Action]:
         """The caller is gone (or the body never came)."""
@@ -188,38 +196,31 @@ class RequestQueue:
         taken_back = [action for batch in unwanted for action in self._recall(batch)]
         return taken_back + self._assign(now)
 
-    def result(
-        self,
-        seat: Seat,
-        number: int,
-        lease: int,
-        *,
-        returned: bool,
-        now: float,
-        gpu_seconds: float | None = None,
-    ) -> tuple[Verdict, list[Action]]:
-        """The worker has answered a lease (or gives it back unexecuted).
+    def results(
+        self, seat: Seat, answers: list[Answered], now: float
+    ) -> tuple[list[Verdict], list[Action]]:
+        """The worker has answered leases (or gives them back unexecuted)."""
+        verdicts = [self._settle(seat, one, now) for one in answers]
+        return verdicts, self._assign(now)
 
-        :param gpu_seconds: how long the batch, or the part of it that is answered, ran.
-        """
-        batch = seat.batch_of(lease)
+    def _settle(self, seat: Seat, answered: Answered, now: float) -> Verdict:
+        batch = seat.batch_of(answered.lease)
         if batch is None:
-            return Verdict.STALE, []
-        request = batch.leases[lease]
-        if request is not None and request.number != number:
-            return Verdict.STALE, []
-        del batch.leases[lease]
+            return Verdict.STALE
+        request = batch.leases[answered.lease]
+        if request is not None and request.number != answered.number:
+            return Verdict.STALE
+        del batch.leases[answered.lease]
         seat.credit += 1
-        self._account(seat, batch, gpu_seconds, now)
+        self._account(seat, batch, answered.gpu_seconds, now)
         self._close_batch(seat, batch, now)
-        verdict = Verdict.DROPPED
-        if request is not None and returned and not request.streamed:
-            verdict = Verdict.RETURNED
+        if request is None:
+            return Verdict.DROPPED
+        if answered.returned and not request.streamed:
             self._requeue(request)
-        elif request is not None:
-            verdict = Verdict.DELIVER
-            self._end(request)
-        return verdict, self._assign(now)
+            return Verdict.RETURNED
+        self._end(request)
+        return Verdict.DELIVER
 
     def piece(self, seat: Seat, number: int, lease: int) -> bool:
         """The worker has sent a piece of an answer: whether somebody waits for it."""

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
+from typing import NamedTuple
 
 from gpuwarden.values import ThermalState
 
@@ -55,8 +56,21 @@ class Verdict(Enum):
     STALE = auto()  # no such lease in this worker
 
 
-@dataclass(frozen=True)
-class Weight:
+class Answered(NamedTuple):
+    """A lease that a worker has answered.
+
+    :param number: of the request that it says it answers.
+    :param returned: the worker gives the request back, unexecuted.
+    :param gpu_seconds: how long the batch, or the part of it that is answered, ran.
+    """
+
+    number: int
+    lease: int
+    returned: bool = False
+    gpu_seconds: float | None = None
+
+
+class Weight(NamedTuple):
     """What a request brings into a batch, as far as that is known before a worker decodes it."""
 
     pixels: int = 0
@@ -69,11 +83,11 @@ class Weight:
         return Weight(min(self.pixels, other.pixels), min(self.tokens, other.tokens))
 
 
+NO_WEIGHT = Weight()
 UNBOUNDED = Weight(1 << 62, 1 << 62)
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """What requests have in common that can be computed together.
 
     :ivar parameters: how an answer is to be generated: a hash over all of it.
@@ -85,7 +99,10 @@ class Kind:
     tokens: int = 0
 
 
-@dataclass(eq=False)
+PLAIN = Kind()
+
+
+@dataclass(eq=False, slots=True)
 class Request:
     """One accepted request.
 
@@ -104,8 +121,8 @@ class Request:
     phase: Phase = Phase.RECEIVING
     seat: int | None = None
     lease: int = 0
-    weight: Weight = Weight()
-    kind: Kind | None = Kind()
+    weight: Weight = NO_WEIGHT
+    kind: Kind | None = PLAIN
     queued_at: float = 0.0
     joining: bool = False
     suspect: bool = False

@@ -13,12 +13,12 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from gpuwarden.worker import logs
 from gpuwarden.worker.buffers import MappedBuffers
-from gpuwarden.worker.channel import close_all, receive_frame, send_record
+from gpuwarden.worker.channel import Inbox, close_all, send_record
 from gpuwarden.worker.chat import read_chat
 from gpuwarden.worker.engine import Context, Engine, Image, Request
 from gpuwarden.worker.engines.registry import EngineNotFoundError, make_engine
 from gpuwarden.worker.faults import Failure, engine_traceback, failure_of, first_line
-from gpuwarden.worker.frames import Frame, FrameType, encode
+from gpuwarden.worker.frames import Frame, FrameType, decode, encode
 from gpuwarden.worker.handover import HandoverError, pack
 from gpuwarden.worker.memory import limit_memory, too_much_memory
 from gpuwarden.worker.pixels import check_pixels
@@ -40,7 +40,8 @@ def main(descriptor: int) -> int:
 
 
 def _serve(connection: socket.socket) -> int:
-    first = receive_frame(connection)
+    inbox = Inbox()
+    first = inbox.receive(connection, decode)
     if first is None:
         return 0
     frame, _ = first
@@ -53,7 +54,7 @@ def _serve(connection: socket.socket) -> int:
     _send(connection, Frame(FrameType.HELLO, meta={"ok": True}))
     mapped = MappedBuffers()
     while True:
-        received = receive_frame(connection)
+        received = inbox.receive(connection, decode)
         if received is None:
             return 0
         frame, descriptors = received

@@ -34,7 +34,7 @@ RETURNED = Failure("returned", "this worker takes no requests now: give it to an
 Predict = Callable[[List[Any], Audience, Callable[[List[Answer]], None]], None]
 Reply = Callable[[Session, Frame, Dict[str, Any], bytes], None]
 Tell = Callable[[Session, Frame, Dict[str, Any]], None]
-PIECE_CHARACTERS = 8192  # of a CHUNK: six bytes of JSON each, at most
+PIECE_CHARACTERS = 8192  # of a CHUNK: six bytes of JSON each
 
 
 class _Stage(Enum):
@@ -250,13 +250,14 @@ class Work(Receiver, Guests):
         return [serial for serial in members if serial not in late]
 
     def _run(self, serials: List[int], jobs: List[_Job]) -> None:
-        """Put a batch on the GPU; no task waits for it, since that would cost as much as it."""
+        """Put a batch, of one connection, on the GPU; a task for it would cost as much as it."""
         started = time.monotonic()
 
         def done(answers: List[Answer]) -> None:
             ran = time.monotonic() - started
-            for serial, job, given in zip(serials, jobs, answers):
-                self._give(serial, job, given, ran)
+            with jobs[0].session.together():
+                for serial, job, given in zip(serials, jobs, answers):
+                    self._give(serial, job, given, ran)
             self.running = 0
             self._advance()
 
