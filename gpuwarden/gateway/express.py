@@ -33,6 +33,7 @@ from gpuwarden.worker.frames import INLINE_LIMIT_BYTES
 
 log = logging.getLogger(__name__)
 
+CLOSING = "Connection: close\r\n"
 HELD_BYTES = 64 << 10  # that came before the answer has gone; more stays in the kernel
 UNUSUAL_HEADERS = ("Expect", "Idempotency-Key", "Content-Encoding")
 INTERNAL = ApiError("internal_error", "the service failed; its journal says where")
@@ -318,5 +319,5 @@ def head_of(status: int, length: int, headers: Mapping[str, str], closes: bool) 
     return (
         f"HTTP/1.1 {status} {REASON_PHRASES[status]}\r\n{more}Content-Type: application/json\r\n"
         f"Content-Length: {length}\r\nDate: {rfc822_formatted_time()}\r\n"
-        f"Server: {SERVER_SOFTWARE}\r\n{'Connection: close' if closes else ''}"
-    ).encode("ascii") + (b"\r\n\r\n" if closes else b"\r\n")
+        f"Server: {SERVER_SOFTWARE}\r\n{CLOSING if closes else ''}\r\n"
+    ).encode("ascii")

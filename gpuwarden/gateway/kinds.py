@@ -50,4 +50,6 @@ def kind_of(body: Body, weight: Weight) -> Kind | None:
 
 def step(size: int, least: int) -> int:
     """Where a size is on a scale of powers of four: 0 up to the least, 1 up to its fourfold."""
+    if size <= least:
+        return 0
     return ((max(1, -(-size // least)) - 1).bit_length() + 1) // 2

@@ -27,8 +27,9 @@ def weight_of(body: Body) -> Weight:
         text = text_bytes(body.image)
         referred = sum(pixels_in(image.content) for image in body.images) if body.images else 0
         return Weight(referred + body.length - text, tokens_of(text))
-    question = (body.question or "").encode("utf-8", "surrogateescape")
-    return Weight(pixels_in(body.image), tokens_of(len(question)))
+    question = body.question
+    tokens = tokens_of(len(question.encode("utf-8", "surrogateescape"))) if question else 0
+    return Weight(pixels_in(body.image), tokens)
 
 
 def tokens_of(size: int) -> int:
@@ -38,8 +39,7 @@ def tokens_of(size: int) -> int:
 
 def pixels_in(image: memoryview) -> int:
     """How many pixels an image has by its own word, or by its length where it says nothing."""
-    head = bytes(image[: PNG_HEAD.stop])
-    said = None
+    head, said = bytes(image[: PNG_HEAD.stop]), None
     if head.startswith(PNG):
         said = _area(head[16:20], head[20:24]) if head[12:16] == b"IHDR" else None
     elif head.startswith(JPEG):
