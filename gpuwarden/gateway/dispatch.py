@@ -309,6 +309,10 @@ class Dispatcher:
     # --- the inside
 
     def _carry_out(self, actions: list[Action]) -> None:
+        self._perform(actions)
+        self._change()
+
+    def _perform(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
                 case Dispatch():
@@ -321,7 +325,6 @@ class Dispatcher:
                         self._giving_up.begin(job, self._refusals.ending(ending))
                     elif job is not None and not job.is_over:
                         job.fail(self._refusals.ending(ending))
-        self._change()
 
     def _change(self) -> None:
         """Something has changed: once in a turn of the loop, whatever follows is done."""
@@ -330,10 +333,10 @@ class Dispatcher:
             self._loop.call_soon(self._note)
 
     def _note(self) -> None:
+        self._is_noted = False
         joined, self._joined = self._joined, []
         if joined:
-            self._carry_out(self.queue.serve(joined, self._loop.time()))
-        self._is_noted = False
+            self._perform(self.queue.serve(joined, self._loop.time()))
         self._set_timer()
         self._on_change()
 

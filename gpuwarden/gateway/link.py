@@ -328,6 +328,7 @@ class WorkerLink:
         self.model = hello.model
         self.state = hello.state
         self.packs = hello.together
+        self.seat.model = hello.model
         self.seat.card = hello.gpu_index or 0
         self.seat.max_batch = hello.max_batch
         self._limit = (hello.max_batch, ThermalState.NORMAL)

@@ -23,8 +23,8 @@ import math
 from gpuwarden.gateway.batching import Batching
 from gpuwarden.gateway.blame import is_given_up, spread_blame
 from gpuwarden.gateway.cards import Cards
-from gpuwarden.gateway.lines import Lines
-from gpuwarden.gateway.timers import Execution, Timers
+from gpuwarden.gateway.modellines import ModelLines
+from gpuwarden.gateway.timers import Execution, Timers, ending_of
 from gpuwarden.gateway.turns import next_turn
 from gpuwarden.gateway.work import (
     Action,
@@ -59,7 +59,7 @@ class RequestQueue:
         self.retried = 0
         self.held_bytes = 0
         self._grace_until = now + limits.grace_seconds
-        self._lines = Lines()
+        self._lines = ModelLines(self.seats)
         self._timers = Timers(self.seats)
         self.population = [0] * len(Phase)  # of people's requests
         self._serial = itertools.count(1)
@@ -118,7 +118,7 @@ class RequestQueue:
         actions = self._assign(now)
         for request in joined:
             if is_waiting(request) and not request.background and self.batching.until is None:
-                actions += self._make_way()
+                actions += self._make_way(request.model)
         return actions
 
     def cancel(self, request: Request, now: float) -> list[Action]:
@@ -152,10 +152,10 @@ class RequestQueue:
         batches = [batch for seat in self.cards.workers_of(number) for batch in seat.not_begun]
         return [action for batch in batches for action in self._recall(batch)]
 
-    def _make_way(self) -> list[Action]:
+    def _make_way(self, model: str | None) -> list[Action]:
         """Withdraw one background batch that has not begun: its worker takes a person's instead."""
         is_any = len(self.requests) > sum(self.population[: Phase.ENDED])
-        for seat in reversed(self.cards.by_load() if is_any else []):
+        for seat in reversed(self.cards.by_load(model) if is_any else []):
             for batch in seat.not_begun:
                 if batch.is_background:
                     return self._recall(batch)
@@ -166,6 +166,7 @@ class RequestQueue:
     def attach(self, seat: Seat) -> None:
         """A worker has connected."""
         self.seats[seat.key] = seat
+        self._lines.sort(self.requests.values())
 
     def grant(self, seat: Seat, credit: int, now: float) -> list[Action]:
         """The worker takes ``credit`` more requests."""
@@ -244,6 +245,7 @@ class RequestQueue:
         del self.seats[seat.key]
         self.cards.count(seat.card, now)
         self._note_loss(served, now)
+        self._lines.sort(self.requests.values())
         spread_blame(seat)
         actions: list[Action] = []
         for request in seat.awaited:
@@ -274,7 +276,7 @@ class RequestQueue:
             if isinstance(subject, Execution):
                 actions += self._stall(subject.seat, subject.batch, now)
                 continue
-            ending = Ending.DEADLINE if subject.phase is Phase.RUNNING else Ending.QUEUE_TIMEOUT
+            ending = ending_of(subject, self.seats)
             actions += self._withdraw(subject)
             self._end(subject)
             actions.append(End(subject, ending))

@@ -7,6 +7,7 @@
 - **Batches**: what is there and of one kind, within the worker's budget; whether it waits for
   company says ``batching``, and only while no other worker idles.
 - **Late**: whoever can't be answered in time any more comes after those who can.
+- **Models**: who asks for one gets a worker that runs it (see ``modellines``).
 - **Drained**: where no other is left, drained workers finish what people were promised; the
   background waits.
 """
@@ -15,18 +16,30 @@ from gpuwarden.gateway.batching import Batching
 from gpuwarden.gateway.cards import Cards
 from gpuwarden.gateway.foresight import answered_at
 from gpuwarden.gateway.lines import Bounds, Lines
+from gpuwarden.gateway.modellines import ModelLines
 from gpuwarden.gateway.work import Request, Seat
 
 Turn = tuple[Seat, list[Request]]
 
 
-def next_turn(lines: Lines, cards: Cards, batching: Batching, now: float) -> Turn | None:
+def next_turn(lines: ModelLines, cards: Cards, batching: Batching, now: float) -> Turn | None:
     """The next batch and its worker; None where nobody waits, or nobody has room."""
-    if lines.is_empty or not (seats := cards.with_room(now)):
+    for model, group in lines.in_turn():
+        turn = turn_of(group, model, cards, batching, now)
+        if turn is not None:
+            return turn
+    return None
+
+
+def turn_of(
+    lines: Lines, model: str | None, cards: Cards, batching: Batching, now: float
+) -> Turn | None:
+    """The same for those who wait for one model; None: for any."""
+    if lines.is_empty or not (seats := cards.with_room(now, model)):
         return None
     ordinary = lines.has_people or (lines.has_background and cards.any_usable)
     if lines.first_suspect() is not None:
-        by_load = cards.by_load()
+        by_load = cards.by_load(model)
         seats = [seat for seat in by_load if seat in seats]
         if is_suspects_turn(lines, cards, by_load, now, others_wait=ordinary):
             idle = next((seat for seat in seats if not seat.batches), None)

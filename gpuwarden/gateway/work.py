@@ -44,6 +44,7 @@ class Ending(Enum):
     DEADLINE = auto()  # its deadline passed in a worker
     EXECUTION_TIMEOUT = auto()  # its worker took longer than an execution may take
     WORKER_CRASHED = auto()  # it killed three workers
+    MODEL_GONE = auto()  # no worker with the model that it asks for was there by its deadline
     BROKEN_OFF = auto()  # its worker died when a part of the answer had gone to the caller
 
 
@@ -109,6 +110,7 @@ class Request:
     :param background: nobody waits for it: people's requests go before.
     :param priority: among the background's own; the larger first.
     :ivar kind: of what it is; None: unknown, so that it is like no other.
+    :ivar model: which a worker has to run for it; None: any.
     :ivar queued_at: when its body was complete.
     :ivar joining: it is in its own prefill: the worker, with slots, does nothing else meanwhile.
     """
@@ -123,6 +125,7 @@ class Request:
     lease: int = 0
     weight: Weight = NO_WEIGHT
     kind: Kind | None = PLAIN
+    model: str | None = None
     queued_at: float = 0.0
     joining: bool = False
     suspect: bool = False
@@ -170,6 +173,7 @@ class Seat:
     card: int
     max_batch: int
     slots: bool = False
+    model: str = ""
     ceiling: int | None = None
     ready: bool = False
     draining: bool = False

@@ -23,10 +23,11 @@ def serving_seat(
     *,
     max_batch: int = 4,
     slots: bool = False,
+    model: str = "",
     heat: CardLimits | None = None,
     now: float = 0.0,
 ) -> Seat:
-    seat = Seat(key, key, max_batch, slots)
+    seat = Seat(key, key, max_batch, slots, model)
     queue.limit(key, heat or CardLimits(), now)
     queue.attach(seat)
     queue.set_state(seat, ready=True, draining=False, now=now)
