@@ -160,6 +160,8 @@ class Host:
             self.work.slots.on_shortage = self.memory.count_shortage
         if isinstance(engine, ParallelEngine):
             self.work.slots = Parallel(engine, self.settings, self.work, self._on_busy)
+        if not engine.batch_mixed:
+            self.work.keep_apart()
         # It may have come while the engine was loaded.
         self.work.on_limit(self.link.batch_limit, self.link.thermal_state)
         self.work.direct = Direct(self.settings.max_pixels) if is_direct(engine) else None

@@ -4,6 +4,7 @@ Started by exec (see ``pool``). It ends when its socket does, so it can't outliv
 """
 
 import faulthandler
+import json
 import logging
 import os
 import signal
@@ -102,6 +103,7 @@ def _answer(
     started = time.monotonic()
     try:
         request, terms = _read(engine.context, mapped, frame, descriptors)
+        alike = alike_by(request.parameters)
         meta, inline, result = pack(engine.preprocess(request))
     except HandoverError as error:
         _fail(connection, frame, Failure("engine_error", str(error), "HandoverError"), started)
@@ -112,11 +114,16 @@ def _answer(
     except Exception as error:  # noqa: BLE001 - an integrator's code fails this request only
         _fail(connection, frame, failure_of(error), started)
         return
-    meta.update(ok=True, seconds=time.monotonic() - started, terms=terms)
+    meta.update(ok=True, seconds=time.monotonic() - started, terms=terms, alike=alike)
     reply = Frame(FrameType.RESULT, request=frame.request, meta=meta, body=inline)
     _send(connection, reply, [] if result is None else [result])
     if result is not None:
         os.close(result)
+
+
+def alike_by(parameters: Dict[str, Any]) -> str:
+    """A text that is the same for the same parameters; empty without any."""
+    return json.dumps(parameters, sort_keys=True) if parameters else ""
 
 
 def _read(
