@@ -14,7 +14,7 @@ from gpuwarden.gateway.job import Answer, Job
 from gpuwarden.gateway.kinds import describe
 from gpuwarden.gateway.lending import Lending
 from gpuwarden.gateway.link import Said, Sent, Tally, WorkerLink
-from gpuwarden.gateway.messages import Figures, Hello, Piece, Result, Wish
+from gpuwarden.gateway.messages import Figures, Hello, Piece, Told, Wish
 from gpuwarden.gateway.metrics import Metrics
 from gpuwarden.gateway.pause import Pause
 from gpuwarden.gateway.queue import RequestQueue
@@ -75,7 +75,7 @@ class Dispatcher:
         self.pause: Pause | None = None
         self.on_figures: Callable[[WorkerLink, Figures], None] = lambda *what: None
         self.on_death: Callable[[], None] = lambda: None
-        self.on_handover: Callable[[str, WorkerLink, Result, bytes], None] = lambda *what: None
+        self.on_handover: Callable[[str, WorkerLink, Told, bytes], None] = lambda *what: None
         parts = Parts(self.queue, self._jobs, self.lending, pool, self.statistics, self._carry_out)
         self._results = Results(parts)
         self._alarm = Alarm(self._expire)
@@ -145,6 +145,8 @@ class Dispatcher:
         job.queued_at = self._loop.time()
         self.queue.join(job.request, job.queued_at)
         self._joined.append(job.request)
+        if len(self._jobs) == 1:
+            self._serve()  # it is alone: nobody is worth waiting for
         self._change()
 
     async def execute(self, job: Job, body: Body) -> Answer:
@@ -334,11 +336,15 @@ class Dispatcher:
 
     def _note(self) -> None:
         self._is_noted = False
+        self._serve()
+        self._set_timer()
+        self._on_change()
+
+    def _serve(self) -> None:
+        """Give workers what has joined in this turn of the loop."""
         joined, self._joined = self._joined, []
         if joined:
             self._perform(self.queue.serve(joined, self._loop.time()))
-        self._set_timer()
-        self._on_change()
 
     def _send_batch(self, dispatch: Dispatch) -> None:
         link = self.links[dispatch.seat]

@@ -19,11 +19,12 @@ from gpuwarden.gateway.messages import (
     Piece,
     Pieces,
     Probed,
-    Result,
     ServerSaid,
     StateChange,
+    Told,
     Wish,
     parse,
+    result_in,
 )
 from gpuwarden.gateway.outputs import OutputBuffer
 from gpuwarden.gateway.peers import Peer
@@ -42,7 +43,7 @@ from gpuwarden.worker.together import frames_in, together
 
 log = logging.getLogger(__name__)
 
-Said = tuple[Frame, Result]
+Said = tuple[Frame, Told]
 Sent = tuple[int, int, Body, int]  # request, lease, body, deadline by CLOCK_BOOTTIME; 0: none
 CREDIT_LIMIT = 4096  # more outstanding requests than any engine takes
 
@@ -226,7 +227,7 @@ class WorkerLink:
         try:
             for frame in frames_in(record):
                 if frame.type == FrameType.RESULT and self._introduced:
-                    said.append((frame, result_of(frame)))
+                    said.append((frame, result_in(frame.meta)))
                     continue
                 self._on_results(said)
                 said = []
@@ -360,11 +361,3 @@ class WorkerLink:
         if change.error:
             self.tally.last_error = change.error
         self._owner.state_changed(self, change.state)
-
-
-def result_of(frame: Frame) -> Result:
-    """What a RESULT says. Raises MessageError."""
-    result = parse(Result, frame.meta)
-    if not result.is_complete():
-        raise MessageError("RESULT without answer or error")
-    return result

@@ -6,7 +6,7 @@ that is asked for by name has lines of its own, from which only its workers take
 request waits for a worker that serves it, and no other is given what it would have to refuse.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from gpuwarden.gateway.lines import Lines
 from gpuwarden.gateway.work import Request, Seat, is_waiting
@@ -45,15 +45,7 @@ class ModelLines:
         for request in waiting:
             self.join(request)
 
-    @property
-    def is_empty(self) -> bool:
-        """Whether nobody waits."""
-        return self.main.is_empty and all(lines.is_empty for lines in self.apart.values())
-
-    def in_turn(self) -> Iterator[tuple[str | None, Lines]]:
+    def in_turn(self) -> list[tuple[str | None, Lines]]:
         """The lines, with the model that their workers run (None: any), the oldest person first."""
-        if not self.apart:
-            yield None, self.main
-            return
         groups: list[tuple[str | None, Lines]] = [(None, self.main), *self.apart.items()]
-        yield from sorted(groups, key=lambda group: group[1].oldest_person)
+        return sorted(groups, key=lambda group: group[1].oldest_person)

@@ -19,6 +19,7 @@ answer, its caller, its deadline or its own third death.
 
 import itertools
 import math
+from functools import partial
 
 from gpuwarden.gateway.batching import Batching
 from gpuwarden.gateway.blame import is_given_up, spread_blame
@@ -62,6 +63,7 @@ class RequestQueue:
         self._lines = ModelLines(self.seats)
         self._timers = Timers(self.seats)
         self.population = [0] * len(Phase)  # of people's requests
+        self._waiting = 0  # of all
         self._serial = itertools.count(1)
 
     # --- callers
@@ -225,8 +227,7 @@ class RequestQueue:
 
     def piece(self, seat: Seat, number: int, lease: int) -> bool:
         """The worker has sent a piece of an answer: whether somebody waits for it."""
-        request = seat.awaits(number, lease)
-        if request is not None:
+        if (request := seat.awaits(number, lease)) is not None:
             request.streamed = True
         return request is not None
 
@@ -265,7 +266,7 @@ class RequestQueue:
         when = known if timer is None else min(known, timer)
         if self.batching.until is not None:
             when = min(when, self.batching.until)
-        if not self._lines.is_empty and (rested := self.cards.next_rested()) is not None:
+        if self._waiting and (rested := self.cards.next_rested()) is not None:
             when = min(when, rested)
         return None if when == math.inf else when
 
@@ -316,6 +317,7 @@ class RequestQueue:
         if not request.background:
             self.population[request.phase] -= 1
             self.population[phase] += 1
+        self._waiting += (phase is Phase.WAITING) - is_waiting(request)
         request.phase, request.seat = phase, seat
 
     def _wait(self, request: Request) -> None:
@@ -373,7 +375,8 @@ class RequestQueue:
         """Give waiting requests to workers for as long as both are there."""
         actions: list[Action] = []
         self.batching.until = None
-        while (turn := next_turn(self._lines, self.cards, self.batching, now)) is not None:
+        find = partial(next_turn, self._lines, self.cards, self.batching, now)
+        while self._waiting and (turn := find()) is not None:
             actions.append(self._dispatch(*turn, now))
         return actions
 

@@ -9,7 +9,7 @@ from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.job import Job
 from gpuwarden.gateway.lending import Lending
 from gpuwarden.gateway.link import Said, WorkerLink
-from gpuwarden.gateway.messages import Piece, Result
+from gpuwarden.gateway.messages import Piece, Told
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.statistics import Statistics
 from gpuwarden.gateway.work import Action, Answered, Verdict
@@ -44,8 +44,8 @@ class Results:
             if verdict is Verdict.STALE:
                 self._discard(link)
                 continue
-            if result.timing.predict_seconds:
-                parts.statistics.ran(result.timing.predict_seconds)
+            if result.predict_seconds:
+                parts.statistics.ran(result.predict_seconds)
             if verdict is Verdict.DELIVER:
                 self._deliver(link, frame, result)
             self.release(link, frame.lease)
@@ -77,7 +77,7 @@ class Results:
             WORKER=link.number,
         )
 
-    def _deliver(self, link: WorkerLink, frame: Frame, result: Result) -> None:
+    def _deliver(self, link: WorkerLink, frame: Frame, result: Told) -> None:
         link.tally.requests += 1
         job = self._parts.jobs.get(frame.request)
         wanted = job is not None and not job.is_over
@@ -96,8 +96,8 @@ class Results:
             answer.output.destroy()
 
 
-def answered(frame: Frame, result: Result) -> Answered:
+def answered(frame: Frame, result: Told) -> Answered:
     """A RESULT as the queue sees it."""
     error = result.error
     returned = error is not None and error.type == "returned"
-    return Answered(frame.request, frame.lease, returned, result.timing.predict_seconds or None)
+    return Answered(frame.request, frame.lease, returned, result.predict_seconds or None)

@@ -24,6 +24,8 @@ Turn = tuple[Seat, list[Request]]
 
 def next_turn(lines: ModelLines, cards: Cards, batching: Batching, now: float) -> Turn | None:
     """The next batch and its worker; None where nobody waits, or nobody has room."""
+    if not lines.apart:
+        return turn_of(lines.main, None, cards, batching, now)
     for model, group in lines.in_turn():
         turn = turn_of(group, model, cards, batching, now)
         if turn is not None:

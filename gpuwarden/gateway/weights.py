@@ -29,7 +29,7 @@ def weight_of(body: Body) -> Weight:
         return Weight(referred + body.length - text, tokens_of(text))
     question = body.question
     tokens = tokens_of(len(question.encode("utf-8", "surrogateescape"))) if question else 0
-    return Weight(pixels_in(body.image), tokens)
+    return Weight(pixels_in(body.inline if body.buffer is None else body.image), tokens)
 
 
 def tokens_of(size: int) -> int:
@@ -37,7 +37,7 @@ def tokens_of(size: int) -> int:
     return -(-size // BYTES_PER_TOKEN)
 
 
-def pixels_in(image: memoryview) -> int:
+def pixels_in(image: memoryview | bytes) -> int:
     """How many pixels an image has by its own word, or by its length where it says nothing."""
     head, said = bytes(image[: PNG_HEAD.stop]), None
     if head.startswith(PNG):
@@ -47,7 +47,7 @@ def pixels_in(image: memoryview) -> int:
     return said or len(image)
 
 
-def _jpeg_area(image: memoryview) -> int | None:
+def _jpeg_area(image: memoryview | bytes) -> int | None:
     """Width times height of the first frame; None where none is found in its place."""
     place = 2
     for _ in range(JPEG_SEGMENTS):

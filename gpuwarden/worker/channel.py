@@ -12,7 +12,6 @@ from gpuwarden.worker.frames import RECORD_LIMIT_BYTES, Frame, FrameError, encod
 from gpuwarden.worker.together import frames_in, together
 
 DESCRIPTOR_LIMIT = 16  # a JOB brings its body's and those of its images; more is a peer that errs
-RECORDS_PER_WAKE = 32  # then others get their turn on the loop
 Read = TypeVar("Read")
 _CUT_SHORT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)  # as numbers: an enum's sums are slow
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
@@ -187,22 +186,20 @@ class Channel:
         self._flushed.set()
 
     def _readable(self) -> None:
-        for _ in range(RECORDS_PER_WAKE):
-            if self.closed:
-                return
-            try:
-                received = self._inbox.receive(self._connection, frames_in)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._end(f"receiving failed: {error.strerror}")
-                return
-            except FrameError as error:
-                self._end(f"the peer sent no frame: {error}")
-                return
-            if received is None:
-                self._end("the peer closed")
-                return
-            frames, descriptors = received
-            for frame in frames:
-                self._on_frame(frame, descriptors if frame is frames[0] else [])
+        """Take one record: the loop says if there is another, for less than to look would cost."""
+        try:
+            received = self._inbox.receive(self._connection, frames_in)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._end(f"receiving failed: {error.strerror}")
+            return
+        except FrameError as error:
+            self._end(f"the peer sent no frame: {error}")
+            return
+        if received is None:
+            self._end("the peer closed")
+            return
+        frames, descriptors = received
+        for frame in frames:
+            self._on_frame(frame, descriptors if frame is frames[0] else [])

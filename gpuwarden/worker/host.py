@@ -22,7 +22,7 @@ from gpuwarden.worker.direct import Direct, is_direct
 from gpuwarden.worker.engine import Audience, Engine, ParallelEngine, SlotEngine
 from gpuwarden.worker.faults import WorkerError
 from gpuwarden.worker.frames import Frame
-from gpuwarden.worker.gpu import GpuThread, run_batch
+from gpuwarden.worker.gpu import GpuThread, Raised, run_batch
 from gpuwarden.worker.link import GatewayLink, Session
 from gpuwarden.worker.loading import EXIT_SETTINGS, Loader, ending_of
 from gpuwarden.worker.memoryreport import MemoryReports
@@ -224,7 +224,7 @@ class Host:
         if context:
             context.set_load(self.loader.load_fraction)
 
-        def settle(result: Any, error: Optional[BaseException]) -> None:
+        def settle(result: Any, error: Raised) -> None:
             if context and not self.work.more_waits():
                 context.set_load(0.0)
             if error is not None:

@@ -32,7 +32,8 @@ _log = logging.getLogger(__name__)
 LATE = Failure("deadline_exceeded", "its deadline passed")
 RETURNED = Failure("returned", "this worker takes no requests now: give it to another")
 
-Predict = Callable[[List[Any], Audience, Callable[[List[Answer]], None]], None]
+Answers = List[Answer]  # named: where a function is made for each batch, its types are, too
+Predict = Callable[[List[Any], Audience, Callable[[Answers], None]], None]
 Reply = Callable[[Session, Frame, Dict[str, Any], bytes], None]
 Tell = Callable[[Session, Frame, Dict[str, Any]], None]
 PIECE_CHARACTERS = 8192  # of a CHUNK: six bytes of JSON each
@@ -262,7 +263,7 @@ class Work(Receiver, Guests):
         """Put a batch, of one connection, on the GPU; a task for it would cost as much as it."""
         started = time.monotonic()
 
-        def done(answers: List[Answer]) -> None:
+        def done(answers: Answers) -> None:
             ran = time.monotonic() - started
             with jobs[0].session.together():
                 for serial, job, given in zip(serials, jobs, answers):
