@@ -98,7 +98,9 @@ class Dispatcher:
         now = self._loop.time()
         self.check_open()
         try:
-            self._refusals.foresee(now)
+            if self._joined and self.queue.depth >= self.queue.limits.count:
+                self._serve()  # it may be full of those for whom there is a worker
+            self._refusals.foresee(len(self._joined), now)
             request = self.queue.admit(length, now)
         except Refused as refused:
             raise self._refusals.refusal(refused.reason) from None

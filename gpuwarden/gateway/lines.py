@@ -81,7 +81,12 @@ class Lines:
 
     def may_exceed(self, size: int) -> bool:
         """Whether there may be more people than that, so that it matters who comes first."""
-        return len(self._people) + len(self._late) > size
+        return self.people > size
+
+    @property
+    def people(self) -> int:
+        """How many people wait, suspects aside, or a few more: who is gone may be counted yet."""
+        return len(self._people) + len(self._late)
 
     def set_late_apart(self, answered_at: float) -> None:
         """Have people wait until nobody else does who would be answered after their deadline.

@@ -38,10 +38,13 @@ class Refusals:
         self._queue = queue
         self._foresight = Foresight()
 
-    def foresee(self, now: float) -> None:
-        """Accept nothing whose answer would come too late. Raises Refused."""
+    def foresee(self, joined: int, now: float) -> None:
+        """Accept nothing whose answer would come too late. Raises Refused.
+
+        :param joined: requests that workers have not been offered yet.
+        """
         queue = self._queue
-        if not queue.population[Phase.WAITING] or self._foresight.is_far(queue.depth, now):
+        if queue.population[Phase.WAITING] <= joined or self._foresight.is_far(queue.depth, now):
             return
         if queue.draining or not queue.can_serve(now):
             return  # that is said first

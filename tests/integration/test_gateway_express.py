@@ -370,7 +370,12 @@ async def test_a_head_that_is_known_is_not_parsed_again_and_the_rest_is() -> Non
         await asked(request(b"first"))
         (connection,) = connections(node)
         feed = connection._parser.feed_data
-        connection._parser.feed_data = lambda data: (parsed.append(data), feed(data))[1]
+
+        def watched(data: bytes) -> Any:
+            parsed.append(data)
+            return feed(data)
+
+        connection._parser.feed_data = watched
         bodies = [b"other", b"third"]
         answers = [(await asked(request(body))).json["answer"] for body in bodies]
         assert len({one["sha256"] for one in answers}) == 2

@@ -140,3 +140,14 @@ def test_others_go_on_while_a_suspect_waits_for_an_idle_worker() -> None:
     result(queue, reserved, request.number, lease, returned=False, now=0.0)
     assert suspect.seat == reserved.key
     assert not reserved.open
+
+
+def test_what_comes_at_once_is_shared_out_over_idle_workers() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    for key in range(3):
+        serving_seat(queue, key)
+    requests = [queue.admit(1, 0.0) for _ in range(5)]
+    for request in requests:
+        queue.join(request, 0.0)
+    queue.serve(requests, 0.0)
+    assert sorted(len(seat.awaited) for seat in queue.seats.values()) == [1, 2, 2]
