@@ -58,7 +58,7 @@ class Batching:
         until = min(company_until(one, self.rules.linger_seconds) for one in batch)
         if until <= now or self.expected(self.rules.linger_seconds, now) < 1:
             return False
-        self.until = until
+        self.until = until if self.until is None else min(self.until, until)
         return True
 
 

@@ -64,6 +64,7 @@ class Body:
     :ivar reference: the id of the image that stands for it, where a form's part says so.
     :ivar images: what it refers to, of the images that were sent before.
     :ivar fields: the texts of a multipart body's further parts.
+    :ivar model: that a chat asks for, as far as it is certain without parsing; None: any.
     :ivar ticket: names a durable job's attempt to a later front door; a worker that loses this one
         hands its result over under it.
     """
@@ -79,6 +80,7 @@ class Body:
     images: tuple[StoredImage, ...] = ()
     fields: dict[str, str] = field(default_factory=dict)
     ticket: str = ""
+    model: str | None = None
 
     @property
     def image(self) -> memoryview:

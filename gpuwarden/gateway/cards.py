@@ -1,7 +1,7 @@
 """What each card may be given now: by its heat, and by how much it has worked. Pure."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from gpuwarden.gateway.duty import DutyMeter
 from gpuwarden.gateway.statistics import moved
@@ -104,16 +104,23 @@ class Cards:
         """Whether there is a worker that can be given requests."""
         return any(map(self.is_usable, self._seats.values()))
 
-    def usable(self) -> list[Seat]:
-        """The workers that can be given requests, now or after a rest."""
-        return [seat for seat in self._seats.values() if self.is_usable(seat)]
+    def usable(self, model: str | None = None) -> list[Seat]:
+        """The workers that can be given requests, now or after a rest.
 
-    def last_resort(self) -> list[Seat]:
+        :param model: of those that run it; None: of all.
+        """
+        return [seat for seat in self._with(model) if self.is_usable(seat)]
+
+    def last_resort(self, model: str | None = None) -> list[Seat]:
         """Drained workers, where no other is left: what was accepted before is theirs to finish."""
-        if self.usable():
+        if self.usable(model):
             return []
-        seats = self._seats.values()
+        seats = self._with(model)
         return [one for one in seats if one.serving and not self[one.card].limits.paused]
+
+    def _with(self, model: str | None) -> Iterable[Seat]:
+        seats = self._seats.values()
+        return seats if model is None else [seat for seat in seats if seat.model == model]
 
     @property
     def credits(self) -> dict[int, int]:
@@ -123,13 +130,13 @@ class Cards:
             found[seat.card] += seat.credit if seat.serving and not seat.drained else 0
         return dict(sorted(found.items()))
 
-    def with_room(self, now: float) -> list[Seat]:
+    def with_room(self, now: float, model: str | None = None) -> list[Seat]:
         """Those that may be given a batch now."""
-        seats = [seat for seat in self._seats.values() if seat.open]
+        seats = [seat for seat in self._with(model) if seat.open]
         if not seats:
             return []
         usable = [seat for seat in seats if self.is_usable(seat)]
-        if not usable and (last := self.last_resort()):
+        if not usable and (last := self.last_resort(model)):
             usable = [seat for seat in seats if seat in last]
         return [seat for seat in usable if self._cards[seat.card].takes(seat, now)]
 
@@ -138,9 +145,9 @@ class Cards:
         """Whether a suspect is in any worker."""
         return any(seat.exclusive for seat in self._seats.values())
 
-    def by_load(self) -> list[Seat]:
+    def by_load(self, model: str | None = None) -> list[Seat]:
         """They in the order in which they are given some: the queue's "Cards"."""
-        return sorted(self.usable() or self.last_resort(), key=self.load_key())
+        return sorted(self.usable(model) or self.last_resort(model), key=self.load_key())
 
     def load_key(self) -> Callable[[Seat], tuple[object, ...]]:
         """What that order goes by, as things stand."""

@@ -15,7 +15,7 @@ from gpuwarden.worker.frames import RECORD_LIMIT_BYTES
 
 log = logging.getLogger(__name__)
 
-RECORDS_PER_TURN = 64  # then the loop's other work gets its turn
+WHOLE_LENGTH = int(socket.MSG_TRUNC)  # is what recv() returns, also of what is cut short
 
 
 class RecordChannel:
@@ -80,22 +80,21 @@ class RecordChannel:
             pass
 
     def _read(self) -> bool:
-        """Take some records; whether there may be more."""
-        for _ in range(RECORDS_PER_TURN):
-            if not self.is_open:
-                return False
-            try:
-                size = self._socket.recv_into(self._buffer, 0, socket.MSG_TRUNC)
-            except (BlockingIOError, InterruptedError):
-                return False
-            except OSError:
-                size = 0
-            if size > RECORD_LIMIT_BYTES:  # its whole length, of which the buffer has a part
-                log.error("a record over %d bytes: hanging up", RECORD_LIMIT_BYTES)
-            if size == 0 or size > RECORD_LIMIT_BYTES:
-                self.close()
-                return False
-            self._on_record(bytes(memoryview(self._buffer)[:size]))
+        """Take one record; whether there may be more: the loop says so, too, and for less."""
+        if not self.is_open:
+            return False
+        try:
+            size = self._socket.recv_into(self._buffer, 0, WHOLE_LENGTH)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            size = 0
+        if size > RECORD_LIMIT_BYTES:
+            log.error("a record over %d bytes: hanging up", RECORD_LIMIT_BYTES)
+        if size == 0 or size > RECORD_LIMIT_BYTES:
+            self.close()
+            return False
+        self._on_record(bytes(memoryview(self._buffer)[:size]))
         return True
 
     def _write(self) -> None:

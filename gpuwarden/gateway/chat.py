@@ -36,7 +36,7 @@ class ChatEndpoint:
         header = request.headers.get(MODEL_HEADER)
         if header is not None:
             self._check_model(header, MODEL_HEADER)
-        check = self._check_body if header is None else lambda body: None
+        check = partial(self._note_model, header)
         response: StreamResponse | None = None
         try:
             async with self._intake.answering(request, examine_chat, check) as job:
@@ -64,17 +64,22 @@ class ChatEndpoint:
             raise ApiError("engine_error", "this model answers with what no chat can carry")
         return await send_within(request, completion.whole(answer.answer | {"text": MARK}), output)
 
-    def _check_body(self, body: Body) -> None:
-        model = model_in(body.image)
-        if model is not None:
-            self._check_model(model, "model")
+    def _note_model(self, header: str | None, body: Body) -> None:
+        """Note which model is promised by accepting it. Raises ApiError."""
+        body.model = header or model_in(body.image)
+        if header is None and body.model is not None:
+            self._check_model(body.model, "model")
 
     def _check_model(self, model: str, param: str) -> None:
-        """Refuse at once what no worker runs. Raises ApiError 404."""
-        models = {link.model for link in self._intake.dispatcher.links.values()}
+        """Refuse at once what no worker runs. Raises ApiError: 404, 503 where its worker goes."""
+        links = self._intake.dispatcher.links.values()
+        models = {link.model for link in links}
         if models and model not in models:
             text = "there is no such model here: GET /v1/models lists them"
             raise ApiError("model_not_found", text, param=param)
+        if models and all(link.seat.drained for link in links if link.model == model):
+            text = "the workers with this model get no new work now"
+            raise ApiError("model_unavailable", text, param=param, retry_after_seconds=5)
 
 
 async def stream(

@@ -13,12 +13,13 @@ from gpuwarden.gateway.givingup import GivingUp
 from gpuwarden.gateway.job import Answer, Job
 from gpuwarden.gateway.kinds import describe
 from gpuwarden.gateway.lending import Lending
-from gpuwarden.gateway.link import Tally, WorkerLink
-from gpuwarden.gateway.messages import Figures, Hello, Piece, Result, Wish
+from gpuwarden.gateway.link import Said, Sent, Tally, WorkerLink
+from gpuwarden.gateway.messages import Figures, Hello, Piece, Told, Wish
 from gpuwarden.gateway.metrics import Metrics
 from gpuwarden.gateway.pause import Pause
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.refusals import Refusals
+from gpuwarden.gateway.results import Parts, Results
 from gpuwarden.gateway.setaside import SetAside
 from gpuwarden.gateway.settings import GatewaySettings, batch_rules, limits_of
 from gpuwarden.gateway.statistics import Statistics
@@ -30,10 +31,8 @@ from gpuwarden.gateway.work import (
     Ending,
     Refused,
     Request,
-    Verdict,
     Withdraw,
 )
-from gpuwarden.systemd.events import Event, tell
 from gpuwarden.worker.frames import Frame, FrameType
 
 log = logging.getLogger(__name__)
@@ -76,8 +75,12 @@ class Dispatcher:
         self.pause: Pause | None = None
         self.on_figures: Callable[[WorkerLink, Figures], None] = lambda *what: None
         self.on_death: Callable[[], None] = lambda: None
-        self.on_handover: Callable[[str, WorkerLink, Result, bytes], None] = lambda *what: None
+        self.on_handover: Callable[[str, WorkerLink, Told, bytes], None] = lambda *what: None
+        parts = Parts(self.queue, self._jobs, self.lending, pool, self.statistics, self._carry_out)
+        self._results = Results(parts)
         self._alarm = Alarm(self._expire)
+        self._joined: list[Request] = []  # in this turn of the loop
+        self._is_noted = False
         pool.on_retired = self._retire
 
     # --- callers
@@ -95,7 +98,9 @@ class Dispatcher:
         now = self._loop.time()
         self.check_open()
         try:
-            self._refusals.foresee(now)
+            if self._joined and self.queue.depth >= self.queue.limits.count:
+                self._serve()  # it may be full of those for whom there is a worker
+            self._refusals.foresee(len(self._joined), now)
             request = self.queue.admit(length, now)
         except Refused as refused:
             raise self._refusals.refusal(refused.reason) from None
@@ -112,7 +117,7 @@ class Dispatcher:
         job = Job(request, now, room)
         self._jobs[request.number] = job
         self.statistics.accepted += 1
-        self._on_change()
+        self._change()
         return job
 
     def admit_job(self, length: int, priority: int, failures: int) -> Job:
@@ -140,7 +145,11 @@ class Dispatcher:
         job.body = body
         describe(job.request, body, self.queue.seats.values())
         job.queued_at = self._loop.time()
-        self._carry_out(self.queue.enqueue(job.request, job.queued_at))
+        self.queue.join(job.request, job.queued_at)
+        self._joined.append(job.request)
+        if len(self._jobs) == 1:
+            self._serve()  # it is alone: nobody is worth waiting for
+        self._change()
 
     async def execute(self, job: Job, body: Body) -> Answer:
         """Have a worker answer it. Raises ApiError if that can't be had."""
@@ -161,7 +170,7 @@ class Dispatcher:
     def reject(self) -> None:
         """A request was refused by its headers."""
         self.statistics.rejected += 1
-        self._on_change()
+        self._change()
 
     def leave(self, job: Job, error: BaseException | None) -> None:
         """The caller has its answer or its error, or doesn't wait any longer."""
@@ -171,8 +180,6 @@ class Dispatcher:
             self._carry_out(self.queue.cancel(job.request, now))
         job.room.free()
         job.pieces.close()
-        if job.outcome.done() and not job.outcome.cancelled():
-            job.outcome.exception()  # seen: its caller may have left before
         for buffer in job.held:
             self.pool.release(buffer)
         job.held.clear()
@@ -187,7 +194,7 @@ class Dispatcher:
             self.statistics.cancelled += 1
         else:
             self.statistics.failed += 1
-        self._on_change()
+        self._change()
 
     def _resize(self, request: Request, length: int) -> None:
         try:
@@ -229,7 +236,7 @@ class Dispatcher:
         for link in list(self.links.values()):
             if link.number == number:
                 self._carry_out(self.queue.drain(link.seat, drained, self._loop.time()))
-        self._on_change()
+        self._change()
 
     def limit(self, card: int, limits: CardLimits) -> None:
         """A card has grown hotter or cooler."""
@@ -247,36 +254,13 @@ class Dispatcher:
         """A worker takes that many more requests."""
         self._carry_out(self.queue.grant(link.seat, credit, self._loop.time()))
 
-    def answered(self, link: WorkerLink, frame: Frame, result: Result) -> None:
-        """A worker has sent a RESULT."""
-        if result.ticket is not None:
-            self.on_handover(result.ticket, link, result, frame.body)
-            return
-        returned = result.error is not None and result.error.type == "returned"
-        verdict, actions = self.queue.result(
-            link.seat,
-            frame.request,
-            frame.lease,
-            returned=returned,
-            now=self._loop.time(),
-            gpu_seconds=result.timing.predict_seconds or None,
-        )
-        if result.timing.predict_seconds and verdict is not Verdict.STALE:
-            self.statistics.ran(result.timing.predict_seconds)
-        if verdict is Verdict.STALE:
-            self.statistics.stale_results += 1
-            tell(
-                Event.RESULT_DISCARDED,
-                f"worker {link.number} answered a lease that it doesn't hold: discarded",
-                logging.WARNING,
-                WORKER=link.number,
-            )
-            self._carry_out(actions)
-            return
-        self._carry_out(actions)  # the worker first: whoever is answered has time
-        if verdict is Verdict.DELIVER:
-            self._deliver(link, frame, result)
-        self._release_lease(link, frame.lease)
+    def answered(self, link: WorkerLink, said: list[Said]) -> None:
+        """A worker has sent RESULTs together."""
+        handed_over = [one for one in said if one[1].ticket is not None]
+        for frame, result in handed_over:
+            self.on_handover(result.ticket or "", link, result, frame.body)
+        own = [one for one in said if one[1].ticket is None] if handed_over else said
+        self._results.take(link, own, self._loop.time())
 
     def asked(self, link: WorkerLink, frame: Frame, wish: Wish) -> None:
         """A worker needs room for a large result. Raises MessageError."""
@@ -284,19 +268,12 @@ class Dispatcher:
 
     def told(self, link: WorkerLink, piece: Piece) -> None:
         """A worker has sent a piece of an answer."""
-        if not self.queue.piece(link.seat, piece.request, piece.lease):
-            return  # nobody waits for it any more, or it is of a lease that isn't the worker's
-        job = self._jobs.get(piece.request)
-        if job is None or job.outcome.done():
-            return
-        job.terms, job.model = piece.terms, link.model
-        if not job.pieces.add(piece.text):
-            job.fail(ApiError("engine_error", "the answer is too long to be kept"))
+        self._results.piece(link, piece)
 
     def joins(self, link: WorkerLink, frame: Frame, joining: bool) -> None:
         """A worker takes a request into a slot, or has done so."""
         self.queue.joins(link.seat, frame.request, frame.lease, joining, self._loop.time())
-        self._set_timer()
+        self._change()
 
     def lost(self, link: WorkerLink) -> None:
         """A worker's connection is gone: its requests go back to the head of the queue."""
@@ -317,42 +294,29 @@ class Dispatcher:
         actions = self.queue.detach(link.seat, self._loop.time())
         self.pool.condemn(link.mapped)
         for lease in list(link.leases):
-            self._release_lease(link, lease)
+            self._results.release(link, lease)
         if unanswered:
             self.on_death()
         self._carry_out(actions)
 
     def changed(self) -> None:
         """Something else that is published has changed."""
-        self._on_change()
+        self._change()
 
     def close(self) -> None:
         """Hang up on all workers."""
         self._alarm.cancel()
+        self._is_noted = True  # nothing is told any more
         for link in list(self.links.values()):
             link.close()
 
     # --- the inside
 
-    def _deliver(self, link: WorkerLink, frame: Frame, result: Result) -> None:
-        link.tally.requests += 1
-        job = self._jobs.get(frame.request)
-        wanted = job is not None and not job.outcome.done()
-        try:
-            answer = self.lending.answer(link, frame, result)
-        except ApiError as error:
-            if error.status >= 500:
-                link.tally.failures += 1
-                link.tally.last_error = error.type
-            if job is not None and wanted:
-                job.fail(error)
-            return
-        if job is not None and wanted:
-            job.succeed(answer)
-        elif answer.output is not None:
-            answer.output.destroy()
-
     def _carry_out(self, actions: list[Action]) -> None:
+        self._perform(actions)
+        self._change()
+
+    def _perform(self, actions: list[Action]) -> None:
         for action in actions:
             match action:
                 case Dispatch():
@@ -363,14 +327,32 @@ class Dispatcher:
                     job = self._jobs.get(request.number)
                     if job is not None and ending is Ending.WORKER_CRASHED:
                         self._giving_up.begin(job, self._refusals.ending(ending))
-                    elif job is not None and not job.outcome.done():
+                    elif job is not None and not job.is_over:
                         job.fail(self._refusals.ending(ending))
+
+    def _change(self) -> None:
+        """Something has changed: once in a turn of the loop, whatever follows is done."""
+        if not self._is_noted:
+            self._is_noted = True
+            self._loop.call_soon(self._note)
+
+    def _note(self) -> None:
+        self._is_noted = False
+        self._serve()
         self._set_timer()
         self._on_change()
+
+    def _serve(self) -> None:
+        """Give workers what has joined in this turn of the loop."""
+        joined, self._joined = self._joined, []
+        if joined:
+            self._perform(self.queue.serve(joined, self._loop.time()))
 
     def _send_batch(self, dispatch: Dispatch) -> None:
         link = self.links[dispatch.seat]
         self.metrics.dispatched(len(dispatch.jobs))
+        now, boottime = self._loop.time(), boottime_nanoseconds()
+        jobs: list[Sent] = []
         for request, lease in dispatch.jobs:
             body = self._jobs[request.number].body
             if body is None:
@@ -379,15 +361,9 @@ class Dispatcher:
                 self.pool.hold(buffer)
             deadline = 0  # none
             if not request.background:
-                left_seconds = max(0.0, request.deadline - self._loop.time())
-                deadline = boottime_nanoseconds() + int(left_seconds * 1e9)
-            link.send_job(request.number, lease, dispatch, body, deadline)
-
-    def _release_lease(self, link: WorkerLink, lease: int) -> None:
-        self.lending.end(link, lease)
-        body = link.leases.pop(lease, None)
-        for buffer in body.buffers() if body is not None else ():
-            self.pool.release(buffer)
+                deadline = boottime + int(max(0.0, request.deadline - now) * 1e9)
+            jobs.append((request.number, lease, body, deadline))
+        link.send_batch(dispatch.batch, jobs)
 
     def _retire(self, buffer: Buffer) -> None:
         for link in self.links.values():

@@ -9,6 +9,8 @@ from pydantic import ValidationError
 from gpuwarden.control.requests import DrainAnswer, DrainRequest, UndrainRequest
 from gpuwarden.control.socket import ControlError, Document
 from gpuwarden.gateway.dispatch import Dispatcher
+from gpuwarden.gateway.queue import RequestQueue
+from gpuwarden.gateway.work import Seat, is_waiting
 
 Asked = TypeVar("Asked", DrainRequest, UndrainRequest)
 
@@ -44,9 +46,7 @@ class Drains:
         """Accepted requests that only this worker can answer."""
         queue = self._dispatcher.queue
         seats = [link.seat for link in self._dispatcher.links.values() if link.number == number]
-        own = sum(seat.unanswered for seat in seats)
-        is_last = any(seat in seats for seat in queue.cards.last_resort())
-        return own + queue.depth if is_last else own
+        return sum(seat.unanswered for seat in seats) + left_to(queue, seats)
 
     async def _wait(self, condition: Callable[[], bool], seconds: float) -> None:
         event = asyncio.Event()
@@ -60,6 +60,14 @@ class Drains:
             return  # the answer says how much is left
         finally:
             self._waiting.discard(event)
+
+
+def left_to(queue: RequestQueue, seats: list[Seat]) -> int:
+    """Accepted requests that wait for nobody but these drained workers."""
+    if any(seat in seats for seat in queue.cards.last_resort()):
+        return queue.depth
+    models = {seat.model for seat in seats if seat in queue.cards.last_resort(seat.model)}
+    return sum(one.model in models and is_waiting(one) for one in queue.requests.values())
 
 
 def _checked(model: type[Asked], request: Document) -> Asked:

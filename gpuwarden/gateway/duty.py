@@ -79,6 +79,8 @@ class DutyMeter:
 
     def _advance(self, now: float) -> None:
         seconds, self._at = now - self._at, now
+        if self.duty >= 1 and self._running <= 1:
+            return  # it owes nothing, and saves nothing up
         if not self._running:
             self._balance = min(self._most, self._balance + self.duty * seconds)
             return

@@ -33,6 +33,7 @@ STATUS = {
     "too_hot": 503,
     "paused": 503,
     "queue_timeout": 503,
+    "model_unavailable": 503,
     "execution_timeout": 504,
     "out_of_memory": 507,
     "insufficient_storage": 507,

@@ -13,25 +13,27 @@ Relies on names of aiohttp's that are its own (``_parser``, ``_waiter``, ``_mess
 import asyncio
 import logging
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 from aiohttp import HttpVersion11, web
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import SERVER_SOFTWARE, RawRequestMessage, StreamWriter
-from aiohttp.streams import StreamReader
+from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web import BaseRequest
 from aiohttp.web_response import REASON_PHRASES
 
 from gpuwarden.gateway.admission import Upload, examine
 from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.heads import LIMIT_BYTES, Known, Sieve
 from gpuwarden.gateway.http import OTHER, ROUTE, Routes, as_json, where
 from gpuwarden.gateway.intake import Intake
-from gpuwarden.gateway.job import Answer, Job, nothing
+from gpuwarden.gateway.job import Answer, Job, nobody
 from gpuwarden.gateway.predict import PATH, prediction_of, respond
 from gpuwarden.worker.frames import INLINE_LIMIT_BYTES
 
 log = logging.getLogger(__name__)
 
+CLOSING = "Connection: close\r\n"
 HELD_BYTES = 64 << 10  # that came before the answer has gone; more stays in the kernel
 UNUSUAL_HEADERS = ("Expect", "Idempotency-Key", "Content-Encoding")
 INTERNAL = ApiError("internal_error", "the service failed; its journal says where")
@@ -76,9 +78,9 @@ class Express:
         request[ROUTE] = PATH
         return self._intake.examined(request, examine)[1]
 
-    def begin(self, upload: Upload, payload: StreamReader) -> Job:
+    def begin(self, upload: Upload, content: bytes) -> Job:
         """Admit a request and have a worker answer it. Raises ApiError."""
-        return self._intake.begin(upload, payload.read_nowait())
+        return self._intake.begin(upload, content)
 
     def end(self, job: Job, failure: BaseException | None) -> None:
         """The caller has what there is to have, or has left."""
@@ -87,40 +89,6 @@ class Express:
     def responded(self, route: str, status: int) -> None:
         """An answer has gone out."""
         self._routes.on_response(route, status)
-
-
-class Known(NamedTuple):
-    """A head that has passed the checks: the next request of its connection that has the same one,
-    as a client's requests mostly have, passes them, too.
-
-    :ivar rules: what was checked by.
-    """
-
-    head: tuple[object, ...]
-    rules: tuple[object, ...]
-    upload: Upload
-
-
-class Sieve:
-    """A parser of aiohttp's, out of whose messages one may be taken.
-
-    :param take: given a message that came alone; whether it has been taken.
-    """
-
-    def __init__(self, parser: Any, take: Any) -> None:
-        self._parser = parser
-        self._take = take
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._parser, name)
-
-    def feed_data(self, data: bytes) -> tuple[Any, bool, bytes]:
-        """What is left for aiohttp."""
-        messages, upgraded, tail = self._parser.feed_data(data)
-        if len(messages) == 1 and not upgraded and self._take(*messages[0]):
-            self._parser.message_consumed()
-            return (), upgraded, tail
-        return messages, upgraded, tail
 
 
 class ExpressHandler(web.RequestHandler):
@@ -138,6 +106,7 @@ class ExpressHandler(web.RequestHandler):
         self.taken = 0
         self._is_taking = False
         self._known: Known | None = None
+        self._message: RawRequestMessage | None = None  # what is being answered
         self._route = OTHER
         self._held = bytearray()
         self._sending: asyncio.Task[None] | None = None
@@ -154,7 +123,8 @@ class ExpressHandler(web.RequestHandler):
     def data_received(self, data: bytes) -> None:
         """Parse what has come, once the answer before it has gone."""
         if self.job is None and not self._held:
-            super().data_received(data)
+            if not self._take_again(data):
+                super().data_received(data)
             return
         self._held += data  # in its order, also where what came before is about to be parsed
         if len(self._held) > HELD_BYTES and self.transport is not None:
@@ -168,8 +138,22 @@ class ExpressHandler(web.RequestHandler):
             self._keepalive_handle = None
             self._stay()
 
-    def _take(self, message: Any, payload: Any) -> bool:
-        """Answer a message on the short way, if it is for that."""
+    def _take_again(self, data: bytes) -> bool:
+        """Answer a request that has the head of the one before it, if it is for that."""
+        known = self._known
+        if known is None or not (known.begins(data) and self._parser.is_between and self._is_free):
+            return False
+        if known.rules != self._express.rules or self._express.has_to_hash:
+            return False
+        self.taken += 1
+        self._begin(known, data[len(known.data) :])
+        return True
+
+    def _take(self, message: Any, payload: Any, data: bytes) -> bool:
+        """Answer a message on the short way, if it is for that.
+
+        :param data: its head as it came, where that is certain.
+        """
         if not self._is_free or not isinstance(message, RawRequestMessage):
             return False
         if not payload.is_eof() or payload.exception() is not None or self._express.has_to_hash:
@@ -183,11 +167,12 @@ class ExpressHandler(web.RequestHandler):
         self.taken += 1
         self._is_taking = True  # reading the body asks for more, of which there is none
         try:
-            self._begin(message, payload, known or self._check(head, message, payload))
-        except ApiError as error:
-            self._refuse_with(error)
+            content = payload.read_nowait()
+            known = known or self._check(head, message, payload, data)
         except Exception as error:  # noqa: BLE001 - as aiohttp does: it is this request's end alone
-            self._fail(error)
+            self._refuse_for(error)
+        else:
+            self._begin(known, content)
         finally:
             self._is_taking = False
         return True
@@ -196,25 +181,36 @@ class ExpressHandler(web.RequestHandler):
     def _is_free(self) -> bool:
         """Whether nothing is on its way here, in either direction."""
         waiter = self._waiter
-        is_waiting = waiter is not None and not waiter.done()
-        return is_waiting and not (self._messages or self._paused or self._close)
+        is_waiting = waiter is not None and not waiter.done() and not self._upgraded
+        return is_waiting and not (
+            self._messages or self._paused or self._close or self._force_close
+        )
 
-    def _check(self, head: tuple[object, ...], message: Any, payload: Any) -> Known:
+    def _check(
+        self, head: tuple[object, ...], message: RawRequestMessage, payload: Any, data: bytes
+    ) -> Known:
         """Check a head that is not known. Raises ApiError."""
         request = self._request_of(message, payload)
         try:
             upload = self._express.check(request)
         finally:
             self._route = request.get(ROUTE, OTHER)
-        self._known = Known(head, self._express.rules, upload)
+        kept = data if len(data) <= LIMIT_BYTES else b""
+        size = len(data) + (upload.length or 0) if kept else -1
+        self._known = Known(head, self._express.rules, upload, message, kept, size)
         return self._known
 
-    def _begin(self, message: Any, payload: Any, known: Known) -> None:
-        self.job = job = self._express.begin(known.upload, payload)
-        self._request_in_progress = True
-        job.on_end = lambda: self._on_outcome(job, message, payload)
-        if job.outcome.done():
-            job.on_end()
+    def _begin(self, known: Known, content: bytes) -> None:
+        """Have a worker answer a request; its answer may be there at once."""
+        try:
+            self.job = job = self._express.begin(known.upload, content)
+            self._message, self._route = known.message, PATH
+            self._request_in_progress = True
+            job.on_end = self._on_outcome
+            if job.is_over:
+                self._on_outcome(job)
+        except Exception as error:  # noqa: BLE001 - as aiohttp does: it is this request's end alone
+            self._refuse_for(error)
 
     def _request_of(self, message: Any, payload: Any) -> BaseRequest:
         factory, task = self._request_factory, self._task_handler
@@ -222,30 +218,27 @@ class ExpressHandler(web.RequestHandler):
             raise ConnectionResetError("the client left")
         return factory(message, payload, self, StreamWriter(self, self._loop), task)
 
-    def _on_outcome(self, job: Job, message: Any, payload: Any) -> None:
+    def _on_outcome(self, job: Job) -> None:
         if self.job is not job:
             return  # the client has left
         try:
-            self._answer(job, message, payload)
+            self._answer(job)
         except Exception as error:  # noqa: BLE001 - who calls this is busy with a worker
             log.error("a handler failed: %s", where(error))
             self.force_close()
 
-    def _answer(self, job: Job, message: Any, payload: Any) -> None:
+    def _answer(self, job: Job) -> None:
         """Answer with the outcome that is there."""
-        error = job.outcome.exception()
-        if isinstance(error, ApiError):
+        answer, message = job.answer, self._message
+        if answer is None:
+            error = job.error or INTERNAL
             self._end(error)
-            self._refuse_with(error)
-        elif error is not None:
-            self._end(error)
-            self._fail(error)
-        elif job.outcome.result().output is not None:
-            request = self._request_of(message, payload)
-            sending = self._send(request, job, job.outcome.result())
-            self._sending = self._loop.create_task(sending)
+            self._refuse_for(error)
+        elif answer.output is not None:
+            request = self._request_of(message, EMPTY_PAYLOAD)  # it has been read
+            self._sending = self._loop.create_task(self._send(request, job, answer))
         else:
-            content = as_json(prediction_of(job, job.outcome.result(), self._loop.time()))
+            content = as_json(prediction_of(job, answer, self._loop.time()))
             self._end(None)
             self._write(200, content)
 
@@ -272,18 +265,17 @@ class ExpressHandler(web.RequestHandler):
             self._express.responded(self._route, status)
             self._go_on()
 
-    def _refuse_with(self, error: ApiError) -> None:
+    def _refuse_for(self, error: BaseException) -> None:
+        if not isinstance(error, ApiError):
+            log.error("a handler failed: %s", where(error))
+            error = INTERNAL
         self._write(error.status, error.body(), error.headers())
-
-    def _fail(self, error: BaseException) -> None:
-        log.error("a handler failed: %s", where(error))
-        self._refuse_with(INTERNAL)
 
     def _end(self, failure: BaseException | None) -> None:
         """Leave the request; who waits for this connection's work to end is told."""
-        job, self.job = self.job, None
+        job, self.job, self._message = self.job, None, None
         if job is not None:
-            job.on_end = nothing  # it holds the body by it: not longer than is needed
+            job.on_end = nobody
             self._express.end(job, failure)
         self._request_in_progress = False
         if self._handler_waiter is not None and not self._handler_waiter.done():
@@ -327,5 +319,5 @@ def head_of(status: int, length: int, headers: Mapping[str, str], closes: bool) 
     return (
         f"HTTP/1.1 {status} {REASON_PHRASES[status]}\r\n{more}Content-Type: application/json\r\n"
         f"Content-Length: {length}\r\nDate: {rfc822_formatted_time()}\r\n"
-        f"Server: {SERVER_SOFTWARE}\r\n{'Connection: close' if closes else ''}"
-    ).encode("ascii") + (b"\r\n\r\n" if closes else b"\r\n")
+        f"Server: {SERVER_SOFTWARE}\r\n{CLOSING if closes else ''}\r\n"
+    ).encode("ascii")

@@ -51,7 +51,7 @@ class GivingUp:
         finally:
             end(job, error)
         for other in self._jobs():
-            if other.body is None or other.outcome.done():
+            if other.body is None or other.is_over:
                 continue
             with self._holding(other.body):
                 is_twin = await self._set_aside.holds(other.body)
@@ -73,5 +73,5 @@ class GivingUp:
 
 def end(job: Job, error: ApiError) -> None:
     """Answer a caller with an error, unless there is an answer already."""
-    if not job.outcome.done():
+    if not job.is_over:
         job.fail(ApiError(error.type, error.message))

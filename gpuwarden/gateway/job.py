@@ -29,11 +29,11 @@ class Answer:
     output: Output | None = None
 
 
-def nothing() -> None:
+def nobody(job: "Job") -> None:
     """Nobody has to be told."""
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Job:
     """An accepted request with its body and whoever waits for it.
 
@@ -44,6 +44,7 @@ class Job:
     :ivar on_end: called at once with the outcome, by who has no task to wait for it.
     :ivar holders: who still needs the answer: whoever admitted it, each caller who waits, and its
         Idempotency-Key.
+    :ivar answer: what a worker has answered; else ``error`` says why there is none.
     """
 
     request: Request
@@ -57,22 +58,51 @@ class Job:
     shared: bool = False
     held: list[Buffer] = field(default_factory=list)
     holders: int = 1
-    on_end: Callable[[], None] = nothing
-    outcome: asyncio.Future[Answer] = field(
-        default_factory=lambda: asyncio.get_running_loop().create_future()
-    )
+    on_end: Callable[["Job"], None] = nobody
+    answer: Answer | None = None
+    error: ApiError | None = None
+    _waiting: asyncio.Future[Answer] | None = None  # only where a task waits: it is dear
+
+    @property
+    def outcome(self) -> asyncio.Future[Answer]:
+        """The answer, to be waited for. Who gives up waiting wants none any more."""
+        if self._waiting is None:
+            self._waiting = asyncio.get_running_loop().create_future()
+            self._tell()
+        return self._waiting
+
+    @property
+    def is_over(self) -> bool:
+        """Whether there is an outcome, or nobody wants one any more."""
+        if self.answer is not None or self.error is not None:
+            return True
+        return self._waiting is not None and self._waiting.done()
 
     def succeed(self, answer: Answer) -> None:
         """A worker has answered."""
-        self.outcome.set_result(answer)
-        self.pieces.close()
-        self.on_end()
+        self.answer = answer
+        self._settle()
 
     def fail(self, error: ApiError) -> None:
         """There will be no answer."""
-        self.outcome.set_exception(error)
+        self.error = error
+        self._settle()
+
+    def _settle(self) -> None:
+        if self._waiting is not None:
+            self._tell()
         self.pieces.close()
-        self.on_end()
+        self.on_end(self)
+
+    def _tell(self) -> None:
+        waiting = self._waiting
+        if waiting is None or waiting.done():
+            return
+        if self.error is not None:
+            waiting.set_exception(self.error)
+            waiting.exception()  # seen: its caller may have left before
+        elif self.answer is not None:
+            waiting.set_result(self.answer)
 
     def join(self) -> None:
         """One more needs the answer."""
@@ -90,9 +120,5 @@ class Job:
     def part(self) -> None:
         """One less needs the answer; with the last one a large result goes."""
         self.holders -= 1
-        done = self.outcome.done() and not self.outcome.cancelled()
-        if self.holders or not done or self.outcome.exception() is not None:
-            return
-        output = self.outcome.result().output
-        if output is not None:
-            output.destroy()
+        if not self.holders and self.answer is not None and self.answer.output is not None:
+            self.answer.output.destroy()

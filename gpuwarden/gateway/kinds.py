@@ -6,7 +6,8 @@ parameters. Engines that do neither say so, and nothing is looked for then.
 The size is a step on a coarse scale, since a batch of one is worse than some padding. The
 parameters are whatever stands at a chat's outermost level, word for word; of a chat of over 128 KiB
 its two ends are looked at. That is enough for what any client writes; where it isn't certain, the
-request is like no other. What is right for its answer the worker alone knows, which has parsed it.
+request is like no other. What is right for its answer the worker alone knows, which has parsed it:
+it runs members of a batch apart whose parameters differ after all.
 """
 
 import hashlib
@@ -29,6 +30,7 @@ def describe(request: Request, body: Body, seats: Iterable[Seat]) -> None:
 
     :param seats: the connected workers; what none of them goes by is not looked for.
     """
+    request.model = body.model
     request.weight = weight_of(body)
     is_mixed = [seat.mixed or seat.slots for seat in seats]
     if False in is_mixed or not is_mixed:
@@ -50,4 +52,6 @@ def kind_of(body: Body, weight: Weight) -> Kind | None:
 
 def step(size: int, least: int) -> int:
     """Where a size is on a scale of powers of four: 0 up to the least, 1 up to its fourfold."""
+    if size <= least:
+        return 0
     return ((max(1, -(-size // least)) - 1).bit_length() + 1) // 2

@@ -5,7 +5,7 @@ import logging
 from gpuwarden.gateway.errors import ApiError, worker_error
 from gpuwarden.gateway.job import Answer
 from gpuwarden.gateway.link import WorkerLink
-from gpuwarden.gateway.messages import Content, MessageError, Result, Terms, Wish
+from gpuwarden.gateway.messages import WHOLE, Content, MessageError, Told, Wish
 from gpuwarden.gateway.outputs import Output, OutputPool
 from gpuwarden.worker.frames import Frame
 
@@ -51,14 +51,14 @@ class Lending:
         self.lent += 1
         link.lend(frame, buffer)
 
-    def answer(self, link: WorkerLink, frame: Frame, result: Result) -> Answer:
+    def answer(self, link: WorkerLink, frame: Frame, result: Told) -> Answer:
         """What a worker has answered, its output the caller's to destroy. Raises ApiError."""
         if not result.ok and result.error is not None:
             told, body = result.error, link.leases.get(frame.lease)
             form = "predict" if body is None else body.form
             raise worker_error(told.type, told.message, told.param, form)
         output = None if result.content is None else self._collect(link, frame, result.content)
-        terms = result.terms or Terms()
+        terms = result.terms or WHOLE
         return Answer(result.answer or {}, link.model, link.number, terms, output)
 
     def _collect(self, link: WorkerLink, frame: Frame, content: Content) -> Output:

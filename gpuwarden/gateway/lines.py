@@ -11,6 +11,7 @@ A batch begins with the oldest. Those behind it who are of another kind are pass
 is the oldest at last, nobody waits for ever.
 """
 
+import math
 from typing import NamedTuple
 
 from gpuwarden.gateway.lazyheap import LazyHeap
@@ -72,9 +73,20 @@ class Lines:
         """Whether nobody waits."""
         return not (self.has_people or self._background or self._suspects)
 
+    @property
+    def oldest_person(self) -> float:
+        """The number of the first of people's requests, of whichever line; infinite without any."""
+        firsts = (line.first() for line in (self._people, self._late, self._suspects))
+        return min((first[1].number for first in firsts if first is not None), default=math.inf)
+
     def may_exceed(self, size: int) -> bool:
         """Whether there may be more people than that, so that it matters who comes first."""
-        return len(self._people) + len(self._late) > size
+        return self.people > size
+
+    @property
+    def people(self) -> int:
+        """How many people wait, suspects aside, or a few more: who is gone may be counted yet."""
+        return len(self._people) + len(self._late)
 
     def set_late_apart(self, answered_at: float) -> None:
         """Have people wait until nobody else does who would be answered after their deadline.

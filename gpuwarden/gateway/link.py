@@ -19,29 +19,32 @@ from gpuwarden.gateway.messages import (
     Piece,
     Pieces,
     Probed,
-    Result,
     ServerSaid,
     StateChange,
+    Told,
     Wish,
     parse,
+    result_in,
 )
 from gpuwarden.gateway.outputs import OutputBuffer
 from gpuwarden.gateway.peers import Peer
 from gpuwarden.gateway.probe import Probes
 from gpuwarden.gateway.relief import Relief
-from gpuwarden.gateway.work import UNBOUNDED, Dispatch, Seat, Weight
+from gpuwarden.gateway.work import UNBOUNDED, Seat, Weight
 from gpuwarden.values import ThermalState
 from gpuwarden.worker.frames import (
     PROTOCOL_VERSION,
     Frame,
     FrameError,
     FrameType,
-    decode,
     encode,
 )
+from gpuwarden.worker.together import frames_in, together
 
 log = logging.getLogger(__name__)
 
+Said = tuple[Frame, Told]
+Sent = tuple[int, int, Body, int]  # request, lease, body, deadline by CLOCK_BOOTTIME; 0: none
 CREDIT_LIMIT = 4096  # more outstanding requests than any engine takes
 
 
@@ -63,8 +66,8 @@ class LinkOwner(Protocol):
     def granted(self, link: "WorkerLink", credit: int) -> None:
         """The worker takes more requests."""
 
-    def answered(self, link: "WorkerLink", frame: Frame, result: Result) -> None:
-        """The worker answered a lease."""
+    def answered(self, link: "WorkerLink", said: list[Said]) -> None:
+        """The worker answered leases, together."""
 
     def told(self, link: "WorkerLink", piece: Piece) -> None:
         """The worker sent a piece of the answer to a lease."""
@@ -100,6 +103,7 @@ class WorkerLink:
         self.key = key
         self.peer = peer
         self.number = peer.number if peer.number is not None else -1
+        self.packs = False  # whether it takes several frames in one record
         self.model = ""
         self.state = "loading"
         self.tally = Tally()
@@ -124,11 +128,29 @@ class WorkerLink:
         """Send one frame."""
         self.channel.send(encode(frame), descriptors)
 
-    def send_job(
-        self, request: int, lease: int, dispatch: Dispatch, body: Body, deadline_boottime_ns: int
-    ) -> None:
-        """Send one request of a batch; the lease holds the body until the worker's RESULT."""
-        descriptors: list[int] = []
+    def send_batch(self, batch: int, jobs: list[Sent]) -> None:
+        """Send a batch's requests; each lease holds its body until the worker's RESULT."""
+        records: list[bytes] = []
+        for request, lease, body, deadline in jobs:
+            descriptors: list[int] = []
+            meta = self._job_meta(body, deadline, descriptors)
+            self.leases[lease] = body
+            frame = Frame(FrameType.JOB, request, lease, batch, len(jobs), meta, body.inline)
+            if self.packs and not descriptors:
+                records.append(encode(frame))
+                continue
+            self._send_together(records)
+            records = []
+            self.send(frame, descriptors)
+        self._send_together(records)
+
+    def _send_together(self, records: list[bytes]) -> None:
+        for record in together(records):
+            self.channel.send(record)
+
+    def _job_meta(
+        self, body: Body, deadline_boottime_ns: int, descriptors: list[int]
+    ) -> dict[str, Any]:
         meta: dict[str, Any] = {
             "form": body.form,
             "question": body.question,
@@ -148,10 +170,7 @@ class WorkerLink:
             ]
         if body.ticket:
             meta["ticket"] = body.ticket
-        self.leases[lease] = body
-        count = len(dispatch.jobs)
-        frame = Frame(FrameType.JOB, request, lease, dispatch.batch, count, meta, body.inline)
-        self.send(frame, descriptors)
+        return meta
 
     def _lend(
         self, buffer: Buffer | None, offset: int, length: int, descriptors: list[int]
@@ -204,12 +223,26 @@ class WorkerLink:
     def on_record(self, record: bytes) -> None:
         """Take one record; a worker that breaks the protocol is hung up on."""
         self._heard_seconds = time.monotonic()
+        said: list[Said] = []
         try:
-            frame = decode(record)
-            self._on_frame(frame)
+            for frame in frames_in(record):
+                if frame.type == FrameType.RESULT and self._introduced:
+                    said.append((frame, result_in(frame.meta)))
+                    continue
+                self._on_results(said)
+                said = []
+                if self.channel.is_open:
+                    self._on_frame(frame)
         except (FrameError, MessageError) as error:
+            self._on_results(said)  # what it said before counts
             log.error("worker %d breaks the protocol, hanging up: %s", self.number, error)
             self.close()
+            return
+        self._on_results(said)
+
+    def _on_results(self, said: list[Said]) -> None:
+        if said and self.channel.is_open:
+            self._owner.answered(self, said)
 
     def on_closed(self) -> None:
         """The channel is closed."""
@@ -241,11 +274,6 @@ class WorkerLink:
                 if self.seat.credit + self.seat.outstanding + frame.count > CREDIT_LIMIT:
                     raise MessageError(f"more than {CREDIT_LIMIT} credits")
                 self._owner.granted(self, frame.count)
-            case FrameType.RESULT:
-                result = parse(Result, frame.meta)
-                if not result.is_complete():
-                    raise MessageError("RESULT without answer or error")
-                self._owner.answered(self, frame, result)
             case FrameType.CHUNK | FrameType.BORROW | FrameType.JOINING:
                 self._on_part(frame)
             case FrameType.MEMORY | FrameType.FIGURES:
@@ -300,6 +328,8 @@ class WorkerLink:
         self._beats = hello.heartbeat_seconds is not None
         self.model = hello.model
         self.state = hello.state
+        self.packs = hello.together
+        self.seat.model = hello.model
         self.seat.card = hello.gpu_index or 0
         self.seat.max_batch = hello.max_batch
         self._limit = (hello.max_batch, ThermalState.NORMAL)
@@ -311,7 +341,8 @@ class WorkerLink:
             hello.state,
             extra={"fields": {"WORKER": str(self.number), "GPU_UUID": hello.gpu_uuid or ""}},
         )
-        welcome = {"gateway": __version__, "results_bytes": self._owner.results_bytes}
+        room = self._owner.results_bytes
+        welcome = {"gateway": __version__, "results_bytes": room, "together": True}
         self.send(Frame(FrameType.WELCOME, meta=welcome))
         self._owner.connected(self, hello)
 

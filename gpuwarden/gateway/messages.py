@@ -1,6 +1,7 @@
 """What a worker may say, checked before anything believes it."""
 
-from typing import Any, Literal, TypeVar
+import math
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -26,6 +27,7 @@ class Hello(Message):
 
     :ivar batch_pixels: what the images of a batch of it may have together; ``batch_tokens``: texts.
     :ivar batch_mixed: its batches may have requests of all sizes and parameters.
+    :ivar together: it takes records of several frames.
     """
 
     protocol: int
@@ -41,6 +43,7 @@ class Hello(Message):
     gpu_uuid: str | None = Field(default=None, max_length=100)
     gpu_index: int | None = Field(default=None, ge=0, le=1023)
     heartbeat_seconds: float | None = Field(default=None, gt=0, le=3600, allow_inf_nan=False)
+    together: bool = False
 
 
 class StateChange(Message):
@@ -131,9 +134,31 @@ class Result(Message):
     terms: Terms | None = None
     ticket: str | None = Field(default=None, max_length=100)
 
+    @property
+    def predict_seconds(self) -> float:
+        """How long its batch ran; 0 where that isn't known."""
+        return self.timing.predict_seconds
+
     def is_complete(self) -> bool:
         """Whether what it announces is there."""
         return (self.answer if self.ok else self.error) is not None
+
+
+class Plain(NamedTuple):
+    """A ``Result`` as nearly all are: an answer that is JSON, its timing, and nothing else."""
+
+    answer: dict[str, Any]
+    predict_seconds: float
+    ok: bool = True
+    content: Content | None = None
+    error: ResultError | None = None
+    terms: Terms | None = None
+    ticket: str | None = None
+
+
+Told = Result | Plain
+PLAIN = {"ok", "answer", "timing"}
+TIMING = {"preprocess_seconds", "predict_seconds"}
 
 
 class Memory(Message):
@@ -188,6 +213,23 @@ class Probed(Message):
 
 class MessageError(Exception):
     """A frame's content is not what its type says; the text holds none of the content."""
+
+
+def result_in(meta: dict[str, Any]) -> Told:
+    """A RESULT; without its model where that would only say yes. Raises MessageError."""
+    if meta.keys() == PLAIN and meta["ok"] is True and type(meta["answer"]) is dict:
+        timing = meta["timing"]
+        if type(timing) is dict and timing.keys() == TIMING and all(map(is_time, timing.values())):
+            return Plain(meta["answer"], timing["predict_seconds"])
+    result = parse(Result, meta)
+    if not result.is_complete():
+        raise MessageError("RESULT without answer or error")
+    return result
+
+
+def is_time(value: object) -> bool:
+    """Whether it is a number of seconds, as the model takes it."""
+    return type(value) is float and 0 <= value < math.inf
 
 
 Kind = TypeVar("Kind", bound=Message)

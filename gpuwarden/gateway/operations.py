@@ -152,7 +152,7 @@ OPERATIONS = (
         {200: {JSON: schema.ChatCompletion, EVENTS_TYPE: TEXT}},
         body={JSON: schema.ChatRequest},
         parameters=(KEY, MODEL),
-        errors=(*WORK, "model_not_found"),
+        errors=(*WORK, "model_not_found", "model_unavailable"),
     ),
     Operation(
         "GET",

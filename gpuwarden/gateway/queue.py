@@ -19,15 +19,17 @@ answer, its caller, its deadline or its own third death.
 
 import itertools
 import math
+from functools import partial
 
 from gpuwarden.gateway.batching import Batching
 from gpuwarden.gateway.blame import is_given_up, spread_blame
 from gpuwarden.gateway.cards import Cards
-from gpuwarden.gateway.lines import Lines
-from gpuwarden.gateway.timers import Execution, Timers
+from gpuwarden.gateway.modellines import ModelLines
+from gpuwarden.gateway.timers import Execution, Timers, ending_of
 from gpuwarden.gateway.turns import next_turn
 from gpuwarden.gateway.work import (
     Action,
+    Answered,
     Batch,
     CardLimits,
     Dispatch,
@@ -58,9 +60,10 @@ class RequestQueue:
         self.retried = 0
         self.held_bytes = 0
         self._grace_until = now + limits.grace_seconds
-        self._lines = Lines()
+        self._lines = ModelLines(self.seats)
         self._timers = Timers(self.seats)
         self.population = [0] * len(Phase)  # of people's requests
+        self._waiting = 0  # of all
         self._serial = itertools.count(1)
 
     # --- callers
@@ -101,17 +104,24 @@ class RequestQueue:
         self.held_bytes += body_bytes - request.body_bytes
         request.body_bytes = body_bytes
 
-    def enqueue(self, request: Request, now: float) -> list[Action]:
-        """The body is complete."""
+    def join(self, request: Request, now: float) -> None:
+        """The body is complete: it waits, until ``serve``."""
         request.queued_at = now
         if not request.background:
             self.batching.arrived(now)
             self._timers.wait(request)
         self._wait(request)
+
+    def serve(self, joined: list[Request], now: float) -> list[Action]:
+        """Give workers what waits.
+
+        :param joined: what has joined since: together, so that they get into batches together.
+        """
         actions = self._assign(now)
-        if request.background or not is_waiting(request) or self.batching.until is not None:
-            return actions
-        return actions + self._make_way()
+        for request in joined:
+            if is_waiting(request) and not request.background and self.batching.until is None:
+                actions += self._make_way(request.model)
+        return actions
 
     def cancel(self, request: Request, now: float) -> list[Action]:
         """The caller is gone (or the body never came)."""
@@ -144,10 +154,10 @@ class RequestQueue:
         batches = [batch for seat in self.cards.workers_of(number) for batch in seat.not_begun]
         return [action for batch in batches for action in self._recall(batch)]
 
-    def _make_way(self) -> list[Action]:
+    def _make_way(self, model: str | None) -> list[Action]:
         """Withdraw one background batch that has not begun: its worker takes a person's instead."""
         is_any = len(self.requests) > sum(self.population[: Phase.ENDED])
-        for seat in reversed(self.cards.by_load() if is_any else []):
+        for seat in reversed(self.cards.by_load(model) if is_any else []):
             for batch in seat.not_begun:
                 if batch.is_background:
                     return self._recall(batch)
@@ -158,6 +168,7 @@ class RequestQueue:
     def attach(self, seat: Seat) -> None:
         """A worker has connected."""
         self.seats[seat.key] = seat
+        self._lines.sort(self.requests.values())
 
     def grant(self, seat: Seat, credit: int, now: float) -> list[Action]:
         """The worker takes ``credit`` more requests."""
@@ -188,43 +199,35 @@ class RequestQueue:
         taken_back = [action for batch in unwanted for action in self._recall(batch)]
         return taken_back + self._assign(now)
 
-    def result(
-        self,
-        seat: Seat,
-        number: int,
-        lease: int,
-        *,
-        returned: bool,
-        now: float,
-        gpu_seconds: float | None = None,
-    ) -> tuple[Verdict, list[Action]]:
-        """The worker has answered a lease (or gives it back unexecuted).
+    def results(
+        self, seat: Seat, answers: list[Answered], now: float
+    ) -> tuple[list[Verdict], list[Action]]:
+        """The worker has answered leases (or gives them back unexecuted)."""
+        verdicts = [self._settle(seat, one, now) for one in answers]
+        return verdicts, self._assign(now)
 
-        :param gpu_seconds: how long the batch, or the part of it that is answered, ran.
-        """
-        batch = seat.batch_of(lease)
+    def _settle(self, seat: Seat, answered: Answered, now: float) -> Verdict:
+        batch = seat.batch_of(answered.lease)
         if batch is None:
-            return Verdict.STALE, []
-        request = batch.leases[lease]
-        if request is not None and request.number != number:
-            return Verdict.STALE, []
-        del batch.leases[lease]
+            return Verdict.STALE
+        request = batch.leases[answered.lease]
+        if request is not None and request.number != answered.number:
+            return Verdict.STALE
+        del batch.leases[answered.lease]
         seat.credit += 1
-        self._account(seat, batch, gpu_seconds, now)
+        self._account(seat, batch, answered.gpu_seconds, now)
         self._close_batch(seat, batch, now)
-        verdict = Verdict.DROPPED
-        if request is not None and returned and not request.streamed:
-            verdict = Verdict.RETURNED
+        if request is None:
+            return Verdict.DROPPED
+        if answered.returned and not request.streamed:
             self._requeue(request)
-        elif request is not None:
-            verdict = Verdict.DELIVER
-            self._end(request)
-        return verdict, self._assign(now)
+            return Verdict.RETURNED
+        self._end(request)
+        return Verdict.DELIVER
 
     def piece(self, seat: Seat, number: int, lease: int) -> bool:
         """The worker has sent a piece of an answer: whether somebody waits for it."""
-        request = seat.awaits(number, lease)
-        if request is not None:
+        if (request := seat.awaits(number, lease)) is not None:
             request.streamed = True
         return request is not None
 
@@ -243,6 +246,7 @@ class RequestQueue:
         del self.seats[seat.key]
         self.cards.count(seat.card, now)
         self._note_loss(served, now)
+        self._lines.sort(self.requests.values())
         spread_blame(seat)
         actions: list[Action] = []
         for request in seat.awaited:
@@ -262,7 +266,7 @@ class RequestQueue:
         when = known if timer is None else min(known, timer)
         if self.batching.until is not None:
             when = min(when, self.batching.until)
-        if not self._lines.is_empty and (rested := self.cards.next_rested()) is not None:
+        if self._waiting and (rested := self.cards.next_rested()) is not None:
             when = min(when, rested)
         return None if when == math.inf else when
 
@@ -273,7 +277,7 @@ class RequestQueue:
             if isinstance(subject, Execution):
                 actions += self._stall(subject.seat, subject.batch, now)
                 continue
-            ending = Ending.DEADLINE if subject.phase is Phase.RUNNING else Ending.QUEUE_TIMEOUT
+            ending = ending_of(subject, self.seats)
             actions += self._withdraw(subject)
             self._end(subject)
             actions.append(End(subject, ending))
@@ -313,6 +317,7 @@ class RequestQueue:
         if not request.background:
             self.population[request.phase] -= 1
             self.population[phase] += 1
+        self._waiting += (phase is Phase.WAITING) - is_waiting(request)
         request.phase, request.seat = phase, seat
 
     def _wait(self, request: Request) -> None:
@@ -370,7 +375,8 @@ class RequestQueue:
         """Give waiting requests to workers for as long as both are there."""
         actions: list[Action] = []
         self.batching.until = None
-        while (turn := next_turn(self._lines, self.cards, self.batching, now)) is not None:
+        find = partial(next_turn, self._lines, self.cards, self.batching, now)
+        while self._waiting and (turn := find()) is not None:
             actions.append(self._dispatch(*turn, now))
         return actions
 

@@ -11,6 +11,10 @@ from gpuwarden.gateway.work import Ending, Phase, Refusal, Refused
 
 ENDINGS = {
     Ending.QUEUE_TIMEOUT: ("queue_timeout", "no worker was free within the time limit"),
+    Ending.MODEL_GONE: (
+        "model_unavailable",
+        "no worker with the model that was asked for was there within the time limit",
+    ),
     Ending.DEADLINE: ("execution_timeout", "the answer did not come within the time limit"),
     Ending.EXECUTION_TIMEOUT: ("execution_timeout", "the worker took longer than it may"),
     Ending.BROKEN_OFF: ("worker_crashed", "the worker died or hung in the middle of this answer"),
@@ -34,10 +38,13 @@ class Refusals:
         self._queue = queue
         self._foresight = Foresight()
 
-    def foresee(self, now: float) -> None:
-        """Accept nothing whose answer would come too late. Raises Refused."""
+    def foresee(self, joined: int, now: float) -> None:
+        """Accept nothing whose answer would come too late. Raises Refused.
+
+        :param joined: requests that workers have not been offered yet.
+        """
         queue = self._queue
-        if not queue.population[Phase.WAITING] or self._foresight.is_far(queue.depth, now):
+        if queue.population[Phase.WAITING] <= joined or self._foresight.is_far(queue.depth, now):
             return
         if queue.draining or not queue.can_serve(now):
             return  # that is said first
@@ -74,7 +81,7 @@ class Refusals:
         wait = None
         if ending is Ending.QUEUE_TIMEOUT and self._queue.cards.too_hot:
             message, wait = f"{message}: {TOO_HOT}", TOO_HOT_RETRY_SECONDS
-        elif ending is Ending.QUEUE_TIMEOUT:
+        elif ending in (Ending.QUEUE_TIMEOUT, Ending.MODEL_GONE):
             wait = self._wait_seconds()
         return ApiError(kind, message, retry_after_seconds=wait)
 

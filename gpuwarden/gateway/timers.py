@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 
 from gpuwarden.gateway.lazyheap import LazyHeap
-from gpuwarden.gateway.work import Batch, Phase, Request, Seat
+from gpuwarden.gateway.work import Batch, Ending, Phase, Request, Seat
 
 PREPARED_AND_RUNNING = 2  # executions' time that a request may wait for with nobody else before it
 
@@ -71,3 +71,14 @@ class Timers:
         if isinstance(subject, Request):
             return subject.phase is not Phase.ENDED
         return subject.seat.key in self._seats and subject.is_current
+
+
+def ending_of(late: Request, seats: dict[int, Seat]) -> Ending:
+    """How a request ends whose deadline passes.
+
+    :param seats: the connected workers.
+    """
+    if late.phase is Phase.RUNNING:
+        return Ending.DEADLINE
+    is_served = late.model is None or any(seat.model == late.model for seat in seats.values())
+    return Ending.QUEUE_TIMEOUT if is_served else Ending.MODEL_GONE

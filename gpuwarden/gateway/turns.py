@@ -4,9 +4,11 @@
   cooler card, then the worker that has rested longest.
 - **Suspects**: each is given to an idle worker, and that worker gets nothing beside it; one worker
   at a time is enough for them while others wait for the rest.
-- **Batches**: what is there and of one kind, within the worker's budget; whether it waits for
-  company says ``batching``, and only while no other worker idles.
+- **Batches**: what is there and of one kind, within the worker's budget, and shared out where
+  several workers idle; whether it waits for company says ``batching``, and only while no other
+  worker idles.
 - **Late**: whoever can't be answered in time any more comes after those who can.
+- **Models**: who asks for one gets a worker that runs it (see ``modellines``).
 - **Drained**: where no other is left, drained workers finish what people were promised; the
   background waits.
 """
@@ -15,18 +17,32 @@ from gpuwarden.gateway.batching import Batching
 from gpuwarden.gateway.cards import Cards
 from gpuwarden.gateway.foresight import answered_at
 from gpuwarden.gateway.lines import Bounds, Lines
+from gpuwarden.gateway.modellines import ModelLines
 from gpuwarden.gateway.work import Request, Seat
 
 Turn = tuple[Seat, list[Request]]
 
 
-def next_turn(lines: Lines, cards: Cards, batching: Batching, now: float) -> Turn | None:
+def next_turn(lines: ModelLines, cards: Cards, batching: Batching, now: float) -> Turn | None:
     """The next batch and its worker; None where nobody waits, or nobody has room."""
-    if lines.is_empty or not (seats := cards.with_room(now)):
+    if not lines.apart:
+        return turn_of(lines.main, None, cards, batching, now)
+    for model, group in lines.in_turn():
+        turn = turn_of(group, model, cards, batching, now)
+        if turn is not None:
+            return turn
+    return None
+
+
+def turn_of(
+    lines: Lines, model: str | None, cards: Cards, batching: Batching, now: float
+) -> Turn | None:
+    """The same for those who wait for one model; None: for any."""
+    if lines.is_empty or not (seats := cards.with_room(now, model)):
         return None
     ordinary = lines.has_people or (lines.has_background and cards.any_usable)
     if lines.first_suspect() is not None:
-        by_load = cards.by_load()
+        by_load = cards.by_load(model)
         seats = [seat for seat in by_load if seat in seats]
         if is_suspects_turn(lines, cards, by_load, now, others_wait=ordinary):
             idle = next((seat for seat in seats if not seat.batches), None)
@@ -42,13 +58,21 @@ def next_turn(lines: Lines, cards: Cards, batching: Batching, now: float) -> Tur
     size = 1 if seat.slots else min(card.batch_size(seat), seat.credit)
     if lines.may_exceed(size):
         lines.set_late_apart(answered_at(seat, card.batch_seconds, now))
-    bounds = Bounds(size, seat.budget.least(batching.rules.budget), seat.mixed)
+    bounds = Bounds(
+        share_of(size, lines, seats), seat.budget.least(batching.rules.budget), seat.mixed
+    )
     background = not lines.has_background or cards.any_usable
     if batching.rules.linger_seconds and all(one.batches for one in seats if one is not seat):
         batch = lines.incomplete(bounds, with_background=background)
         if batch and batching.holds_back(batch, now):
             return None
     return seat, lines.take(bounds, with_background=background)
+
+
+def share_of(size: int, lines: Lines, seats: list[Seat]) -> int:
+    """How many of the people who wait a worker gets: no more than its part where others idle."""
+    idle = sum(not seat.batches for seat in seats)
+    return size if idle < 2 or not lines.has_people else min(size, -(-lines.people // idle))
 
 
 def is_suspects_turn(

@@ -27,8 +27,9 @@ def weight_of(body: Body) -> Weight:
         text = text_bytes(body.image)
         referred = sum(pixels_in(image.content) for image in body.images) if body.images else 0
         return Weight(referred + body.length - text, tokens_of(text))
-    question = (body.question or "").encode("utf-8", "surrogateescape")
-    return Weight(pixels_in(body.image), tokens_of(len(question)))
+    question = body.question
+    tokens = tokens_of(len(question.encode("utf-8", "surrogateescape"))) if question else 0
+    return Weight(pixels_in(body.inline if body.buffer is None else body.image), tokens)
 
 
 def tokens_of(size: int) -> int:
@@ -36,10 +37,9 @@ def tokens_of(size: int) -> int:
     return -(-size // BYTES_PER_TOKEN)
 
 
-def pixels_in(image: memoryview) -> int:
+def pixels_in(image: memoryview | bytes) -> int:
     """How many pixels an image has by its own word, or by its length where it says nothing."""
-    head = bytes(image[: PNG_HEAD.stop])
-    said = None
+    head, said = bytes(image[: PNG_HEAD.stop]), None
     if head.startswith(PNG):
         said = _area(head[16:20], head[20:24]) if head[12:16] == b"IHDR" else None
     elif head.startswith(JPEG):
@@ -47,7 +47,7 @@ def pixels_in(image: memoryview) -> int:
     return said or len(image)
 
 
-def _jpeg_area(image: memoryview) -> int | None:
+def _jpeg_area(image: memoryview | bytes) -> int | None:
     """Width times height of the first frame; None where none is found in its place."""
     place = 2
     for _ in range(JPEG_SEGMENTS):

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
+from typing import NamedTuple
 
 from gpuwarden.values import ThermalState
 
@@ -43,6 +44,7 @@ class Ending(Enum):
     DEADLINE = auto()  # its deadline passed in a worker
     EXECUTION_TIMEOUT = auto()  # its worker took longer than an execution may take
     WORKER_CRASHED = auto()  # it killed three workers
+    MODEL_GONE = auto()  # no worker with the model that it asks for was there by its deadline
     BROKEN_OFF = auto()  # its worker died when a part of the answer had gone to the caller
 
 
@@ -55,8 +57,21 @@ class Verdict(Enum):
     STALE = auto()  # no such lease in this worker
 
 
-@dataclass(frozen=True)
-class Weight:
+class Answered(NamedTuple):
+    """A lease that a worker has answered.
+
+    :param number: of the request that it says it answers.
+    :param returned: the worker gives the request back, unexecuted.
+    :param gpu_seconds: how long the batch, or the part of it that is answered, ran.
+    """
+
+    number: int
+    lease: int
+    returned: bool = False
+    gpu_seconds: float | None = None
+
+
+class Weight(NamedTuple):
     """What a request brings into a batch, as far as that is known before a worker decodes it."""
 
     pixels: int = 0
@@ -69,11 +84,11 @@ class Weight:
         return Weight(min(self.pixels, other.pixels), min(self.tokens, other.tokens))
 
 
+NO_WEIGHT = Weight()
 UNBOUNDED = Weight(1 << 62, 1 << 62)
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(NamedTuple):
     """What requests have in common that can be computed together.
 
     :ivar parameters: how an answer is to be generated: a hash over all of it.
@@ -85,13 +100,17 @@ class Kind:
     tokens: int = 0
 
 
-@dataclass(eq=False)
+PLAIN = Kind()
+
+
+@dataclass(eq=False, slots=True)
 class Request:
     """One accepted request.
 
     :param background: nobody waits for it: people's requests go before.
     :param priority: among the background's own; the larger first.
     :ivar kind: of what it is; None: unknown, so that it is like no other.
+    :ivar model: which a worker has to run for it; None: any.
     :ivar queued_at: when its body was complete.
     :ivar joining: it is in its own prefill, or one of a group that is.
     :ivar shared_deaths: of workers with slots that it may have killed, or one of several others.
@@ -105,8 +124,9 @@ class Request:
     phase: Phase = Phase.RECEIVING
     seat: int | None = None
     lease: int = 0
-    weight: Weight = Weight()
-    kind: Kind | None = Kind()
+    weight: Weight = NO_WEIGHT
+    kind: Kind | None = PLAIN
+    model: str | None = None
     queued_at: float = 0.0
     joining: bool = False
     suspect: bool = False
@@ -155,6 +175,7 @@ class Seat:
     card: int
     max_batch: int
     slots: bool = False
+    model: str = ""
     ceiling: int | None = None
     ready: bool = False
     draining: bool = False

@@ -5,13 +5,16 @@ import asyncio
 import os
 import socket
 from collections import deque
-from typing import Callable, Deque, List, Optional, Sequence, Tuple
+from contextlib import contextmanager
+from typing import Callable, Deque, Iterator, List, Optional, Sequence, Tuple, TypeVar
 
-from gpuwarden.worker.frames import RECORD_LIMIT_BYTES, Frame, FrameError, decode, encode
+from gpuwarden.worker.frames import RECORD_LIMIT_BYTES, Frame, FrameError, encode
+from gpuwarden.worker.together import frames_in, together
 
 DESCRIPTOR_LIMIT = 16  # a JOB brings its body's and those of its images; more is a peer that errs
-RECORDS_PER_WAKE = 32  # then others get their turn on the loop
+Read = TypeVar("Read")
 _CUT_SHORT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)  # as numbers: an enum's sums are slow
+_CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 _ANCILLARY_BYTES = socket.CMSG_SPACE(DESCRIPTOR_LIMIT * array.array("i").itemsize)
 
 
@@ -24,27 +27,40 @@ def send_record(connection: socket.socket, record: bytes, descriptors: Sequence[
     connection.sendmsg([record], ancillary, socket.MSG_NOSIGNAL)
 
 
-def receive_frame(connection: socket.socket) -> Optional[Tuple[Frame, List[int]]]:
-    """The next frame and its descriptors (the caller's to close), or None at the end.
+class Inbox:
+    """Receives records into memory of its own.
 
-    Raises FrameError for a record that is no frame (its descriptors are closed), and OSError.
+    ``recvmsg()`` would have that made anew for each: so large a block is mapped, touched and
+    unmapped, which costs five times as much as the rest.
     """
-    record, ancillary, flags, _ = connection.recvmsg(
-        RECORD_LIMIT_BYTES, _ANCILLARY_BYTES, socket.MSG_CMSG_CLOEXEC
-    )
-    descriptors = _descriptors_of(ancillary)
-    if not record:
-        close_all(descriptors)
-        return None
-    try:
-        if flags & _CUT_SHORT:
-            raise FrameError(
-                f"record over {RECORD_LIMIT_BYTES} bytes or {DESCRIPTOR_LIMIT} descriptors"
-            )
-        return decode(record), descriptors
-    except FrameError:
-        close_all(descriptors)
-        raise
+
+    def __init__(self) -> None:
+        self._record = memoryview(bytearray(RECORD_LIMIT_BYTES))
+
+    def receive(
+        self, connection: socket.socket, read: Callable[[bytes], Read]
+    ) -> Optional[Tuple[Read, List[int]]]:
+        """What ``read`` makes of the next record, and its descriptors; None at the end.
+
+        The descriptors are the caller's to close. Raises FrameError for a record that is none
+        (its descriptors are closed), and OSError.
+        """
+        size, ancillary, flags, _ = connection.recvmsg_into(
+            [self._record], _ANCILLARY_BYTES, _CLOSE_ON_EXEC
+        )
+        descriptors = _descriptors_of(ancillary)
+        if not size:
+            close_all(descriptors)
+            return None
+        try:
+            if flags & _CUT_SHORT:
+                raise FrameError(
+                    f"record over {RECORD_LIMIT_BYTES} bytes or {DESCRIPTOR_LIMIT} descriptors"
+                )
+            return read(bytes(self._record[:size])), descriptors
+        except FrameError:
+            close_all(descriptors)
+            raise
 
 
 def _descriptors_of(ancillary: List[Tuple[int, int, bytes]]) -> List[int]:
@@ -68,6 +84,8 @@ class Channel:
 
     ``on_frame`` owns the descriptors it gets. ``on_closed`` is called once with the reason,
     unless this side closed. Records that the peer is slow to take wait in order.
+
+    :ivar packs: whether the peer takes several frames in one record.
     """
 
     def __init__(
@@ -84,14 +102,33 @@ class Channel:
         self._waiting: Deque[Tuple[bytes, List[int]]] = deque()
         self._flushed = asyncio.Event()
         self._flushed.set()
+        self._held: Optional[List[bytes]] = None
+        self._inbox = Inbox()
+        self.packs = False
         self.closed = False
         self._loop.add_reader(connection.fileno(), self._readable)
 
     def send(self, frame: Frame, descriptors: Sequence[int] = ()) -> None:
         """Send a frame now or when the peer has room. Raises FrameError if it is too large."""
         record = encode(frame)
-        if self.closed:
-            return
+        if self._held is not None and not descriptors:
+            self._held.append(record)
+        elif not self.closed:
+            self._leave(record, descriptors)
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is sent while the block runs leaves at its end, in as few records as possible."""
+        self._held = [] if self.packs else None
+        try:
+            yield
+        finally:
+            held, self._held = self._held, None
+            for record in together(held or ()):
+                if not self.closed:
+                    self._leave(record, ())
+
+    def _leave(self, record: bytes, descriptors: Sequence[int]) -> None:
         if not self._waiting:
             try:
                 send_record(self._connection, record, descriptors)
@@ -149,20 +186,20 @@ class Channel:
         self._flushed.set()
 
     def _readable(self) -> None:
-        for _ in range(RECORDS_PER_WAKE):
-            if self.closed:
-                return
-            try:
-                received = receive_frame(self._connection)
-            except BlockingIOError:
-                return
-            except OSError as error:
-                self._end(f"receiving failed: {error.strerror}")
-                return
-            except FrameError as error:
-                self._end(f"the peer sent no frame: {error}")
-                return
-            if received is None:
-                self._end("the peer closed")
-                return
-            self._on_frame(*received)
+        """Take one record: the loop says if there is another, for less than to look would cost."""
+        try:
+            received = self._inbox.receive(self._connection, frames_in)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._end(f"receiving failed: {error.strerror}")
+            return
+        except FrameError as error:
+            self._end(f"the peer sent no frame: {error}")
+            return
+        if received is None:
+            self._end("the peer closed")
+            return
+        frames, descriptors = received
+        for frame in frames:
+            self._on_frame(frame, descriptors if frame is frames[0] else [])

@@ -30,7 +30,8 @@ class FrameType(IntEnum):
     HELLO = 1  # protocol, worker number, pid, state, scheduling, max_batch, model, gpu_uuid,
     #            heartbeat_seconds: how often it is heard of; absent where it isn't;
     #            batch_pixels, batch_tokens: what a batch may have of them; absent: no matter;
-    #            batch_mixed: true where it may have requests of all sizes and parameters
+    #            batch_mixed: true where it may have requests of all sizes and parameters;
+    #            together: true where it takes records of several frames
     STATE = 2  # {"state": "loading" | "ready" | "draining", "error": text}; with scheduling,
     #            batch_pixels, batch_tokens and batch_mixed, which the engine says once it is loaded
     CREDIT = 3  # count: that many more requests are welcome
@@ -48,7 +49,8 @@ class FrameType(IntEnum):
     #               every five seconds, from engines that know
     SERVER = 13  # {"running", "waiting", "kv_cache_usage"}: what an engine's server says of itself
     # gateway to worker
-    WELCOME = 32  # {"gateway": version, "results_bytes": its room for large results now}
+    WELCOME = 32  # {"gateway": version, "results_bytes": its room for large results now,
+    #               "together": true where it takes records of several frames}
     JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request:
     # "form" is "predict" (the body is the image) or "chat" (OpenAI's JSON); "images" are buffers
     CANCEL = 34  # request, lease: the caller is gone
@@ -59,6 +61,8 @@ class FrameType(IntEnum):
     PROBE = 38  # request: a number of the gateway's; does the card still answer? PROBED tells
     LEND = 39  # request, lease: {"size": bytes} and a descriptor to write to, or {"error": {...}}
     RELIEVE = 40  # drop caches between two batches: memory runs short
+    # in both directions
+    TOGETHER = 64  # count: of the frames in it (see worker.together)
 
 
 @dataclass  # not frozen: that would be the dearest step of a frame's way

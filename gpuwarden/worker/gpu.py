@@ -17,7 +17,8 @@ from gpuwarden.worker.shortage import TOO_LARGE, drop_caches, is_out_of_memory
 _log = logging.getLogger(__name__)
 THREAD_NAME = "gpu"  # in the kernel, too: the supervisor finds it by this
 Result = TypeVar("Result")
-Settle = Callable[[Any, Optional[BaseException]], None]
+Raised = Optional[BaseException]
+Settle = Callable[[Any, Raised], None]
 BROKEN_OFF = Failure("engine_error", "the answer broke off: its batch failed")
 OnShortage = Callable[[bool], None]
 
@@ -41,7 +42,7 @@ class GpuThread:
         """The function's result; raises what it raises."""
         future: asyncio.Future[Result] = self._loop.create_future()
 
-        def settle(result: Any, error: Optional[BaseException]) -> None:
+        def settle(result: Any, error: Raised) -> None:
             if future.done():
                 return
             if error is not None:

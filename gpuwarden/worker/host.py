@@ -22,7 +22,7 @@ from gpuwarden.worker.direct import Direct, is_direct
 from gpuwarden.worker.engine import Audience, Engine, ParallelEngine, SlotEngine
 from gpuwarden.worker.faults import WorkerError
 from gpuwarden.worker.frames import Frame
-from gpuwarden.worker.gpu import GpuThread, run_batch
+from gpuwarden.worker.gpu import GpuThread, Raised, run_batch
 from gpuwarden.worker.link import GatewayLink, Session
 from gpuwarden.worker.loading import EXIT_SETTINGS, Loader, ending_of
 from gpuwarden.worker.memoryreport import MemoryReports
@@ -163,6 +163,8 @@ class Host:
             self.work.slots.on_shortage = self.memory.count_shortage
         if isinstance(engine, ParallelEngine):
             self.work.slots = Parallel(engine, self.settings, self.work, self._on_busy)
+        if not engine.batch_mixed:
+            self.work.keep_apart()
         # It may have come while the engine was loaded.
         self.work.on_limit(self.link.batch_limit, self.link.thermal_state)
         self.work.direct = Direct(self.settings.max_pixels) if is_direct(engine) else None
@@ -225,7 +227,7 @@ class Host:
         if context:
             context.set_load(self.loader.load_fraction)
 
-        def settle(result: Any, error: Optional[BaseException]) -> None:
+        def settle(result: Any, error: Raised) -> None:
             if context and not self.work.more_waits():
                 context.set_load(0.0)
             if error is not None:

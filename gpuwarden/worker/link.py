@@ -11,7 +11,8 @@ import logging
 import os
 import socket
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional, Protocol, Tuple
+from contextlib import nullcontext
+from typing import Any, Callable, ContextManager, Deque, Dict, List, Optional, Protocol, Tuple
 
 from gpuwarden.worker.buffers import LentBuffers
 from gpuwarden.worker.channel import Channel, close_all
@@ -52,6 +53,10 @@ class Session:
     def alive(self) -> bool:
         """Whether frames can still go to the gateway on this connection."""
         return self.channel is not None and not self.channel.closed
+
+    def together(self) -> ContextManager[None]:
+        """What is sent on it while the block runs leaves at once, at the end of that."""
+        return self.channel.together() if self.channel else nullcontext()
 
 
 class Receiver(Protocol):
@@ -256,6 +261,7 @@ class GatewayLink:
             "gpu_uuid": settings.gpu_uuid,
             "gpu_index": settings.gpu_index,
             "heartbeat_seconds": HEARTBEAT_SECONDS,
+            "together": True,
         }
 
     def _state_meta(self) -> Dict[str, Any]:
@@ -290,6 +296,8 @@ class GatewayLink:
     def _welcome(self, session: Session, frame: Frame) -> None:
         instance = frame.meta.get("instance")
         session.welcomed = True
+        if session.channel:
+            session.channel.packs = frame.meta.get("together") is True
         session.instance = instance if isinstance(instance, str) else None
         results_bytes = frame.meta.get("results_bytes")
         session.results_bytes = results_bytes if isinstance(results_bytes, int) else 0

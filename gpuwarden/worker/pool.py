@@ -50,6 +50,7 @@ class Prepared:
     value: Any
     seconds: float
     terms: Optional[Dict[str, Any]] = None  # of a chat: how its caller wants the answer
+    alike: str = ""  # its parameters, the same text where they are the same
 
 
 Outcome = Union[Prepared, Failure]
@@ -239,7 +240,7 @@ class Pool:
         if meta["ok"]:
             try:
                 value = unpack(meta, frame.body, descriptors[0] if descriptors else None)
-                outcome = Prepared(value, meta["seconds"], meta.get("terms"))
+                outcome = Prepared(value, meta["seconds"], meta.get("terms"), meta["alike"])
             except HandoverError as error:
                 outcome = Failure("engine_error", str(error), "HandoverError")
         else:

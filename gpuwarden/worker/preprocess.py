@@ -4,6 +4,7 @@ Started by exec (see ``pool``). It ends when its socket does, so it can't outliv
 """
 
 import faulthandler
+import json
 import logging
 import os
 import signal
@@ -13,12 +14,12 @@ from typing import Any, Dict, List, Optional, Tuple
 
 from gpuwarden.worker import logs
 from gpuwarden.worker.buffers import MappedBuffers
-from gpuwarden.worker.channel import close_all, receive_frame, send_record
+from gpuwarden.worker.channel import Inbox, close_all, send_record
 from gpuwarden.worker.chat import read_chat
 from gpuwarden.worker.engine import Context, Engine, Image, Request
 from gpuwarden.worker.engines.registry import EngineNotFoundError, make_engine
 from gpuwarden.worker.faults import Failure, engine_traceback, failure_of, first_line
-from gpuwarden.worker.frames import Frame, FrameType, encode
+from gpuwarden.worker.frames import Frame, FrameType, decode, encode
 from gpuwarden.worker.handover import HandoverError, pack
 from gpuwarden.worker.memory import limit_memory, too_much_memory
 from gpuwarden.worker.pauses import settle_memory
@@ -41,7 +42,8 @@ def main(descriptor: int) -> int:
 
 
 def _serve(connection: socket.socket) -> int:
-    first = receive_frame(connection)
+    inbox = Inbox()
+    first = inbox.receive(connection, decode)
     if first is None:
         return 0
     frame, _ = first
@@ -55,7 +57,7 @@ def _serve(connection: socket.socket) -> int:
     _send(connection, Frame(FrameType.HELLO, meta={"ok": True}))
     mapped = MappedBuffers()
     while True:
-        received = receive_frame(connection)
+        received = inbox.receive(connection, decode)
         if received is None:
             return 0
         frame, descriptors = received
@@ -103,6 +105,7 @@ def _answer(
     started = time.monotonic()
     try:
         request, terms = _read(engine.context, mapped, frame, descriptors)
+        alike = alike_by(request.parameters)
         meta, inline, result = pack(engine.preprocess(request))
     except HandoverError as error:
         _fail(connection, frame, Failure("engine_error", str(error), "HandoverError"), started)
@@ -113,11 +116,16 @@ def _answer(
     except Exception as error:  # noqa: BLE001 - an integrator's code fails this request only
         _fail(connection, frame, failure_of(error), started)
         return
-    meta.update(ok=True, seconds=time.monotonic() - started, terms=terms)
+    meta.update(ok=True, seconds=time.monotonic() - started, terms=terms, alike=alike)
     reply = Frame(FrameType.RESULT, request=frame.request, meta=meta, body=inline)
     _send(connection, reply, [] if result is None else [result])
     if result is not None:
         os.close(result)
+
+
+def alike_by(parameters: Dict[str, Any]) -> str:
+    """A text that is the same for the same parameters; empty without any."""
+    return json.dumps(parameters, sort_keys=True) if parameters else ""
 
 
 def _read(

@@ -1,6 +1,6 @@
 """What a CPU process is to prepare, as a JOB of the gateway's says it."""
 
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Tuple
 
 from gpuwarden.worker.channel import close_all
 from gpuwarden.worker.frames import Frame
@@ -14,32 +14,35 @@ def task_of(serial: int, session: Session, frame: Frame, descriptors: List[int])
     :raises BufferProblem: it names a buffer that isn't there.
     :raises KeyError, TypeError, ValueError: it is malformed.
     """
-    spare = list(descriptors)
+    said, spare = frame.meta, list(descriptors)
     try:
-        body = frame.meta.get("body")
+        body = said.get("body")
         if not isinstance(body, dict):
             raise ValueError("body")
         content: Any = frame.body
         if "buffer" in body:
             content = session.buffers.locate(body, _own(body, spare))
-        images = tuple(
-            StoredImage(
-                str(image["id"]),
-                str(image["media_type"]),
-                session.buffers.locate(image, _own(image, spare)),
-            )
-            for image in frame.meta.get("images") or []
-        )
+        images = _images(session, said["images"], spare) if said.get("images") else ()
     finally:
         close_all(spare)
     meta = {
-        "form": str(frame.meta.get("form") or "predict"),
-        "question": frame.meta.get("question"),
-        "media_type": str(frame.meta.get("media_type") or ""),
-        "parameters": dict(frame.meta.get("parameters") or {}),
+        "form": str(said.get("form") or "predict"),
+        "question": said.get("question"),
+        "media_type": str(said.get("media_type") or ""),
+        "parameters": dict(said.get("parameters") or {}),
     }
-    deadline = int(frame.meta.get("deadline_boottime_ns") or 0)
-    return Task(serial, meta, content, images, deadline)
+    return Task(serial, meta, content, images, int(said.get("deadline_boottime_ns") or 0))
+
+
+def _images(session: Session, images: Any, descriptors: List[int]) -> Tuple[StoredImage, ...]:
+    return tuple(
+        StoredImage(
+            str(image["id"]),
+            str(image["media_type"]),
+            session.buffers.locate(image, _own(image, descriptors)),
+        )
+        for image in images
+    )
 
 
 def _own(where: Dict[str, Any], descriptors: List[int]) -> List[int]:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpuwarden.worker.frames import RECORD_LIMIT_BYTES, Frame, FrameType, decode, encode
+from gpuwarden.worker.frames import RECORD_LIMIT_BYTES, Frame, FrameType, encode
+from gpuwarden.worker.together import frames_in
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ class GatewayPeer:
         self.max_batch = max_batch
         self.said = said
         self.answers_by_itself = False
+        self.records_of_several = 0
         self.jobs: asyncio.Queue[ReceivedJob] = asyncio.Queue()
         self.frames: asyncio.Queue[Frame] = asyncio.Queue()
         self.loans: dict[int, int] = {}  # by lease: the descriptor of a result's buffer
@@ -85,13 +87,17 @@ class GatewayPeer:
         return await asyncio.wait_for(self.frames.get(), 5)
 
     def answer(self, job: ReceivedJob, **changes: Any) -> None:
+        self.send(self.result_of(job, **changes))
+
+    def result_of(self, job: ReceivedJob, **changes: Any) -> Frame:
+        """What ``answer`` sends."""
         meta = {
             "ok": True,
             "answer": {"sha256": job.sha256, "bytes": len(job.image)},
             "timing": {"preprocess_seconds": 0.001, "predict_seconds": 0.002},
         }
         frame = job.frame
-        self.send(Frame(FrameType.RESULT, frame.request, frame.lease, meta=meta | changes))
+        return Frame(FrameType.RESULT, frame.request, frame.lease, meta=meta | changes)
 
     def joins(self, job: ReceivedJob, joining: bool = True) -> None:
         """Say that a request is taken into a slot, or has been."""
@@ -144,7 +150,10 @@ class GatewayPeer:
             return
         for _, _, data in control:
             descriptors.frombytes(data[: len(data) - len(data) % descriptors.itemsize])
-        self._on_frame(decode(record), list(descriptors))
+        frames = frames_in(record)
+        self.records_of_several += len(frames) > 1
+        for frame in frames:
+            self._on_frame(frame, list(descriptors))
 
     def _on_frame(self, frame: Frame, descriptors: list[int]) -> None:
         if frame.type == FrameType.LEND:

@@ -45,6 +45,7 @@ class Scripted(Engine):
     """Does in each stage what the request's parameters say."""
 
     simulated_vram_bytes = 1000
+    batch_mixed = True
 
     def load(self, context: Context) -> None:
         perform("load", context.options)
@@ -64,6 +65,12 @@ class Scripted(Engine):
 
     def postprocess(self, result: dict[str, Any]) -> dict[str, Any]:
         return {**result, "filling": "x" * result["parameters"].get("answer_bytes", 0)}
+
+
+class Uniform(Scripted):
+    """Generates a batch by one set of parameters."""
+
+    batch_mixed = False
 
 
 class Filling(Engine):

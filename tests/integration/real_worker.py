@@ -22,7 +22,11 @@ async def real_worker(node: GatewayNode, **settings: Any) -> AsyncIterator[Worke
     try:
         async with home.worker(dispatch_socket=str(node.dispatch_path), **settings) as worker:
             await node.until(
-                lambda: any(link.number == number for link in node.ready_links()), loading_seconds
+                lambda: (
+                    any(link.number == number for link in node.ready_links())
+                    or worker.process.returncode is not None  # of a request that waited for it
+                ),
+                loading_seconds,
             )
             yield worker
     finally:

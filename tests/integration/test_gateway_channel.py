@@ -9,8 +9,8 @@ import pytest
 
 from gpuwarden.gateway.channel import RecordChannel
 from gpuwarden.gateway.link import CREDIT_LIMIT
-from gpuwarden.worker.channel import receive_frame
-from gpuwarden.worker.frames import HEADER, RECORD_LIMIT_BYTES, Frame, FrameType, encode
+from gpuwarden.worker.channel import Inbox
+from gpuwarden.worker.frames import HEADER, RECORD_LIMIT_BYTES, Frame, FrameType, decode, encode
 from tests.integration.gateway_node import gateway_node
 from tests.open_files import open_files
 
@@ -85,7 +85,7 @@ async def test_a_descriptor_that_waits_for_a_slow_worker_stays_the_file_that_it_
     received: list[int] = []
     while not received:
         try:
-            frame = receive_frame(theirs)
+            frame = Inbox().receive(theirs, decode)
         except BlockingIOError:
             await asyncio.sleep(0)
             continue

@@ -353,3 +353,54 @@ async def test_one_heads_right_is_not_anothers() -> None:
             assert (await read_reply(reader)).status == (403 if more else 200)
         assert taken(node) == len(heads)
         writer.close()
+
+
+async def test_a_head_that_is_known_is_not_parsed_again_and_the_rest_is() -> None:
+    async with gateway_node() as node:
+        worker = await node.worker()
+        reader, writer = await node.connect()
+        parsed: list[bytes] = []
+
+        async def asked(data: bytes, cut: int = 0) -> Reply:
+            for piece in filter(None, (data[:cut], data[cut:])):
+                writer.write(piece)
+                await asyncio.sleep(0.05 if cut else 0)  # two segments
+            return await read_reply(reader)
+
+        await asked(request(b"first"))
+        (connection,) = connections(node)
+        feed = connection._parser.feed_data
+
+        def watched(data: bytes) -> Any:
+            parsed.append(data)
+            return feed(data)
+
+        connection._parser.feed_data = watched
+        bodies = [b"other", b"third"]
+        answers = [(await asked(request(body))).json["answer"] for body in bodies]
+        assert len({one["sha256"] for one in answers}) == 2
+        assert parsed == []
+        longer = request(b"longer")
+        assert (await asked(longer)).status == 200
+        assert (await asked(request(b"longer", path="/predict?when=now"))).status == 400
+        assert (await asked(longer)).status == 200
+        assert len(parsed) == 2  # the last one that passed is still the known one
+        assert (await asked(longer, cut=30)).status == 200
+        assert (await asked(longer)).status == 200
+        assert len(parsed) == 5  # cut once, never sure again
+        assert connection.taken == 8
+        assert worker.jobs.empty()
+        writer.close()
+
+
+async def test_a_known_head_is_checked_anew_when_the_rules_change() -> None:
+    async with gateway_node() as node:
+        await node.worker()
+        reader, writer = await node.connect()
+        for _ in range(2):
+            writer.write(request())
+            assert (await read_reply(reader)).status == 200
+        node.service._routes.header_limit_bytes = 10
+        writer.write(request())
+        assert (await read_reply(reader)).status == 431
+        writer.close()

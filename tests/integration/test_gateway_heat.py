@@ -39,7 +39,7 @@ async def until_other(node: GatewayNode, before: CardLimits) -> None:
 async def batch_sizes(node: GatewayNode, worker: GatewayPeer, requests: int) -> set[int]:
     """How large the batches are that a worker gets under load."""
     posted = [asyncio.create_task(node.post(b"image")) for _ in range(requests)]
-    await node.until(lambda: node.service.dispatcher.queue.depth == requests - 2)
+    await node.until(lambda: len(node.service.dispatcher.queue.requests) == requests)
     sizes: Counter[int] = Counter()
     for _ in posted:
         job = await worker.next_job()

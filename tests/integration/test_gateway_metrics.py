@@ -4,6 +4,7 @@ import asyncio
 
 from prometheus_client.parser import text_string_to_metric_families
 
+from gpuwarden.gateway.work import Phase
 from tests.integration.gateway_node import GatewayNode, gateway_node
 
 MIB = 1 << 20
@@ -24,7 +25,12 @@ async def figures(node: GatewayNode) -> dict[str, float]:
 async def test_every_request_is_counted_by_how_it_ended_and_how_long_it_took() -> None:
     async with gateway_node() as node:
         worker = await node.worker(3, auto=False, max_batch=2)
-        posted = [asyncio.create_task(node.post(bytes(2 * MIB))) for _ in range(4)]
+        running = node.service.dispatcher.queue.population
+        posted = [asyncio.create_task(node.post(bytes(2 * MIB)))]
+        await node.until(lambda: running[Phase.RUNNING] == 1)
+        posted.append(asyncio.create_task(node.post(bytes(2 * MIB))))
+        await node.until(lambda: running[Phase.RUNNING] == 2)
+        posted += [asyncio.create_task(node.post(bytes(2 * MIB))) for _ in range(2)]
         await node.until(lambda: node.service.dispatcher.queue.depth == 2)
         seen = await figures(node)
         assert seen["pool_bytes{state=in_use}"] == 8 * MIB

@@ -11,7 +11,7 @@ from gpuwarden.gateway import takeover
 from gpuwarden.gateway.buffers import SEALS
 from gpuwarden.gateway.peers import Peer, credentials, start_time, worker_of_unit
 from gpuwarden.worker.frames import Frame, FrameType
-from tests.integration.gateway_node import gateway_node
+from tests.integration.gateway_node import gateway_node, read_reply
 from tests.integration.gateway_peer import GatewayPeer
 
 MIB = 1 << 20
@@ -154,15 +154,31 @@ async def test_what_a_draining_worker_returns_goes_to_another_without_blame() ->
 async def test_batches_grow_with_the_load_up_to_what_the_worker_takes() -> None:
     async with gateway_node() as node:
         worker = await node.worker(auto=False, max_batch=4)
-        posted = [asyncio.create_task(node.post(b"image")) for _ in range(8)]
+        posted = [asyncio.create_task(node.post(b"first"))]
+        jobs = [await worker.next_job()]
+        posted.append(asyncio.create_task(node.post(b"second")))
+        jobs.append(await worker.next_job())
+        posted += [asyncio.create_task(node.post(b"image")) for _ in range(6)]
         await node.until(lambda: node.service.dispatcher.queue.depth == 6)
         sizes: dict[int, int] = {}
         for _ in posted:
-            job = await worker.next_job()
+            job = jobs.pop(0) if jobs else await worker.next_job()
             sizes[job.frame.batch] = job.frame.count
             worker.answer(job)
         await asyncio.gather(*posted)
         assert list(sizes.values())[:3] == [1, 1, 4]
+
+
+async def test_a_full_queue_has_room_for_those_for_whom_a_worker_is_free() -> None:
+    async with gateway_node(queue_limit=2) as node:
+        for number in range(2):
+            await node.worker(number, max_batch=2)
+        opened = [await node.connect() for _ in range(6)]
+        for _, writer in opened:  # all are there when the loop looks next
+            writer.write(b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\n\r\nx")
+        assert {(await read_reply(reader)).status for reader, _ in opened} == {200}
+        for _, writer in opened:
+            writer.close()
 
 
 async def test_the_least_loaded_card_comes_first() -> None:

@@ -34,6 +34,7 @@ async def test_a_worker_says_hello_while_loading_then_asks_for_two_batches(node:
             "gpu_uuid": "GPU-1",
             "gpu_index": 1,
             "heartbeat_seconds": 2.0,
+            "together": True,
         }
         ready = {"state": "ready", "scheduling": "batch", "batch_mixed": True}
         assert (await connection.next_state("ready")).meta == ready

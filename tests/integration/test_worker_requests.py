@@ -53,6 +53,29 @@ async def test_the_members_of_a_batch_run_together(node: Node) -> None:
         assert [results[n].meta["answer"]["batch"] for n in (1, 2)] == [2, 2]
 
 
+@pytest.mark.parametrize("says_so", [True, False])
+async def test_a_batch_is_answered_in_one_record_where_the_gateway_takes_that(
+    node: Node, says_so: bool
+) -> None:
+    async with node.scripted(welcome={"together": says_so}) as (_, connection):
+        assert connection.hello.meta["together"] is True
+        connection.send_together(
+            [connection.job_frame(number, b"", 9, 3, None, {})[0] for number in (1, 2, 3)]
+        )
+        results = await connection.results(3)
+        assert [results[n].meta["answer"]["batch"] for n in (1, 2, 3)] == [3, 3, 3]
+        assert connection.sizes[-1] == (3 if says_so else 1)
+
+
+async def test_what_turns_out_to_be_generated_otherwise_runs_apart(node: Node) -> None:
+    async with node.worker(engine="model_classes:Uniform") as _:
+        connection = await node.accept_ready()
+        for number, parameters in enumerate(({"top_p": 1}, {}, {"top_p": 1}, {"top_p": 0.5})):
+            connection.job(number, batch=9, count=4, parameters=parameters)
+        results = await connection.results(4)
+        assert [results[n].meta["answer"]["batch"] for n in range(4)] == [2, 1, 2, 1]
+
+
 async def test_a_limit_holds_for_the_batch_that_is_here_already_and_until_it_is_raised(
     node: Node,
 ) -> None:

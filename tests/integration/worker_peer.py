@@ -10,13 +10,15 @@ import socket
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpuwarden.worker.frames import RECORD_LIMIT_BYTES, Frame, FrameType, decode, encode
+from gpuwarden.worker.frames import RECORD_LIMIT_BYTES, Frame, FrameType, encode
+from gpuwarden.worker.together import frames_in, together
 
 ROOT = str(Path(__file__).parents[2])
 BOOTSTRAP = (
@@ -54,14 +56,19 @@ class Connection:
         self._leases = 1000
         self.hello: Frame = Frame(0)
         self.seen: list[Frame] = []
+        self.sizes: list[int] = []  # of the records, in frames
+        self._came: deque[Frame] = deque()
 
     async def next_frame(self) -> Frame | None:
-        loop = asyncio.get_running_loop()
-        receiving = loop.sock_recv(self._connection, RECORD_LIMIT_BYTES)
-        record = await asyncio.wait_for(receiving, DEADLINE_SECONDS)
-        if not record:
-            return None
-        frame = decode(record)
+        if not self._came:
+            loop = asyncio.get_running_loop()
+            receiving = loop.sock_recv(self._connection, RECORD_LIMIT_BYTES)
+            record = await asyncio.wait_for(receiving, DEADLINE_SECONDS)
+            if not record:
+                return None
+            self._came.extend(frames_in(record))
+            self.sizes.append(len(self._came))
+        frame = self._came.popleft()
         self.seen.append(frame)
         return frame
 
@@ -96,6 +103,11 @@ class Connection:
         """Anything at all."""
         socket.send_fds(self._connection, [record], descriptors or [])
 
+    def send_together(self, frames: list[Frame]) -> None:
+        """In one record, as long as one holds them."""
+        for record in together([encode(frame) for frame in frames]):
+            self.send_raw(record)
+
     def welcome(self, **meta: Any) -> None:
         self.send(Frame(FrameType.WELCOME, meta={"gateway": "test", **meta}))
 
@@ -110,7 +122,24 @@ class Connection:
         lease: int | None = None,
         **meta: Any,
     ) -> None:
-        """A request; a batch of one unless said otherwise."""
+        """Send a request; a batch of one unless said otherwise."""
+        frame, descriptor = self.job_frame(
+            request, content, batch, count, lease, meta, first_time=first_time
+        )
+        self.send(frame, descriptor)
+
+    def job_frame(
+        self,
+        request: int,
+        content: bytes | LentBuffer,
+        batch: int | None,
+        count: int,
+        lease: int | None,
+        meta: dict[str, Any],
+        *,
+        first_time: bool = True,
+    ) -> tuple[Frame, int | None]:
+        """A JOB, and the descriptor that goes with it."""
         body: dict[str, Any] = {"length": len(content) if isinstance(content, bytes) else 0}
         inline, descriptor = b"", None
         if isinstance(content, LentBuffer):
@@ -129,7 +158,7 @@ class Connection:
         }
         number = request if batch is None else batch
         frame = Frame(FrameType.JOB, request, lease or request + 500, number, count, whole, inline)
-        self.send(frame, descriptor)
+        return frame, descriptor
 
     def close(self) -> None:
         self._connection.close()

@@ -8,7 +8,7 @@ from gpuwarden.gateway.batching import Batching, BatchRules, company_until
 from gpuwarden.gateway.lines import Bounds, Lines
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.work import CardLimits, Dispatch, Limits, Phase, Request, Weight
-from tests.unit.queue_parts import exceeds, serving_seat
+from tests.unit.queue_parts import enqueue, exceeds, serving_seat
 
 ROOMY = Limits(count=100, total_bytes=1000, request_seconds=30.0, execution_seconds=20.0)
 WINDOW = BatchRules(linger_seconds=0.5)
@@ -23,7 +23,7 @@ def lingering_queue(rules: BatchRules = WINDOW) -> RequestQueue:
 def come(queue: RequestQueue, now: float) -> tuple[Request, list[int]]:
     """A request, and how many went out with it, batch by batch."""
     request = queue.admit(1, now)
-    actions = queue.enqueue(request, now)
+    actions = enqueue(queue, request, now)
     return request, [len(one.jobs) for one in actions if isinstance(one, Dispatch)]
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.work import CardLimits, Phase, Refusal, Refused, Seat, Withdraw
-from tests.unit.queue_parts import LIMITS, serving_seat, waiting_request
+from tests.unit.queue_parts import LIMITS, result, serving_seat, waiting_request
 
 
 def test_a_card_of_which_nothing_is_known_computes_one_request_at_a_time() -> None:
@@ -73,7 +73,7 @@ def test_a_batch_that_is_answered_in_parts_has_its_time_for_each_part() -> None:
         waiting_request(queue)
     seat = serving_seat(queue, 1)
     first, second = queue.requests.values()
-    queue.result(seat, first.number, first.lease, returned=False, now=14.0, gpu_seconds=14.0)
+    result(queue, seat, first.number, first.lease, returned=False, now=14.0, gpu_seconds=14.0)
     assert queue.expire(25.0) == []
-    queue.result(seat, second.number, second.lease, returned=False, now=28.0, gpu_seconds=14.0)
+    result(queue, seat, second.number, second.lease, returned=False, now=28.0, gpu_seconds=14.0)
     assert second.phase is Phase.ENDED

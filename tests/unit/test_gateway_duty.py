@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from gpuwarden.gateway.duty import PERIOD_SECONDS, DutyMeter
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.work import Action, CardLimits, Dispatch, Limits, Seat
+from tests.unit.queue_parts import enqueue, result
 
 LIMITS = Limits(count=10**6, total_bytes=10**9, request_seconds=1e9, execution_seconds=1e9)
 CARD = 0
@@ -68,7 +69,7 @@ class LoadedCard:
     def ask(self) -> None:
         while self.queue.depth < 4:
             request = self.queue.admit(1, self.now)
-            self.carry_out(self.queue.enqueue(request, self.now))
+            self.carry_out(enqueue(self.queue, request, self.now))
 
     def work(self, seconds: float) -> None:
         end = self.now + seconds
@@ -88,7 +89,8 @@ class LoadedCard:
     def finish(self, done: Running) -> None:
         self.running.remove(done)
         self.worked.append((done.begins, done.ends))
-        _, actions = self.queue.result(
+        _, actions = result(
+            self.queue,
             done.seat,
             done.request,
             done.lease,

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gpuwarden.gateway.foresight import Foresight, Standing, answer_seconds, answered_at
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.work import Limits, Phase, Request, Verdict
-from tests.unit.queue_parts import serving_seat
+from tests.unit.queue_parts import enqueue, result, serving_seat
 
 PATIENT = Limits(count=100, total_bytes=1000, request_seconds=30.0, execution_seconds=60.0)
 
@@ -99,7 +99,7 @@ def test_a_worker_answers_after_what_it_does_and_a_batchs_time_with_some_to_spar
 
 def come(queue: RequestQueue, now: float) -> Request:
     request = queue.admit(1, now)
-    queue.enqueue(request, now)
+    enqueue(queue, request, now)
     return request
 
 
@@ -121,8 +121,14 @@ def answered_share(measured: bool) -> float:
             continue
         ((lease, request),) = batch.leases.items()
         number = 0 if request is None else request.number
-        verdict, _ = queue.result(
-            seat, number, lease, returned=False, now=now, gpu_seconds=10.0 if measured else None
+        verdict, _ = result(
+            queue,
+            seat,
+            number,
+            lease,
+            returned=False,
+            now=now,
+            gpu_seconds=10.0 if measured else None,
         )
         answered += verdict is Verdict.DELIVER
     return answered / 60

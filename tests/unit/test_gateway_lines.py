@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from gpuwarden.gateway.lines import PASSED_OVER, PEOPLE_BATCHES, Bounds, Lines
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.work import CardLimits, Kind, Phase, Request, Withdraw
-from tests.unit.queue_parts import LIMITS, serving_seat, waiting_request
+from tests.unit.queue_parts import LIMITS, enqueue, result, serving_seat, waiting_request
 
 
 def request(number: int, *, background: bool = False, priority: int = 0) -> Request:
@@ -131,7 +131,7 @@ def test_who_is_late_goes_before_the_background_and_waits_for_no_company() -> No
 
 def background(queue: RequestQueue, priority: int = 0) -> Request:
     one = queue.admit_background(1, priority, 0, 0.0)
-    queue.enqueue(one, 0.0)
+    enqueue(queue, one, 0.0)
     return one
 
 
@@ -142,7 +142,7 @@ def test_a_person_gets_the_place_of_a_job_that_has_not_begun() -> None:
     assert (running.seat, prepared.seat) == (1, 1)
     person, actions = waiting_request(queue)
     assert actions == [Withdraw(1, prepared.number, prepared.lease)]
-    queue.result(seat, prepared.number, prepared.lease, returned=True, now=0.0)
+    result(queue, seat, prepared.number, prepared.lease, returned=True, now=0.0)
     assert (person.phase, prepared.phase) == (Phase.RUNNING, Phase.WAITING)
     assert running.phase is Phase.RUNNING
 
@@ -155,11 +155,11 @@ def test_the_last_worker_that_is_drained_finishes_for_people_and_jobs_wait() -> 
     assert prepared.phase is Phase.WAITING  # it made way
     (lease,) = [lease for batch in seat.not_begun for lease in batch.leases]
     actions = queue.drain(seat, True, 0.0)
-    queue.result(seat, prepared.number, lease, returned=True, now=0.0)
-    queue.result(seat, running.number, running.lease, returned=False, now=0.0)
+    result(queue, seat, prepared.number, lease, returned=True, now=0.0)
+    result(queue, seat, running.number, running.lease, returned=False, now=0.0)
     assert actions == []
     assert (seat.unanswered, person.phase) == (1, Phase.RUNNING)
-    queue.result(seat, person.number, person.lease, returned=False, now=0.0)
+    result(queue, seat, person.number, person.lease, returned=False, now=0.0)
     assert (seat.outstanding, prepared.phase, waiting.phase) == (0, Phase.WAITING, Phase.WAITING)
     queue.drain(seat, False, 0.0)
     assert (prepared.phase, waiting.phase) == (Phase.RUNNING, Phase.RUNNING)
@@ -183,5 +183,5 @@ def test_jobs_have_no_deadline_and_no_share_in_what_people_may_wait_for() -> Non
     assert queue.depth == queue.held_bytes == 0
     queue.limit(1, CardLimits(), 10_000.0)
     for _ in range(LIMITS.count):
-        queue.enqueue(queue.admit(1, 10_000.0), 10_000.0)
+        enqueue(queue, queue.admit(1, 10_000.0), 10_000.0)
     assert all(one.phase is not Phase.ENDED for one in jobs)

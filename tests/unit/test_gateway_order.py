@@ -2,7 +2,7 @@
 
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.work import CardLimits, End, Ending, Phase, Request, Withdraw
-from tests.unit.queue_parts import LIMITS, serving_seat, waiting_request
+from tests.unit.queue_parts import LIMITS, enqueue, result, serving_seat, waiting_request
 
 
 def test_what_a_dead_worker_held_goes_back_to_its_old_place_oldest_first() -> None:
@@ -18,7 +18,7 @@ def test_what_a_dead_worker_held_goes_back_to_its_old_place_oldest_first() -> No
         for lease, request in list(batch.leases.items()):
             assert request is not None
             order.append(request.number)
-            queue.result(second_seat, request.number, lease, returned=False, now=0.0)
+            result(queue, second_seat, request.number, lease, returned=False, now=0.0)
     assert order == [held[0].number, held[1].number, later.number]
 
 
@@ -35,7 +35,7 @@ def test_what_waits_in_a_worker_for_a_slot_has_its_time_once_it_has_one() -> Non
     seat = serving_seat(queue, 1, max_batch=1, slots=True)
     running, prefetched = (waiting_request(queue)[0] for _ in range(2))
     queue.joins(seat, running.number, running.lease, True, 1.0)
-    queue.result(seat, running.number, running.lease, returned=False, now=19.0)
+    result(queue, seat, running.number, running.lease, returned=False, now=19.0)
     queue.joins(seat, prefetched.number, prefetched.lease, True, 19.0)
     assert queue.expire(29.0) == []
     assert seat.serving
@@ -45,7 +45,7 @@ def test_a_worker_that_never_gives_a_slot_is_stuck_after_a_bounded_time() -> Non
     queue = RequestQueue(LIMITS, 0.0)
     seat = serving_seat(queue, 1, max_batch=2, slots=True)
     job = queue.admit_background(1, 0, 0, 0.0)
-    queue.enqueue(job, 0.0)
+    enqueue(queue, job, 0.0)
     assert queue.expire(39.9) == []
     assert queue.next_timer() == 40.0  # its preparation, and those that ran before
     assert End(job, Ending.EXECUTION_TIMEOUT) in queue.expire(40.0)
@@ -57,9 +57,9 @@ def test_who_waits_for_a_slot_behind_others_has_their_time_too() -> None:
     seat = serving_seat(queue, 1, max_batch=1, slots=True)
     jobs = [queue.admit_background(1, 0, 0, 0.0) for _ in range(2)]
     for job in jobs:
-        queue.enqueue(job, 0.0)
+        enqueue(queue, job, 0.0)
     queue.joins(seat, jobs[0].number, jobs[0].lease, True, 30.0)
-    queue.result(seat, jobs[0].number, jobs[0].lease, returned=False, now=49.0)
+    result(queue, seat, jobs[0].number, jobs[0].lease, returned=False, now=49.0)
     assert queue.expire(59.9) == []
     assert End(jobs[1], Ending.EXECUTION_TIMEOUT) in queue.expire(60.0)
 
@@ -127,7 +127,7 @@ def test_what_has_been_streamed_in_part_is_not_begun_again_elsewhere() -> None:
     silent, heard = (queue.admit(1, 5.0) for _ in range(2))
     queue.joins(seat, running.number, running.lease, True, 0.0)
     for one in (silent, heard):
-        queue.enqueue(one, 5.0)
+        enqueue(queue, one, 5.0)
         queue.joins(seat, one.number, one.lease, True, 5.0)
     assert queue.piece(seat, heard.number, heard.lease)
     actions = queue.expire(20.0)
@@ -151,6 +151,17 @@ def test_others_go_on_while_a_suspect_waits_for_an_idle_worker() -> None:
     (batch,) = reserved.batches.values()
     ((lease, request),) = batch.leases.items()
     assert request is not None
-    queue.result(reserved, request.number, lease, returned=False, now=0.0)
+    result(queue, reserved, request.number, lease, returned=False, now=0.0)
     assert suspect.seat == reserved.key
     assert not reserved.open
+
+
+def test_what_comes_at_once_is_shared_out_over_idle_workers() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    for key in range(3):
+        serving_seat(queue, key)
+    requests = [queue.admit(1, 0.0) for _ in range(5)]
+    for request in requests:
+        queue.join(request, 0.0)
+    queue.serve(requests, 0.0)
+    assert sorted(len(seat.awaited) for seat in queue.seats.values()) == [1, 2, 2]

@@ -26,7 +26,7 @@ from gpuwarden.gateway.work import (
     Weight,
     Withdraw,
 )
-from tests.unit.queue_parts import LIMITS, exceeds
+from tests.unit.queue_parts import LIMITS, enqueue, exceeds, result
 
 
 class Node(RuleBasedStateMachine):
@@ -166,8 +166,14 @@ class Node(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(sorted(key for key, held in self.held.items() if held)))
         lease = data.draw(st.sampled_from(sorted(self.held[key])))
         number = self.held[key].pop(lease)
-        verdict, actions = self.queue.result(
-            self.seats[key], number, lease, returned=returned, now=self.now, gpu_seconds=seconds
+        verdict, actions = result(
+            self.queue,
+            self.seats[key],
+            number,
+            lease,
+            returned=returned,
+            now=self.now,
+            gpu_seconds=seconds,
         )
         if (key, lease) in self.cancelled:
             assert verdict is Verdict.DROPPED
@@ -186,7 +192,7 @@ class Node(RuleBasedStateMachine):
         seat = self.pick(data)
         if self.held[seat.key].get(lease) is not None:
             return
-        verdict, actions = self.queue.result(seat, number, lease, returned=False, now=self.now)
+        verdict, actions = result(self.queue, seat, number, lease, returned=False, now=self.now)
         assert verdict is Verdict.STALE
         assert not actions
 
@@ -230,7 +236,7 @@ class Node(RuleBasedStateMachine):
         request.weight = Weight(size)
         request.kind = Kind(pixels=size // 100)
         self.unanswered[request.number] = request
-        self.carry_out(self.queue.enqueue(request, self.now))
+        self.carry_out(enqueue(self.queue, request, self.now))
 
     def is_paused(self, card: int) -> bool:
         return self.queue.cards[card].limits.paused
@@ -252,7 +258,7 @@ class Node(RuleBasedStateMachine):
     def body_completes(self, data: st.DataObject) -> None:
         request = self.receiving.pop(data.draw(st.integers(0, len(self.receiving) - 1)))
         self.unanswered[request.number] = request
-        self.carry_out(self.queue.enqueue(request, self.now))
+        self.carry_out(enqueue(self.queue, request, self.now))
         self.carry_out(self.queue.expire(self.now))  # its deadline may have passed meanwhile
 
     @precondition(lambda self: self.receiving)
@@ -348,7 +354,7 @@ class Node(RuleBasedStateMachine):
         """With healthy workers everybody who still waits gets an answer."""
         for request in self.receiving:
             self.unanswered[request.number] = request
-            self.carry_out(self.queue.enqueue(request, self.now))
+            self.carry_out(enqueue(self.queue, request, self.now))
         self.receiving = []
         for card in range(3):
             self.carry_out(self.queue.limit(card, CardLimits(), self.now))
@@ -363,8 +369,8 @@ class Node(RuleBasedStateMachine):
                 break
             lease, number = next(iter(self.held[key].items()))
             del self.held[key][lease]
-            verdict, actions = self.queue.result(
-                self.seats[key], number, lease, returned=False, now=self.now
+            verdict, actions = result(
+                self.queue, self.seats[key], number, lease, returned=False, now=self.now
             )
             if verdict is Verdict.DELIVER:
                 self.finish(self.unanswered[number])

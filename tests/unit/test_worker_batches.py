@@ -108,3 +108,14 @@ def test_however_the_limit_changes_everything_runs_once_and_in_order(
         assert table.limit is None or len(members) <= table.limit
         taken += members
     assert taken == list(range(sum(sizes)))
+
+
+def test_what_is_generated_otherwise_runs_in_a_part_of_its_own() -> None:
+    table = BatchTable()
+    table.alike = {1: "cold", 2: "hot", 3: "cold", 4: "hot", 5: "cold"}.__getitem__
+    for serial in range(1, 6):
+        table.add(KEY, serial, 5)
+        table.prepared(KEY, serial)
+    table.limit = 2
+    parts = [table.take() for _ in range(4)]
+    assert parts == [[1, 3], [2, 4], [5], None]

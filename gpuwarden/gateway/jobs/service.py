@@ -21,7 +21,7 @@ from gpuwarden.gateway.jobs.store import DiskStore
 from gpuwarden.gateway.jobs.values import JobResult, JobRow, JobStatus, JobStoreError, is_id
 from gpuwarden.gateway.jobs.views import job_document
 from gpuwarden.gateway.link import WorkerLink
-from gpuwarden.gateway.messages import Result, ResultError
+from gpuwarden.gateway.messages import ResultError, Told
 from gpuwarden.gateway.settings import GatewaySettings
 from gpuwarden.names import JOBS_DIRECTORY
 from gpuwarden.systemd.events import Event, tell
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 EXPIRY_SECONDS = 30.0  # between two looks for what is to go
 KeySource = Callable[[], StoreKey]
-Handover = tuple[str, WorkerLink, Result, bytes]
+Handover = tuple[str, WorkerLink, Told, bytes]
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class Open:
         await self.feeder.stop_work(id)
         self._tell_finished(id)
 
-    def handed_over(self, ticket: str, link: WorkerLink, result: Result, body: bytes) -> None:
+    def handed_over(self, ticket: str, link: WorkerLink, result: Told, body: bytes) -> None:
         """A worker has the result of a job that a former front door gave out."""
         id, _, token = ticket.partition(":")
         if not is_id(id) or not token.isdecimal():
@@ -202,7 +202,7 @@ class Jobs:
             limit_bytes=self.opened.store.budget.limit_bytes,
         )
 
-    def _handed_over(self, ticket: str, link: WorkerLink, result: Result, body: bytes) -> None:
+    def _handed_over(self, ticket: str, link: WorkerLink, result: Told, body: bytes) -> None:
         """Take a result that a former front door asked for; workers are here before the store."""
         if self.opened is not None:
             self.opened.handed_over(ticket, link, result, body)
@@ -226,9 +226,9 @@ class Jobs:
         return DiskBudget(settings.job_disk_limit_bytes, settings.job_disk_free_share)
 
 
-def result_of(link: WorkerLink, result: Result) -> JobResult:
+def result_of(link: WorkerLink, result: Told) -> JobResult:
     """A worker's RESULT as a job's."""
-    seconds, content = result.timing.predict_seconds, result.content
+    seconds, content = result.predict_seconds, result.content
     if result.ok:
         return JobResult(
             ok=True,

@@ -1,0 +1,81 @@
+"""Heads that are known on their connection: the next request that has the same one needs no parser.
+
+A client sends the same head with each of its requests. To parse it once more, with its headers and
+a stream for its body, costs a small request a fifth of its way. Where the parser stands between two
+messages, the same bytes are the same request; so those are looked at, and nothing of them is parsed
+here. Whatever is not certain goes through the parser.
+"""
+
+from typing import Any, NamedTuple
+
+from aiohttp.http import RawRequestMessage
+
+from gpuwarden.gateway.admission import Upload
+
+END = b"\r\n\r\n"
+LIMIT_BYTES = 8192  # of a head that is kept as it came, for each connection
+
+
+class Known(NamedTuple):
+    """A head that has passed the checks: what has the same one passes them, too.
+
+    :ivar rules: what was checked by.
+    :ivar data: the head as it came; empty where it isn't known where it began.
+    :ivar size: bytes of a request that begins with it.
+    """
+
+    head: tuple[object, ...]
+    rules: tuple[object, ...]
+    upload: Upload
+    message: RawRequestMessage
+    data: bytes
+    size: int
+
+    def begins(self, data: bytes) -> bool:
+        """Whether this is such a request, alone and whole."""
+        return len(data) == self.size and data.startswith(self.data)
+
+
+class Sieve:
+    """A parser of aiohttp's, out of whose messages one may be taken.
+
+    :param take: given a message that came alone, and the bytes of its head (see ``whole_head``);
+        whether it has been taken.
+    :ivar is_between: whether the parser surely stands between two messages; once it is unknown, it
+        stays so.
+    """
+
+    def __init__(self, parser: Any, take: Any) -> None:
+        self._parser = parser
+        self._take = take
+        self.is_between = True
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._parser, name)
+
+    def feed_data(self, data: bytes) -> tuple[Any, bool, bytes]:
+        """What is left for aiohttp."""
+        was_between, self.is_between = self.is_between, False
+        messages, upgraded, tail = self._parser.feed_data(data)
+        if len(messages) != 1 or upgraded:
+            return messages, upgraded, tail
+        head = whole_head(data, *messages[0]) if was_between else b""
+        self.is_between = bool(head)
+        if self._take(*messages[0], head):
+            self._parser.message_consumed()
+            return (), upgraded, tail
+        return messages, upgraded, tail
+
+
+def whole_head(data: bytes, message: RawRequestMessage, payload: Any) -> bytes:
+    """The head of the only message in ``data``; empty unless surely nothing but that is in it.
+
+    What came before its first line, or ended a line without CR, leaves the end of the head unsure.
+    """
+    end = data.find(END) + len(END)
+    head = data[:end]
+    if message.chunked or message.upgrade or not payload.is_eof() or end < len(END):
+        return b""
+    length = int(message.headers.get("Content-Length", "0"))
+    is_plain = head.count(b"\n") == head.count(b"\r\n") and not head.startswith(b"\r")
+    return head if end + length == len(data) and is_plain else b""

@@ -1,0 +1,103 @@
+"""Takes what workers answer and gives it to who waits for it."""
+
+import logging
+from collections.abc import Callable
+from typing import NamedTuple
+
+from gpuwarden.gateway.buffers import BufferPool
+from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.job import Job
+from gpuwarden.gateway.lending import Lending
+from gpuwarden.gateway.link import Said, WorkerLink
+from gpuwarden.gateway.messages import Piece, Told
+from gpuwarden.gateway.queue import RequestQueue
+from gpuwarden.gateway.statistics import Statistics
+from gpuwarden.gateway.work import Action, Answered, Verdict
+from gpuwarden.systemd.events import Event, tell
+from gpuwarden.worker.frames import Frame
+
+
+class Parts(NamedTuple):
+    """What the dispatcher shares; ``carry_out`` does what the queue decides."""
+
+    queue: RequestQueue
+    jobs: dict[int, Job]
+    lending: Lending
+    pool: BufferPool
+    statistics: Statistics
+    carry_out: Callable[[list[Action]], None]
+
+
+class Results:
+    """Answers by their leases, whole or in pieces."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+
+    def take(self, link: WorkerLink, said: list[Said], now: float) -> None:
+        """A worker has sent RESULTs together."""
+        parts = self._parts
+        answers = [answered(*one) for one in said]
+        verdicts, actions = parts.queue.results(link.seat, answers, now)
+        parts.carry_out(actions)  # the worker first: whoever is answered has time
+        for (frame, result), verdict in zip(said, verdicts, strict=True):
+            if verdict is Verdict.STALE:
+                self._discard(link)
+                continue
+            if result.predict_seconds:
+                parts.statistics.ran(result.predict_seconds)
+            if verdict is Verdict.DELIVER:
+                self._deliver(link, frame, result)
+            self.release(link, frame.lease)
+
+    def piece(self, link: WorkerLink, piece: Piece) -> None:
+        """A worker has sent a piece of an answer."""
+        if not self._parts.queue.piece(link.seat, piece.request, piece.lease):
+            return  # nobody waits for it any more, or it is of a lease that isn't the worker's
+        job = self._parts.jobs.get(piece.request)
+        if job is None or job.is_over:
+            return
+        job.terms, job.model = piece.terms, link.model
+        if not job.pieces.add(piece.text):
+            job.fail(ApiError("engine_error", "the answer is too long to be kept"))
+
+    def release(self, link: WorkerLink, lease: int) -> None:
+        """A lease has ended: what it held is free."""
+        self._parts.lending.end(link, lease)
+        body = link.leases.pop(lease, None)
+        for buffer in body.buffers() if body is not None else ():
+            self._parts.pool.release(buffer)
+
+    def _discard(self, link: WorkerLink) -> None:
+        self._parts.statistics.stale_results += 1
+        tell(
+            Event.RESULT_DISCARDED,
+            f"worker {link.number} answered a lease that it doesn't hold: discarded",
+            logging.WARNING,
+            WORKER=link.number,
+        )
+
+    def _deliver(self, link: WorkerLink, frame: Frame, result: Told) -> None:
+        link.tally.requests += 1
+        job = self._parts.jobs.get(frame.request)
+        wanted = job is not None and not job.is_over
+        try:
+            answer = self._parts.lending.answer(link, frame, result)
+        except ApiError as error:
+            if error.status >= 500:
+                link.tally.failures += 1
+                link.tally.last_error = error.type
+            if job is not None and wanted:
+                job.fail(error)
+            return
+        if job is not None and wanted:
+            job.succeed(answer)
+        elif answer.output is not None:
+            answer.output.destroy()
+
+
+def answered(frame: Frame, result: Told) -> Answered:
+    """A RESULT as the queue sees it."""
+    error = result.error
+    returned = error is not None and error.type == "returned"
+    return Answered(frame.request, frame.lease, returned, result.predict_seconds or None)
