@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.engine.driving import Asked, Driver, asked, generated
-from tests.engine.tiny import WINDOW
+from tests.engine.tiny import WINDOW, save_text_gemma3
 
 LONG = asked("Describe all that you see. " * 2, image=1, max_tokens=60)
 SHORT = asked("What is it?", image=2, max_tokens=5)
@@ -118,6 +118,12 @@ def test_up_to_a_stop_token(gemma3: Path, tmp_path: Path) -> None:
         assert driver.results[slot]["finish_reason"] == "stop"
         assert len(driver.tokens[slot]) <= 7
     assert len(driver.tokens[2]) >= 9
+
+
+def test_a_model_whose_output_is_its_input_turned_round(tmp_path: Path) -> None:
+    """As MedGemma's: its files hold that weight once, and are whole."""
+    folder = save_text_gemma3(tmp_path / "tied", tie_word_embeddings=True)
+    assert Driver(folder).alone(TEXT) == generated(folder, TEXT)
 
 
 def test_models_of_text_alone(text_gemma3: Path, qwen3: Path) -> None:

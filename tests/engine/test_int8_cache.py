@@ -90,19 +90,28 @@ def test_at_one_shape_all_that_a_row_holds_is_bitwise_the_same_whoever_is_beside
 ) -> None:
     driver = Driver(gemma3, slots=3, cache_dtype="int8", reproducible=True)
     driver.join(0, LONG)
-    driver.steps(20)
+    until_asked(driver, 0, 20)
     alone = held(driver, 0)
     driver.engine.leave(0)
     driver.join_all({1: SHORT, 2: TEXT})
     driver.steps(2)
     driver.join(0, LONG)  # in another row than before
-    driver.steps(20)  # and moved down, when the short one has left
+    until_asked(driver, 0, 20)  # and moved down, when the short one has left
     beside = held(driver, 0)
     driver.engine.leave(0)
     driver.engine.leave(2)
     assert len(alone) == len(beside) == 1 + 4 * 5
     for one, other in zip(alone, beside, strict=True):
         assert torch.equal(one, other)
+
+
+def until_asked(driver: Driver, slot: int, tokens: int) -> None:
+    """Step until so many tokens were asked for."""
+    for _ in range(3 * tokens):
+        if driver.engine.answering(slot).asked == tokens:
+            return
+        driver.steps(1)
+    raise AssertionError(f"not asked for {tokens} tokens")
 
 
 def held(driver: Driver, slot: int) -> list[torch.Tensor]:

@@ -140,11 +140,11 @@ def save_gemma3(folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def save_text_gemma3(folder: Path, seed: int = 0) -> Path:
+def save_text_gemma3(folder: Path, seed: int = 0, **changes: Any) -> Path:
     """A Gemma 3 without eyes."""
     tokenizer = make_tokenizer()
     torch.manual_seed(seed)
-    model = Gemma3ForCausalLM(text_config(len(tokenizer)))
+    model = Gemma3ForCausalLM(text_config(len(tokenizer), **changes))
     _spread(model)
     _save(model, folder, [1, tokenizer.convert_tokens_to_ids("<end_of_turn>")])
     tokenizer.save_pretrained(folder)

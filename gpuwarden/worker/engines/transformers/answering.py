@@ -3,6 +3,20 @@
 from dataclasses import dataclass, field
 from typing import FrozenSet, List, Sequence, Tuple
 
+from gpuwarden.worker.engine import RequestError
+
+BROKEN = -1  # in place of a token whose scores are no numbers
+
+
+class BrokenAnswerError(RequestError):
+    """What a model computed for a request is no number any more: there is no answer in it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the model computed values that are no numbers (an overflow, or damaged weights), so"
+            " there is no answer; in torch_dtype bfloat16 or float32 a model overflows less"
+        )
+
 
 @dataclass
 class Answering:
@@ -20,6 +34,7 @@ class Answering:
     :ivar parked: it waits, with its row, until the card is cooler.
     :ivar ended: no token is asked for any more.
     :ivar gone: nobody is to be told anything any more.
+    :ivar broken: what was computed for it is no number any more.
     """
 
     slot: int
@@ -33,6 +48,7 @@ class Answering:
     parked: bool = False
     ended: bool = False
     gone: bool = False
+    broken: bool = False
 
     @property
     def runs(self) -> bool:
@@ -46,6 +62,9 @@ class Answering:
 
     def takes(self, token: int) -> bool:
         """Note the next token; whether it is the last one."""
+        if token == BROKEN:
+            self.broken = self.ended = True
+            return True
         self.tokens.append(token)
         self.ended = self.ended or token in self.stops or len(self.tokens) >= self.limit
         return self.ended

@@ -184,6 +184,15 @@ class SlotCache:
             ]
         )
 
+    def clear(self, row: int) -> None:
+        """Nothing stays of a row that holds what is no number.
+
+        A step reads whole rows, and nothing times no number is none: whoever comes next would
+        have it, too.
+        """
+        for stack in self._stacks:
+            stack.clear(row)
+
     def exchange(self, one: int, other: int) -> None:
         """Two rows change their places, in all layers."""
         for stack in self._stacks:

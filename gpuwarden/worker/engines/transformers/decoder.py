@@ -99,9 +99,13 @@ class Decoder:
     def chosen(
         self, count: int, positions: torch.Tensor, terms: Terms, *, draws: bool
     ) -> torch.Tensor:
-        """[count], tokens for these positions, by the first logits."""
+        """[count], tokens for these positions, by the first logits; ``BROKEN`` where there is none.
+
+        Nobody is told of a token after that, so any other may stand for it in the step.
+        """
         logits = sampling.without_stops(self.logits[:count], positions, terms, self.stops)
-        return sampling.drawn(logits, positions, terms) if draws else sampling.greedy(logits)
+        tokens = sampling.drawn(logits, positions, terms) if draws else sampling.greedy(logits)
+        return sampling.without_broken(tokens, logits)
 
     def mask_of(self, made: Callable[[Any], torch.Tensor]) -> Any:
         """What the model wants as its mask: one, or one for each kind of its layers.
@@ -148,7 +152,8 @@ class Decoder:
             places = length if window is None else min(length, window)
             return step_mask(positions, places, dtype)
 
-        embedded = self.model.whole.get_input_embeddings()(self.tokens[:rows, None])
+        tokens = self.tokens[:rows, None].clamp(min=0)
+        embedded = self.model.whole.get_input_embeddings()(tokens)
         logits = self.model.whole(
             inputs_embeds=embedded,
             attention_mask=self.mask_of(mask),

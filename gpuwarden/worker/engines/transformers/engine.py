@@ -4,7 +4,7 @@ import threading
 from typing import Any, Dict, Optional, Sequence, Tuple
 
 from gpuwarden.worker.engine import Context, Request, SlotEngine
-from gpuwarden.worker.engines.transformers.answering import Answering
+from gpuwarden.worker.engines.transformers.answering import Answering, BrokenAnswerError
 from gpuwarden.worker.engines.transformers.finding import find_folder, prepare_environment
 from gpuwarden.worker.engines.transformers.folder import digest_of
 from gpuwarden.worker.engines.transformers.options import EngineOptions, read_options
@@ -46,7 +46,8 @@ class Transformers(SlotEngine):
     def step(self) -> Dict[int, Any]:
         """One step on; the answers that are complete since."""
         spoken = [(one, token, one.takes(token)) for one, token in self._runner.step()]
-        self._speaker.say(spoken)
+        self._speaker.fail([one for one, _, _ in spoken if one.broken], BrokenAnswerError())
+        self._speaker.say([entry for entry in spoken if not entry[0].broken])
         wait = 0.0 if spoken or self._runner.flies else TEXT_WAIT_SECONDS
         found: Dict[int, Any] = {one.slot: why for one, why in self._runner.failed()}
         found.update({one.slot: result for one, result in self._speaker.done(wait)})

@@ -59,6 +59,7 @@ def load_model(options: EngineOptions) -> Model:
     device = choose_device(options.device)
     dtype = choose_dtype(options.torch_dtype, folder, device)
     torch.set_float32_matmul_precision("high" if options.tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = options.tf32  # of convolutions: it is on by default
     attention.register()
     transformers.utils.logging.disable_progress_bar()
     from_int8 = options.cache_in_int8 and options.compile != "none"
@@ -115,13 +116,14 @@ def _load(folder: ModelFolder, device: torch.device, dtype: torch.dtype, attends
         )
     name = SEEING[folder.kind] if folder.has_eyes else "AutoModelForCausalLM"
     try:
-        whole = getattr(transformers, name).from_pretrained(
+        whole, found = getattr(transformers, name).from_pretrained(
             folder.path,
             local_files_only=True,
             trust_remote_code=False,
             dtype=dtype,
             **_straight_to(device),
             attn_implementation=attends,
+            output_loading_info=True,
         )
     except torch.cuda.OutOfMemoryError:
         raise
@@ -131,7 +133,17 @@ def _load(folder: ModelFolder, device: torch.device, dtype: torch.dtype, attends
             f"{folder.path} ({folder.kind or 'unknown kind'}) cannot be loaded by transformers"
             f" {transformers.__version__}: {text[0] if text else type(error).__name__}"
         ) from error
+    _check_whole(folder, sorted(found["missing_keys"]))
     return whole.to(device).eval().requires_grad_(False)
+
+
+def _check_whole(folder: ModelFolder, missing: List[str]) -> None:
+    """The library fills what a folder lacks with random numbers, and says so in its log alone."""
+    if missing:
+        raise ModelError(
+            f"the weights in {folder.path} are not whole: {len(missing)} are missing,"
+            f" {missing[0]} the first; bring its files here again"
+        )
 
 
 def _merge(layers: List[Any], options: EngineOptions, device: torch.device) -> None:

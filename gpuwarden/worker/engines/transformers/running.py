@@ -82,6 +82,8 @@ class Runner:
         row = self._rows.free(slot)
         if row is not None:
             self._decoder.reset(row)
+            if one is not None and one.broken:
+                self._decoder.cache.clear(row)
 
     def step(self) -> Known:
         """Send the next step; what is known since."""

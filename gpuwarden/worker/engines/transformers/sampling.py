@@ -9,6 +9,8 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from gpuwarden.worker.engines.transformers.answering import BROKEN
+
 GREEDY_BELOW = 1e-4  # a temperature; the logits of a colder one would overflow
 MULTIPLIERS = (0x9E3779B9, 0x85EBCA6B, 0xC2B2AE35)  # of golden ratio and of murmur3's finalizer
 WORD = 0xFFFFFFFF
@@ -74,6 +76,13 @@ def greedy(logits: torch.Tensor) -> torch.Tensor:
     return logits.argmax(dim=-1)
 
 
+def without_broken(tokens: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Tokens, but ``BROKEN`` for the rows that hold anything that is no number."""
+    # What is no number counts as the largest.
+    largest = logits.gather(1, greedy(logits)[:, None])[:, 0]
+    return torch.where(largest.isnan(), torch.full_like(tokens, BROKEN), tokens)
+
+
 def drawn(logits: torch.Tensor, positions: torch.Tensor, terms: Terms) -> torch.Tensor:
     """[rows], tokens by each row's terms; the likeliest for those that are greedy."""
     temperature = terms.temperature.clamp(min=GREEDY_BELOW)[:, None]
@@ -86,7 +95,8 @@ def drawn(logits: torch.Tensor, positions: torch.Tensor, terms: Terms) -> torch.
     filled = kept.cumsum(-1)
     wanted = uniform(terms.seed, positions)[:, None] * filled[:, -1:]
     place = (filled <= wanted).sum(-1, keepdim=True)
-    place = torch.minimum(place, (kept > 0).sum(-1, keepdim=True) - 1)
+    # Not below 0: of scores that are no numbers nothing is kept.
+    place = torch.minimum(place, (kept > 0).sum(-1, keepdim=True) - 1).clamp(min=0)
     chosen = tokens.gather(1, place)[:, 0]
     return torch.where(terms.temperature < GREEDY_BELOW, greedy(logits), chosen)
 

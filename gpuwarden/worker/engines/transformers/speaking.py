@@ -52,6 +52,13 @@ class Speaker:
             self._texts.pop(id(one), None)
             self._done = [(other, result) for other, result in self._done if other is not one]
 
+    def fail(self, several: List[Answering], error: Exception) -> None:
+        """They end with an error."""
+        with self._lock:
+            for one in several:
+                if not one.gone:
+                    self._end(one, error)
+
     def close(self) -> None:
         """End the thread."""
         self._work.put(None)

@@ -83,6 +83,11 @@ class Stack:
         """One layer's: no copy."""
         return self._whole.some(member * self._rows, self._rows)
 
+    def clear(self, row: int) -> None:
+        """Zeros in a row of all layers."""
+        for tensor in self._whole.tensors:
+            tensor.unflatten(0, (self._members, self._rows))[:, row].zero_()
+
     def exchange(self, one: int, other: int) -> None:
         """Two rows change their places, in all layers."""
         for tensor in self._whole.tensors:
