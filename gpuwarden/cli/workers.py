@@ -125,18 +125,19 @@ def worker_colour(worker: WorkerStatus) -> str:
 
 def worker_notes(workers: Sequence[WorkerStatus]) -> list[str]:
     """What is being done with each, what is wrong with it, how it ended before, what it says."""
-    lines = []
-    for worker in workers:
-        trouble = worker.last_error or worker.reason
-        if trouble in worker.last_exit:
-            trouble = ""  # it is that very end, which is told with more
-        word = "before that" if trouble or worker.operation else "its last end"
-        before = f"{word}: {worker.last_exit}" if worker.last_exit else ""
-        said = (worker.operation, trouble, before, _server(worker))
-        text = "; ".join(dict.fromkeys(each for each in said if each))
-        if text:
-            lines.append(fitted(f"  worker {worker.number}: {text}"))
-    return lines
+    notes = ((worker.number, worker_note(worker)) for worker in workers)
+    return [fitted(f"  worker {number}: {note}") for number, note in notes if note]
+
+
+def worker_note(worker: WorkerStatus) -> str:
+    """What is to be said of one worker beside its figures; mostly nothing."""
+    trouble = worker.last_error or worker.reason
+    if trouble in worker.last_exit:
+        trouble = ""  # it is that very end, which is told with more
+    word = "before that" if trouble or worker.operation else "its last end"
+    before = f"{word}: {worker.last_exit}" if worker.last_exit else ""
+    said = (worker.operation, trouble, before, _server(worker))
+    return "; ".join(dict.fromkeys(each for each in said if each))
 
 
 def _server(worker: WorkerStatus) -> str:
