@@ -15,6 +15,7 @@ EVERY_SECONDS = 1.0  # as often as the supervisor publishes its state
 _CANT_MOVE = frozenset({"", "dumb", "unknown"})
 # The console's font, and the hardware terminals, have no eighths of blocks.
 _WITHOUT_BLOCKS = ("linux", "vt", "xterm-mono", "ansi", "sun")
+_WITHOUT_COLOURS = ("vt", "xterm-mono")
 _INSTEAD = "use gpuwarden status, or gpuwarden status --watch"
 
 
@@ -44,6 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     from gpuwarden.cli.live.reading import past  # noqa: PLC0415
 
     levels = levels_of(terminal, sys.stdout.encoding)
+    if terminal.startswith(_WITHOUT_COLOURS):
+        os.environ["NO_COLOR"] = "1"
     world = World(
         look=looked_up,
         details=lambda thing, data, columns: details(thing, data, sys.stdout.encoding, columns),

@@ -49,7 +49,6 @@ class Asked:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """``[--json]``, or an action with ``[--no-wait]``."""
     parser.usage = _USAGE
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = f"{_ACTIONS_HELP}{parser.epilog or ''}"
     parser.set_defaults(asked=Asked())
     parser.add_argument(

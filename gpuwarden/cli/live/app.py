@@ -115,7 +115,7 @@ class Top(App[None]):
         self._session = Session(chosen=next(iter(things(first.data)), None))
         self._seen = Seen(first, longer({}, first.data.gpus, world.now()))
         self._details: Sequence[Line] = ()
-        self._board = Board()
+        self.board = Board()
         self._reading = Reading(
             world.look,
             world.every_seconds,
@@ -124,7 +124,7 @@ class Top(App[None]):
 
     def compose(self) -> ComposeResult:
         """One widget: what stands where is decided in :mod:`views`."""
-        yield self._board
+        yield self.board
 
     def on_mount(self) -> None:
         """Begin to look."""
@@ -164,7 +164,7 @@ class Top(App[None]):
     def _show(self) -> None:
         size = Size(self.size.width, self.size.height)
         paper = Paper(self._world.now(), size.columns, self._world.levels)
-        self._board.show(screen(self._seen, self._session, self._details, size, paper))
+        self.board.show(screen(self._seen, self._session, self._details, size, paper))
 
     def _beside(self, work: Callable[..., None], *arguments: object) -> None:
         """Do what may take long beside the screen; whoever quits doesn't wait for it."""

@@ -8,7 +8,7 @@ from gpuwarden.cli.live.lines import Line, Size, fitting, line
 from gpuwarden.cli.live.session import Session, View
 
 KEYS = "arrows choose  Enter details  s start  r restart  d drain  o override  e events  ? help"
-SHORT_KEYS = "Enter details  s/r/d worker  o override  e events  ? help  q quit"
+SHORT_KEYS = "Enter details s start r restart d drain o override ? help q quit"
 TEXT_KEYS = "arrows scroll  Esc back  q quit"
 HELP = (
     "Cards: state, temperature, power in W of its limit (in brackets what the",
@@ -25,9 +25,9 @@ HELP = (
     "  ?          this help",
     "  q          quit                             (also Ctrl-C)",
     "",
-    "Orders are asked about first, and need root, or the group gpuwarden and what polkit",
-    "allows it. The same without this screen: gpuwarden status, gpuwarden workers,",
-    "gpuwarden thermal. More: man gpuwarden-top.",
+    "Orders are asked about first, and need root, or the group gpuwarden and what",
+    "polkit allows it. The same without this screen: gpuwarden status, gpuwarden",
+    "workers, gpuwarden thermal. More: man gpuwarden-top.",
 )
 
 
