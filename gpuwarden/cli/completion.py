@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 
 from gpuwarden import names
+from gpuwarden.cli.about import ACTIONS
 from gpuwarden.cli.exits import CommandError
 from gpuwarden.cli.orphans import EXPECTED
 from gpuwarden.cli.service import get_status
@@ -18,18 +19,10 @@ Words = Mapping[str, str]
 Completer = Callable[..., Words]
 
 JOBS_OFFERED = 50
-_WORKER_ACTIONS = {
-    "start": "start it, or give a drained one work again",
-    "stop": "stop it; it stays down",
-    "restart": "stop it and start it again",
-    "drain": "give it no new work; it stays up",
-    "rolling-restart": "restart all, a card at a time",
-}
-_CARD_ACTIONS = {
-    "override": "cool it as if it were hot",
-    "clear-override": "end an override or a release",
-    "release": "let go of it, so that it can be reset",
-}
+_WORKER_ACTIONS, _CARD_ACTIONS = (
+    {written.split()[0]: what for written, what in ACTIONS[command]}
+    for command in ("workers", "thermal")
+)
 _STATES = {"alert": "as if it were hot", "critical": "as if it were too hot"}
 _SECONDS = {"600": "ten minutes", "3600": "an hour", "86400": "a day"}
 

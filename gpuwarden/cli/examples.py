@@ -58,7 +58,7 @@ OF: dict[str, tuple[Example, ...]] = {
             "an H200 whose fan fails; scenarios are in /usr/share/gpuwarden/scenarios",
         ),
         (
-            "gpuwarden simulate --card T4 --policy stepped --scenario hot.json --plot t4.svg",
+            "gpuwarden simulate --card T4 --policy stepped --scenario hot.json --plot a.svg",
             "a T4 in a hot spell, as a picture",
         ),
     ),

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import Protocol, cast
 
-from gpuwarden.cli.examples import FIRST, OF, Example, shown
+from gpuwarden.cli.about import actions_shown, described
+from gpuwarden.cli.examples import FIRST, OF, shown
 from gpuwarden.cli.exits import CommandError, Exit
 from gpuwarden.cli.output import warn
 
@@ -84,7 +85,7 @@ def tree(words: Iterable[str]) -> tuple[argparse.ArgumentParser, dict[str, Comma
     parser = argparse.ArgumentParser(
         prog="gpuwarden",
         description="Looks after the model workers of this node.",
-        epilog=_epilog(FIRST),
+        epilog=_epilog(shown(FIRST)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -94,8 +95,8 @@ def tree(words: Iterable[str]) -> tuple[argparse.ArgumentParser, dict[str, Comma
         subparser = subparsers.add_parser(
             name,
             help=summary,
-            description=f"{summary[0].upper()}{summary[1:]}.",
-            epilog=_epilog(OF.get(name, ())),
+            description=described(name, summary),
+            epilog=_epilog(actions_shown(name), shown(OF.get(name, ()))),
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         if name in asked:
@@ -104,5 +105,5 @@ def tree(words: Iterable[str]) -> tuple[argparse.ArgumentParser, dict[str, Comma
     return parser, commands
 
 
-def _epilog(examples: Sequence[Example]) -> str:
-    return "\n\n".join(part for part in (shown(examples), SUCCESS_HINT) if part)
+def _epilog(*parts: str) -> str:
+    return "\n\n".join(part for part in (*parts, SUCCESS_HINT) if part)

@@ -27,15 +27,6 @@ _USAGE = """gpuwarden workers [-h] [--json]
        gpuwarden workers --memory [--plot [FILE]] [--json]
        gpuwarden workers start|stop|restart|drain N [--no-wait] [--json]
        gpuwarden workers rolling-restart [--no-wait] [--json]"""
-_ACTIONS_HELP = """\
-actions:
-  start N               start worker N, or give a drained one work again
-  stop N                let it finish what it does, then stop it; it stays down
-  restart N             the same, and start it again
-  drain N               give it no new work; it stays up
-  rolling-restart       restart all workers, one card at a time
-
-"""
 
 
 @dataclass(frozen=True)
@@ -49,7 +40,6 @@ class Asked:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """``[--json]``, or an action with ``[--no-wait]``."""
     parser.usage = _USAGE
-    parser.epilog = f"{_ACTIONS_HELP}{parser.epilog or ''}"
     parser.set_defaults(asked=Asked())
     parser.add_argument(
         "words", metavar="ACTION", nargs="*", action=understood_by(_understand), help="see below"

@@ -1,14 +1,17 @@
 """The whole screen of ``gpuwarden top``, for each view and size. Pure."""
 
+import textwrap
 from collections.abc import Sequence
 
 from gpuwarden.cli.live.board import SMALLEST, Seen, board, event_lines
 from gpuwarden.cli.live.cards import Paper
 from gpuwarden.cli.live.lines import Line, Size, fitting, line
 from gpuwarden.cli.live.session import Session, View
+from gpuwarden.text import one_line
 
 KEYS = "arrows choose  Enter details  s start  r restart  d drain  o override  e events  ? help"
 SHORT_KEYS = "Enter details s start r restart d drain o override ? help q quit"
+MESSAGE_LINES = 4  # a refusal says why and who may, which is longer than 80 characters
 TEXT_KEYS = "arrows scroll  Esc back  q quit"
 HELP = (
     "Cards: state, temperature, power in W of its limit (in brackets what the",
@@ -54,7 +57,9 @@ def _foot(session: Session, size: Size) -> list[Line]:
     keys = TEXT_KEYS
     if session.view is View.BOARD:
         keys = f"{KEYS}  q quit" if len(KEYS) + 8 <= size.columns else SHORT_KEYS
-    return [line(session.message), line((keys, "strong"))]
+    text, kind = session.message
+    said = textwrap.wrap(one_line(text), size.columns)[:MESSAGE_LINES] or [""]
+    return [*(line((each, kind)) for each in said), line((keys, "strong"))]
 
 
 def _text(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 from textual.pilot import Pilot
+from textual.strip import Strip
 
 from gpuwarden.cli.exits import CommandError, Exit
 from gpuwarden.cli.known import Known
@@ -149,7 +150,12 @@ async def test_lines_that_stay_are_not_painted_again(monkeypatch: pytest.MonkeyP
         assert isinstance(app, Top)
         painted: list[int] = []
         render = app.board.render_line
-        monkeypatch.setattr(app.board, "render_line", lambda y: (painted.append(y), render(y))[1])
+
+        def noting(y: int) -> Strip:
+            painted.append(y)
+            return render(y)
+
+        monkeypatch.setattr(app.board, "render_line", noting)
         node.data = hot_node(reasons=["GPU 0 is in alert", "something else"])
         async with asyncio.timeout(20):
             while not painted:
