@@ -28,9 +28,7 @@ def _jobs(text: str) -> Iterator[tuple[str, tuple[str, str]]]:
                 yield _INSTANCE.sub("@", unit), (match[2], match[3])
 
 
-def _page(
-    unit: str, text: str, job: tuple[str, str] | None, date: str, version: str
-) -> Page:
+def _page(unit: str, text: str, job: tuple[str, str] | None, date: str, version: str) -> Page:
     (what,) = re.findall(r"^Description=(.*)$", text, re.MULTILINE)
     page = Page(unit, 8, what.replace("%i", "N"), date, version)
     page.section_of("Synopsis")

@@ -27,7 +27,7 @@ from gpuwarden.cli.live.cards import Paper
 from gpuwarden.cli.live.lines import Line, Size
 from gpuwarden.cli.live.reading import Look, Reading
 from gpuwarden.cli.live.session import Order, Session, press
-from gpuwarden.cli.live.trail import longer, with_past
+from gpuwarden.cli.live.trail import Trail, longer, with_past
 from gpuwarden.cli.live.views import screen
 from gpuwarden.cli.output import unix_now
 from gpuwarden.control.states import GuardData
@@ -109,11 +109,11 @@ class Top(App[None]):
         ("ctrl+z", "suspend_process", "Suspend"),
     ]
 
-    def __init__(self, world: World, first: Known) -> None:
+    def __init__(self, world: World, first: Known, trail: Trail | None = None) -> None:
         super().__init__(ansi_color=True)
         self._world = world
         self._session = Session(chosen=next(iter(things(first.data)), None))
-        self._seen = Seen(first, longer({}, first.data.gpus, world.now()))
+        self._seen = Seen(first, longer(trail or {}, first.data.gpus, world.now()))
         self._details: Sequence[Line] = ()
         self.board = Board()
         self._reading = Reading(
