@@ -99,8 +99,8 @@ def stage(files: list[Path], vendor: Path, folder: Path) -> None:
     # From the working tree itself, which is what is staged: with the build's own umask.
     for tool, target in (("tools.completions", "completions"), ("tools.manual", "man")):
         run([sys.executable, "-m", tool, str(folder / "generated" / target)], ROOT)
-    for path in (folder / "generated").rglob("*"):
-        path.chmod(0o755 if path.is_dir() else 0o644)
+    for made in (folder / "generated").rglob("*"):
+        made.chmod(0o755 if made.is_dir() else 0o644)
 
 
 def build_packages(files: list[Path], vendor: Path, folder: Path) -> list[Path]:

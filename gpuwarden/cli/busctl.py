@@ -7,6 +7,7 @@ from typing import Any
 
 from gpuwarden import names
 from gpuwarden.cli.exits import CommandError, Exit
+from gpuwarden.cli.working import working
 
 TIMEOUT_SECONDS = 10
 ORDER_TIMEOUT_SECONDS = 60  # polkit may ask its user for a password first
@@ -48,16 +49,18 @@ def call(
     """
     limit_seconds = TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
     options = ["--system", "--json=short", "--auto-start=no", f"--timeout={limit_seconds}"]
+    words = ["busctl", *options, "call", names.BUS_NAME, path, interface, method, *arguments]
     try:
-        finished = subprocess.run(
-            ["busctl", *options, "call", names.BUS_NAME, path, interface, method, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=limit_seconds + CONNECT_SECONDS,
-            env={**os.environ, "LC_ALL": "C.UTF-8"},  # its errors are told apart by their words
-            check=False,
-        )
+        with working(f"waiting for {names.GUARD_UNIT}"):
+            finished = subprocess.run(
+                words,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=limit_seconds + CONNECT_SECONDS,
+                env={**os.environ, "LC_ALL": "C.UTF-8"},  # errors are told apart by their words
+                check=False,
+            )
     except FileNotFoundError:
         message = "busctl is missing; it belongs to systemd: apt install systemd"
         raise CommandError(message, Exit.UNREACHABLE) from None

@@ -12,6 +12,7 @@ from gpuwarden.cli.orders import order
 from gpuwarden.cli.output import warn
 from gpuwarden.cli.progress import Progress, begun, judge, told
 from gpuwarden.cli.service import get_status
+from gpuwarden.cli.working import working
 from gpuwarden.control.states import GuardData
 
 LOOK_EVERY_SECONDS = 0.5
@@ -33,7 +34,13 @@ def carry_out(action: str, number: int | None, *, wait: bool, as_json: bool) -> 
     """
     progress = give(action, number)
     if wait:
-        progress = followed(progress, _keep_quiet if as_json else _say)
+        with working(f"waiting for the {_what(action, number)}") as sign:
+
+            def say(step: str) -> None:
+                sign.clear()
+                _say(step)
+
+            progress = followed(progress, _keep_quiet if as_json else say)
     if as_json:
         print(json.dumps(_document(action, number, progress, waited=wait), indent=2))
     elif not wait:

@@ -86,7 +86,7 @@ def _command(page: Page, name: str, parser: argparse.ArgumentParser) -> Page:
             page.item(written, what)
     page.section_of("Options")
     for argument in _arguments(parser):
-        page.item(_written(argument), str(argument.help % {"default": argument.default}))
+        page.item(_written(argument), str(argument.help) % {"default": argument.default})
     _examples(page, OF.get(name, ()))
     _exit_status(page)
     page.see_also([("gpuwarden", 1), *_related(name)])

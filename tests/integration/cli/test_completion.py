@@ -96,7 +96,6 @@ def test_a_shell_completes_commands_actions_and_workers(shell: str, installed: P
         ("gpuwarden workers rolling-restart ", []),
         ("gpuwarden reap ", []),  # nobody to ask
         ("gpuwarden jobs show ", []),
-        ("gpuwarden nonsense ", []),
     ],
 )
 def test_what_is_offered(line: str, wanted: list[str], installed: Path) -> None:

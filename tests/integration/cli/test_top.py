@@ -130,7 +130,7 @@ async def test_a_session_over_ssh(tmp_path: Path) -> None:
             service.refusal = DENIED
             terminal.press("y")
             told = await terminal.shows("manage-workers)")
-            assert "group gpuwarden" in told
+            assert "denies it: root, or members of the group" in told
             assert service.orders == [("/org/gpuwarden1", "DrainWorker", [0])]
             terminal.resize(40, 10)
             await terminal.shows("needs 64 x 16")
