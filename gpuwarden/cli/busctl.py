@@ -13,9 +13,11 @@ TIMEOUT_SECONDS = 10
 ORDER_TIMEOUT_SECONDS = 60  # polkit may ask its user for a password first
 CONNECT_SECONDS = 5  # connecting has no timeout of its own
 
+COULD_NOT = "the service could not answer"
 _OFF_THE_BUS = ("does not exist", "not provided by any .service files", "has no owner")
 _NO_BUS = "Failed to connect to bus"
 _FAILED = "Call failed: "
+_TELLS = "gpuwarden logs -n 20"
 
 
 class SilentError(CommandError):
@@ -36,7 +38,7 @@ def call(
     *arguments: str,
     timeout_seconds: float | None = None,
     denied: str = "",
-    failed: str = "the service could not answer",
+    failed: str = COULD_NOT,
 ) -> list[Any]:
     """What a method of our service answers, as busctl writes it in JSON (NaN is null).
 
@@ -78,7 +80,9 @@ def _data(answer: str) -> list[Any]:
     try:
         data = json.loads(answer)["data"]
     except (ValueError, LookupError, TypeError) as error:
-        raise CommandError(f"busctl answered what is no JSON: {error}", Exit.WRONG) from error
+        raise CommandError(
+            f"busctl answered what is no JSON: {error} ({_TELLS})", Exit.WRONG
+        ) from error
     return data if isinstance(data, list) else [data]
 
 
@@ -94,7 +98,8 @@ def _translated(message: str, limit_seconds: float, denied: str, failed: str) ->
         return CommandError(denied, Exit.UNREACHABLE)
     if "timed out" in message:
         return SilentError(_too_slow(limit_seconds))
-    return CommandError(f"{failed}: {message.removeprefix(_FAILED)}", Exit.WRONG)
+    hint = f" ({_TELLS})" if failed == COULD_NOT else ""
+    return CommandError(f"{failed}: {message.removeprefix(_FAILED)}{hint}", Exit.WRONG)
 
 
 def _too_slow(limit_seconds: float) -> str:

@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 from gpuwarden.cli.about import actions_shown, described
 from gpuwarden.cli.examples import FIRST, OF, shown
@@ -36,6 +36,15 @@ COMMANDS = {
 }
 COMPLETING = "_ARGCOMPLETE"  # set by a shell that wants to know what may come next
 SUCCESS_HINT = "exit status: 0 good, 1 something is wrong, 2 bad use, 3 service not reachable"
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a command line, and where to look."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the command as bad use."""
+        warn(f"{message} ({self.prog} --help)")
+        raise SystemExit(Exit.BAD_USE)
 
 
 class Command(Protocol):
@@ -82,7 +91,7 @@ def parse(words: list[str]) -> tuple[Command, argparse.Namespace]:
 
 def tree(words: Iterable[str]) -> tuple[argparse.ArgumentParser, dict[str, Command]]:
     """All commands, of which those among the words have their arguments, and their modules."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="gpuwarden",
         description="Looks after the model workers of this node.",
         epilog=_epilog(shown(FIRST)),

@@ -87,7 +87,9 @@ def dry_run(as_json: bool) -> int:
         with working("asking the driver for its cards"):
             found = preview(Places(), configuration)
     except (OSError, ValueError, UnitError, SystemctlError) as error:
-        raise CommandError(f"no plan can be made: {error}", Exit.WRONG) from error
+        raise CommandError(
+            f"no plan can be made: {error} (gpuwarden doctor)", Exit.WRONG
+        ) from error
     warn(found.caveat)
     if as_json:
         files = [

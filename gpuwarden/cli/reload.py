@@ -45,7 +45,7 @@ def request_reload(path: Path) -> ReloadAnswer:
             message = f"{names.GUARD_UNIT} does not answer: {error} (gpuwarden status)"
         raise CommandError(message, Exit.UNREACHABLE) from error
     except ControlError as error:
-        raise CommandError(f"not reloaded: {error}", Exit.WRONG) from error
+        raise CommandError(f"not reloaded: {error} (gpuwarden logs -n 20)", Exit.WRONG) from error
     except ValueError as error:
         message = "the service's answer is of another version; after an upgrade: "
         raise CommandError(f"{message}systemctl restart {names.GUARD_UNIT}", Exit.WRONG) from error

@@ -40,7 +40,7 @@ class Place:
             text = f"{to} is no folder: several results need one (mkdir {to})"
             raise CommandError(text, Exit.BAD_USE)
         if not self._is_folder and not to.parent.is_dir():
-            raise CommandError(f"{to.parent}: no such folder", Exit.BAD_USE)
+            raise CommandError(f"{to.parent}: no such folder (mkdir {to.parent})", Exit.BAD_USE)
 
     def file(self, id: str, media_type: str) -> Path:
         """The file of one result."""

@@ -50,7 +50,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError("--parallel is a number from 1 to 64", Exit.BAD_USE)
     images, skipped = find_images(arguments.files)
     if not images:
-        raise CommandError("there is no DICOM, PNG or JPEG file there", Exit.WRONG)
+        raise CommandError(
+            "there is no DICOM, PNG or JPEG file there: name others, or their folder", Exit.WRONG
+        )
     if skipped:
         warn(f"{skipped} files in these folders are no DICOM, PNG or JPEG and were left out")
     submission = Submission(
