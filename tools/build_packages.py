@@ -97,8 +97,8 @@ def stage(files: list[Path], vendor: Path, folder: Path) -> None:
     for part in ("site", "third-party"):
         shutil.copytree(vendor / part, folder / "vendor" / part)
     # From the working tree itself, which is what is staged: with the build's own umask.
-    for tool, target in (("tools.completions", "completions"), ("tools.manual", "man")):
-        run([sys.executable, "-m", tool, str(folder / "generated" / target)], ROOT)
+    for tool, part in (("tools.completions", "completions"), ("tools.manual", "man")):
+        run([sys.executable, "-m", tool, str(folder / "generated" / part)], ROOT)
     for made in (folder / "generated").rglob("*"):
         made.chmod(0o755 if made.is_dir() else 0o644)
 

@@ -18,6 +18,7 @@ import pytest
 
 from gpuwarden import names
 from gpuwarden.cli.live.trail import Trail, longer
+from gpuwarden.control.states import GuardData
 from gpuwarden.values import ThermalState
 from tests.integration.hot_cards import hot_cards
 from tests.integration.simulated_cards import build_library
@@ -80,7 +81,7 @@ def main() -> None:
 async def watched(node: SupervisedNode, seconds: float, heat: Callable[[], None]) -> Trail:
     """The cards' figures over this time; half-way through, one gets hot."""
     await node.open_up()
-    await node.until(lambda data: data.workers_ready == 2)
+    await node.until(lambda data: data.workers_ready == 2 and all_are_normal(data))
     for number in (0, 1):
         await node.gateway.worker(number)
     trail: Trail = {}
@@ -94,6 +95,11 @@ async def watched(node: SupervisedNode, seconds: float, heat: Callable[[], None]
         trail = longer(trail, node.data.gpus, time.time())
         await asyncio.sleep(EVERY_SECONDS)
     return trail
+
+
+def all_are_normal(data: GuardData) -> bool:
+    """Whether every thermal guard speaks, and has nothing to do."""
+    return all(gpu.state is ThermalState.NORMAL for gpu in data.gpus)
 
 
 def is_in_alert(node: SupervisedNode) -> bool:

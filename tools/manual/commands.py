@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from gpuwarden.cli.about import ABOUT, ACTIONS
 from gpuwarden.cli.examples import FIRST, OF, Example
 from gpuwarden.cli.exits import Exit
+from gpuwarden.cli.live.views import KEYS_EXPLAINED
 from gpuwarden.cli.main import COMMANDS, tree
 from tools.manual.roff import Page, escaped
 
@@ -84,6 +85,10 @@ def _command(page: Page, name: str, parser: argparse.ArgumentParser) -> Page:
         page.section_of("Actions")
         for written, what in actions:
             page.item(written, what)
+    if name == "top":
+        page.section_of("Keys")
+        for key, what in KEYS_EXPLAINED:
+            page.item(key, what)
     page.section_of("Options")
     for argument in _arguments(parser):
         page.item(_written(argument), str(argument.help) % {"default": argument.default})

@@ -24,7 +24,7 @@ WORDS = {
 }
 COLDEST_CELSIUS = 20.0  # where the charts of temperatures begin: a machine room's air
 HOTTEST_CELSIUS = 100.0  # and end, of a card that names no critical temperature
-_LABELS_CHARACTERS = 46  # of a line with two charts, all that is no chart
+_LABELS_CHARACTERS = 44  # of a line with two charts, all that is no chart
 _COMPACT_LABELS_CHARACTERS = 51  # of one with four
 LONGEST_CHART = 60
 
@@ -41,36 +41,37 @@ class Paper:
 def full_card(
     gpu: ThermalData, samples: Sequence[Sample], paper: Paper, *, chosen: bool
 ) -> list[Line]:
-    """A headline, two lines of two charts each, and the reason of a state that has one."""
+    """A headline, five charts on three lines, and beside the last one why it isn't normal."""
     colour = card_colour(gpu)
     since = lasting(gpu.since, paper.now_unix_seconds)
     name = gpu.name.removeprefix("NVIDIA ")
     draw = _drawing(gpu, samples, paper, _LABELS_CHARACTERS, 2)
-    limits = _thresholds(gpu)
-    lines = [
+    return [
         line(
             _mark(chosen),
             (f"GPU {gpu.index} {name} ", "strong"),
             (gpu.state.upper(), colour or "good"),
-            f" for {since}, {WORDS[gpu.state]}{limits}",
+            f" for {since}, {WORDS[gpu.state]}{_thresholds(gpu)}",
             chosen=chosen,
         ),
         line(
-            f"    temp {number(gpu.temperature_celsius):>3} C {_memory(gpu):<6} ",
+            f"    temp {number(gpu.temperature_celsius):>3} C {_memory(gpu):<7} ",
             *draw.celsius,
-            f"  power {_watts(gpu):>13} W ",
+            f"  power {number(gpu.power_watts):>10} W ",
             *draw.watts,
         ),
         line(
-            f"    load {_percent(gpu.utilization):>3} % {'':<6} ",
+            f"    load {_percent(gpu.utilization):>3} % {'':<7} ",
             *draw.load,
-            f"  VRAM {_vram(gpu):>12} GiB ",
+            f"  limit {_limit(gpu):>10} W ",
+            *draw.limit,
+        ),
+        line(
+            f"    VRAM {_vram(gpu):>11} G ",
             *draw.vram,
+            (f"  {gpu.reason}" if gpu.reason else "", colour),
         ),
     ]
-    if gpu.reason:
-        lines.append(line((f"    because: {gpu.reason}", colour)))
-    return lines
 
 
 def compact_card(
@@ -100,6 +101,7 @@ def compact_card(
 class _Charts:
     celsius: tuple[str | tuple[str, str], ...]
     watts: tuple[str | tuple[str, str], ...]
+    limit: tuple[str | tuple[str, str], ...]
     load: tuple[str | tuple[str, str], ...]
     vram: tuple[str | tuple[str, str], ...]
 
@@ -124,6 +126,7 @@ def _drawing(
     return _Charts(
         drawn(lambda each: each.celsius, COLDEST_CELSIUS, hottest, colour),
         drawn(lambda each: each.watts, 0.0, most_watts),
+        drawn(lambda each: each.limit_watts, 0.0, most_watts),
         drawn(lambda each: each.load_share, 0.0, 1.0),
         drawn(lambda each: each.vram_share, 0.0, 1.0),
     )
@@ -140,16 +143,11 @@ def _memory(gpu: ThermalData) -> str:
     return "" if celsius is None else f"HBM {celsius:.0f}"
 
 
-def _watts(gpu: ThermalData) -> str:
-    """What it draws, its limit, and the administrator's where ours is lower."""
-    drawn = of(number(gpu.power_watts), number(gpu.power_limit_watts))
-    original = gpu.original_power_limit_watts
-    lowered = (
-        original is not None
-        and gpu.power_limit_watts is not None
-        and gpu.power_limit_watts < original - 0.5
-    )
-    return f"{drawn} ({original:.0f})" if lowered else drawn
+def _limit(gpu: ThermalData) -> str:
+    """Its power limit, and the administrator's where ours is lower."""
+    limit, original = gpu.power_limit_watts, gpu.original_power_limit_watts
+    is_lowered = limit is not None and original is not None and limit < original - 0.5
+    return f"{number(limit)} ({number(original)})" if is_lowered else number(limit)
 
 
 def _vram(gpu: ThermalData) -> str:

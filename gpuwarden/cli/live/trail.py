@@ -16,6 +16,7 @@ class Sample:
     at_seconds: float
     celsius: float | None = None
     watts: float | None = None
+    limit_watts: float | None = None
     load_share: float | None = None
     vram_share: float | None = None
 
@@ -44,7 +45,7 @@ def with_past(trail: Trail, gpu_index: int, moments: Sequence[Moment]) -> Trail:
     samples = trail.get(gpu_index, ())
     first = samples[0].at_seconds if samples else float("inf")
     past = (
-        Sample(each.at_seconds, each.celsius_highest or each.celsius, each.watts)
+        Sample(each.at_seconds, each.celsius_highest or each.celsius, each.watts, each.limit_watts)
         for each in moments
         if each.at_seconds < first
     )
@@ -73,4 +74,11 @@ def parts(
 def _sample(gpu: ThermalData, now: float) -> Sample:
     used, total = gpu.vram_used_bytes, gpu.vram_total_bytes
     share = used / total if used is not None and total else None
-    return Sample(now, gpu.temperature_celsius, gpu.power_watts, gpu.utilization, share)
+    return Sample(
+        at_seconds=now,
+        celsius=gpu.temperature_celsius,
+        watts=gpu.power_watts,
+        limit_watts=gpu.power_limit_watts,
+        load_share=gpu.utilization,
+        vram_share=share,
+    )

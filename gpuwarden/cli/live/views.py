@@ -13,20 +13,23 @@ KEYS = "arrows choose  Enter details  s start  r restart  d drain  o override  e
 SHORT_KEYS = "Enter details s start r restart d drain o override ? help q quit"
 MESSAGE_LINES = 4  # a refusal says why and who may, which is longer than 80 characters
 TEXT_KEYS = "arrows scroll  Esc back  q quit"
+KEYS_EXPLAINED = (
+    ("up, down", "choose a card or a worker (also k and j)"),
+    ("Enter", "details: all that is known of it"),
+    ("s", "start the chosen worker, or give a drained one work again"),
+    ("r", "restart it, once it has finished what it has"),
+    ("d", "drain it: it stays up and gets no new work"),
+    ("o", "cool the chosen card as if it were hot, or end that"),
+    ("e", "all events that the supervisor remembers, the last first"),
+    ("?", "this help"),
+    ("q", "quit (also Ctrl-C)"),
+)
 HELP = (
-    "Cards: state, temperature, power in W of its limit (in brackets what the",
-    "administrator set, while it is lowered), load, memory, each with the last five",
-    "minutes as a small chart. > marks what keys are about.",
+    "Cards: state, temperature, power, its limit (in brackets the administrator's own",
+    "while it is lowered), load, memory, each with the last five minutes as a",
+    "small chart. > marks what keys are about.",
     "",
-    "  up, down   choose a card or a worker        (also k, j)",
-    "  Enter      details: all that is known of it",
-    "  s          start the chosen worker, or give a drained one work again",
-    "  r          restart it, once it has finished what it has",
-    "  d          drain it: it stays up and gets no new work",
-    "  o          cool the chosen card as if it were hot, or end that",
-    "  e          all events that the supervisor remembers, the last first",
-    "  ?          this help",
-    "  q          quit                             (also Ctrl-C)",
+    *(f"  {key:<10} {what}" for key, what in KEYS_EXPLAINED),
     "",
     "Orders are asked about first, and need root, or the group gpuwarden and what",
     "polkit allows it. The same without this screen: gpuwarden status, gpuwarden",

@@ -41,7 +41,7 @@ class Terminal:
 
     def __init__(self, root: Path, **environment: str) -> None:
         self._ours, theirs = pty.openpty()
-        self.resize(80, 24)
+        self._set_size(80, 24)
         self.text = ""
         self.process = subprocess.Popen(
             [sys.executable, "-c", RUN, str(root)],
@@ -55,6 +55,11 @@ class Terminal:
         os.close(theirs)
 
     def resize(self, columns: int, rows: int) -> None:
+        self._set_size(columns, rows)
+        # The kernel tells a terminal's own session; here the test is nobody's.
+        self.process.send_signal(signal.SIGWINCH)
+
+    def _set_size(self, columns: int, rows: int) -> None:
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     async def shows(self, wanted: str) -> str:

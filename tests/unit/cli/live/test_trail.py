@@ -16,7 +16,7 @@ def test_a_trail_keeps_the_last_minutes_and_no_more() -> None:
     for second in range(1, 1000):
         trail = longer(trail, [gpu(0)], NOW + second)
     assert len(trail[0]) == TRAIL_SECONDS + 1
-    assert trail[0][-1] == Sample(NOW + 999, 41.4, 122.4, 0.25, 1 / 141)
+    assert trail[0][-1] == Sample(NOW + 999, 41.4, 122.4, 700.0, 0.25, 1 / 141)
 
 
 def test_a_card_that_is_gone_leaves_no_trail() -> None:

@@ -20,9 +20,11 @@ def test_everything_is_on_a_screen_of_80_by_24() -> None:
     assert "because: GPU 0 is in alert" in text
     assert "GPU 0 H200 ALERT for 2 h, hot: lower limits hold it; alert 83, critical 90" in text
     assert "temp  84 C" in text
-    assert "power 122/450 (700) W" in text
+    assert "power        122 W" in text
+    assert "limit  450 (700) W" in text
+    assert "held under 83 C" in text
     assert "load  97 %" in text
-    assert "VRAM    1.0/141.0 GiB" in text
+    assert "VRAM   1.0/141.0 G" in text
     assert "1  failed" in text
     assert "Queue: 3 of 100 waiting" in text
     assert "Jobs: 3 waiting, 1 running, 12 done, 0 failed, 0 cancelled" in text
@@ -68,9 +70,9 @@ def test_eight_cards_get_one_line_each() -> None:
 def test_the_last_minutes_are_a_chart_between_a_cool_room_and_critical() -> None:
     lines = shown(seen(hot_node(), trail_of(0, 20.0, 55.0, 90.0)))
     (heat,) = [each for each in lines if "temp  84 C" in each]
-    assert "            ▁▅█]" in heat
+    assert "             ▁▅█]" in heat
     (other,) = [each for each in lines if "temp  41 C" in each]
-    assert f"[{' ' * 15}]" in other
+    assert f"[{' ' * 16}]" in other
 
 
 def test_a_terminal_without_blocks_gets_plain_characters_alone() -> None:
