@@ -18,7 +18,7 @@ from gpuwarden.cli.output import warn
 
 COMMANDS = {
     "status": "the whole service on one screen",
-    "top": "the same live and full-screen, with keys for orders",
+    "top": "the service live and full-screen, with keys for orders",
     "gpus": "the cards: heat, power, memory, state",
     "thermal": "how each card is kept cool, its last hour, and orders to its guard",
     "workers": "the model processes and their state; start, stop, restart or drain them",

@@ -1,6 +1,6 @@
 """The main view of ``gpuwarden top``: cards, workers, queue, jobs, events. Pure."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from gpuwarden.cli.advice import advice
@@ -50,6 +50,13 @@ def things(data: GuardData) -> list[Thing]:
     """All that can be chosen, in the order of the screen."""
     cards = [gpu_thing(gpu.index) for gpu in data.gpus]
     return cards + [worker_thing(worker.number) for worker in data.workers]
+
+
+def card_of(thing: Thing | None, data: GuardData) -> int | None:
+    """The card that it is, or that the worker is on."""
+    if thing is None or thing.kind == "gpu":
+        return thing.number if thing else None
+    return next((each.gpu for each in data.workers if each.number == thing.number), None)
 
 
 @dataclass(frozen=True)
@@ -119,17 +126,24 @@ def _things(seen: Seen, chosen: Thing | None, room: int, paper: Paper) -> list[L
     """Cards and workers; those round the chosen one where there isn't room for all."""
     data, origins = seen.known.data, seen.known.origins
     workers = [_title("Workers", origins.workers), *_workers(data, chosen, paper)]
+    all_cards = {gpu.index for gpu in data.gpus}
     cards: list[Line] = []
-    for form in (full_card, compact_card):
-        cards = [_title("Cards", origins.cards)]
-        for gpu in data.gpus:
-            samples = seen.trail.get(gpu.index, ())
-            cards += form(gpu, samples, paper, chosen=gpu_thing(gpu.index) == chosen)
-        if not data.gpus:
-            cards.append(line("  no cards known"))
+    for in_full in (all_cards, {card_of(chosen, data)}, set[int | None]()):
+        cards = [_title("Cards", origins.cards), *_cards(seen, chosen, in_full, paper)]
         if len(cards) + len(workers) + EVENTS_AT_LEAST <= room:
             break
     return _window([*cards, *workers], room)
+
+
+def _cards(
+    seen: Seen, chosen: Thing | None, in_full: Collection[int | None], paper: Paper
+) -> list[Line]:
+    lines: list[Line] = []
+    for gpu in seen.known.data.gpus:
+        form = full_card if gpu.index in in_full else compact_card
+        samples = seen.trail.get(gpu.index, ())
+        lines += form(gpu, samples, paper, chosen=gpu_thing(gpu.index) == chosen)
+    return lines or [line("  no cards known")]
 
 
 def _window(lines: Sequence[Line], room: int) -> list[Line]:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Literal
 
-from gpuwarden.cli.live.board import Thing, things
+from gpuwarden.cli.live.board import Thing, card_of, things
 from gpuwarden.cli.output import duration
 from gpuwarden.control.states import GuardData
 
@@ -156,7 +156,7 @@ def _in_a_text(session: Session, key: str) -> Session:
 def _asked(session: Session, key: str, data: GuardData) -> Session:
     thing = session.chosen
     if key == "o":
-        gpu = _card_of(thing, data)
+        gpu = card_of(thing, data)
         if gpu is None:
             return replace(session, message=("no card is chosen", "warn"))
         return replace(session, question=Question("override", gpu))
@@ -164,13 +164,6 @@ def _asked(session: Session, key: str, data: GuardData) -> Session:
         words = f"{WORKER_KEYS[key]} is of a worker: choose one with the arrows"
         return replace(session, message=(words, "warn"))
     return replace(session, question=Question(WORKER_KEYS[key], thing.number))
-
-
-def _card_of(thing: Thing | None, data: GuardData) -> int | None:
-    """The card that is chosen, or that the chosen worker is on."""
-    if thing is None or thing.kind == "gpu":
-        return thing.number if thing else None
-    return next((each.gpu for each in data.workers if each.number == thing.number), None)
 
 
 def _answer(session: Session, question: Question, key: str) -> Pressed:

@@ -25,7 +25,8 @@ def test_a_card_that_is_gone_leaves_no_trail() -> None:
 
 
 def test_what_is_unknown_stays_unknown() -> None:
-    blind = gpu(0, temperature_celsius=None, power_watts=None, utilization=None)
+    unread = ("temperature_celsius", "power_watts", "power_limit_watts", "utilization")
+    blind = gpu(0, **dict.fromkeys(unread))
     lost = blind.model_copy(update={"vram_used_bytes": None, "vram_total_bytes": None})
     assert longer({}, [lost], NOW)[0] == (Sample(NOW),)
     assert parts(longer({}, [lost], NOW)[0], celsius, NOW, 5) == [None] * 5

@@ -5,6 +5,7 @@ import pytest
 from gpuwarden.cli.live.board import SMALLEST, gpu_thing, worker_thing
 from gpuwarden.cli.live.lines import Line, Piece, Size, cut, line
 from gpuwarden.cli.live.session import Question, Session, View
+from gpuwarden.cli.live.trail import TRAIL_SECONDS
 from gpuwarden.cli.sparkline import ASCII_LEVELS
 from gpuwarden.control.states import GatewayJobs
 from gpuwarden.values import ThermalState
@@ -15,7 +16,7 @@ from tests.unit.cli.samples import gateway, gpu, guard, orphan, worker
 def test_everything_is_on_a_screen_of_80_by_24() -> None:
     jobs = GatewayJobs(queued=3, running=1, succeeded=12, limit_bytes=2**30)
     data = hot_node(gateway=gateway(jobs=jobs), orphans=[orphan(812)])
-    text = "\n".join(shown(data))
+    text = "\n".join(shown(data, Session(chosen=worker_thing(0))))
     assert "gpuwarden 0.1.0 is DEGRADED, 2 of 2 workers ready" in text
     assert "because: GPU 0 is in alert" in text
     assert "GPU 0 H200 ALERT for 2 h, hot: lower limits hold it; alert 83, critical 90" in text
@@ -31,6 +32,8 @@ def test_everything_is_on_a_screen_of_80_by_24() -> None:
     assert "Orphans: PID 812 python3 (foreign)" in text
     assert "event 39" in text
     assert "q quit" in text
+    # Where there is no room for all, the chosen one's card is shown in full.
+    assert "1 normal      41 C" in text
 
 
 @pytest.mark.parametrize("columns", [64, 80, 81, 120, 300])
@@ -59,7 +62,7 @@ def test_the_chosen_one_of_many_is_always_on_the_screen_and_marked() -> None:
 
 def test_eight_cards_get_one_line_each() -> None:
     data = guard(gpus=[gpu(n) for n in range(8)], workers=[worker(0)])
-    lines = shown(data, Session(chosen=gpu_thing(7)), Size(80, 30))
+    lines = shown(data, Session(chosen=gpu_thing(7)), Size(80, 20))
     rows = [each for each in lines if " normal " in each]
     assert len(rows) == 8
     assert rows[7].startswith(">  7 normal")
@@ -68,7 +71,7 @@ def test_eight_cards_get_one_line_each() -> None:
 
 
 def test_the_last_minutes_are_a_chart_between_a_cool_room_and_critical() -> None:
-    lines = shown(seen(hot_node(), trail_of(0, 20.0, 55.0, 90.0)))
+    lines = shown(seen(hot_node(), trail_of(0, 20.0, 55.0, 90.0, every_seconds=TRAIL_SECONDS / 16)))
     (heat,) = [each for each in lines if "temp  84 C" in each]
     assert "             ▁▅█]" in heat
     (other,) = [each for each in lines if "temp  41 C" in each]
@@ -76,7 +79,7 @@ def test_the_last_minutes_are_a_chart_between_a_cool_room_and_critical() -> None
 
 
 def test_a_terminal_without_blocks_gets_plain_characters_alone() -> None:
-    trail = trail_of(0, 20.0, 55.0, 90.0)
+    trail = trail_of(0, 20.0, 55.0, 90.0, every_seconds=TRAIL_SECONDS / 16)
     text = "\n".join(shown(seen(hot_node(), trail), levels=ASCII_LEVELS))
     assert text.isascii()
     assert "_=#]" in text
