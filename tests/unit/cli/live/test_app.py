@@ -66,7 +66,7 @@ async def screen_of(node: Node, size: tuple[int, int] = (80, 24)) -> AsyncIterat
         past=lambda gpu_index: (),
         carry_out=node.carry_out,
         levels=BLOCKS,
-        every_seconds=0.01,
+        every_seconds=0.1,
         now=lambda: NOW_UNIX_SECONDS,
     )
     async with Top(world, Known(node.data)).run_test(size=size) as pilot:
