@@ -105,7 +105,9 @@ def test_simulator_lies_in_its_own_package_alone(packages: dict[str, Path]) -> N
     shared = {path for path in main.keys() & simulator.keys() if not path.endswith("/")}
 
     assert not shared
-    assert not [path for path in main if re.search(r"simulator/|gpuwarden-sim(?!ulate)|libnvidia", path)]
+    assert not [
+        path for path in main if re.search(r"simulator/|gpuwarden-sim(?!ulate)|libnvidia", path)
+    ]
     assert "/usr/lib/gpuwarden/simulator/libnvidia-ml.so.1" in simulator
     assert "/usr/bin/gpuwarden-sim" in simulator
     assert not [path for path in simulator if path.endswith((".c", ".h", "Makefile"))]
