@@ -17,6 +17,7 @@ COULD_NOT = "the service could not answer"
 _OFF_THE_BUS = ("does not exist", "not provided by any .service files", "has no owner")
 _NO_BUS = "Failed to connect to bus"
 _FAILED = "Call failed: "
+_MISSING = "busctl is missing; it belongs to systemd: apt install systemd"
 _TELLS = "gpuwarden logs -n 20"
 
 
@@ -64,8 +65,7 @@ def call(
                 check=False,
             )
     except FileNotFoundError:
-        message = "busctl is missing; it belongs to systemd: apt install systemd"
-        raise CommandError(message, Exit.UNREACHABLE) from None
+        raise CommandError(_MISSING, Exit.UNREACHABLE) from None
     except subprocess.TimeoutExpired:
         raise SilentError(_too_slow(limit_seconds)) from None
     if finished.returncode != 0:

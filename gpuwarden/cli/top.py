@@ -44,12 +44,13 @@ def run(arguments: argparse.Namespace) -> int:
     from gpuwarden.cli.live.ordering import carry_out  # noqa: PLC0415
     from gpuwarden.cli.live.reading import past  # noqa: PLC0415
 
-    levels = levels_of(terminal, sys.stdout.encoding)
+    encoding = sys.stdout.encoding  # now: the screen puts something else in its place
+    levels = levels_of(terminal, encoding)
     if terminal.startswith(_WITHOUT_COLOURS):
         os.environ["NO_COLOR"] = "1"
     world = World(
         look=looked_up,
-        details=lambda thing, data, columns: details(thing, data, sys.stdout.encoding, columns),
+        details=lambda thing, data, columns: details(thing, data, encoding, columns),
         past=past,
         carry_out=carry_out,
         levels=levels,

@@ -130,6 +130,7 @@ class Top(App[None]):
         """Begin to look."""
         # Textual leaves the terminal as it found it when it ends by itself, not when it is killed.
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, self.exit)
+        threading.excepthook = self._failed_beside
         self._show()
         for gpu in self._seen.known.data.gpus:
             self._beside(self._ask_past, gpu.index)
@@ -138,6 +139,7 @@ class Top(App[None]):
     def on_unmount(self) -> None:
         """No more looks."""
         self._reading.end()
+        threading.excepthook = threading.__excepthook__
 
     def on_resize(self) -> None:
         """The same in another size."""
@@ -169,6 +171,15 @@ class Top(App[None]):
     def _beside(self, work: Callable[..., None], *arguments: object) -> None:
         """Do what may take long beside the screen; whoever quits doesn't wait for it."""
         threading.Thread(target=work, args=arguments, daemon=True).start()
+
+    def _failed_beside(self, failure: threading.ExceptHookArgs) -> None:
+        """A fault of ours ends the screen, and is told below it as anywhere else."""
+        error = failure.exc_value or RuntimeError("a thread has failed")
+
+        def apply() -> None:
+            raise error
+
+        self._put(apply)
 
     def _put(self, apply: Callable[[], None]) -> None:
         """Change the screen, from any thread; nothing happens once it is closed."""

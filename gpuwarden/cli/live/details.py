@@ -1,10 +1,12 @@
 """What is known of one card or worker, as ``gpuwarden thermal`` and ``workers`` tell it."""
 
+import textwrap
+
 from gpuwarden.cli.exits import CommandError
 from gpuwarden.cli.live.board import Thing
 from gpuwarden.cli.live.lines import Line, line
 from gpuwarden.cli.output import UNKNOWN, gibibytes, unix_now
-from gpuwarden.cli.status_screen import lasting
+from gpuwarden.cli.status_screen import clock, lasting
 from gpuwarden.cli.thermal_screen import entry_lines, headline
 from gpuwarden.cli.thermal_sources import look
 from gpuwarden.control.states import GuardData
@@ -12,13 +14,21 @@ from gpuwarden.control.states import GuardData
 
 def details(thing: Thing, data: GuardData, encoding: str, columns: int) -> list[Line]:
     """All lines of it, wrapped to so many columns; asks the card's thermal guard."""
-    if thing.kind == "worker":
-        return worker_details(thing.number, data)
-    try:
-        (heat,) = look(thing.number)
-    except CommandError as error:
-        return [line((str(error), "bad"))]
     now = unix_now()
+    found = (
+        worker_details(thing.number, data)
+        if thing.kind == "worker"
+        else card_details(thing.number, now, encoding, columns)
+    )
+    return [*found, line(f"  as of {clock(now, now)}; Esc and Enter look again")]
+
+
+def card_details(index: int, now: float, encoding: str, columns: int) -> list[Line]:
+    """What ``gpuwarden thermal`` tells of a card, or why nobody does."""
+    try:
+        (heat,) = look(index)
+    except CommandError as error:
+        return [line((each, "bad")) for each in textwrap.wrap(str(error), columns)]
     before, state, kind, behind = headline(heat, now)
     entries = entry_lines(heat, now, encoding, columns)
     return [line(before, (state, kind), behind), *(line(each) for each in entries)]

@@ -129,6 +129,11 @@ async def test_a_session_over_ssh(tmp_path: Path) -> None:
             first = await terminal.shows("q quit")
             for wanted in ("DEGRADED", "ALERT", "Queue", "event 39"):
                 assert wanted in first
+            terminal.press("\r")
+            details = await terminal.shows("Esc and Enter look again")
+            assert "GPU 0 NVIDIA H200 is " in details
+            terminal.press("\x1b")
+            await terminal.shows("q quit")
             terminal.press("jjd")
             await terminal.shows("Drain worker 0?")
             assert service.orders == []
