@@ -26,9 +26,12 @@ class Node:
 
     data: GuardData = field(default_factory=hot_node)
     error: str = ""
+    fault: Exception | None = None
     orders: list[Order] = field(default_factory=list)
 
     def look(self) -> Known:
+        if self.fault:
+            raise self.fault
         if self.error:
             raise CommandError(self.error, Exit.UNREACHABLE)
         return Known(self.data)
@@ -172,3 +175,13 @@ async def test_without_colour_nothing_is_coloured(monkeypatch: pytest.MonkeyPatc
         assert any(style.bold for style in styles)
         colours = {colour for style in styles for colour in (style.color, style.bgcolor) if colour}
         assert all(colour.is_default for colour in colours)  # the terminal's own
+
+
+async def test_a_fault_beside_the_screen_is_not_kept_silent() -> None:
+    node = Node()
+    with pytest.raises(ZeroDivisionError):
+        async with screen_of(node) as screen:
+            node.fault = ZeroDivisionError()
+            async with asyncio.timeout(20):
+                while screen.pilot.app.return_code != 1:
+                    await screen.pilot.pause()
