@@ -1,8 +1,9 @@
 """Builds both .debs of the working tree into ``dist``: python -m tools.build_packages.
 
-Stages the files that git tracks, as they are in the working tree, in a clean folder with the merged
-Python dependencies beside them, and runs ``dpkg-buildpackage`` there. The same inputs give the same
-bytes wherever and by whomever they are built, so nothing is built again while the inputs stay.
+Stages the files that git tracks, as they are in the working tree, in a clean folder, with the
+merged Python dependencies, the manual pages and the shells' completions beside them, and runs
+``dpkg-buildpackage`` there. The same inputs give the same bytes wherever and by whomever they are
+built, so nothing is built again while the inputs stay.
 """
 
 import argparse
@@ -20,7 +21,10 @@ from tools.build_vendor import VendorError, build_vendor
 ROOT = Path(__file__).resolve().parent.parent
 # What a package is made of; a change elsewhere builds nothing again.
 INPUTS = ("gpuwarden", "packaging", "docs", "requirements/runtime.txt", "README.md", "LICENSE")
-TOOLS = ("tools/build_packages.py", "tools/build_vendor.py")
+TOOLS = (
+    *("tools/build_packages.py", "tools/build_vendor.py", "tools/completions.py"),
+    *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "tools" / "manual").glob("*.py"))),
+)
 BUILD_TIMEOUT_SECONDS = 300
 # All that the build sees of its caller: nothing, or the bytes would depend on who builds.
 ENVIRONMENT = {
@@ -92,6 +96,11 @@ def stage(files: list[Path], vendor: Path, folder: Path) -> None:
     shutil.copytree(folder / "packaging" / "debian", folder / "debian")
     for part in ("site", "third-party"):
         shutil.copytree(vendor / part, folder / "vendor" / part)
+    # From the working tree itself, which is what is staged: with the build's own umask.
+    for tool, part in (("tools.completions", "completions"), ("tools.manual", "man")):
+        run([sys.executable, "-m", tool, str(folder / "generated" / part)], ROOT)
+    for made in (folder / "generated").rglob("*"):
+        made.chmod(0o755 if made.is_dir() else 0o644)
 
 
 def build_packages(files: list[Path], vendor: Path, folder: Path) -> list[Path]:

@@ -5,6 +5,8 @@ import sys
 import threading
 import time
 
+from gpuwarden.cli.working import alone
+
 FULL, EMPTY = "#", "."
 LONGEST_BAR_CHARACTERS = 40
 REDRAW_SECONDS = 0.1
@@ -24,13 +26,16 @@ class Bar:
         self._drawn = 0.0
         self._lock = threading.Lock()
         self._shown = sys.stderr.isatty()
+        self._alone = alone()
 
     def __enter__(self) -> "Bar":
+        self._alone.__enter__()
         self._draw()
         return self
 
     def __exit__(self, *error: object) -> None:
         self.clear()
+        self._alone.__exit__(None, None, None)
 
     def step(self) -> None:
         """One more is done; from any thread."""

@@ -26,7 +26,8 @@ from gpuwarden.cli.output import warn
 ACTIONS = {"record": 1, "compare": 2, "show": 1, "list": 0}  # how many names each takes
 HERE = {None, "127.0.0.1", "::1", "localhost"}  # None: the local socket
 LEAST_SECONDS, LONGEST_SECONDS, DEFAULT_SECONDS = 12.0, 7 * 86400.0, 300.0
-_USAGE = """gpuwarden baseline record NAME [--seconds N] [--note TEXT] [--to FILE] [--json]
+_USAGE = """gpuwarden baseline record NAME [--seconds N] [--note TEXT]
+                                 [--to FILE] [--json]
        gpuwarden baseline compare A B [--plot FILE] [--json]
        gpuwarden baseline list [--json]
        gpuwarden baseline show NAME [--json]"""

@@ -7,14 +7,18 @@ from typing import Any
 
 from gpuwarden import names
 from gpuwarden.cli.exits import CommandError, Exit
+from gpuwarden.cli.working import working
 
 TIMEOUT_SECONDS = 10
 ORDER_TIMEOUT_SECONDS = 60  # polkit may ask its user for a password first
 CONNECT_SECONDS = 5  # connecting has no timeout of its own
 
+COULD_NOT = "the service could not answer"
 _OFF_THE_BUS = ("does not exist", "not provided by any .service files", "has no owner")
 _NO_BUS = "Failed to connect to bus"
 _FAILED = "Call failed: "
+_MISSING = "busctl is missing; it belongs to systemd: apt install systemd"
+_TELLS = "gpuwarden logs -n 20"
 
 
 class SilentError(CommandError):
@@ -35,7 +39,7 @@ def call(
     *arguments: str,
     timeout_seconds: float | None = None,
     denied: str = "",
-    failed: str = "the service could not answer",
+    failed: str = COULD_NOT,
 ) -> list[Any]:
     """What a method of our service answers, as busctl writes it in JSON (NaN is null).
 
@@ -48,19 +52,20 @@ def call(
     """
     limit_seconds = TIMEOUT_SECONDS if timeout_seconds is None else timeout_seconds
     options = ["--system", "--json=short", "--auto-start=no", f"--timeout={limit_seconds}"]
+    words = ["busctl", *options, "call", names.BUS_NAME, path, interface, method, *arguments]
     try:
-        finished = subprocess.run(
-            ["busctl", *options, "call", names.BUS_NAME, path, interface, method, *arguments],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=limit_seconds + CONNECT_SECONDS,
-            env={**os.environ, "LC_ALL": "C.UTF-8"},  # its errors are told apart by their words
-            check=False,
-        )
+        with working(f"waiting for {names.GUARD_UNIT}"):
+            finished = subprocess.run(
+                words,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=limit_seconds + CONNECT_SECONDS,
+                env={**os.environ, "LC_ALL": "C.UTF-8"},  # errors are told apart by their words
+                check=False,
+            )
     except FileNotFoundError:
-        message = "busctl is missing; it belongs to systemd: apt install systemd"
-        raise CommandError(message, Exit.UNREACHABLE) from None
+        raise CommandError(_MISSING, Exit.UNREACHABLE) from None
     except subprocess.TimeoutExpired:
         raise SilentError(_too_slow(limit_seconds)) from None
     if finished.returncode != 0:
@@ -75,7 +80,9 @@ def _data(answer: str) -> list[Any]:
     try:
         data = json.loads(answer)["data"]
     except (ValueError, LookupError, TypeError) as error:
-        raise CommandError(f"busctl answered what is no JSON: {error}", Exit.WRONG) from error
+        raise CommandError(
+            f"busctl answered what is no JSON: {error} ({_TELLS})", Exit.WRONG
+        ) from error
     return data if isinstance(data, list) else [data]
 
 
@@ -91,7 +98,8 @@ def _translated(message: str, limit_seconds: float, denied: str, failed: str) ->
         return CommandError(denied, Exit.UNREACHABLE)
     if "timed out" in message:
         return SilentError(_too_slow(limit_seconds))
-    return CommandError(f"{failed}: {message.removeprefix(_FAILED)}", Exit.WRONG)
+    hint = f" ({_TELLS})" if failed == COULD_NOT else ""
+    return CommandError(f"{failed}: {message.removeprefix(_FAILED)}{hint}", Exit.WRONG)
 
 
 def _too_slow(limit_seconds: float) -> str:

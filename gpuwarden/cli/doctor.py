@@ -15,6 +15,7 @@ from gpuwarden.cli import prove_actuators
 from gpuwarden.cli.doctor_screen import screen
 from gpuwarden.cli.exits import CommandError, Exit
 from gpuwarden.cli.options import add_json
+from gpuwarden.cli.working import working
 from gpuwarden.doctor.checks import Told, examine
 from gpuwarden.doctor.findings import Finding, Verdict
 from gpuwarden.doctor.node import Node, look
@@ -45,8 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
         return prove_actuators.run(arguments)
     if arguments.yes or arguments.output:
         raise CommandError("--yes and --output go with --prove-actuators GPU", Exit.BAD_USE)
-    node = look()
-    told = examine(node)
+    with working("looking at the node"):
+        node = look()
+        told = examine(node)
     if arguments.json:
         print(json.dumps(document(node, told), indent=2))
     else:

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from gpuwarden import names
 from gpuwarden.cli.exits import CommandError, Exit
+from gpuwarden.cli.working import working
 
 DEFAULT_URL = "http://127.0.0.1:7860"
 TIMEOUT_SECONDS = 90.0  # above the longest wait that is asked for
@@ -85,6 +86,11 @@ class Connection:
     def ask(self, method: str, path: str, content: dict[str, Any] | None = None) -> Reply:
         """One request. Raises CommandError (3) where nobody answers."""
         body = None if content is None else json.dumps(content).encode()
+        with working(f"waiting for {self._door.place}"):
+            return self._asked_twice(method, path, body)
+
+    def _asked_twice(self, method: str, path: str, body: bytes | None) -> Reply:
+        """Once more where the connection was closed. Raises CommandError."""
         try:
             return self._ask(method, path, body)
         except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):

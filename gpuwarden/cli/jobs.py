@@ -46,10 +46,12 @@ def run(arguments: argparse.Namespace) -> int:
         text = "list takes no ID" if arguments.ids else f"{arguments.action} whom? Give an ID"
         raise CommandError(text, Exit.BAD_USE)
     if arguments.to is not None and arguments.action != "save":
-        raise CommandError("--to says where save saves", Exit.BAD_USE)
+        raise CommandError("--to goes with save: gpuwarden jobs save ID --to FILE", Exit.BAD_USE)
     for id in arguments.ids:
         if len(id) != ID_CHARACTERS or not id.isalnum():
-            raise CommandError(f"{id} is no job's ID: they have 32 digits", Exit.BAD_USE)
+            raise CommandError(
+                f"{id} is no job's ID: they have 32 digits (gpuwarden jobs)", Exit.BAD_USE
+            )
     connection = door_of(arguments).connect()
     if arguments.action == "list":
         return list_jobs(connection, arguments)

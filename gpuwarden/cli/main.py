@@ -8,14 +8,17 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-from typing import Protocol, cast
+from collections.abc import Iterable, Sequence
+from typing import NoReturn, Protocol, cast
 
+from gpuwarden.cli.about import actions_shown, described
+from gpuwarden.cli.examples import FIRST, OF, shown
 from gpuwarden.cli.exits import CommandError, Exit
 from gpuwarden.cli.output import warn
 
 COMMANDS = {
     "status": "the whole service on one screen",
+    "top": "the service live and full-screen, with keys for orders",
     "gpus": "the cards: heat, power, memory, state",
     "thermal": "how each card is kept cool, its last hour, and orders to its guard",
     "workers": "the model processes and their state; start, stop, restart or drain them",
@@ -32,7 +35,17 @@ COMMANDS = {
     "reload": "let the running service take the new configuration",
     "version": "the version of this command",
 }
+COMPLETING = "_ARGCOMPLETE"  # set by a shell that wants to know what may come next
 SUCCESS_HINT = "exit status: 0 good, 1 something is wrong, 2 bad use, 3 service not reachable"
+
+
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong with a command line, and where to look."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the command as bad use."""
+        warn(f"{message} ({self.prog} --help)")
+        raise SystemExit(Exit.BAD_USE)
 
 
 class Command(Protocol):
@@ -65,25 +78,42 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parse(words: list[str]) -> tuple[Command, argparse.Namespace]:
     """The command that these words name, and what it makes of them; exits with 2 on bad use."""
-    parser = argparse.ArgumentParser(
+    if COMPLETING in os.environ:
+        from gpuwarden.cli import completion  # noqa: PLC0415  # Tab alone needs it
+
+        completion.complete(tree(completion.typed())[0])
+    parser, commands = tree(words)
+    arguments = parser.parse_args(words)
+    command = commands.get(arguments.command)
+    if command is None:  # argparse has left for any word that is no command
+        parser.error("no command")
+    return command, arguments
+
+
+def tree(words: Iterable[str]) -> tuple[argparse.ArgumentParser, dict[str, Command]]:
+    """All commands, of which those among the words have their arguments, and their modules."""
+    parser = Parser(
         prog="gpuwarden",
         description="Looks after the model workers of this node.",
-        epilog=SUCCESS_HINT,
+        epilog=_epilog(shown(FIRST)),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     subparsers = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    asked = next((word for word in words if word in COMMANDS), None)
-    command: Command | None = None
+    asked = set(words)
+    commands: dict[str, Command] = {}
     for name, summary in COMMANDS.items():
         subparser = subparsers.add_parser(
             name,
             help=summary,
-            description=f"{summary[0].upper()}{summary[1:]}.",
-            epilog=SUCCESS_HINT,
+            description=described(name, summary),
+            epilog=_epilog(actions_shown(name), shown(OF.get(name, ()))),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        if name == asked:
-            command = cast(Command, importlib.import_module(f"gpuwarden.cli.{name}"))
-            command.add_arguments(subparser)
-    arguments = parser.parse_args(words)
-    if command is None:  # argparse has left for any word that is no command
-        parser.error("no command")
-    return command, arguments
+        if name in asked:
+            commands[name] = cast(Command, importlib.import_module(f"gpuwarden.cli.{name}"))
+            commands[name].add_arguments(subparser)
+    return parser, commands
+
+
+def _epilog(*parts: str) -> str:
+    return "\n\n".join(part for part in (*parts, SUCCESS_HINT) if part)

@@ -9,6 +9,7 @@ from gpuwarden.cli.exits import CommandError, Exit
 from gpuwarden.cli.options import add_json
 from gpuwarden.cli.output import coloured, table, warn
 from gpuwarden.cli.placement_picture import HEADER, WIDTH, picture, worker_row
+from gpuwarden.cli.working import working
 from gpuwarden.config import (
     Configuration,
     ConfigurationError,
@@ -83,9 +84,12 @@ def dry_run(as_json: bool) -> int:
             warn(str(problem))
         return Exit.WRONG
     try:
-        found = preview(Places(), configuration)
+        with working("asking the driver for its cards"):
+            found = preview(Places(), configuration)
     except (OSError, ValueError, UnitError, SystemctlError) as error:
-        raise CommandError(f"no plan can be made: {error}", Exit.WRONG) from error
+        raise CommandError(
+            f"no plan can be made: {error} (gpuwarden doctor)", Exit.WRONG
+        ) from error
     warn(found.caveat)
     if as_json:
         files = [

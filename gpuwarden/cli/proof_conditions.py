@@ -47,7 +47,10 @@ def planned_card(gpu_index: int) -> Card:
         if card.index == gpu_index and card.present:
             return card
         if card.index == gpu_index:
-            raise CommandError(f"GPU {gpu_index} ({card.uuid}) is lost", Exit.WRONG)
+            raise CommandError(
+                f"GPU {gpu_index} ({card.uuid}) is lost (gpuwarden logs --gpu {gpu_index})",
+                Exit.WRONG,
+            )
     raise unknown_card(gpu_index, [card.index for card in plan.data.cards])
 
 

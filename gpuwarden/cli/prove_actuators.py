@@ -16,6 +16,7 @@ from gpuwarden.cli.proof_conditions import (
     require_administration,
 )
 from gpuwarden.cli.proof_protocol import Protocol
+from gpuwarden.cli.working import working
 from gpuwarden.config import ConfigurationError, effective_configuration
 from gpuwarden.control.snapshot import boot_id
 from gpuwarden.control.states import Card
@@ -86,7 +87,7 @@ def _proven_in(session: Session, card: Card, baseline_mhz: int, *, with_clock: b
     )
     interrupted = Interruption()
     proof = Proof(whole.control, originals, lambda: hindrance(card.index), interrupted)
-    with interrupted.kept():
+    with interrupted.kept(), working(f"setting and reading back GPU {card.index}"):
         stopped = _carry_out(proof, limits.power_minimum_watts, baseline_mhz, with_clock)
     stopped = stopped or interrupted()
     found = {"steps": proof.steps, "restored": proof.restored, "stopped": stopped}

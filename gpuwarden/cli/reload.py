@@ -6,6 +6,7 @@ from pathlib import Path
 from gpuwarden import names
 from gpuwarden.cli.exits import CommandError, Exit
 from gpuwarden.cli.options import add_json
+from gpuwarden.cli.working import working
 from gpuwarden.control.requests import RELOAD, ReloadAnswer
 from gpuwarden.control.socket import ControlError, ControlUnreachableError, ask
 from gpuwarden.text import one_line
@@ -34,7 +35,9 @@ def request_reload(path: Path) -> ReloadAnswer:
     :raises CommandError: not allowed, not running, or it failed.
     """
     try:
-        return ReloadAnswer.model_validate(ask(path, {"request": RELOAD}, TIMEOUT_SECONDS))
+        with working("waiting for every part to take the settings"):
+            answer = ask(path, {"request": RELOAD}, TIMEOUT_SECONDS)
+        return ReloadAnswer.model_validate(answer)
     except ControlUnreachableError as error:
         if error.denied:
             message = f"{error}: only root may reload (sudo gpuwarden reload)"
@@ -42,7 +45,7 @@ def request_reload(path: Path) -> ReloadAnswer:
             message = f"{names.GUARD_UNIT} does not answer: {error} (gpuwarden status)"
         raise CommandError(message, Exit.UNREACHABLE) from error
     except ControlError as error:
-        raise CommandError(f"not reloaded: {error}", Exit.WRONG) from error
+        raise CommandError(f"not reloaded: {error} (gpuwarden logs -n 20)", Exit.WRONG) from error
     except ValueError as error:
         message = "the service's answer is of another version; after an upgrade: "
         raise CommandError(f"{message}systemctl restart {names.GUARD_UNIT}", Exit.WRONG) from error

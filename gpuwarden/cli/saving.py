@@ -10,6 +10,7 @@ from typing import BinaryIO
 
 from gpuwarden.cli.exits import CommandError, Exit
 from gpuwarden.cli.frontdoor import Connection
+from gpuwarden.cli.working import working
 
 MODE = 0o600  # it is a patient's: whoever else is to read it, says so
 EXTENSIONS = {"application/dicom": ".dcm", "image/jpeg": ".jpg"}
@@ -39,7 +40,7 @@ class Place:
             text = f"{to} is no folder: several results need one (mkdir {to})"
             raise CommandError(text, Exit.BAD_USE)
         if not self._is_folder and not to.parent.is_dir():
-            raise CommandError(f"{to.parent}: no such folder", Exit.BAD_USE)
+            raise CommandError(f"{to.parent}: no such folder (mkdir {to.parent})", Exit.BAD_USE)
 
     def file(self, id: str, media_type: str) -> Path:
         """The file of one result."""
@@ -54,7 +55,7 @@ def extension(media_type: str) -> str:
 
 def save(connection: Connection, id: str, place: Place) -> Saved:
     """One job's result. Raises CommandError; then nothing is left of it."""
-    with connection.get(f"/v1/results/{id}") as (reply, content):
+    with working(f"saving {id}"), connection.get(f"/v1/results/{id}") as (reply, content):
         if reply.status >= 400:
             code = Exit.UNREACHABLE if reply.status == 503 else Exit.WRONG
             raise CommandError(f"{id}: {reply.message}", code)

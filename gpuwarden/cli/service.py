@@ -5,6 +5,7 @@ from gpuwarden.cli import busctl
 from gpuwarden.cli.busctl import SilentError
 from gpuwarden.cli.exits import CommandError, Exit
 from gpuwarden.cli.known import Known
+from gpuwarden.cli.working import working
 from gpuwarden.control.states import GuardData
 
 
@@ -38,4 +39,5 @@ def get_status_or_last() -> Known:
         # Only now: the supervisor's own parts take as long to load as the rest of the command.
         from gpuwarden.cli.remains import remains  # noqa: PLC0415
 
-        return remains(str(error))
+        with working("asking its parts"):
+            return remains(str(error))

@@ -11,6 +11,7 @@ from gpuwarden.chart.thermal import ThermalRecord, thermal_drawing
 from gpuwarden.cli.exits import CommandError, Exit
 from gpuwarden.cli.options import add_json
 from gpuwarden.cli.output import UNKNOWN, warn
+from gpuwarden.cli.working import working
 from gpuwarden.plant.cards import PRESETS
 from gpuwarden.plant.scenario import Scenario, ScenarioError, load_scenario
 from gpuwarden.simulate.constant import BestConstant, best_constant
@@ -63,10 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
 def _simulate(arguments: argparse.Namespace, scenario: Scenario) -> None:
     """Raises CommandError where the drawing can't be made; the figures are printed before."""
     policy, with_best = arguments.policy, arguments.best_constant
-    run = rehearse(PRESETS[arguments.card], scenario, partial(make_policy, policy))
-    best = best_constant(run.card, scenario, run.thresholds) if with_best else None
-    holdable = (best is not None) if with_best else None
-    evaluation = evaluate(run, arguments.scenario.stem, policy, holdable)
+    with working("simulating"):
+        run = rehearse(PRESETS[arguments.card], scenario, partial(make_policy, policy))
+        best = best_constant(run.card, scenario, run.thresholds) if with_best else None
+        holdable = (best is not None) if with_best else None
+        evaluation = evaluate(run, arguments.scenario.stem, policy, holdable)
     if arguments.json:
         print(json.dumps(as_json(evaluation, best, with_best=with_best), indent=2))
     else:

@@ -25,7 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--watch",
         metavar="SECONDS",
         nargs="?",
-        type=_seconds,
+        type=seconds,
         const=EVERY_SECONDS,
         help=f"again and again, every {EVERY_SECONDS:g} s or as often as said, until Ctrl-C",
     )
@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     The JSON is the answer of the bus method GetStatus. Watched, it ends well whatever was seen.
     """
     if arguments.watch is not None:
-        look = _look_json if arguments.json else _look
+        look = look_json if arguments.json else _look
         repeat(look, arguments.watch, for_scripts=arguments.json)
         return Exit.GOOD
     known = looked_up()
@@ -85,7 +85,8 @@ def _look() -> Look:
         return Look([fitted(f"{coloured('gpuwarden', 'bad')}: {error}")])
 
 
-def _look_json() -> Look:
+def look_json() -> Look:
+    """The status for a script that looks again and again."""
     try:
         known = get_status_or_last()
     except CommandError as error:
@@ -99,11 +100,12 @@ def _lines() -> int:
     return max(shutil.get_terminal_size().lines, SCREEN_LINES)
 
 
-def _seconds(word: str) -> float:
+def seconds(word: str) -> float:
+    """How often to look, as a command line says it. Raises ArgumentTypeError."""
     try:
-        seconds = float(word)
+        every = float(word)
     except ValueError:
-        seconds = 0.0
-    if not 0.5 <= seconds <= 3600:
+        every = 0.0
+    if not 0.5 <= every <= 3600:
         raise argparse.ArgumentTypeError(f"SECONDS is from 0.5 to 3600; found {word!r}")
-    return seconds
+    return every

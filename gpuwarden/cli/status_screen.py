@@ -25,6 +25,7 @@ from gpuwarden.control.states import (
     GatewayJobs,
     GuardData,
     HappenedEvent,
+    Orphan,
     ThermalData,
     TuningData,
     WorkerStatus,
@@ -36,7 +37,7 @@ SCREEN_LINES = 24
 ORPHANS_SHOWN = 3
 EVENTS_SHOWN_AT_LEAST = 2  # they are what the rest leaves room for
 _STATE_COLOURS = {ServiceState.RUNNING: "good", ServiceState.DEGRADED: "bad"}
-_LEVEL_COLOURS = {"error": "bad", "warning": "warn"}
+LEVEL_COLOURS = {"error": "bad", "warning": "warn"}
 _WORKERS = ("WORKER", "STATE", "FOR", "GPU", "PID", "PROCESSES", "REQUESTS", "FAILED", "RESTARTS")
 _CARDS = ("GPU", "STATE", "FOR", "TEMP C", "HBM C", "WATTS", "VRAM GiB", "FRAG", "NAME")
 
@@ -71,11 +72,15 @@ def clock(unix_seconds: float, now_unix_seconds: float) -> str:
 
 def _headline(known: Known) -> str:
     simulated = " with SIMULATED cards" if known.data.simulated else ""
-    state = known.data.state
-    shown = coloured(state.upper(), _STATE_COLOURS.get(state, "warn"))
+    return f"gpuwarden {one_line(known.data.version)} is {coloured(*state_word(known))}{simulated}"
+
+
+def state_word(known: Known) -> tuple[str, str]:
+    """The state of the service, and how it is painted."""
     if known.is_down:
-        shown = coloured("NOT RUNNING", "bad")
-    return f"gpuwarden {one_line(known.data.version)} is {shown}{simulated}"
+        return "NOT RUNNING", "bad"
+    state = known.data.state
+    return state.upper(), _STATE_COLOURS.get(state, "warn")
 
 
 def _why(known: Known) -> list[str]:
@@ -118,7 +123,7 @@ def _worker(worker: WorkerStatus, now: float) -> tuple[str, ...]:
     return (
         str(worker.number),
         worker.state,
-        _for(worker.since, now),
+        lasting(worker.since, now),
         str(worker.gpu),
         str(worker.main_pid) if worker.main_pid else UNKNOWN,
         f"{worker.process_count}{depth}",
@@ -147,7 +152,7 @@ def _card(card: ThermalData, fragmented: float | None, now: float) -> tuple[str,
     return (
         str(card.index),
         card.state,
-        _for(card.since, now),
+        lasting(card.since, now),
         number(card.temperature_celsius),
         number(card.memory_temperature_celsius),
         of(number(card.power_watts), number(card.power_limit_watts)),
@@ -173,15 +178,23 @@ def fragmentation(data: GuardData, gpu_index: int) -> float | None:
 def _requests(gateway: GatewayData | None, origin: str, now: float) -> list[str]:
     if gateway is None:
         return [_titled("Requests", "the gateway has not published its state", origin)]
+    waiting = f"{waiting_words(gateway, now)}{_jobs(gateway.jobs)}"
+    return [_titled("Requests", waiting, origin), f"  {answered_words(gateway)}"]
+
+
+def waiting_words(gateway: GatewayData, now: float) -> str:
+    """How many requests wait, and whether they are let in."""
+    return f"{gateway.queue_depth} of {gateway.queue_limit} waiting{_paused(gateway, now)}"
+
+
+def answered_words(gateway: GatewayData) -> str:
+    """What has become of the requests since the front door started."""
     mean = gateway.mean_response_seconds
     timing = "" if mean is None else f", {mean:.2f} s on average"
-    waiting = f"{gateway.queue_depth} of {gateway.queue_limit} waiting{_paused(gateway, now)}"
-    waiting += _jobs(gateway.jobs)
-    so_far = (
-        f"  {gateway.completed} answered{timing}, {gateway.failed} failed, "
+    return (
+        f"{gateway.completed} answered{timing}, {gateway.failed} failed, "
         f"{gateway.rejected} refused, {gateway.retried} retried"
     )
-    return [_titled("Requests", waiting, origin), so_far]
 
 
 def _jobs(jobs: GatewayJobs | None) -> str:
@@ -204,21 +217,30 @@ def _paused(gateway: GatewayData, now: float) -> str:
 
 def _orphans(known: Known, now: float) -> list[str]:
     data, origin = known.data, known.origins.rest
-    unknown = [f"unknown of GPU {gpu}: {why}" for gpu, why in sorted(data.scans.items()) if why]
+    unknown = unknown_holders(data)
     lines = []
     if data.orphans:
         held = [each.vram_bytes for each in data.orphans if each.vram_bytes is not None]
         held_text = f", {gibibytes(sum(held))} GiB" if held else ""
         lines.append(_titled("Orphans", f"{len(data.orphans)}{held_text}", origin))
         for each in data.orphans[:ORPHANS_SHOWN]:
-            text = (
-                f"  PID {each.pid} {each.command} ({each.orphan_class}) holds "
-                f"{gibibytes(each.vram_bytes)} GiB of GPU {each.gpu} for {_for(each.since, now)}"
-            )
-            lines.append(coloured(fitted(text), "warn"))
+            lines.append(coloured(fitted(f"  {orphan_words(each, now)}"), "warn"))
         lines += [fitted(f"  {text}") for text in unknown]
         return lines
     return [_titled("Orphans", "; ".join(unknown) or "none", origin)]
+
+
+def unknown_holders(data: GuardData) -> list[str]:
+    """The cards of which nobody knows who holds their memory, and why."""
+    return [f"unknown of GPU {gpu}: {why}" for gpu, why in sorted(data.scans.items()) if why]
+
+
+def orphan_words(orphan: Orphan, now: float) -> str:
+    """Who holds how much of which card."""
+    return (
+        f"PID {orphan.pid} {orphan.command} ({orphan.orphan_class}) holds "
+        f"{gibibytes(orphan.vram_bytes)} GiB of GPU {orphan.gpu} for {lasting(orphan.since, now)}"
+    )
 
 
 def _host(tuning: TuningData) -> str:
@@ -237,11 +259,12 @@ def _events(events: Sequence[HappenedEvent], origin: str, now: float) -> list[st
     lines = [_titled("Last events", "", origin)]
     for each in events:
         text = f"  {clock(each.unix_microseconds / 1e6, now)}  {each.message}"
-        lines.append(coloured(fitted(text), _LEVEL_COLOURS.get(each.level, "")))
+        lines.append(coloured(fitted(text), LEVEL_COLOURS.get(each.level, "")))
     return lines
 
 
-def _for(since_unix_microseconds: int, now: float) -> str:
+def lasting(since_unix_microseconds: int, now: float) -> str:
+    """How long something has been as it is."""
     if not since_unix_microseconds:
         return UNKNOWN
     return duration(now - since_unix_microseconds / 1e6)

@@ -13,6 +13,7 @@ from gpuwarden.cli.options import add_json
 from gpuwarden.cli.output import warn
 from gpuwarden.cli.submission import Image, Submission, Submitted, find_images
 from gpuwarden.cli.waiting import Waiting
+from gpuwarden.cli.working import working
 
 DEFAULT_PARALLEL = 4  # one reads, one encrypts, one syncs, one is on its way
 
@@ -48,9 +49,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError("--priority is a number from -100 to 100", Exit.BAD_USE)
     if not 1 <= arguments.parallel <= 64:
         raise CommandError("--parallel is a number from 1 to 64", Exit.BAD_USE)
-    images, skipped = find_images(arguments.files)
+    with working("looking for images"):
+        images, skipped = find_images(arguments.files)
     if not images:
-        raise CommandError("there is no DICOM, PNG or JPEG file there", Exit.WRONG)
+        raise CommandError(
+            "there is no DICOM, PNG or JPEG file there: name others, or their folder", Exit.WRONG
+        )
     if skipped:
         warn(f"{skipped} files in these folders are no DICOM, PNG or JPEG and were left out")
     submission = Submission(

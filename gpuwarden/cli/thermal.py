@@ -23,14 +23,6 @@ _USAGE = """gpuwarden thermal [-h] [--json] [--plot FILE] [GPU]
        gpuwarden thermal override GPU alert|critical SECONDS
        gpuwarden thermal clear-override GPU
        gpuwarden thermal release GPU SECONDS"""
-_ACTIONS_HELP = """\
-actions:
-  override GPU alert|critical SECONDS
-                        cool the card as in that state at least, for 1 to 86400 seconds
-  clear-override GPU    end an override or a release now
-  release GPU SECONDS   let go of the card, so that it can be reset; no worker may run on it
-
-"""
 
 
 @dataclass(frozen=True)
@@ -46,8 +38,6 @@ class Asked:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """``[GPU] [--plot FILE] [--json]``, or an action."""
     parser.usage = _USAGE
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = f"{_ACTIONS_HELP}{parser.epilog or ''}"
     parser.set_defaults(asked=Asked())
     parser.add_argument(
         "words",

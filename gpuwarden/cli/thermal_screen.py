@@ -1,4 +1,4 @@
-"""``gpuwarden thermal`` for people: one block a card. Pure, but for the terminal's width."""
+"""``gpuwarden thermal`` for people: one block a card. Pure, but for the terminal."""
 
 import shutil
 import sys
@@ -22,6 +22,16 @@ _UNREAD = frozenset({ThermalState.BLIND, ThermalState.LOST, ThermalState.RELEASE
 
 def card_lines(heat: CardHeat, now_unix_seconds: float, encoding: str | None) -> list[str]:
     """One card's block; ``encoding`` is that of where it is written."""
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+    before, state, kind, behind = headline(heat, now_unix_seconds)
+    head = f"{before}{coloured(state, kind)}{behind}"
+    return [head, *entry_lines(heat, now_unix_seconds, encoding, columns)]
+
+
+def entry_lines(
+    heat: CardHeat, now_unix_seconds: float, encoding: str | None, columns: int | None
+) -> list[str]:
+    """What is known of the card, below its headline; wrapped to so many columns if any."""
     data = heat.data
     pairs = [
         ("temperature", _die(data)),
@@ -40,27 +50,23 @@ def card_lines(heat: CardHeat, now_unix_seconds: float, encoding: str | None) ->
         ("not known", ", ".join(heat.unknown)),
         ("because", heat.caveat if heat.unknown else ""),
     ]
-    lines = [_head(heat, now_unix_seconds)]
-    for name, text in pairs:
-        if text:
-            lines += _entry(name, text)
-    return lines
+    return [each for name, text in pairs if text for each in _entry(name, text, columns)]
 
 
-def _entry(name: str, text: str) -> list[str]:
+def _entry(name: str, text: str, columns: int | None) -> list[str]:
     """A name and its text, on a terminal in as many lines as that takes."""
     text = one_line(text)
     indent = " " * (2 + _NAME_WIDTH)
-    columns = shutil.get_terminal_size().columns - len(indent)
     parts = [text]
     # Not what fits: the blanks of a sparkline are minutes of which nothing is known.
-    if sys.stdout.isatty() and len(text) > columns:
-        parts = textwrap.wrap(text, max(columns, 20))
+    if columns is not None and len(text) > columns - len(indent):
+        parts = textwrap.wrap(text, max(columns - len(indent), 20))
     first, *rest = parts
     return [f"  {name:<{_NAME_WIDTH}}{first}", *(f"{indent}{part}" for part in rest)]
 
 
-def _head(heat: CardHeat, now: float) -> str:
+def headline(heat: CardHeat, now: float) -> tuple[str, str, str, str]:
+    """What stands before the state, the state, how that is painted, and what stands behind it."""
     data = heat.data
     state = data.state.upper() if heat.fresh else f"last known as {data.state.upper()}"
     kind = "good" if heat.is_good else "warn"
@@ -69,7 +75,7 @@ def _head(heat: CardHeat, now: float) -> str:
     since = duration(now - data.since / 1e6)
     reason = f": {one_line(data.reason)}" if data.reason else ""
     name = f" {one_line(data.name)}" if data.name else ""
-    return f"GPU {data.index}{name} is {coloured(state, kind)} for {since}{reason}"
+    return f"GPU {data.index}{name} is ", state, kind, f" for {since}{reason}"
 
 
 def _die(data: ThermalData) -> str:

@@ -21,6 +21,7 @@ from gpuwarden.cli.busctl import NotRunningError
 from gpuwarden.cli.exits import CommandError, Exit
 from gpuwarden.cli.output import duration, unix_now
 from gpuwarden.cli.service import get_status
+from gpuwarden.cli.working import working
 from gpuwarden.control.requests import (
     STATUS,
     HistoryAnswer,
@@ -160,7 +161,8 @@ class _LookUp:
 def _from_guard(index: int) -> CardHeat:
     """Raises ControlError where the guard doesn't give its state; a history can be missing."""
     path = names.thermal_control_socket(index)
-    answer = _valid(ThermalStatusAnswer, ask(path, {"request": STATUS}, ASK_SECONDS))
+    with working(f"waiting for {names.thermal_unit(index)}"):
+        answer = _valid(ThermalStatusAnswer, ask(path, {"request": STATUS}, ASK_SECONDS))
     unknown: tuple[str, ...] = ()
     caveat = ""
     moments: tuple[Moment, ...] = ()

@@ -12,6 +12,7 @@ from gpuwarden.cli.orders import order
 from gpuwarden.cli.output import warn
 from gpuwarden.cli.progress import Progress, begun, judge, told
 from gpuwarden.cli.service import get_status
+from gpuwarden.cli.working import working
 from gpuwarden.control.states import GuardData
 
 LOOK_EVERY_SECONDS = 0.5
@@ -31,12 +32,15 @@ def carry_out(action: str, number: int | None, *, wait: bool, as_json: bool) -> 
     :param number: of the worker; None: all.
     :raises CommandError: it was refused, failed, or nobody can say what came of it.
     """
-    before = get_status()
-    arguments = () if number is None else ("u", str(number))
-    order(_METHODS[action], *arguments, action=names.MANAGE_WORKERS_ACTION)
-    progress = begun(action, number, before, time.monotonic())
+    progress = give(action, number)
     if wait:
-        progress = _followed(progress, quiet=as_json)
+        with working(f"waiting for the {_what(action, number)}") as sign:
+
+            def say(step: str) -> None:
+                sign.clear()
+                _say(step)
+
+            progress = followed(progress, _keep_quiet if as_json else say)
     if as_json:
         print(json.dumps(_document(action, number, progress, waited=wait), indent=2))
     elif not wait:
@@ -48,9 +52,19 @@ def carry_out(action: str, number: int | None, *, wait: bool, as_json: bool) -> 
     return Exit.WRONG if progress.failed else Exit.GOOD
 
 
-def _followed(progress: Progress, *, quiet: bool) -> Progress:
-    """Look on until it is done or has failed."""
-    say: Callable[[str], None] = _keep_quiet if quiet else _say
+def give(action: str, number: int | None) -> Progress:
+    """Have an order accepted. Raises CommandError.
+
+    :param number: of the worker; None: all.
+    """
+    before = get_status()
+    arguments = () if number is None else ("u", str(number))
+    order(_METHODS[action], *arguments, action=names.MANAGE_WORKERS_ACTION)
+    return begun(action, number, before, time.monotonic())
+
+
+def followed(progress: Progress, say: Callable[[str], None]) -> Progress:
+    """Look on until it is done or has failed; ``say`` is told each step of it."""
     while not progress.ended:
         time.sleep(LOOK_EVERY_SECONDS)
         after = judge(progress, _status(), time.monotonic())

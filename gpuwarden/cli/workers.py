@@ -27,15 +27,6 @@ _USAGE = """gpuwarden workers [-h] [--json]
        gpuwarden workers --memory [--plot [FILE]] [--json]
        gpuwarden workers start|stop|restart|drain N [--no-wait] [--json]
        gpuwarden workers rolling-restart [--no-wait] [--json]"""
-_ACTIONS_HELP = """\
-actions:
-  start N               start worker N, or give a drained one work again
-  stop N                let it finish what it does, then stop it; it stays down
-  restart N             the same, and start it again
-  drain N               give it no new work; it stays up
-  rolling-restart       restart all workers, one card at a time
-
-"""
 
 
 @dataclass(frozen=True)
@@ -49,8 +40,6 @@ class Asked:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """``[--json]``, or an action with ``[--no-wait]``."""
     parser.usage = _USAGE
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = f"{_ACTIONS_HELP}{parser.epilog or ''}"
     parser.set_defaults(asked=Asked())
     parser.add_argument(
         "words", metavar="ACTION", nargs="*", action=understood_by(_understand), help="see below"
@@ -125,18 +114,19 @@ def worker_colour(worker: WorkerStatus) -> str:
 
 def worker_notes(workers: Sequence[WorkerStatus]) -> list[str]:
     """What is being done with each, what is wrong with it, how it ended before, what it says."""
-    lines = []
-    for worker in workers:
-        trouble = worker.last_error or worker.reason
-        if trouble in worker.last_exit:
-            trouble = ""  # it is that very end, which is told with more
-        word = "before that" if trouble or worker.operation else "its last end"
-        before = f"{word}: {worker.last_exit}" if worker.last_exit else ""
-        said = (worker.operation, trouble, before, _server(worker))
-        text = "; ".join(dict.fromkeys(each for each in said if each))
-        if text:
-            lines.append(fitted(f"  worker {worker.number}: {text}"))
-    return lines
+    notes = ((worker.number, worker_note(worker)) for worker in workers)
+    return [fitted(f"  worker {number}: {note}") for number, note in notes if note]
+
+
+def worker_note(worker: WorkerStatus) -> str:
+    """What is to be said of one worker beside its figures; mostly nothing."""
+    trouble = worker.last_error or worker.reason
+    if trouble in worker.last_exit:
+        trouble = ""  # it is that very end, which is told with more
+    word = "before that" if trouble or worker.operation else "its last end"
+    before = f"{word}: {worker.last_exit}" if worker.last_exit else ""
+    said = (worker.operation, trouble, before, _server(worker))
+    return "; ".join(dict.fromkeys(each for each in said if each))
 
 
 def _server(worker: WorkerStatus) -> str:

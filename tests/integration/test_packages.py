@@ -9,11 +9,13 @@ import pytest
 
 from tools.build_packages import ROOT, make
 from tools.build_vendor import PYTHONS
+from tools.completions import PLACES
+from tools.manual.__main__ import pages
 
 # Every distribution with compiled parts that differ by Python; psutil's serve all of them.
 COMPILED = ("aiohttp", "frozenlist", "multidict", "propcache", "pydantic_core", "yarl")
 # The daemons' own imports of third parties, as the launchers make them.
-IMPORTS = "aiohttp.web, dbus_next.aio, psutil, pydantic, pynvml, sdnotify"
+IMPORTS = "aiohttp.web, argcomplete, dbus_next.aio, psutil, pydantic, pynvml, sdnotify, textual.app"
 
 
 def files_of(package: Path) -> dict[str, str]:
@@ -103,7 +105,9 @@ def test_simulator_lies_in_its_own_package_alone(packages: dict[str, Path]) -> N
     shared = {path for path in main.keys() & simulator.keys() if not path.endswith("/")}
 
     assert not shared
-    assert not [path for path in main if re.search(r"simulator/|gpuwarden-sim|libnvidia", path)]
+    assert not [
+        path for path in main if re.search(r"simulator/|gpuwarden-sim(?!ulate)|libnvidia", path)
+    ]
     assert "/usr/lib/gpuwarden/simulator/libnvidia-ml.so.1" in simulator
     assert "/usr/bin/gpuwarden-sim" in simulator
     assert not [path for path in simulator if path.endswith((".c", ".h", "Makefile"))]
@@ -122,6 +126,19 @@ def test_units_lie_below_usr_and_no_file_is_writable_by_others(packages: dict[st
         assert not [path for path in files if path.startswith("/lib/")]
         assert not [path for path, mode in files.items() if mode[5] == "w" or mode[8] == "w"]
         assert not [path for path, mode in files.items() if set(mode) & set("sStT")]
+
+
+def test_manual_pages_and_completions_lie_where_they_are_looked_for(
+    packages: dict[str, Path],
+) -> None:
+    main, simulator = (files_of(packages[name]) for name in ("gpuwarden", "gpuwarden-simulator"))
+    expected = {page.file_name for page in pages()} - {"gpuwarden-sim.service.8"}
+    for name in expected:
+        assert f"/usr/share/man/man{name[-1]}/{name}.gz" in main, name
+    for place in PLACES.values():
+        assert f"/{place}" in main
+    assert "/usr/share/man/man1/gpuwarden-sim.1.gz" in simulator
+    assert "/usr/share/man/man8/gpuwarden-sim.service.8.gz" in simulator
 
 
 def test_each_compiled_dependency_serves_each_python(packages: dict[str, Path]) -> None:

@@ -120,7 +120,7 @@ def test_systemd_finds_nothing_to_say_of_a_unit(name: str, tmp_path: Path) -> No
         text = re.sub(r"^(Exec\w+=\W*)/usr/\S+", r"\1/bin/true", file.read_text(), flags=re.M)
         (tmp_path / file.name).write_text(text)
     result = subprocess.run(
-        ["systemd-analyze", "verify", f"./{name}"],
+        ["systemd-analyze", "verify", "--man=no", f"./{name}"],
         cwd=tmp_path,
         env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
         capture_output=True,

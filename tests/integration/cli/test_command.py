@@ -26,10 +26,12 @@ def gpuwarden(*words: str | Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.parametrize(
     "words", [[], ["foo"], ["config"], ["config", "show"], ["version", "x"], ["status", "--yaml"]]
 )
-def test_bad_use_is_exit_2_with_the_usage(words: list[str]) -> None:
+def test_bad_use_is_exit_2_with_one_line_that_says_where_to_look(words: list[str]) -> None:
     finished = gpuwarden(*words)
     assert finished.returncode == 2
-    assert finished.stderr.startswith("usage: gpuwarden")
+    assert finished.stderr.startswith("gpuwarden: ")
+    assert finished.stderr.endswith("--help)\n")
+    assert finished.stderr.count("\n") == 1
     assert finished.stdout == ""
 
 

@@ -120,7 +120,7 @@ async def test_bad_use_is_told_before_anything_is_asked_for(
     ):
         assert await saved(node.port, *words) == 2, words
     assert await asyncio.to_thread(main, ["jobs", "show", ID, "--to", str(tmp_path)]) == 2
-    assert "--to says where save saves" in capsys.readouterr().err
+    assert "--to goes with save" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

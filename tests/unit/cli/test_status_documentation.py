@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from gpuwarden.cli.main import COMMANDS
 from gpuwarden.cli.orphans import MEANINGS, document
 from gpuwarden.control.states import (
     GatewayData,
@@ -49,9 +48,3 @@ def test_every_class_of_orphans_is_documented_with_what_the_command_says_of_it()
 
 def test_the_orphans_document_has_the_keys_that_are_promised() -> None:
     assert list(document(guard())) == ["schema", "orphans", "unknown"]
-
-
-def test_every_command_is_in_the_manual_page() -> None:
-    manual = (ROOT / "packaging" / "man" / "gpuwarden.1").read_text()
-    for command in COMMANDS:
-        assert re.search(rf"^\.(B|BR|BI|TP).*\b{command}\b", manual, re.MULTILINE), command

@@ -1,0 +1,1 @@
+"""The screen of ``gpuwarden top``: what it shows and what keys do is pure, the terminal is thin."""

@@ -1,0 +1,1 @@
+"""Writes the manual pages from what they are about, so that they can't drift from it."""
