@@ -70,7 +70,7 @@ def _milliseconds(run: Callable[[], Any], repeats: int = 20) -> float:
     graph.replay()
     end.record()
     end.synchronize()
-    return round(begin.elapsed_time(end) / repeats, 4)
+    return round(float(begin.elapsed_time(end)) / repeats, 4)
 
 
 def _guarded(run: Callable[[], Any], repeats: int = 20) -> Any:
@@ -84,6 +84,7 @@ def _looks(built: Any) -> Iterator[tuple[str, Any]]:
     """A whole look as it is and by each way of attention."""
     import torch  # noqa: PLC0415
 
+    from gpuwarden.worker.engines.transformers import attention  # noqa: PLC0415
     from gpuwarden.worker.engines.transformers.eyesight import (  # noqa: PLC0415
         WAYS,
         register,
@@ -101,6 +102,7 @@ def _looks(built: Any) -> Iterator[tuple[str, Any]]:
     for way in WAYS if torch.cuda.is_available() else ():
         show_by(built.model.whole, way.name)
         yield way.name, _guarded(eyes._run, 4)
+    show_by(built.model.whole, attention.SDPA)  # the library's, for whoever comes next
 
 
 def _replayed(run: Callable[[], None]) -> float:
@@ -198,7 +200,7 @@ def _rates(first: Any, run: Any, second: Any, other: Any) -> tuple[float, float]
     """Milliseconds per run of each, two of each sent ahead at most, for a while."""
     import torch  # noqa: PLC0415
 
-    lanes = [(first, run, [])] + ([(second, other, [])] if second is not None else [])
+    lanes: list[Any] = [(first, run, [])] + ([(second, other, [])] if second is not None else [])
     counts = [0, 0]
     torch.cuda.synchronize()
     began = time.perf_counter()
@@ -216,4 +218,5 @@ def _rates(first: Any, run: Any, second: Any, other: Any) -> tuple[float, float]
             counts[number] += 1
     torch.cuda.synchronize()
     spent = 1000 * (time.perf_counter() - began)
-    return tuple(round(spent / max(count, 1), 3) for count in counts)  # type: ignore[return-value]
+    one, two = (round(spent / max(count, 1), 3) for count in counts)
+    return one, two
