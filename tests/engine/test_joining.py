@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from gpuwarden.worker.engines.transformers import running
 from tests.engine.driving import Asked, Driver, asked, generated
 
 ENDLESS = asked("Go on.", max_tokens=150, ignore_eos=True)
@@ -81,3 +82,23 @@ def test_who_can_not_be_taken_in_fails_alone(
     driver.until_all_are_through(1, 3)
     assert driver.tokens[1] == generated(gemma3, FIRST)
     assert driver.tokens[3] == generated(gemma3, SECOND)
+
+
+def test_tokens_that_arrive_one_by_one_are_the_same_and_nobody_waits_for_who_came_in(
+    driver: Driver, gemma3: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a card: what was sent last is never there at once.
+    monkeypatch.setattr(running._Flight, "is_here", False)
+    runner = driver.engine._built.runner
+    driver.join_all({1: FIRST, 2: TEXT})
+    together = 0
+    for _ in range(12):
+        had = {slot: len(driver.tokens.get(slot, [])) for slot in (0, 1)}
+        driver.steps(1)
+        first = not had[1] and driver.tokens.get(1)
+        together += bool(first and len(driver.tokens[0]) > had[0])
+    assert together == 0
+    assert runner.flies
+    driver.until_all_are_through(1, 2)
+    assert driver.tokens[1] == generated(gemma3, FIRST)
+    assert driver.tokens[2] == generated(gemma3, TEXT)

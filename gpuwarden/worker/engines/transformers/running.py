@@ -25,6 +25,11 @@ class _Flight:
     event: Optional[Any]
     members: List[Tuple[Answering, int]]  # and their rows
 
+    @property
+    def is_here(self) -> bool:
+        """Whether they have arrived."""
+        return self.event is None or bool(self.event.query())
+
     def arrived(self) -> Known:
         """Wait for them."""
         if self.event is not None:
@@ -86,11 +91,17 @@ class Runner:
                 self._decoder.cache.clear(row)
 
     def step(self) -> Known:
-        """Send the next step; what is known since."""
-        self._go_on_joining()
-        sent = self._send()
+        """Send the next step; what is known since.
+
+        A step's tokens don't wait for those who came in behind it: these are known a call later,
+        before anything more is sent.
+        """
+        sent = True
+        if len(self._flights) < 2:  # the last one is a step that was sent ahead
+            self._go_on_joining()
+            sent = self._send()
         known: Known = []
-        while len(self._flights) > int(sent):
+        while len(self._flights) > int(sent) and (not known or self._flights[0].is_here):
             known += [
                 (one, token) for one, token in self._flights.popleft().arrived() if not one.ended
             ]
