@@ -41,6 +41,10 @@ quick: $(VENV)/ready ## the dev loop: lint and unit tests
 deb: $(VENV)/ready ## the packages, in dist: gpuwarden_*.deb and gpuwarden-simulator_*.deb
 	@$(PYTHON) -m tools.build_packages >&2
 
+.PHONY: docs
+docs: $(VENV)/ready ## the documentation as pages that open from the disk, in build/site
+	@$(PYTHON) -m tools.build_docs
+
 .PHONY: lock
 lock: ## resolve requirements/*.txt again (pins and hashes for Python 3.11 to 3.13)
 	python3 -m venv build/uv && build/uv/bin/pip install --quiet uv
