@@ -1,8 +1,8 @@
 """Builds the documentation as pages: python -m tools.build_docs [FOLDER].
 
-MkDocs Material makes them from ``docs`` by ``mkdocs.yml``, strictly: a link, an anchor or a page that
-leads nowhere ends it. They open from a disk, without network and server; the same sources give the
-same bytes. Exit 1 with what is wrong.
+MkDocs Material makes them from ``docs`` by ``mkdocs.yml``, strictly: a link or an anchor that leads
+nowhere, or a page that no menu has, ends it. They open from a disk, without network and server; the
+same sources give the same bytes. Exit 1 with what is wrong.
 """
 
 import argparse

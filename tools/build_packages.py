@@ -1,8 +1,9 @@
 """Builds both .debs of the working tree into ``dist``: python -m tools.build_packages.
 
 Stages the files that git tracks, as they are in the working tree, in a clean folder with the merged
-Python dependencies and the documentation's pages beside them, and runs ``dpkg-buildpackage`` there. The same inputs give the same
-bytes wherever and by whomever they are built, so nothing is built again while the inputs stay.
+Python dependencies and the documentation's pages beside them, and runs ``dpkg-buildpackage`` there.
+The same inputs give the same bytes wherever and by whomever they are built, so nothing is built
+again while the inputs stay.
 """
 
 import argparse

@@ -7,7 +7,7 @@ import re
 from fractions import Fraction
 
 SIZE_UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
-BUILT_IN_ENGINES = ("echo", "imagestats", "command")
+BUILT_IN_ENGINES = ("echo", "imagestats", "transformers", "command")
 
 _UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SIZE = re.compile(r"(?P<number>[0-9]{1,18}(?:\.[0-9]{1,9})?) ?(?P<unit>[KMGT]?)(?P<iec>iB|B)?")

@@ -12,13 +12,13 @@ from tests.node.vm import Node
 from tests.system.service import wait_for, wait_for_state
 
 DOCS = Path(__file__).parents[2] / "docs"
-BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # The status command's own answer while the service is still starting.
 STARTING = 1
 
 
-def blocks(name: str) -> list[str]:
-    return BLOCK.findall((DOCS / name).read_text())
+def blocks(name: str, language: str = "sh") -> list[str]:
+    block = re.compile(rf"^```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return block.findall((DOCS / name).read_text())
 
 
 def run_block(node: Node, block: str) -> None:
@@ -41,24 +41,36 @@ def test_install_as_documented(nodes: Callable[..., Node]) -> None:
     node = nodes(levels.booted_node)
     for deb in levels.debs():
         node.put(deb, f"/root/{deb.name}")
-    install, *rest = blocks("install.md")
+    install, *begin, upgrade, remove = blocks("install.md")
     run_block(node, install)
     assert node.run("systemctl list-units --plain --no-legend 'medgemma-*.service'").text == ""
     node.run("dpkg --install /root/gpuwarden-simulator_*_amd64.deb", timeout_seconds=180)
-    assert len(rest) == 3
-    for block in rest:
+    assert len(begin) == 3
+    for block in begin:
         run_block(node, block)
     wait_for_state(node, "running", timeout_seconds=180)
     wait_for(node, "runuser -u oscar -- gpuwarden status")
+    run_block(node, upgrade)
+    wait_for_state(node, "running", timeout_seconds=180)
+    run_block(node, remove)
+    assert not node.run("ls /usr/bin/gpuwarden /etc/gpuwarden", check=False).text
 
 
 def test_operate_and_place_as_documented(node: Node) -> None:
     node.put(ct_small(), "/tmp/ct.dcm")
-    documents = ("operate.md", "placement.md", "dbus.md", "integrate.md", "jobs.md", "vllm.md")
+    documents = (
+        *("first-hour.md", "operate.md", "troubleshoot.md", "placement.md", "safety.md"),
+        *("integrate.md", "integrate-bus.md", "dbus.md", "jobs.md", "vllm.md", "prometheus.md"),
+    )
     documented = [block for document in documents for block in blocks(document)]
-    assert len(documented) >= 8
+    assert len(documented) >= 40
     for block in documented:
         run_block(node, block)
+
+
+def test_the_test_node_is_used_as_documented() -> None:
+    (program,) = blocks("develop.md", "python")
+    exec(program, {})
 
 
 @pytest.mark.parametrize("file", sorted(DOCS.glob("*.md")), ids=lambda file: str(file.name))
