@@ -1,5 +1,6 @@
 """Every ``sh`` block of the documentation runs as it is written, in order, as root."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -37,23 +38,34 @@ def run_block(node: Node, block: str) -> None:
     raise AssertionError(f"{block}\n{result.text}\n{result.error_text}")
 
 
-def test_install_as_documented(nodes: Callable[..., Node]) -> None:
+def test_readme_and_install_as_documented(nodes: Callable[..., Node]) -> None:
     node = nodes(levels.booted_node)
     for deb in levels.debs():
         node.put(deb, f"/root/{deb.name}")
-    install, *begin, upgrade, remove = blocks("install.md")
-    run_block(node, install)
+    node.put(ct_small(), "/root/chest.dcm")
+    install, *rest = commands((DOCS.parent / "README.md").read_text())
+    assert len(rest) <= 5
+    run_block(node, f"cd /root; {install}")
     assert node.run("systemctl list-units --plain --no-legend 'medgemma-*.service'").text == ""
-    node.run("dpkg --install /root/gpuwarden-simulator_*_amd64.deb", timeout_seconds=180)
-    assert len(begin) == 3
-    for block in begin:
+    for command in rest[:-1]:
+        run_block(node, f"cd /root; {command}")
+    answer = node.run(["bash", "-c", f"cd /root; {rest[-1]}"], timeout_seconds=180).text
+    assert json.loads(answer)["answer"]["width"] == 128
+
+    again, configure, start, group, remove = blocks("install.md")
+    wait_for_state(node, "running", timeout_seconds=180)
+    for block in (again, configure, start, group):  # the first of them is an upgrade now
         run_block(node, block)
     wait_for_state(node, "running", timeout_seconds=180)
     wait_for(node, "runuser -u oscar -- gpuwarden status")
-    run_block(node, upgrade)
-    wait_for_state(node, "running", timeout_seconds=180)
     run_block(node, remove)
-    assert not node.run("ls /usr/bin/gpuwarden /etc/gpuwarden", check=False).text
+    assert node.run("ls -d /usr/bin/gpuwarden /etc/gpuwarden", check=False).text == ""
+
+
+def commands(text: str) -> list[str]:
+    """The lines of a document's only block of commands, without their remarks."""
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [line.partition("  #")[0] for line in block.splitlines()]
 
 
 def test_operate_and_place_as_documented(node: Node) -> None:
