@@ -36,14 +36,22 @@ def quotes() -> list[Quote]:
 
 
 @cache
+def sources() -> list[str]:
+    """All modules."""
+    return [file.read_text(encoding="utf-8") for file in sorted(PACKAGE.rglob("*.py"))]
+
+
+@cache
+def patterns(text: str) -> list[str]:
+    """What a module's texts come to."""
+    return [_pattern(node) for node in ast.walk(ast.parse(text))]
+
+
+@cache
 def told(event: Event) -> list[re.Pattern[str]]:
     """What the modules that tell an event write, what they fill in left open; and its subject."""
-    files = [
-        text
-        for file in sorted(PACKAGE.rglob("*.py"))
-        if f"Event.{event.name}" in (text := file.read_text(encoding="utf-8"))
-    ]
-    written = [pattern for text in files for pattern in map(_pattern, ast.walk(ast.parse(text)))]
+    texts = [text for text in sources() if f"Event.{event.name}" in text]
+    written = [pattern for text in texts for pattern in patterns(text)]
     (subject,) = (
         each.head["Subject"]
         for each in read(CATALOGUE.read_text(encoding="ascii"))
