@@ -1,6 +1,6 @@
 """Draws both policies on a card whose fan fails: python -m tools.policy_drawings.
 
-For docs/thermal.md; what is drawn is what ``gpuwarden simulate --plot`` draws of the shipped scenario.
+For docs/thermal.md; it draws what ``gpuwarden simulate --plot`` does of the shipped scenario.
 """
 
 import contextlib
