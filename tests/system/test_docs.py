@@ -52,9 +52,10 @@ def test_readme_and_install_as_documented(nodes: Callable[..., Node]) -> None:
     answer = node.run(["bash", "-c", f"cd /root; {rest[-1]}"], timeout_seconds=180).text
     assert json.loads(answer)["answer"]["width"] == 128
 
-    again, configure, start, group, remove = blocks("install.md")
+    same, configure, start, group, remove = blocks("install.md")
+    assert same.strip() == install
     wait_for_state(node, "running", timeout_seconds=180)
-    for block in (again, configure, start, group):  # the first of them is an upgrade now
+    for block in (configure, start, group):
         run_block(node, block)
     wait_for_state(node, "running", timeout_seconds=180)
     wait_for(node, "runuser -u oscar -- gpuwarden status")

@@ -38,6 +38,7 @@ CONSOLE = {
     "configure.md": "the page is made of tables; operate.md has its commands, and they are run",
     "dbus.md": "orders, whose effects other tests look at; and one that never ends",
     "develop.md": "make's own targets, of which this is one",
+    "first-hour.md": "a simulation that takes seconds; operate.md has one that is run",
     "install.md": "fetches from the internet, and sums of what was fetched",
     "jobs.md": "destroys the key (tests/system/test_jobs.py does)",
     "operate.md": "orders (as above), and simulations that take seconds each",
