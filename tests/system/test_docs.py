@@ -5,8 +5,6 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from tests.node import levels
 from tests.node.demo import ct_small
 from tests.node.vm import Node
@@ -84,9 +82,3 @@ def test_operate_and_place_as_documented(node: Node) -> None:
 def test_the_test_node_is_used_as_documented() -> None:
     (program,) = blocks("develop.md", "python")
     exec(program, {})
-
-
-@pytest.mark.parametrize("file", sorted(DOCS.glob("*.md")), ids=lambda file: str(file.name))
-def test_links_between_the_documents_hold(file: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text()):
-        assert (file.parent / target).exists(), f"{file.name}: {target}"

@@ -4,6 +4,7 @@ import re
 import shlex
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +13,7 @@ from tests.unit.test_documentation_blocks import DOCS, ROOT, blocks
 
 # Where a command in a block ends: a pipe, the next command, a file, a remark.
 END = re.compile(r"\s(?:\|\|?|&&|;|>)\s|\s+#|\s>|\s{3,}")
+INSTALL = ("install.md", "sh")
 # What stands for something, and for what.
 PLACEHOLDERS = {"NAME": "xid"}
 # Said of a command that is only named, not shown with all that it takes.
@@ -72,3 +74,20 @@ def test_every_block_of_commands_is_bash() -> None:
         ["bash", "-n"], input=commands, capture_output=True, text=True, check=False, timeout=10
     )
     assert done.stderr == ""
+
+
+def test_the_readme_leads_to_the_first_answer_in_six_commands() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    commands = block.splitlines()
+    assert len(commands) <= 6
+    install = next(text for page, language, text in blocks() if (page, language) == INSTALL)
+    assert commands[0] == install.strip()
+    assert commands[-1].startswith("curl ")
+
+
+@pytest.mark.parametrize("file", [*sorted(DOCS.glob("*.md")), *sorted(ROOT.glob("*.md"))], ids=str)
+def test_links_between_the_documents_hold(file: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", file.read_text(encoding="utf-8"), flags=re.S | re.M)
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert (file.parent / target).exists(), f"{file.name}: {target}"
