@@ -61,6 +61,25 @@ def test_every_document_is_a_page_and_openapi_lies_beside_them(site: Path) -> No
     assert (site / "openapi.json").is_file()
 
 
+def test_pages_that_units_and_messages_name_are_there(site: Path) -> None:
+    named = {
+        (file, page)
+        for file in (ROOT / "packaging").rglob("*")
+        if file.is_file()
+        for page in re.findall(
+            r"/usr/share/doc/gpuwarden/([\w./-]+\.\w+)",
+            file.read_text(encoding="utf-8", errors="replace"),
+        )
+    }
+    assert len(named) > 20
+    missing = {
+        (file.name, page)
+        for file, page in named
+        if not page.startswith("docs/") and not (site / page.removeprefix("html/")).exists()
+    }
+    assert missing == set()
+
+
 def test_nothing_is_loaded_from_elsewhere(site: Path, pages: dict[Path, Page]) -> None:
     for file, page in pages.items():
         for target in page.loaded:
