@@ -10,7 +10,7 @@ PYTHON := $(VENV)/bin/python
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 # What the host must have: Debian packages, once.
 build/host-ready: tools/prepare-host
@@ -33,13 +33,16 @@ lint: $(VENV)/ready ## ruff, mypy --strict, one-way imports, worker on Python 3.
 	$(VENV)/bin/vermin --quiet --no-tips --eval-annotations --target=3.9- --violations gpuwarden/worker
 
 .PHONY: quick
-quick: $(VENV)/ready ## the dev loop: lint and unit tests
-	$(MAKE) --no-print-directory lint
-	$(PYTHON) -m pytest -q tests/unit
+quick: $(VENV)/ready ## the dev loop, seconds: lint, types, and the unit tests that your change can touch
+	@$(PYTHON) -m tools.quick
 
 .PHONY: deb
 deb: $(VENV)/ready ## the packages, in dist: gpuwarden_*.deb and gpuwarden-simulator_*.deb
 	@$(PYTHON) -m tools.build_packages >&2
+
+.PHONY: docs
+docs: $(VENV)/ready ## the documentation as pages that open from the disk, in build/site
+	@$(PYTHON) -m tools.build_docs
 
 .PHONY: lock
 lock: ## resolve requirements/*.txt again (pins and hashes for Python 3.11 to 3.13)

@@ -1,9 +1,9 @@
 """Builds both .debs of the working tree into ``dist``: python -m tools.build_packages.
 
 Stages the files that git tracks, as they are in the working tree, in a clean folder, with the
-merged Python dependencies, the manual pages and the shells' completions beside them, and runs
-``dpkg-buildpackage`` there. The same inputs give the same bytes wherever and by whomever they are
-built, so nothing is built again while the inputs stay.
+merged Python dependencies, the documentation's pages, the manual pages and the shells' completions
+beside them, and runs ``dpkg-buildpackage`` there. The same inputs give the same bytes wherever and by
+whomever they are built, so nothing is built again while the inputs stay.
 """
 
 import argparse
@@ -16,13 +16,18 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+from tools.build_docs import DocumentationError, build_docs, makers
 from tools.build_vendor import VendorError, build_vendor
 
 ROOT = Path(__file__).resolve().parent.parent
 # What a package is made of; a change elsewhere builds nothing again.
-INPUTS = ("gpuwarden", "packaging", "docs", "requirements/runtime.txt", "README.md", "LICENSE")
+INPUTS = (
+    *("gpuwarden", "packaging", "docs", "mkdocs.yml"),
+    *("requirements/runtime.txt", "README.md", "LICENSE"),
+)
 TOOLS = (
-    *("tools/build_packages.py", "tools/build_vendor.py", "tools/completions.py"),
+    *("tools/build_packages.py", "tools/build_vendor.py", "tools/build_docs.py"),
+    "tools/completions.py",
     *(str(path.relative_to(ROOT)) for path in sorted((ROOT / "tools" / "manual").glob("*.py"))),
 )
 BUILD_TIMEOUT_SECONDS = 300
@@ -77,7 +82,7 @@ def inputs() -> list[Path]:
 
 def fingerprint(files: list[Path]) -> str:
     """A hash over names, modes and contents of everything that decides the result."""
-    total = hashlib.sha256()
+    total = hashlib.sha256(makers().encode())
     for path in (*files, *map(Path, TOOLS)):
         content = (ROOT / path).read_bytes()
         executable = os.access(ROOT / path, os.X_OK)
@@ -101,6 +106,7 @@ def stage(files: list[Path], vendor: Path, folder: Path) -> None:
         run([sys.executable, "-m", tool, str(folder / "generated" / part)], ROOT)
     for made in (folder / "generated").rglob("*"):
         made.chmod(0o755 if made.is_dir() else 0o644)
+    build_docs(folder, folder / "html")
 
 
 def build_packages(files: list[Path], vendor: Path, folder: Path) -> list[Path]:
@@ -148,7 +154,7 @@ def main() -> int:
     try:
         for path in make(arguments.dist, arguments.work):
             print(f"{path.stat().st_size / 1e6:6.2f} MB  {path}")
-    except (BuildError, VendorError) as error:
+    except (BuildError, DocumentationError, VendorError) as error:
         print(f"build-packages: {error}", file=sys.stderr)
         return 1
     return 0

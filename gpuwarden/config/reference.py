@@ -44,7 +44,7 @@ names (hidden files are left out). Tables are merged key by key, and the last fi
 wins; a list is replaced as a whole. A file that isn't there means the defaults, so an empty
 configuration is a good one.
 
-```sh
+```console
 gpuwarden config check            # the installed files, as the service would read them
 gpuwarden config check FILE       # one file, before you install it
 gpuwarden reload                  # let the running service take the new settings

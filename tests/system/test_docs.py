@@ -1,10 +1,9 @@
 """Every ``sh`` block of the documentation runs as it is written, in order, as root."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
-
-import pytest
 
 from tests.node import levels
 from tests.node.demo import ct_small
@@ -12,13 +11,13 @@ from tests.node.vm import Node
 from tests.system.service import wait_for, wait_for_state
 
 DOCS = Path(__file__).parents[2] / "docs"
-BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # The status command's own answer while the service is still starting.
 STARTING = 1
 
 
-def blocks(name: str) -> list[str]:
-    return BLOCK.findall((DOCS / name).read_text())
+def blocks(name: str, language: str = "sh") -> list[str]:
+    block = re.compile(rf"^```{language}\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+    return block.findall((DOCS / name).read_text())
 
 
 def run_block(node: Node, block: str) -> None:
@@ -37,31 +36,49 @@ def run_block(node: Node, block: str) -> None:
     raise AssertionError(f"{block}\n{result.text}\n{result.error_text}")
 
 
-def test_install_as_documented(nodes: Callable[..., Node]) -> None:
+def test_readme_and_install_as_documented(nodes: Callable[..., Node]) -> None:
     node = nodes(levels.booted_node)
     for deb in levels.debs():
         node.put(deb, f"/root/{deb.name}")
-    install, *rest = blocks("install.md")
-    run_block(node, install)
+    node.put(ct_small(), "/root/chest.dcm")
+    install, *rest = commands((DOCS.parent / "README.md").read_text())
+    assert len(rest) <= 5
+    run_block(node, f"cd /root; {install}")
     assert node.run("systemctl list-units --plain --no-legend 'medgemma-*.service'").text == ""
-    node.run("dpkg --install /root/gpuwarden-simulator_*_amd64.deb", timeout_seconds=180)
-    assert len(rest) == 3
-    for block in rest:
+    for command in rest[:-1]:
+        run_block(node, f"cd /root; {command}")
+    answer = node.run(["bash", "-c", f"cd /root; {rest[-1]}"], timeout_seconds=180).text
+    assert json.loads(answer)["answer"]["width"] == 128
+
+    same, configure, start, group, remove = blocks("install.md")
+    assert same.strip() == install
+    wait_for_state(node, "running", timeout_seconds=180)
+    for block in (configure, start, group):
         run_block(node, block)
     wait_for_state(node, "running", timeout_seconds=180)
     wait_for(node, "runuser -u oscar -- gpuwarden status")
+    run_block(node, remove)
+    assert node.run("ls -d /usr/bin/gpuwarden /etc/gpuwarden", check=False).text == ""
+
+
+def commands(text: str) -> list[str]:
+    """The lines of a document's only block of commands, without their remarks."""
+    (block,) = re.findall(r"^```sh\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    return [line.partition("  #")[0] for line in block.splitlines()]
 
 
 def test_operate_and_place_as_documented(node: Node) -> None:
     node.put(ct_small(), "/tmp/ct.dcm")
-    documents = ("operate.md", "placement.md", "dbus.md", "integrate.md", "jobs.md", "vllm.md")
+    documents = (
+        *("first-hour.md", "operate.md", "troubleshoot.md", "placement.md", "safety.md"),
+        *("integrate.md", "integrate-bus.md", "dbus.md", "jobs.md", "vllm.md", "prometheus.md"),
+    )
     documented = [block for document in documents for block in blocks(document)]
-    assert len(documented) >= 8
+    assert len(documented) >= 40
     for block in documented:
         run_block(node, block)
 
 
-@pytest.mark.parametrize("file", sorted(DOCS.glob("*.md")), ids=lambda file: str(file.name))
-def test_links_between_the_documents_hold(file: Path) -> None:
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", file.read_text()):
-        assert (file.parent / target).exists(), f"{file.name}: {target}"
+def test_the_test_node_is_used_as_documented() -> None:
+    (program,) = blocks("develop.md", "python")
+    exec(program, {})
