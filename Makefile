@@ -38,7 +38,7 @@ quick: $(VENV)/ready ## the dev loop: lint and unit tests
 	$(PYTHON) -m pytest -q tests/unit
 
 .PHONY: deb
-deb: $(VENV)/ready ## the packages, in dist: gpuwarden_*.deb and gpuwarden-simulator_*.deb
+deb: $(VENV)/ready ## the packages, in dist: gpuwarden_*.deb, gpuwarden-simulator_*.deb, cockpit-gpuwarden_*.deb
 	@$(PYTHON) -m tools.build_packages >&2
 
 .PHONY: lock
@@ -62,8 +62,13 @@ build/engine-venv/ready: requirements/engine.txt build/host-ready
 test-engine: build/engine-venv/ready ## the transformers engine on the CPU, with tiny models
 	build/engine-venv/bin/python -m pytest -q tests/engine
 
+# axe-core, which the tests of the page in Cockpit run: one file out of this package.
+build/axe/ready: requirements/axe.txt $(VENV)/ready
+	$(VENV)/bin/pip install --quiet --upgrade --no-deps --no-compile --require-hashes --target build/axe -r requirements/axe.txt
+	touch $@
+
 .PHONY: test
-test: $(VENV)/ready build/engine-venv/ready deb ## everything: lint, types, unit, integration (private bus), system (VM)
+test: $(VENV)/ready build/engine-venv/ready build/axe/ready deb ## everything: lint, types, unit, integration (private bus), system (VM)
 	$(MAKE) --no-print-directory lint
 	# Half of these wait for something, where nodes keep their processors busy.
 	$(PYTHON) -m pytest -n 4 --dist worksteal tests/unit tests/integration tests/bench tests/gpu
