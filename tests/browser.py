@@ -65,7 +65,8 @@ class Browser:
         answer = self._waiting[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json(message)
         async with asyncio.timeout(COMMAND_SECONDS):
-            return await answer
+            result: dict[str, Any] = await answer
+        return result
 
     async def open(self, address: str, *, width: int = 1280, height: int = 900) -> "Page":
         """A new page at ``address``, with cookies and storage of its own."""

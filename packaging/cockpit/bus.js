@@ -85,9 +85,19 @@ export class Service {
 
     again() {
         clearTimeout(this.timer);
-        if (!this.cockpit.hidden) {
-            const next = () => (this.client ? this.look() : this.connect());
-            this.timer = setTimeout(next, LOOK_MILLISECONDS);
+        this.timer = setTimeout(() => this.wake(), LOOK_MILLISECONDS);
+    }
+
+    /** Goes on where somebody can see the page; until then nobody is asked. */
+    wake() {
+        clearTimeout(this.timer);
+        if (this.cockpit.hidden) {
+            return;
+        }
+        if (this.client) {
+            this.look();
+        } else {
+            this.connect();
         }
     }
 

@@ -11,6 +11,11 @@ export const COMMAND = [
     "SYSLOG_IDENTIFIER=gpuwarden",
 ];
 
+const NONE = "The journal has no events of the service.";
+const NONE_FOR_YOU =
+    "The journal shows you none: it takes administrative access, or membership in the group " +
+    "systemd-journal.";
+
 /** An event out of one line of journalctl's JSON; null where it is none. */
 export function eventOf(line) {
     let entry;
@@ -54,12 +59,12 @@ export function linesOf(begun, data) {
 }
 
 /** The table of events. */
-export function events({ events: shown, eventsProblem, now }) {
+export function events({ events: shown, eventsProblem, isAdministrator, now }) {
     return section(
         "events",
         "Events",
         eventsProblem && h("p", {}, badge("warn", "The journal can't be read"), ` ${eventsProblem}`),
-        !eventsProblem && !shown.length && h("p", {}, "The journal has no events of the service."),
+        !eventsProblem && !shown.length && h("p", {}, isAdministrator ? NONE : NONE_FOR_YOU),
         shown.length > 0 &&
             table(
                 "What the journal has of the service, the latest first",

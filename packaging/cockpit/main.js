@@ -14,7 +14,7 @@ const TICK_MILLISECONDS = 5000;
 
 let ahead = 0;
 let isDrawing = false;
-let asker = null; // what had the focus before the question
+let asker = null; // what had the focus before the question, and the cell that it was in
 const now = () => Date.now() / 1000 + ahead;
 let state = beginning(now());
 
@@ -33,7 +33,7 @@ function tell(message) {
 
 function act(message, before) {
     if (message.type === "ask") {
-        asker = document.activeElement;
+        asker = { button: document.activeElement, cell: document.activeElement.closest("td") };
     } else if (message.type === "confirm" && before.question) {
         service.order(before.question);
     } else if (message.type === "look") {
@@ -45,6 +45,7 @@ function act(message, before) {
 
 function draw() {
     isDrawing = false;
+    const cell = document.activeElement?.closest("td, section");
     show(place, page(state), tell);
     if (said.textContent !== state.said) {
         said.textContent = state.said;
@@ -53,11 +54,19 @@ function draw() {
     if (question && !question.open) {
         question.showModal();
     } else if (!question && asker) {
-        // Back to where the question came from, if it is still there.
-        if (asker.isConnected) {
-            asker.focus();
-        }
+        giveBackFocus(asker.button, asker.cell);
         asker = null;
+    } else if (!question && document.activeElement === document.body) {
+        giveBackFocus(null, cell);
+    }
+}
+
+// To what had it, or what has come in its place: nobody is thrown back to the page's start.
+function giveBackFocus(button, cell) {
+    if (button?.isConnected) {
+        button.focus();
+    } else if (cell?.isConnected) {
+        cell.querySelector("button")?.focus();
     }
 }
 
@@ -72,7 +81,7 @@ async function begin() {
         journal.follow();
         tell({ type: "look" });
     });
-    cockpit.addEventListener("visibilitychange", () => service.again());
+    cockpit.addEventListener("visibilitychange", () => service.wake());
     setInterval(() => !cockpit.hidden && tell({ type: "tick", now: now() }), TICK_MILLISECONDS);
     try {
         ahead = await clockAhead(cockpit);

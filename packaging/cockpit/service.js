@@ -2,7 +2,7 @@
 
 import { h } from "./dom.js";
 import { badge, button, notice } from "./parts.js";
-import { SERVICE, clock, worded } from "./words.js";
+import { SERVICE, TROUBLE, clock, worded } from "./words.js";
 
 const START = "systemctl start medgemma-guard";
 
@@ -38,7 +38,7 @@ export function trouble({ link, problem, isAdministrator, user }) {
     if (link === "away") {
         return notice(
             "bad",
-            "The service isn't running",
+            TROUBLE.away,
             "It is stopped, or restarting: then it is back within seconds, and this page with it. " +
                 "Workers go on without it, and so does the cooling. If it stays away:",
             h("p", {}, h("code", {}, START), " starts it, ", h("code", {}, "gpuwarden status"), " says why it is down."),
@@ -48,7 +48,7 @@ export function trouble({ link, problem, isAdministrator, user }) {
     if (link === "denied") {
         return notice(
             "bad",
-            "You may not see this",
+            TROUBLE.denied,
             isAdministrator
                 ? "The system bus refuses it, administrator or not. Its policy is in " +
                   "/usr/share/dbus-1/system.d/org.gpuwarden1.conf; gpuwarden doctor looks into it."
@@ -60,7 +60,7 @@ export function trouble({ link, problem, isAdministrator, user }) {
     if (link === "failed") {
         return notice(
             "bad",
-            "The service doesn't answer as it should",
+            TROUBLE.failed,
             `${problem}. It is asked again every few seconds; the journal below may say more.`,
         );
     }

@@ -3,7 +3,7 @@
 import { kept } from "./events.js";
 import { merged, rowsOf } from "./history.js";
 import { ORDERS } from "./workers.js";
-import { THERMAL, WORKER, worded } from "./words.js";
+import { THERMAL, TROUBLE, WORKER, worded } from "./words.js";
 
 /** Nothing is known yet; `now` in unix seconds. */
 export function beginning(now) {
@@ -47,8 +47,11 @@ const CHANGES = {
         problem: "",
         said: changes(state.status, data) || state.said,
     }),
-    away: () => ({ link: "away", said: "The service isn't running." }),
-    trouble: (state, { error }) => ({ link: linkBy(error), problem: sentence(error) }),
+    away: () => ({ link: "away", said: TROUBLE.away }),
+    trouble: (state, { error }) => {
+        const link = linkBy(error);
+        return { link, problem: sentence(error), said: TROUBLE[link] };
+    },
     history: (state, { card, answered }) => ({
         history: {
             ...state.history,

@@ -13,6 +13,13 @@ export const SERVICE = {
     stopping: ["off", "Stopping", "It is going down by somebody's order."],
 };
 
+// Why nothing new is known.
+export const TROUBLE = {
+    away: "The service isn't running",
+    denied: "You may not see this",
+    failed: "The service doesn't answer as it should",
+};
+
 export const THERMAL = {
     normal: ["good", "Cool enough", "Nothing is held back by heat."],
     alert: [

@@ -178,7 +178,8 @@ async def test_a_worker_is_drained_and_started_again_by_keyboard_alone(
         said = "document.querySelector('#said').textContent"
         await page.until(f"{said} === 'Worker 1: Drained: gets no new work.'")
 
-        await tab_to("Start worker 1")
+        # Its button is gone: the focus is on what has come in its place.
+        await page.until(f"({focused}) === 'Start worker 1'")
         await page.press("Enter")
         await page.until("document.querySelector('dialog')?.open")
         await tab_to("Start worker 1")
