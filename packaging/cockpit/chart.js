@@ -142,18 +142,31 @@ function lines(points, name, scaled) {
 }
 
 function bands(points) {
-    const width = (RIGHT - LEFT) / POINTS;
-    return points
-        .filter((point) => BANDED.has(point.state))
-        .map((point) =>
-            h("rect", {
-                x: round(x(point.at) - width / 2),
-                y: TEMPERATURE.top,
-                width: round(width + 0.2),
-                height: POWER.bottom - TEMPERATURE.top,
-                class: `band ${point.state}`,
-            }),
-        );
+    const half = HOUR_SECONDS / POINTS / 2;
+    return stretches(points).map(({ state, from, to }) =>
+        h("rect", {
+            x: x(from - half),
+            y: TEMPERATURE.top,
+            width: round(x(to + half) - x(from - half)),
+            height: POWER.bottom - TEMPERATURE.top,
+            class: `band ${state}`,
+        }),
+    );
+}
+
+/** The unbroken times in which the card was in a state that is shaded. */
+export function stretches(points) {
+    const found = [];
+    let last = null;
+    for (const { at, state } of points) {
+        if (last?.state === state) {
+            last.to = at;
+        } else {
+            last = { state, from: at, to: at };
+            found.push(last);
+        }
+    }
+    return found.filter((stretch) => BANDED.has(stretch.state));
 }
 
 function minutes() {

@@ -14,7 +14,12 @@ export function head(state) {
         { key: "head" },
         h("h1", {}, "GPU workers"),
         status?.simulated &&
-            notice("warn", "Simulated cards", "No figure here says anything about a real card."),
+            h(
+                "p",
+                { class: "notice warn" },
+                badge("warn", "Simulated cards."),
+                " No figure here says anything about a real card.",
+            ),
         trouble(state),
         status && overall(state),
         state.notice && told(state.notice),

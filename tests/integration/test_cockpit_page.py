@@ -21,6 +21,7 @@ from tests.integration.systemd_peer import POLICY
 from tests.integration.thermal_peer import ThermalPeer, row, thermal_peers
 
 LINES_LIMIT = 400
+PICTURES = REPOSITORY / "build" / "screenshots"
 EVENT = {
     "__CURSOR": "s=1",
     "__REALTIME_TIMESTAMP": str(time.time_ns() // 1000),
@@ -121,6 +122,9 @@ async def test_a_hot_card_is_told_in_words_drawn_and_fit_for_everybody(
         await page.sees("GPU 0: normal -> alert at 80 C")
         drawn = await page.evaluate("document.querySelectorAll('svg .line.celsius').length")
         assert drawn == 1
+        await page.prefer("light")
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        (PICTURES / "cockpit-hour.png").write_bytes(await page.screenshot())
         for scheme in ("light", "dark"):
             await page.prefer(scheme)
             dark = "document.documentElement.classList.contains('pf-v5-theme-dark')"

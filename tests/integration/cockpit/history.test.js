@@ -1,4 +1,4 @@
-import { chart, scale, summary } from "../../../packaging/cockpit/chart.js";
+import { chart, scale, stretches, summary } from "../../../packaging/cockpit/chart.js";
 import { find, textOf } from "../../../packaging/cockpit/dom.js";
 import { merged, missingSeconds, parts, rowsOf, runs } from "../../../packaging/cockpit/history.js";
 import { has, lacks, same } from "./check.js";
@@ -61,6 +61,15 @@ export const tests = {
         const blind = rowsOf(answered(60, () => ({ celsius: null, watts: null, limit: 0, state: "blind" })));
         same(summary(card(), blind), "Last hour: no readings.");
         lacks(JSON.stringify(chart(card({ alert_celsius: null }), blind, NOW)), "NaN");
+    },
+
+    "times of the same state are shaded as one"() {
+        const states = ["normal", "alert", "alert", "critical", "normal"];
+        const points = states.map((state, at) => ({ at, state }));
+        same(stretches(points), [
+            { state: "alert", from: 1, to: 2 },
+            { state: "critical", from: 3, to: 3 },
+        ]);
     },
 
     "a scale has all values and round numbers"() {
