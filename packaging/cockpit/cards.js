@@ -16,7 +16,7 @@ export function cards({ status, history, historyProblems, now }) {
             "div",
             { class: "cards" },
             status.gpus.map((card) =>
-                oneCard(card, history[card.index] ?? [], historyProblems[card.index], now),
+                oneCard(card, history[card.index], historyProblems[card.index], now),
             ),
         ),
     );

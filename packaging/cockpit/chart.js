@@ -17,10 +17,11 @@ const POINTS = 240; // one for 15 seconds: more than a screen tells apart
 const TABLE_ROWS = 12; // of five minutes
 const BANDED = new Set(["alert", "critical", "blind"]);
 
-/** The figure: picture, what it shows in a sentence, and a table to open. */
+/** The figure: picture, what it shows in a sentence, a table to open. No rows: not asked yet. */
 export function chart(card, rows, nowSeconds) {
-    if (!rows.length) {
-        return h("p", { class: "quiet" }, "Nothing is known of its last hour yet.");
+    if (!rows?.length) {
+        const why = rows ? "Nothing is known of its last hour yet." : "Its last hour is asked for …";
+        return h("p", { class: "quiet" }, why);
     }
     return h(
         "figure",
