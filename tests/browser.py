@@ -27,6 +27,7 @@ LISTENING = re.compile(rb"DevTools listening on (ws://\S+)")
 ARGUMENTS = (
     "--remote-debugging-port=0",
     "--no-sandbox",  # which root can't have; it sees our own pages alone
+    "--ignore-certificate-errors",  # Cockpit makes its own
     "--no-first-run",
     "--disable-gpu",
     "--disable-extensions",
@@ -78,10 +79,8 @@ class Browser:
             "Target.attachToTarget", targetId=target["targetId"], flatten=True
         )
         page = self._pages[attached["sessionId"]] = Page(self, attached["sessionId"])
-        for domain in ("Page", "Runtime", "Log", "Security"):
+        for domain in ("Page", "Runtime", "Log"):
             await page.command(f"{domain}.enable")
-        # Cockpit makes its certificate itself.
-        await page.command("Security.setIgnoreCertificateErrors", ignore=True)
         await page.resize(width, height)
         await page.command("Page.navigate", url=address)
         return page
