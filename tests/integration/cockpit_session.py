@@ -5,13 +5,12 @@ Without its login, which the tests of the whole node see: the session is that of
 
 import asyncio
 import os
+import shutil
 import socket
-import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 
-from tests.integration.private_bus import REPOSITORY, PrivateBus
+from tests.integration.private_bus import REPOSITORY, ROOT, PrivateBus, User
 
 WEB_SERVER = "/usr/lib/cockpit/cockpit-ws"
 PAGE_FOLDER = REPOSITORY / "packaging" / "cockpit"
@@ -20,33 +19,37 @@ START_SECONDS = 20.0
 
 @asynccontextmanager
 async def cockpit_session(
-    bus: PrivateBus, folder: Path, programs: Mapping[str, str] | None = None
+    bus: PrivateBus, programs: Mapping[str, str], user: User = ROOT
 ) -> AsyncIterator[str]:
     """The page's address.
 
-    :param programs: shell scripts by the name of the program for which they stand in the session;
-        ``gpuwarden`` is else this source tree's.
+    :param programs: shell scripts by the name of the program for which they stand in the session.
+    :param user: whose session it is.
     """
-    data, stand_ins = folder / "data", folder / "bin"
-    (data / "cockpit").mkdir(parents=True)
-    (data / "cockpit" / "gpuwarden").symlink_to(PAGE_FOLDER)
+    # Where the bus is everybody may enter.
+    data, stand_ins = bus.folder / "data", bus.folder / "bin"
+    shutil.copytree(PAGE_FOLDER, data / "cockpit" / "gpuwarden")
     stand_ins.mkdir()
-    for name, script in (programs or {}).items():
+    for name, script in programs.items():
         (stand_ins / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
         (stand_ins / name).chmod(0o755)
-    here = Path(sys.executable).parent
     port = _free_port()
     process = await asyncio.create_subprocess_exec(
-        WEB_SERVER,
-        "--local-session=cockpit-bridge",
-        "--address=127.0.0.1",
-        f"--port={port}",
+        *user.command(
+            [
+                WEB_SERVER,
+                "--local-session=cockpit-bridge",
+                "--address=127.0.0.1",
+                f"--port={port}",
+            ]
+        ),
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
         env={
             **os.environ,
             "DBUS_SYSTEM_BUS_ADDRESS": bus.address,
-            "PATH": f"{stand_ins}:{here}:{os.environ['PATH']}",
+            "HOME": "/nonexistent",
+            "PATH": f"{stand_ins}:{os.environ['PATH']}",
             "XDG_DATA_HOME": str(data),
         },
     )

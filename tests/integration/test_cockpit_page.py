@@ -16,7 +16,15 @@ from tests.browser import Browser, browser
 from tests.integration.bus_peers import GUARD, guarded, service
 from tests.integration.bus_states import card, state, worker
 from tests.integration.cockpit_session import PAGE_FOLDER, cockpit_session
-from tests.integration.private_bus import REPOSITORY, PrivateBus, private_bus, shipped_policy
+from tests.integration.private_bus import (
+    MEMBER,
+    NOBODY,
+    OTHER,
+    REPOSITORY,
+    PrivateBus,
+    private_bus,
+    shipped_policy,
+)
 from tests.integration.systemd_peer import POLICY
 from tests.integration.thermal_peer import ThermalPeer, row, thermal_peers
 
@@ -64,8 +72,8 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 @pytest.fixture
-async def address(bus: PrivateBus, tmp_path: Path) -> AsyncIterator[str]:
-    async with cockpit_session(bus, tmp_path / "session", PROGRAMS) as where:
+async def address(bus: PrivateBus) -> AsyncIterator[str]:
+    async with cockpit_session(bus, PROGRAMS) as where:
         yield where
 
 
@@ -227,23 +235,30 @@ async def test_a_page_that_finds_no_service_says_how_to_start_it(
     await page.sees("thermal-state")
 
 
-async def test_who_may_not_see_it_is_told_so(tmp_path: Path, chromium: Browser) -> None:
-    line = '<allow send_destination="org.gpuwarden1" max_fds="0"/>'
-    policy = shipped_policy()
-    assert policy.count(line) == 1, "the policy lets root call by one line"
-    async with (
-        private_bus([policy.replace(line, "")]) as bus,
-        guarded(bus),
-        cockpit_session(bus, tmp_path / "session", PROGRAMS) as address,
-    ):
+async def test_who_may_not_see_it_is_told_so(bus: PrivateBus, chromium: Browser) -> None:
+    async with guarded(bus), cockpit_session(bus, PROGRAMS, OTHER) as address:
         page = await chromium.open(address)
         await page.sees("You may not see this")
+        await page.sees(f"adduser {NOBODY.pw_name} gpuwarden")
         assert "Card 0" not in await page.text()
+        assert await faults(page) == []
+        assert page.complaints == []
+
+
+async def test_a_member_of_the_group_sees_it_and_is_told_what_an_order_takes(
+    bus: PrivateBus, chromium: Browser
+) -> None:
+    async with guarded(bus), cockpit_session(bus, PROGRAMS, MEMBER) as address:
+        page = await chromium.open(address)
+        await page.sees("Everything works")
+        await page.click("button", "Restart worker 0")
+        await page.click("dialog button", "Restart worker 0")
+        await page.sees("Restart worker 0: you may not. It takes administrative access")
         assert page.complaints == []
 
 
 async def test_what_is_unknown_or_fails_leaves_the_rest_of_the_page(
-    bus: PrivateBus, tmp_path: Path, chromium: Browser
+    bus: PrivateBus, chromium: Browser
 ) -> None:
     blind = ThermalData(
         index=0,
@@ -261,7 +276,7 @@ async def test_what_is_unknown_or_fails_leaves_the_rest_of_the_page(
     known = state(gpus=[blind], gateway=None)
     async with (
         guarded(bus, known),
-        cockpit_session(bus, tmp_path / "session", programs) as address,
+        cockpit_session(bus, programs) as address,
     ):
         page = await chromium.open(address)
         await page.sees("Temperature can't be read")
