@@ -130,14 +130,13 @@ async def test_a_hot_card_is_told_in_words_drawn_and_fit_for_everybody(
         await page.sees("GPU 0: normal -> alert at 80 C")
         drawn = await page.evaluate("document.querySelectorAll('svg .line.celsius').length")
         assert drawn == 1
-        await page.prefer("light")
         PICTURES.mkdir(parents=True, exist_ok=True)
-        (PICTURES / "cockpit-hour.png").write_bytes(await page.screenshot())
         for scheme in ("light", "dark"):
             await page.prefer(scheme)
             dark = "document.documentElement.classList.contains('pf-v5-theme-dark')"
             await page.until(f"{dark} === {str(scheme == 'dark').lower()}")
             assert await faults(page) == []
+            (PICTURES / f"cockpit-{scheme}.png").write_bytes(await page.screenshot())
         await page.resize(360, 800)
         assert await page.evaluate("document.documentElement.scrollWidth <= 360"), "it is too wide"
         assert page.complaints == []

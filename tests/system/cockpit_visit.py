@@ -1,4 +1,7 @@
-"""The page in Cockpit as a hospital has it: installed, behind Cockpit's own login and rights."""
+"""The page in Cockpit as a hospital has it: installed, behind Cockpit's own login and rights.
+
+By hand, for it has yet to show that it is steady: ``pytest tests/system/cockpit_visit.py``.
+"""
 
 import asyncio
 from pathlib import Path
@@ -9,7 +12,7 @@ from tests.node.vm import Node
 from tests.system.cockpit_node import install_cockpit, reachable
 from tests.system.service import wait_for
 
-# Where a run leaves what it saw; those in docs/images are from here.
+# Where a run leaves what it saw.
 PICTURES = Path(__file__).parents[2] / "build" / "screenshots"
 USER, PASSWORD = "alice", "as good as any"
 PAGE = "/gpuwarden"
@@ -85,7 +88,7 @@ async def a_hot_card(node: Node, page: Page) -> None:
         await page.until(f"{dark} === {str(scheme == 'dark').lower()}")
         assert await faults(page) == []
         PICTURES.mkdir(parents=True, exist_ok=True)
-        (PICTURES / f"cockpit-{scheme}.png").write_bytes(await page.screenshot())
+        (PICTURES / f"cockpit-node-{scheme}.png").write_bytes(await page.screenshot())
     assert page.complaints == []
 
 
