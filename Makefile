@@ -37,7 +37,7 @@ quick: $(VENV)/ready ## the dev loop, seconds: lint, types, and the unit tests t
 	@$(PYTHON) -m tools.quick
 
 .PHONY: deb
-deb: $(VENV)/ready ## the packages, in dist: gpuwarden_*.deb and gpuwarden-simulator_*.deb
+deb: $(VENV)/ready ## the packages, in dist: gpuwarden_*.deb, gpuwarden-simulator_*.deb, cockpit-gpuwarden_*.deb
 	@$(PYTHON) -m tools.build_packages >&2
 
 .PHONY: docs
@@ -65,8 +65,13 @@ build/engine-venv/ready: requirements/engine.txt build/host-ready
 test-engine: build/engine-venv/ready ## the transformers engine on the CPU, with tiny models
 	build/engine-venv/bin/python -m pytest -q tests/engine
 
+# axe-core, which the tests of the page in Cockpit run: one file out of this package.
+build/axe/ready: requirements/axe.txt $(VENV)/ready
+	$(VENV)/bin/pip install --quiet --upgrade --no-deps --no-compile --require-hashes --target build/axe -r requirements/axe.txt
+	touch $@
+
 .PHONY: test
-test: $(VENV)/ready build/engine-venv/ready deb ## everything: lint, types, unit, integration (private bus), system (VM)
+test: $(VENV)/ready build/engine-venv/ready build/axe/ready deb ## everything: lint, types, unit, integration (private bus), system (VM)
 	# The nodes' images and what is installed there: downloads and waiting, beside the rest.
 	$(PYTHON) -m tests.node build >&2 & images=$$!
 	trap 'kill $$images 2>/dev/null || true' EXIT

@@ -1,4 +1,4 @@
-"""Builds both .debs of the working tree into ``dist``: python -m tools.build_packages.
+"""Builds the .debs of the working tree into ``dist``: python -m tools.build_packages.
 
 Stages the files that git tracks, as they are in the working tree, in a clean folder, with the
 merged Python dependencies, the documentation's pages, the manual pages and the shells' completions
@@ -25,6 +25,7 @@ INPUTS = (
     *("gpuwarden", "packaging", "docs", "mkdocs.yml"),
     *("requirements/runtime.txt", "README.md", "LICENSE"),
 )
+PACKAGES = ("cockpit-gpuwarden", "gpuwarden", "gpuwarden-simulator")
 TOOLS = (
     *("tools/build_packages.py", "tools/build_vendor.py", "tools/build_docs.py"),
     "tools/completions.py",
@@ -110,21 +111,26 @@ def stage(files: list[Path], vendor: Path, folder: Path) -> None:
 
 
 def build_packages(files: list[Path], vendor: Path, folder: Path) -> list[Path]:
-    """Builds in ``folder``/source and returns the two packages, which lie in ``folder``."""
+    """Builds in ``folder``/source and returns ``PACKAGES``, which lie in ``folder``."""
     stage(files, vendor, folder / "source")
     for old in folder.glob("*.deb"):
         old.unlink()
     run(["dpkg-buildpackage", "-us", "-uc", "-b"], folder / "source", ENVIRONMENT)
     packages = sorted(folder.glob("*.deb"))
-    if len(packages) != 2:
-        raise BuildError(f"expected two packages, got {[path.name for path in packages]}")
+    if not complete(packages):
+        raise BuildError(f"expected {PACKAGES}, got {[path.name for path in packages]}")
     return packages
+
+
+def complete(packages: list[Path]) -> bool:
+    """Whether each of ``PACKAGES`` is there, and nothing else."""
+    return sorted(path.name.split("_")[0] for path in packages) == sorted(PACKAGES)
 
 
 def publish(packages: list[Path], dist: Path, stamp: str) -> list[Path]:
     """Moves the packages to ``dist`` in place of the former ones, the stamp last."""
     dist.mkdir(exist_ok=True)
-    for old in (dist / "stamp", *dist.glob("gpuwarden*.deb")):
+    for old in (dist / "stamp", *dist.glob("*gpuwarden*.deb")):
         old.unlink(missing_ok=True)
     published = [path.rename(dist / path.name) for path in packages]
     (dist / "stamp").write_text(stamp)
@@ -135,8 +141,8 @@ def make(dist: Path, work: Path) -> list[Path]:
     """The packages of the working tree in ``dist``, built in ``work`` unless they lie there."""
     files = inputs()
     stamp = fingerprint(files)
-    present = sorted(dist.glob("gpuwarden*.deb"))
-    if len(present) == 2 and (dist / "stamp").is_file() and (dist / "stamp").read_text() == stamp:
+    present = sorted(dist.glob("*gpuwarden*.deb"))
+    if complete(present) and (dist / "stamp").is_file() and (dist / "stamp").read_text() == stamp:
         return present
     vendor = build_vendor(ROOT / "requirements" / "runtime.txt", ROOT / "build" / "vendor")
     started = time.monotonic()

@@ -14,7 +14,7 @@ _HEAD = """\
 
 Two pages for Prometheus: the node's on `http://127.0.0.1:9835/metrics` (`medgemma-metrics`), and
 the front door's on `http://127.0.0.1:7860/metrics`.
-[How to connect them](integrate.md#prometheus-and-grafana).
+[How to connect them](prometheus.md).
 
 A value that is unknown, or older than three seconds, is left out, never invented:
 `gpuwarden_component_stale` says whose values are missing. A counter begins anew with its process,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import gpuwarden
+from tools.build_packages import PACKAGES
 from tools.build_vendor import read_lock
 
 ROOT = Path(__file__).parents[2]
@@ -17,7 +18,7 @@ LAUNCHERS = ROOT / "packaging" / "launchers"
 def installed() -> dict[str, str]:
     lines = [
         line.split()
-        for package in ("gpuwarden", "gpuwarden-simulator")
+        for package in PACKAGES
         for line in (DEBIAN / f"{package}.install").read_text().splitlines()
     ]
     return dict(lines)
@@ -37,6 +38,17 @@ def test_copyright_file_names_every_dependency() -> None:
     assert len(locked) > 10
     for requirement in locked:
         assert f"vendor/site/{requirement.name.replace('-', '_')}-*" in copyrights
+
+
+def test_every_file_of_the_page_in_cockpit_is_in_its_package() -> None:
+    patterns = [
+        Path(source).name for source in installed() if source.startswith("packaging/cockpit")
+    ]
+    files = sorted((ROOT / "packaging" / "cockpit").iterdir())
+
+    assert len(files) > 10
+    for path in files:
+        assert any(path.match(pattern) for pattern in patterns), path.name
 
 
 @pytest.mark.parametrize("unit", sorted((ROOT / "packaging" / "systemd").glob("*.service")))
