@@ -2,8 +2,8 @@
 
 Stages the files that git tracks, as they are in the working tree, in a clean folder, with the
 merged Python dependencies, the documentation's pages, the manual pages and the shells' completions
-beside them, and runs ``dpkg-buildpackage`` there. The same inputs give the same bytes wherever and by
-whomever they are built, so nothing is built again while the inputs stay.
+beside them, and runs ``dpkg-buildpackage`` there. The same inputs give the same bytes wherever and
+by whomever they are built, so nothing is built again while the inputs stay.
 """
 
 import argparse

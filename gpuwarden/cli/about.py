@@ -33,9 +33,9 @@ ABOUT = {
     "service down. A doubt is no failure. --prove-actuators sets a card's power limit and SM clock "
     "5 % lower, reads them back, puts back what was there and prints a dated protocol; it asks "
     "first, needs root, and refuses while the card's thermal guard is at work.",
-    "baseline": "What this node does over a time, recorded: times, answers, errors, heat, power, memory, "
-    "and how service and host are set. Change one thing, record again, compare: a plain verdict, and "
-    "only where it is more than noise. compare --plot draws both as SVG or PNG.",
+    "baseline": "What this node does over a time, recorded: times, answers, errors, heat, power, "
+    "memory, and how service and host are set. Change one thing, record again, compare: a plain "
+    "verdict, and only where it is more than noise. compare --plot draws both as SVG or PNG.",
     "config": "Every problem at once, with file, line, what was found and what is allowed.",
     "logs": "A front end of journalctl: what it prints is journalctl's.",
     "reload": "The service reads the configuration files again. Who finds them wrong keeps what it "
