@@ -29,7 +29,7 @@ CONTEXT_BYTES = 768 * MIB
 RESERVE_SHARE = 0.05  # of what the allocator holds: rounding of blocks, and what is left in them
 # A graph beyond what the allocator holds for it. Measured on an H100 80 GB (driver 580, torch 2.11,
 # 2026-11-26): the first of a process 70 MiB, and 0 for a fourth of 408 kernels. One of MedGemma
-# 4B's shape with its 39 graphs took 837 MiB beyond its allocator, 526 of them its context.
+# 4B's shape with its 39 graphs took 837 MiB beyond its allocator; a context alone takes 526.
 FIRST_GRAPH_BYTES = 96 * MIB
 GRAPH_BYTES = 32 * MIB
 SAMPLED_BYTES = 10  # of one logit while it is sampled: as computed, in float32, and its softmax

@@ -7,7 +7,6 @@ and write, as in the research that the goals come from. A process of its own: no
 
 import json
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,9 @@ REPEATS = 12
 
 def text_bytes(config: dict[str, Any], dtype: str) -> int:
     """Of the weights that a decode step reads: all but the eyes. Pure."""
-    return replace(shape_of(config), vision=None).parameters * VALUE_BYTES[dtype]
+    shape = shape_of(config)
+    eyes = 0 if shape.vision is None else shape.vision.parameters
+    return (shape.parameters - eyes) * VALUE_BYTES[dtype]
 
 
 def floor_of(weights: int, bytes_per_second: float, card: str) -> dict[str, Any]:
