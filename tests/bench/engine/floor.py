@@ -40,7 +40,7 @@ def copied_per_second() -> float:
 
     source = torch.zeros(COPIED_BYTES, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
-    seconds = []
+    seconds: list[float] = []
     for _ in range(REPEATS):
         began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         began.record()
