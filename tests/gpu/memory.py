@@ -12,7 +12,11 @@ from typing import Any
 
 from gpuwarden.worker.allocator import FIGURES, read_figures
 from gpuwarden.worker.engine import Audience, Context, Engine
-from gpuwarden.worker.engines.memoryplan import CONTEXT_BYTES, GRAPH_BYTES
+from gpuwarden.worker.engines.memoryplan import (
+    CONTEXT_BYTES,
+    FIRST_GRAPH_BYTES,
+    GRAPH_BYTES,
+)
 from gpuwarden.worker.gpu import GpuThread, run_batch
 from gpuwarden.worker.outputs import Answer
 from gpuwarden.worker.shortage import TOO_LARGE, drop_caches
@@ -20,6 +24,7 @@ from gpuwarden.worker.shortage import TOO_LARGE, drop_caches
 MIB = 1 << 20
 LIMIT_BYTES = 4096 * MIB
 SMALL_BLOCKS_BYTES = 8 * MIB
+GRAPHS = 6
 LAYERS, HIDDEN, INTERMEDIATE = 34, 2560, 10240  # kernels of a step, not the model's memory
 
 
@@ -51,7 +56,7 @@ async def trial(found: dict[str, Any]) -> None:
     await gpu.run(engine.load, engine.context)
     found["context_mib"] = engine.context_bytes // MIB
     await shortages_of(gpu, engine, found)
-    found["graph"] = await gpu.run(graph_of_a_step, engine.torch)
+    found["graphs"] = await gpu.run(graphs_of_a_step, engine.torch)
     found["quantised"] = await gpu.run(quantised_in_a_graph, engine.torch)
     assert gpu.end(10)
 
@@ -93,8 +98,8 @@ async def shortages_of(gpu: GpuThread, engine: Filling, found: dict[str, Any]) -
     assert dropped["reserved_bytes"] - dropped["allocated_bytes"] <= SMALL_BLOCKS_BYTES
 
 
-def graph_of_a_step(torch: Any) -> dict[str, int]:
-    """What the card charges for a captured step beyond what the allocator holds for it."""
+def graphs_of_a_step(torch: Any) -> dict[str, Any]:
+    """What the card charges for captured steps, one by one, beyond what the allocator holds."""
     up = torch.randn(HIDDEN, INTERMEDIATE, device="cuda", dtype=torch.bfloat16)
     down = torch.randn(INTERMEDIATE, HIDDEN, device="cuda", dtype=torch.bfloat16)
     rows = torch.randn(32, HIDDEN, device="cuda", dtype=torch.bfloat16)
@@ -109,9 +114,9 @@ def graph_of_a_step(torch: Any) -> dict[str, int]:
 
     step()
     torch.cuda.synchronize()
-    sizes = []
-    graphs = []
-    for _ in range(4):
+    beyond = []
+    graphs = []  # all are kept: one that is let go would make room for the next
+    for _ in range(GRAPHS):
         free, _ = torch.cuda.mem_get_info()
         reserved = torch.cuda.memory_reserved()
         graph = torch.cuda.CUDAGraph()
@@ -121,10 +126,8 @@ def graph_of_a_step(torch: Any) -> dict[str, int]:
         torch.cuda.synchronize()
         graphs.append(graph)
         charged = free - torch.cuda.mem_get_info()[0]
-        held = torch.cuda.memory_reserved() - reserved
-        sizes.append({"charged_mib": charged // MIB, "held_mib": held // MIB})
-    largest = max(one["charged_mib"] - one["held_mib"] for one in sizes)
-    return {"kernels": LAYERS * 12, "beyond_the_allocator_mib": largest, **sizes[-1]}
+        beyond.append((charged - torch.cuda.memory_reserved() + reserved) / MIB)
+    return {"kernels": LAYERS * 12, "beyond_the_allocator_mib": beyond}
 
 
 def quantised_in_a_graph(torch: Any) -> dict[str, float]:
@@ -164,7 +167,10 @@ def main() -> None:
     finally:
         print(json.dumps(found, indent=2), flush=True)
     assert found["context_mib"] * MIB <= CONTEXT_BYTES
-    assert found["graph"]["beyond_the_allocator_mib"] * MIB <= GRAPH_BYTES
+    first, *others = found["graphs"]["beyond_the_allocator_mib"]
+    assert first * MIB <= FIRST_GRAPH_BYTES + GRAPH_BYTES
+    # The card charges in pieces of 2 MiB and more, so one graph may pay for several.
+    assert sum(others) * MIB <= len(others) * GRAPH_BYTES
 
 
 if __name__ == "__main__":

@@ -122,9 +122,9 @@ def test_the_plan_for_a_large_card_is_a_table_and_fits() -> None:
         "  prefill        0.38 GiB  4 prompts of 1024 tokens",
         "  vision         0.54 GiB  4 images of 4096 patches",
         "  logits         0.09 GiB  36 rows of 262208",
-        "  graphs         0.38 GiB  12 captured",
-        "  reserve        1.43 GiB  context, libraries, rounding",
-        "  total         15.08 GiB  of 126.90 GiB (0.9 of 141.00 GiB)",
+        "  graphs         0.47 GiB  12 captured",
+        "  reserve        1.44 GiB  context, libraries, rounding",
+        "  total         15.18 GiB  of 126.90 GiB (0.9 of 141.00 GiB)",
     ]
 
 

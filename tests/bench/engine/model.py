@@ -25,8 +25,9 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 WEIGHT_DEVIATION = 0.02
-# Of the tokens' vectors: with larger ones each token would choose itself again, for ever.
-EMBEDDING_DEVIATION = 0.005
+# Of the tokens' vectors: large beside what layers add, which is nearly the same at every place.
+EMBEDDING_DEVIATION = 0.2
+QUERY_SCALE = 2.0  # attention that looks at few places: what is seen then depends on who looks
 
 
 def save_model(folder: Path, sizes: Sizes) -> None:
@@ -44,8 +45,7 @@ def save_model(folder: Path, sizes: Sizes) -> None:
             model: Any = Gemma3ForConditionalGeneration(_config(sizes))
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
-                    of_tokens = "embed_tokens" in name
-                    parameter.normal_(0.0, EMBEDDING_DEVIATION if of_tokens else WEIGHT_DEVIATION)
+                    _fill(name, parameter)
     finally:
         torch.set_default_dtype(torch.float32)
     model.generation_config = GenerationConfig(
@@ -53,6 +53,22 @@ def save_model(folder: Path, sizes: Sizes) -> None:
     )
     model.save_pretrained(folder)
     _save_processor(folder, sizes)
+
+
+def _fill(name: str, parameter: Any) -> None:
+    """Random values that say many different things: trained ones do, plain noise repeats itself.
+
+    Gemma's own norms multiply by one more than their weight; those of the eyes by their weight. The
+    last norm turns the sign of half of all values, so that no token chooses itself again, though
+    the vectors that it is read from and chosen by are the same.
+    """
+    parameter.normal_(0.0, EMBEDDING_DEVIATION if "embed_tokens" in name else WEIGHT_DEVIATION)
+    if name.endswith("language_model.norm.weight"):
+        parameter.copy_(parameter.sign() - 1.0)
+    elif name.endswith("q_norm.weight"):
+        parameter.add_(QUERY_SCALE - 1.0)
+    elif "vision" in name and "norm" in name and name.endswith("weight"):
+        parameter.add_(1.0)
 
 
 def _config(sizes: Sizes) -> Any:

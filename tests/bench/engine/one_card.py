@@ -36,6 +36,7 @@ class OneCard:
         self._sizes = bench.sizes
         # name, what it does, seconds at most
         self.sections = (
+            *((("floor", self.floor, 40.0),) if bench.on_card else ()),
             ("naive", self.naive, NAIVE_SECONDS + 10),
             ("load_cold", self.load_cold, 220.0),
             ("alone", self.alone, 40.0),
@@ -45,6 +46,13 @@ class OneCard:
             ("reproducible", self.reproducible, 200.0),
             ("int8", self.int8, 130.0),
         )
+
+    def floor(self) -> dict[str, Any]:
+        """What the card itself takes for a step, before anything else is on it."""
+        words = [sys.executable, "-m", "tests.bench.engine.floor", str(self._bench.model)]
+        told = subprocess.run(words, stdout=subprocess.PIPE, check=True, timeout=self._bench.left)
+        found: dict[str, Any] = json.loads(told.stdout.splitlines()[-1])
+        return found
 
     def naive(self) -> dict[str, Any]:
         """What a page's script does, before anything else is on the card."""
