@@ -27,6 +27,7 @@ ON_PAGES = {
     ("operate.md", "js"): "tests/integration/test_bus_changes.py",
     ("page.md", "ini"): "tests/integration/test_page_documentation.py",
     ("page.md", "python"): "tests/integration/test_page_documentation.py",
+    ("prometheus.md", "ini"): "tests/unit/test_documentation_blocks.py",
     ("prometheus.md", "yaml"): "tests/unit/test_documentation_blocks.py",
     ("proxy.md", "haproxy"): "tests/integration/test_proxy_documentation.py",
     ("proxy.md", "nginx"): "tests/integration/test_proxy_documentation.py",
@@ -35,6 +36,7 @@ ON_PAGES = {
 # Commands that a reader types and a test doesn't, for these reasons. Each order of the bus is given
 # by tests/system/test_permissions.py, with every right that a caller may have.
 CONSOLE = {
+    "cockpit.md": "fetches from the internet",
     "configure.md": "the page is made of tables; operate.md has its commands, and they are run",
     "dbus.md": "orders, whose effects other tests look at; and one that never ends",
     "develop.md": "make's own targets, of which this is one",
@@ -97,10 +99,20 @@ def test_the_tuned_profile_of_ones_own_builds_on_one_of_ours() -> None:
     assert (ROOT / "packaging" / "tuned" / base / "tuned.conf").is_file()
 
 
-def test_prometheus_is_sent_to_the_front_doors_port() -> None:
+def test_prometheus_is_sent_to_the_ports_of_the_node() -> None:
     (text,) = [
         text for page, language, text in blocks() if (page, language) == ("prometheus.md", "yaml")
     ]
-    socket = (ROOT / "packaging/systemd/medgemma-gateway.socket").read_text(encoding="utf-8")
-    (address,) = re.findall(r"^ListenStream=(\S+)$", socket, re.MULTILINE)
-    assert f'"{address}"' in text
+    for unit in ("gateway", "metrics"):
+        socket = (ROOT / f"packaging/systemd/medgemma-{unit}.socket").read_text(encoding="utf-8")
+        (address,) = re.findall(r"^ListenStream=(\S+)$", socket, re.MULTILINE)
+        assert f'"{address}"' in text
+
+
+def test_the_drop_in_for_another_address_sets_what_the_socket_has() -> None:
+    (text,) = [
+        text for page, language, text in blocks() if (page, language) == ("prometheus.md", "ini")
+    ]
+    assert text.startswith("[Socket]\n")
+    keys = {line.partition("=")[0] for line in text.splitlines()[1:]}
+    assert keys == {"ListenStream", "FreeBind", "IPAddressDeny", "IPAddressAllow"}
