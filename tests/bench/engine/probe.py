@@ -22,13 +22,11 @@ VARIANTS = (
     {"compile": "all", "attn_implementation": "eager"},
 )
 REPEATS = 20
-EYES_SECONDS = 120
 
 
 def main(folder: str, sizes: Sizes, out: Path, until: float) -> None:
     """All variants, as long as there is time; the results so far are always in the file."""
     results: list[dict[str, Any]] = []
-    _eyes_first(folder, sizes, out, until)
     for variant in VARIANTS:
         if time.monotonic() > until:
             break
@@ -41,19 +39,6 @@ def main(folder: str, sizes: Sizes, out: Path, until: float) -> None:
         print(json.dumps(row, indent=1), flush=True)
         out.write_text(json.dumps(results, indent=1))
         _free(sizes)
-
-
-def _eyes_first(folder: str, sizes: Sizes, out: Path, until: float) -> None:
-    """The eyes part by part, beside the steps; the rest has what time is left."""
-    from gpuwarden.worker.engines.transformers.building import build  # noqa: PLC0415
-    from tests.bench.engine import probe_eyes  # noqa: PLC0415
-
-    options = {"path": folder, "cache_tokens": sizes.cache_tokens, "device": sizes.device}
-    built = build(read_options(options), sizes.slots, lambda pieces: None)
-    until = min(until, time.monotonic() + EYES_SECONDS)
-    probe_eyes.main(built, sizes, out.with_name("probe-eyes.json"), until)
-    del built
-    _free(sizes)
 
 
 def _measure(folder: str, sizes: Sizes, row: dict[str, Any], variant: dict[str, Any]) -> None:
@@ -93,6 +78,7 @@ def _measure(folder: str, sizes: Sizes, row: dict[str, Any], variant: dict[str, 
             prompts[name] = _milliseconds(partial(prefill.take_in, members), card)
     row["host_ms"] = _host_side(built, sizes)
     if card:
+        decoder.forget_all()  # the steps above have left their rows at the cache's end
         row["between_steps"] = _between_steps(prefill)
         row["memory"] = {
             "reserved": torch.cuda.memory_reserved(),
