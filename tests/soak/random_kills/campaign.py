@@ -46,8 +46,8 @@ PROJECT = Path(__file__).parents[3]
 MODULES = ("__init__", "in_node", "load", "pace", "processes", "strikes", "watch")
 # What the guard and the gateway may hold more after all kills of the others: their allocator's.
 # They are young when they are spared for the first time: until a third of the looks at them is over
-# they fill what they keep (events, histories). Python's allocator takes and gives back memory by the
-# MiB (ARENA_SIZE of CPython 3.10 and later): one is noise either way, and a line through it more.
+# they fill what they keep (events, histories). Python's allocator takes and gives back memory by
+# the MiB (ARENA_SIZE of CPython 3.10 and later): one is noise, and a line through it is more.
 GROWTH_KIB, GROWTH_DESCRIPTORS, YOUTH = 2048, 2, 1 / 3
 SHARED_GROWTH_KIB = 16 * 1024  # the pool's buffers of a moment
 LOST_TOLD = 10
