@@ -80,7 +80,8 @@ test: $(VENV)/ready build/engine-venv/ready build/axe/ready deb ## everything: l
 	$(PYTHON) -m pytest -n 4 --dist worksteal tests/unit tests/integration tests/bench tests/gpu
 	$(MAKE) --no-print-directory test-engine
 	wait $$images
-	$(PYTHON) -m pytest -n 3 --dist worksteal --durations 15 tests/system
+	# Three nodes at once take longer than two: their processors wait for each other.
+	$(PYTHON) -m pytest -n 2 --dist worksteal --durations 15 tests/system
 
 .PHONY: bench
 bench: $(VENV)/ready build/bench-venv/ready ## benchmarks: the data plane beside its peers, both thermal policies; SECTIONS='small'
