@@ -38,6 +38,7 @@ def in_int8(gemma3: Path) -> Driver:
 def logits_of(driver: Driver, one: Asked, tokens: list[int]) -> torch.Tensor:
     """[tokens, vocabulary], what leads to each of the tokens, which are given."""
     decoder = driver.engine._built.decoder
+    driver.engine._runner.forget_all()  # what is on its way of the former would hold a step up
     driver.join(0, one)
     found = [decoder.logits[0].clone()]
     for token in tokens[:-1]:
