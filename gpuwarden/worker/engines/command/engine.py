@@ -126,11 +126,19 @@ class Command(ParallelEngine):
             async with asked(self._port, "POST", path, self._headers, memoryview(item)) as answer:
                 return await self._completion(place, answer)
         except RefusedError as error:
-            self._surroundings.fail(f"its server is gone: {error}")
+            self._surroundings.fail(await self._why_gone(error))
             raise GivenBackError(str(error)) from error
         except UpstreamError as error:
             await asyncio.sleep(DEATH_SECONDS)  # if it has died, this worker ends meanwhile
             raise RequestError(f"the model's server failed: {error}") from error
+
+    async def _why_gone(self, error: RefusedError) -> str:
+        """Its port is closed a moment before its end is known, which says more."""
+        if self._server is not None:
+            await asyncio.wait([asyncio.ensure_future(self._server.ended())], timeout=DEATH_SECONDS)
+            if self._server.has_ended:
+                return self._server.end_text
+        return f"its server is gone: {error}"
 
     def limited(self, limit: Optional[int]) -> None:
         """Tell the server of a hot card, if it has an ear for it."""
