@@ -15,7 +15,7 @@ import sys
 import time
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
-from gpuwarden.worker import canary, logs
+from gpuwarden.worker import logs
 from gpuwarden.worker.allocator import read_memory
 from gpuwarden.worker.brokencard import breaks_card
 from gpuwarden.worker.direct import Direct, is_direct
@@ -32,10 +32,10 @@ from gpuwarden.worker.parallel import Parallel
 from gpuwarden.worker.pauses import settle_memory, take_short_turns
 from gpuwarden.worker.pool import Pool
 from gpuwarden.worker.priority import NORMAL, raise_this_thread
+from gpuwarden.worker.probing import Probing
 from gpuwarden.worker.pulse import Pulse
 from gpuwarden.worker.settings import Settings, SettingsError, read_settings
 from gpuwarden.worker.slots import Slots, manner_of
-from gpuwarden.worker.waiting import within
 from gpuwarden.worker.work import Work
 
 _log = logging.getLogger(__name__)
@@ -80,6 +80,7 @@ class Host:
     pool: Pool
     loader: Loader
     memory: MemoryReports
+    probing: Probing
 
     def __init__(self, settings: Settings, notifier: Notifier) -> None:
         self.settings = settings
@@ -91,7 +92,6 @@ class Host:
         self._errors: Dict[str, str] = {}
         self._status_due: Optional[asyncio.TimerHandle] = None
         self._drained_session: Optional[Session] = None
-        self._is_probed = False
         self._memory_seconds = 0.0  # when that of an engine with slots was read
         self._tasks: List[asyncio.Task[Any]] = []
 
@@ -125,7 +125,6 @@ class Host:
         self.work.pool = self.pool
         self.work.on_drain_asked = self._on_drain_asked
         self.work.on_session_lost = self._on_session_lost
-        self.work.on_probe_asked = self._on_probe_asked
         self.link = GatewayLink(self.settings, self.work)
         self.work.on_joining = self.link.joining
         self.memory = MemoryReports(self.gpu, self.settings.options, self.link.set_figures)
@@ -133,6 +132,8 @@ class Host:
         self.loader = Loader(self.settings, self.gpu, self.pool, self._on_context_lost)
         self.loader.on_failed = self._stop_with
         self.loader.on_figures = self.link.set_server
+        self.probing = Probing(self.gpu, self.loader, self.link.probed, self._start)
+        self.work.on_probe_asked = self.probing.on_asked
 
     async def _live(self) -> int:
         self._show_status()
@@ -144,7 +145,7 @@ class Host:
             self.notifier.stopping()
             self._stop.result()
             return 0  # nothing was accepted yet
-        self.engine = loading.result()
+        self.engine = self.probing.engine = loading.result()
         await self._become_ready(self.engine)
         await self._stop
         await self._drain()
@@ -325,34 +326,6 @@ class Host:
             if not self._stop.done():
                 self.work.accepting = True
                 self._set_state("ready")
-
-    def _on_probe_asked(self, session: Session, frame: Frame) -> None:
-        if self.engine is None or self._is_probed:
-            self.link.probed(session, frame, canary.BUSY, "it loads, or is asked already")
-        else:
-            self._start(self._probe(session, frame, self.engine))
-
-    async def _probe(self, session: Session, frame: Frame, engine: Engine) -> None:
-        self._is_probed = True
-        try:
-            outcome, detail = await self._canary(engine)
-        except asyncio.TimeoutError:
-            outcome, detail = canary.BUSY, f"no answer within {canary.ANSWER_SECONDS:g} s"
-        finally:
-            self._is_probed = False
-        self.link.probed(session, frame, outcome, detail)
-
-    async def _canary(self, engine: Engine) -> canary.Outcome:
-        context = self.loader.context
-        if context:
-            lost = (canary.LOST, "the simulator ended the context")
-            return lost if context.lost else (canary.ANSWERED, "")
-        return await within(canary.ANSWER_SECONDS, self.gpu.run(self._check, engine))
-
-    def _check(self, engine: Engine) -> canary.Outcome:
-        """On the GPU thread. One that hangs there is as stuck as a batch, and is seen to be."""
-        self.gpu.mark()
-        return canary.check(engine)
 
     def _on_context_lost(self) -> None:
         _log.error("the simulator ended the GPU context")

@@ -134,11 +134,12 @@ class Command(ParallelEngine):
 
     async def _why_gone(self, error: RefusedError) -> str:
         """Its port is closed a moment before its end is known, which says more."""
-        if self._server is not None:
-            await asyncio.wait([asyncio.ensure_future(self._server.ended())], timeout=DEATH_SECONDS)
-            if self._server.has_ended:
-                return self._server.end_text
-        return f"its server is gone: {error}"
+        assert self._server is not None  # nobody asks before it is there
+        try:
+            await within(DEATH_SECONDS, self._server.ended())
+        except asyncio.TimeoutError:
+            return f"its server is gone: {error}"
+        return self._server.end_text
 
     def limited(self, limit: Optional[int]) -> None:
         """Tell the server of a hot card, if it has an ear for it."""
