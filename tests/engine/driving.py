@@ -1,6 +1,8 @@
 """The engine driven by hand, and the library's own generation beside it."""
 
 import io
+import random
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -106,6 +108,32 @@ class Driver:
         self.join(0, one)
         self.until_all_are_through(0)
         return self.tokens[0]
+
+
+def mixed(chance: random.Random) -> list[Asked]:
+    """Requests of many lengths, with and without a picture."""
+    return [
+        asked("q" * chance.randrange(1, 90), chance.choice([None, 1, 2]), max_tokens=length)
+        for length in (1, 2, 30, 7, 45, 12)
+    ]
+
+
+def in_company(
+    driver: Driver, requests: Sequence[Asked], chance: random.Random
+) -> Iterator[tuple[Asked, list[int]]]:
+    """Have them come, up to three at a time, and go; each with its tokens once it is through."""
+    waiting = list(requests)
+    inside: dict[int, Asked] = {}
+    while waiting or inside:
+        free = [slot for slot in range(4) if slot not in inside]
+        group = dict(zip(free, waiting[: chance.randrange(0, 4)], strict=False))
+        waiting = waiting[len(group) :]
+        inside.update(group)
+        if group:
+            driver.join_all(group)
+        driver.steps(chance.randrange(1, 12))
+        for slot in [slot for slot in inside if slot in driver.results]:
+            yield inside.pop(slot), driver.tokens[slot]
 
 
 @cache

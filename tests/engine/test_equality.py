@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.driving import Asked, Driver, asked, generated
+from tests.engine.driving import Asked, Driver, asked, generated, in_company, mixed
 from tests.engine.tiny import WINDOW, save_text_gemma3
 
 LONG = asked("Describe all that you see. " * 2, image=1, max_tokens=60)
@@ -69,22 +69,8 @@ def test_the_last_one_is_moved_down_when_its_neighbours_have_left(
 @pytest.mark.parametrize("seed", range(3))
 def test_in_any_company(driver: Driver, gemma3: Path, seed: int) -> None:
     chance = random.Random(seed)
-    requests = [
-        asked("q" * chance.randrange(1, 90), chance.choice([None, 1, 2]), max_tokens=length)
-        for length in (1, 2, 30, 7, 45, 12)
-    ]
-    waiting = list(requests)
-    inside: dict[int, Asked] = {}
-    while waiting or inside:
-        free = [slot for slot in range(4) if slot not in inside]
-        group = dict(zip(free, waiting[: chance.randrange(0, 4)], strict=False))
-        waiting = waiting[len(group) :]
-        inside.update(group)
-        if group:
-            driver.join_all(group)
-        driver.steps(chance.randrange(1, 12))
-        for slot in [slot for slot in inside if slot in driver.results]:
-            assert driver.tokens[slot] == generated(gemma3, inside.pop(slot))
+    for one, tokens in in_company(driver, mixed(chance), chance):
+        assert tokens == generated(gemma3, one)
 
 
 def test_with_plain_products_for_attention(gemma3: Path) -> None:

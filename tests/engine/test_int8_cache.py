@@ -12,7 +12,7 @@ from gpuwarden.worker.engines.memoryplan import GIB, CardMemory
 from gpuwarden.worker.engines.transformers import attention, layers
 from gpuwarden.worker.engines.transformers.options import read_options
 from gpuwarden.worker.engines.transformers.planning import plan_of
-from tests.engine.driving import Asked, Driver, asked
+from tests.engine.driving import Asked, Driver, asked, in_company, mixed
 from tests.engine.tiny import WINDOW
 
 # Of the logits' norm. Measured with these models over 100 tokens: 0.3 % on average, 0.8 % at most;
@@ -68,22 +68,10 @@ def test_logits_of_the_same_tokens_are_off_by_a_hundredth_at_most(
 @pytest.mark.parametrize("seed", range(2))
 def test_an_answer_is_the_same_in_any_company(in_int8: Driver, seed: int) -> None:
     chance = random.Random(seed)
-    waiting = [
-        asked("q" * chance.randrange(1, 90), chance.choice([None, 1, 2]), max_tokens=length)
-        for length in (1, 2, 30, 7, 45, 12)
-    ]
-    alone = {id(one): list(in_int8.alone(one)) for one in waiting}
-    inside: dict[int, Asked] = {}
-    while waiting or inside:
-        free = [slot for slot in range(4) if slot not in inside]
-        group = dict(zip(free, waiting[: chance.randrange(0, 4)], strict=False))
-        waiting = waiting[len(group) :]
-        inside.update(group)
-        if group:
-            in_int8.join_all(group)
-        in_int8.steps(chance.randrange(1, 12))
-        for slot in [slot for slot in inside if slot in in_int8.results]:
-            assert in_int8.tokens[slot] == alone[id(inside.pop(slot))]
+    requests = mixed(chance)
+    alone = {id(one): list(in_int8.alone(one)) for one in requests}
+    for one, tokens in in_company(in_int8, requests, chance):
+        assert tokens == alone[id(one)]
 
 
 def test_at_one_shape_all_that_a_row_holds_is_bitwise_the_same_whoever_is_beside_it(

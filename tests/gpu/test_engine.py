@@ -19,6 +19,7 @@ import pytest
 from gpuwarden.worker.faults import Failure
 from gpuwarden.worker.slots import Slots
 from tests.bench.engine.sizes import CARD, TINY, Sizes
+from tests.waiting_guests import WaitingGuests
 
 FEW_LAYERS = replace(
     CARD,
@@ -173,36 +174,12 @@ def test_who_ran_out_of_memory_is_tried_again_beside_fewer(
     assert len(driver.alone(question(sizes, 20, tokens=3))) == 3
 
 
-class Guests:
+class Guests(WaitingGuests):
     """Requests in their order, and what each was answered."""
 
     def __init__(self, driver: Any, cases: list[Any]) -> None:
-        self._items = [driver.engine.preprocess(one.request()) for one in cases]
-        self._waiting = deque(range(len(cases)))
-        self.answers: dict[int, Any] = {}
-        self.gone: set[int] = set()
+        super().__init__([driver.engine.preprocess(one.request()) for one in cases])
         self.steps = 0
-
-    def next_guest(self) -> int | None:
-        return self._waiting.popleft() if self._waiting else None
-
-    def item(self, serial: int) -> Any:
-        return self._items[serial]
-
-    def joins(self, serial: int, joining: bool) -> None:
-        pass
-
-    def is_awaited(self, serial: int) -> bool:
-        return serial not in self.gone
-
-    def hear(self, serial: int, text: str) -> None:
-        pass
-
-    def was_told(self, serial: int) -> bool:
-        return False
-
-    def answer(self, serial: int, answer: Any, seconds: float) -> None:
-        self.answers[serial] = answer
 
 
 async def served(

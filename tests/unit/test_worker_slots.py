@@ -1,7 +1,6 @@
 """Who joins, who waits and what is told of it: the decisions of an engine with slots."""
 
 import asyncio
-from collections import deque
 from typing import Any
 
 import pytest
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from gpuwarden.worker.engine import SlotEngine
 from gpuwarden.worker.slots import Slots, parked
 from gpuwarden.worker.telling import PIECES_LIMIT_CHARACTERS, grouped
+from tests.waiting_guests import WaitingGuests
 
 
 class Counting(SlotEngine):
@@ -43,42 +43,11 @@ class Counting(SlotEngine):
         self.rows.pop(slot, None)
 
 
-class Waiting:
-    """Guests that wait, by serial; what each is answered."""
-
-    def __init__(self, steps: list[int]) -> None:
-        self.steps = steps
-        self.waiting = deque(range(len(steps)))
-        self.answers: dict[int, Any] = {}
-        self.gone: set[int] = set()
-
-    def next_guest(self) -> int | None:
-        return self.waiting.popleft() if self.waiting else None
-
-    def item(self, serial: int) -> int:
-        return self.steps[serial]
-
-    def joins(self, serial: int, joining: bool) -> None:
-        pass
-
-    def is_awaited(self, serial: int) -> bool:
-        return serial not in self.gone
-
-    def hear(self, serial: int, text: str) -> None:
-        pass
-
-    def was_told(self, serial: int) -> bool:
-        return False
-
-    def answer(self, serial: int, answer: Any, seconds: float) -> None:
-        self.answers[serial] = answer
-
-
 async def on_gpu(function: Any, *arguments: Any) -> Any:
     return function(*arguments)
 
 
-async def served(engine: SlotEngine, guests: Waiting, count: int) -> None:
+async def served(engine: SlotEngine, guests: WaitingGuests, count: int) -> None:
     idle = asyncio.Event()
     slots = Slots(engine, count, guests, on_gpu, lambda busy: None if busy else idle.set())
     slots.advance()
@@ -86,14 +55,14 @@ async def served(engine: SlotEngine, guests: Waiting, count: int) -> None:
 
 
 async def test_the_engine_says_how_many_join_while_others_wait_for_the_next_step() -> None:
-    engine, guests = Counting(), Waiting([9, 9, 9, 9, 3, 3, 3, 3])
+    engine, guests = Counting(), WaitingGuests([9, 9, 9, 9, 3, 3, 3, 3])
     await served(engine, guests, 8)
     assert engine.groups == [4, 2, 2]
     assert set(guests.answers) == set(range(8))
 
 
 async def test_whose_caller_goes_while_it_waits_for_a_group_is_not_taken_in() -> None:
-    engine, guests = Counting(), Waiting([9, 9, 9, 9, 3, 3, 3])
+    engine, guests = Counting(), WaitingGuests([9, 9, 9, 9, 3, 3, 3])
     guests.gone = {6}
     await served(engine, guests, 8)
     assert engine.groups == [4, 2]

@@ -29,6 +29,8 @@ from tests.bench.engine.questions import question_of
 from tests.bench.engine.sizes import TINY, Sizes
 from tests.bench.engine.table import table_of
 
+# Until what happened a moment ago is in a worker's files, which are written twice a second.
+WRITTEN_SECONDS = 1.2
 CLIENT_PROCESSES = 4
 LEAST_SECONDS = 15.0  # a section with less is left out
 LOAD_SECONDS = 200.0  # with an empty cache; after that, the next way
@@ -222,7 +224,7 @@ class Bench:
     def figures(self, number: int = 0) -> dict[str, Any]:
         """What a worker's allocator counted, and more, as it writes it down twice a second."""
         file = self.place(number) / "figures.json"
-        time.sleep(1.2)
+        time.sleep(WRITTEN_SECONDS)
         return json.loads(file.read_text()) if file.exists() else {}
 
     def phases(self, number: int = 0) -> dict[str, float]:
@@ -232,7 +234,7 @@ class Bench:
 
     def journal(self, number: int = 0) -> list[Event]:
         """What a worker did."""
-        time.sleep(1.2)
+        time.sleep(WRITTEN_SECONDS)
         return read_journal(self.place(number) / "journal.jsonl")
 
     # Callers.
