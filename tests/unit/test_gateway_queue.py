@@ -166,14 +166,9 @@ class Node(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(sorted(key for key, held in self.held.items() if held)))
         lease = data.draw(st.sampled_from(sorted(self.held[key])))
         number = self.held[key].pop(lease)
+        seat, now = self.seats[key], self.now
         verdict, actions = result(
-            self.queue,
-            self.seats[key],
-            number,
-            lease,
-            returned=returned,
-            now=self.now,
-            gpu_seconds=seconds,
+            self.queue, seat, number, lease, returned=returned, now=now, gpu_seconds=seconds
         )
         if (key, lease) in self.cancelled:
             assert verdict is Verdict.DROPPED
