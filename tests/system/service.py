@@ -84,6 +84,18 @@ def wait_for_state(node: Node, wanted: str, timeout_seconds: float = 150) -> Non
     )
 
 
+def wait_for_next_life(node: Node, unit: str, former_pid: int | str) -> None:
+    """Wait until a unit is up as another process than that one.
+
+    Between two lives it may be active for a moment, with no process.
+    """
+    wait_for(
+        node,
+        f"pid=$(systemctl show -P MainPID {unit}); "
+        f"[ $pid != 0 ] && [ $pid != {former_pid} ] && systemctl is-active -q {unit}",
+    )
+
+
 def configure(node: Node, text: str, path: str) -> None:
     """Put a configuration file into the node, and have everything, workers too, go by it."""
     node.run(["mkdir", "-p", path.rpartition("/")[0]])

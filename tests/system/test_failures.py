@@ -10,6 +10,7 @@ from tests.system.service import (
     predict,
     strangers,
     wait_for,
+    wait_for_next_life,
     wait_for_state,
 )
 
@@ -31,10 +32,7 @@ def test_a_killed_part_comes_back_and_leaves_no_process(node: Node, unit: str, i
     others = {u: main_pid(node, u) for u in (*WORKERS, "medgemma-guard", "medgemma-gateway")}
     before = others.pop(unit)
     node.run(f"kill -KILL {before}")
-    wait_for(
-        node,
-        f"systemctl is-active -q {unit} && [ $(systemctl show -P MainPID {unit}) != {before} ]",
-    )
+    wait_for_next_life(node, unit, before)
     wait_for_state(node, "running")
     assert {u: main_pid(node, u) for u in others} == others
     assert strangers(node) == []

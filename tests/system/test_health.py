@@ -7,7 +7,15 @@ systemd's watchdog, which would take 30 s.
 from pathlib import Path
 
 from tests.node.vm import Node
-from tests.system.service import configure, curl, main_pid, status, wait_for, wait_for_state
+from tests.system.service import (
+    configure,
+    curl,
+    main_pid,
+    status,
+    wait_for,
+    wait_for_next_life,
+    wait_for_state,
+)
 
 # Answers, but for a question that hangs the card's thread for ever.
 MOODY = """
@@ -187,12 +195,7 @@ def a_server_is_a_worker_like_any_other_and_ends_whole(node: Node) -> None:
     assert {str(main), server} < set(members)
     node.run(f"kill -KILL {server}")
     assert say_hello(node) == "hello"  # by the other one, or by the next
-    # Between two lives the unit may be active for a moment, with no process.
-    wait_for(
-        node,
-        "pid=$(systemctl show -P MainPID medgemma-worker@0); "
-        f"[ $pid != 0 ] && [ $pid != {main} ] && systemctl is-active -q medgemma-worker@0",
-    )
+    wait_for_next_life(node, "medgemma-worker@0", main)
     wait_for_state(node, "running")
     alive = f"for pid in {' '.join(members)}; do test ! -e /proc/$pid || echo $pid; done"
     assert node.run(alive).text == ""

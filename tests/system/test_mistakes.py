@@ -14,6 +14,7 @@ from tests.system.service import (
     predict,
     status,
     wait_for,
+    wait_for_next_life,
     wait_for_state,
 )
 
@@ -38,11 +39,7 @@ def test_a_misspelt_key_is_named_and_the_running_service_keeps_what_it_had(node:
     assert main_pid(node, "medgemma-worker@0") == before
     # A worker that dies meanwhile comes back with the configuration that was accepted.
     node.run(f"kill -KILL {before}")
-    wait_for(
-        node,
-        f"systemctl is-active -q medgemma-worker@0 && "
-        f"[ $(systemctl show -P MainPID medgemma-worker@0) != {before} ]",
-    )
+    wait_for_next_life(node, "medgemma-worker@0", before)
     node.run(f"rm {CONFIG}; systemctl reload medgemma-guard")
     wait_for_state(node, "running")
 

@@ -12,7 +12,14 @@ from typing import Any
 
 from tests.node.demo import ct_small
 from tests.node.vm import Node
-from tests.system.service import curl, main_pid, predict, wait_for, wait_for_state
+from tests.system.service import (
+    curl,
+    main_pid,
+    predict,
+    wait_for,
+    wait_for_next_life,
+    wait_for_state,
+)
 
 HERE = Path(__file__).parent
 DOCUMENT = (HERE.parents[1] / "docs/dbus.md").read_text()
@@ -140,10 +147,7 @@ def test_orders_work_as_documented_and_outlive_whoever_takes_them(node: Node) ->
     former = {unit: main_pid(node, unit) for unit in units}
     node.run(f"systemctl kill --signal=KILL {' '.join(units)}")
     for unit, pid in former.items():
-        wait_for(
-            node,
-            f"systemctl is-active -q {unit} && [ $(systemctl show -P MainPID {unit}) != {pid} ]",
-        )
+        wait_for_next_life(node, unit, pid)
     wait_for_state(node, "degraded")
     refused_answer = predict(node, "/tmp/ct.dcm")
     assert (refused_answer.status, refused_answer.body["error"]["type"]) == (503, "paused")
