@@ -43,13 +43,15 @@ class Terminal:
         self._ours, theirs = pty.openpty()
         self._set_size(80, 24)
         self.text = ""
+        # The terminal's size, and not that of whoever runs the tests.
+        inherited = {k: v for k, v in os.environ.items() if k not in {"COLUMNS", "LINES"}}
         self.process = subprocess.Popen(
             [sys.executable, "-c", RUN, str(root)],
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,
             cwd=ROOT,
-            env={**os.environ, "TERM": "xterm-256color", **environment},
+            env={**inherited, "TERM": "xterm-256color", **environment},
             start_new_session=True,
         )
         os.close(theirs)

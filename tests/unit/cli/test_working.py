@@ -33,7 +33,7 @@ def test_on_a_terminal_it_is_drawn_once_and_erased() -> None:
     )
     os.close(theirs)
     text = ""
-    while "done" not in text:
+    while "done\r\n" not in text:
         text += os.read(ours, 1 << 16).decode()
     process.wait(20)
     os.close(ours)
