@@ -91,7 +91,7 @@ async def test_what_is_recorded_twice_is_compared_listed_shown_and_drawn(command
     assert kept.is_complete
     assert kept.answered > 12
     assert (kept.models, kept.simulated, kept.note) == (["imagestats"], True, "as delivered")
-    assert kept.windows[5].cards[1].watts_mean == 122.4
+    assert kept.windows[5].cards[1].watts_mean == pytest.approx(122.4)
     assert kept.settings["GPU 0: power limit"] == "700 W"
     code, _, _ = await command.record("after", pause=0.005)
     assert code == 0
