@@ -17,6 +17,7 @@ from gpuwarden.guard.permission import Permission
 from gpuwarden.names import BUS_NAME
 from gpuwarden.systemd.journal import set_up_logging
 from tests.integration.bus_peers import Guarded
+from tests.integration.held_wire import held_wire
 from tests.integration.supervised_node import supervised_at
 from tests.integration.thermal_peer import thermal_peers
 
@@ -29,7 +30,7 @@ async def main(address: str, folder: Path) -> None:
         stack.callback(patch.undo)
         await stack.enter_async_context(thermal_peers(folder, 0, 1))
         node = await stack.enter_async_context(supervised_at(address, folder, patch))
-        bus = Bus(address)
+        bus = Bus(await stack.enter_async_context(held_wire(address)))
         bus.authorize_by(Permission(bus).authorize)
         await node.open_up()
         data = await node.until(lambda data: data.workers_ready == WORKERS)

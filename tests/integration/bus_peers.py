@@ -1,8 +1,9 @@
 """Services and clients for bus tests."""
 
 import asyncio
+import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -30,6 +31,7 @@ from gpuwarden.guard.thermal import ThermalGuards
 from gpuwarden.names import BUS_NAME, LOG_CONTROL_OBJECT
 from gpuwarden.systemd.units import Systemd
 from tests.integration.bus_states import FixedSource, state
+from tests.integration.held_wire import HELD, HELD_FOR, HOLD
 from tests.integration.private_bus import REPOSITORY, PrivateBus
 from tests.integration.probe import INTERFACE, NAME, ROOT
 from tests.integration.thermal_peer import NodeOfCards, socket_of
@@ -42,9 +44,16 @@ START_SECONDS = 15.0
 
 @asynccontextmanager
 async def service(
-    module: str, bus: PrivateBus, *arguments: str, stderr: IO[bytes] | None = None
+    module: str,
+    bus: PrivateBus,
+    *arguments: str,
+    stderr: IO[bytes] | None = None,
+    held_for: Bus | None = None,
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The probe service in its own process, owning its name."""
+    """The probe service in its own process, owning its name.
+
+    :param held_for: a client whose call ends what :func:`delay_seconds` holds back.
+    """
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -54,6 +63,7 @@ async def service(
         stdout=asyncio.subprocess.PIPE,
         stderr=stderr,
         cwd=REPOSITORY,
+        env=os.environ | ({HELD_FOR: str(held_for.unique_name)} if held_for else {}),
     )
     assert process.stdout is not None
     try:
@@ -75,6 +85,24 @@ async def client(bus: PrivateBus) -> AsyncIterator[Bus]:
         yield connection
     finally:
         await connection.close()
+
+
+async def delay_seconds(
+    process: asyncio.subprocess.Process,
+    flood: Awaitable[None],
+    call: Callable[[], Awaitable[object]],
+) -> float:
+    """What ``call`` waits where a flood stands before it, in CPU of the service.
+
+    That is, what the service did before it came to it. It gets both as one (held_wire.py): neither
+    the speed of the flooding client nor the bus's changes anything.
+    """
+    assert process.stdout is not None
+    process.send_signal(HOLD)
+    assert await process.stdout.readline() == HELD
+    await flood
+    await call()
+    return float(await process.stdout.readline())
 
 
 async def probe(

@@ -11,6 +11,7 @@ from gpuwarden.bus.bus import Bus
 from gpuwarden.bus.caller import current_caller
 from gpuwarden.bus.interface import Argument, Emits, Exported, Interface, Method, Property
 from gpuwarden.bus.tree import ObjectTree
+from tests.integration.held_wire import held_wire
 from tests.integration.probe import FAULT, INTERFACE, NAME, ROOT, UNCLEAN, Probe
 
 
@@ -65,11 +66,12 @@ async def serve(address: str, probe: Probe) -> None:
     objects = ObjectTree(ROOT)
     objects.export(ROOT, [exported(probe)])
     objects.export(f"{ROOT}/part", [exported(probe)])
-    bus = Bus(address, objects)
-    await bus.connect()
-    await bus.own_name(NAME)
-    print("ready", flush=True)
-    await asyncio.Event().wait()
+    async with held_wire(address) as held:
+        bus = Bus(held, objects)
+        await bus.connect()
+        await bus.own_name(NAME)
+        print("ready", flush=True)
+        await asyncio.Event().wait()
 
 
 async def main(address: str) -> None:

@@ -13,6 +13,7 @@ from dbus_next.aio.message_bus import MessageBus
 from dbus_next.constants import BusType, PropertyAccess
 from dbus_next.service import ServiceInterface, dbus_property, method
 
+from tests.integration.held_wire import held_wire
 from tests.integration.probe import FAULT, INTERFACE, NAME, ROOT, UNCLEAN, Probe
 
 
@@ -53,12 +54,13 @@ class StockProbe(ServiceInterface):
 async def main(address: str, *, descriptors: bool) -> None:
     probe = Probe()
     watch = asyncio.create_task(probe.watch_lag())
-    bus = await MessageBus(address, BusType.SYSTEM, negotiate_unix_fd=descriptors).connect()
-    bus.export(ROOT, StockProbe(probe))
-    bus.export(f"{ROOT}/part", StockProbe(probe))
-    await bus.request_name(NAME)
-    print("ready", flush=True)
-    await asyncio.Event().wait()
+    async with held_wire(address) as held:
+        bus = await MessageBus(held, BusType.SYSTEM, negotiate_unix_fd=descriptors).connect()
+        bus.export(ROOT, StockProbe(probe))
+        bus.export(f"{ROOT}/part", StockProbe(probe))
+        await bus.request_name(NAME)
+        print("ready", flush=True)
+        await asyncio.Event().wait()
     watch.cancel()
 
 

@@ -3,9 +3,7 @@
 
 import asyncio
 import gc
-import signal
 import sys
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -20,13 +18,13 @@ from gpuwarden.bus.errors import (
     LimitsExceeded,
 )
 from gpuwarden.bus.serving import CallServer
-from gpuwarden.bus.signals import DAEMON, DAEMON_PATH
 from gpuwarden.bus.tree import ObjectTree
 from tests.integration.bus_peers import (
     OURS,
     STOCK,
     abuse,
     client,
+    delay_seconds,
     lag_seconds,
     probe,
     service,
@@ -34,7 +32,6 @@ from tests.integration.bus_peers import (
 from tests.integration.private_bus import (
     REPOSITORY,
     PrivateBus,
-    cpu_seconds,
     private_bus,
     rss_bytes,
 )
@@ -60,22 +57,14 @@ async def bus() -> AsyncIterator[PrivateBus]:
 async def flooded(bus: PrivateBus, module: str) -> tuple[float, float]:
     """What 10,000 calls of one client cost: the service's longest stall, another's call behind it.
 
-    Both in seconds of the service's CPU, that is, what it did before it came to others: other work
-    on the machine does not change it. The service is stopped until the whole flood is waiting, so
-    that neither does the speed of the flooding client.
+    Both in seconds of the service's CPU.
     """
-    async with service(module, bus) as process, client(bus) as other:
+    async with client(bus) as other, service(module, bus, held_for=other) as process:
         await lag_seconds(other)
-        process.send_signal(signal.SIGSTOP)
-        await abuse(bus, "flood", 10_000)
-        behind = asyncio.create_task(other.call(NAME, ROOT, PEER, "Ping"))
-        await other.call(DAEMON, DAEMON_PATH, DAEMON, "GetId")  # the bus has both in its queue
-        cpu, clock = cpu_seconds(process.pid), time.monotonic()
-        process.send_signal(signal.SIGCONT)
-        await behind
-        wait, by_the_clock = cpu_seconds(process.pid) - cpu, time.monotonic() - clock
+        flood = abuse(bus, "flood", 10_000)
+        wait = await delay_seconds(process, flood, lambda: other.call(NAME, ROOT, PEER, "Ping"))
         stall = await lag_seconds(other)
-    print(f"{module}: stall {stall:.3f} s, another's call {wait:.3f} s, clock {by_the_clock:.3f} s")
+    print(f"{module}: stall {stall:.3f} s, another's call {wait:.3f} s")
     return stall, wait
 
 
@@ -118,8 +107,8 @@ async def big_message(bus: PrivateBus, module: str) -> float:
 
 
 async def test_a_large_call_is_not_parsed(bus: PrivateBus) -> None:
-    assert await big_message(bus, OURS) < 0.3
-    assert await big_message(bus, STOCK) > 0.3
+    # Against each other: a busy machine makes both slower.
+    assert await big_message(bus, OURS) * 3 < await big_message(bus, STOCK)
 
 
 async def test_the_sender_of_a_large_call_is_told(bus: PrivateBus) -> None:
@@ -148,16 +137,17 @@ async def main(kind, path):
         from gpuwarden.bus.tree import ObjectTree
         server = CallServer(ObjectTree("/org/gpuwarden1"))
         connecting = HardenedMessageBus(address, server, print).open()
+    print("tries", flush=True)
     try:
-        await asyncio.wait_for(connecting, 2)
+        await asyncio.wait_for(connecting, 1)
     except Exception as error:
         print(type(error).__name__)
 asyncio.run(main(*sys.argv[1:]))
 """
 
 
-async def connects_to_hang_up(kind: str, path: Path) -> str:
-    """What the connection attempt ended with; "wedged" if not even a time limit ended it."""
+async def connects_to_hang_up(kind: str, path: Path, patience_seconds: float) -> str:
+    """What the connection attempt ended with; "wedged" if not even its time limit ended it."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -167,8 +157,10 @@ async def connects_to_hang_up(kind: str, path: Path) -> str:
         stdout=asyncio.subprocess.PIPE,
         cwd=REPOSITORY,
     )
+    assert process.stdout is not None
+    assert await process.stdout.readline() == b"tries\n"
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patience_seconds):
             output, _ = await process.communicate()
         return output.decode().strip()
     except TimeoutError:
@@ -179,8 +171,8 @@ async def connects_to_hang_up(kind: str, path: Path) -> str:
 
 async def test_a_bus_that_hangs_up_early_is_an_error(tmp_path: Path) -> None:
     ours, stock = await asyncio.gather(
-        connects_to_hang_up("ours", tmp_path / "ours"),
-        connects_to_hang_up("stock", tmp_path / "stock"),
+        connects_to_hang_up("ours", tmp_path / "ours", patience_seconds=30),
+        connects_to_hang_up("stock", tmp_path / "stock", patience_seconds=2),
     )
     assert (ours, stock) == ("Disconnected", "wedged")
 
