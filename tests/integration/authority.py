@@ -16,7 +16,7 @@ from tests.integration.private_bus import REPOSITORY, PrivateBus
 BUS_POLICY = Path("/usr/share/dbus-1/system.d/org.freedesktop.PolicyKit1.conf")
 DAEMON = "/usr/lib/polkit-1/polkitd"
 ACTIONS = REPOSITORY / "packaging/polkit"
-START_SECONDS = 15.0
+START_SECONDS = 30.0
 RULES_FOLDERS = ("/etc/polkit-1/rules.d", "/usr/share/polkit-1/rules.d")
 ACTIONS_FOLDER = "/usr/share/polkit-1/actions"
 

@@ -39,7 +39,7 @@ from tests.integration.thermal_peer import NodeOfCards, socket_of
 OURS = "tests.integration.bus_service"
 STOCK = "tests.integration.bus_stock_service"
 GUARD = "tests.integration.bus_guard_service"
-START_SECONDS = 15.0
+START_SECONDS = 30.0
 
 
 @asynccontextmanager

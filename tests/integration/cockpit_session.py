@@ -14,7 +14,7 @@ from tests.integration.private_bus import REPOSITORY, ROOT, PrivateBus, User
 
 WEB_SERVER = "/usr/lib/cockpit/cockpit-ws"
 PAGE_FOLDER = REPOSITORY / "packaging" / "cockpit"
-START_SECONDS = 20.0
+START_SECONDS = 30.0
 
 
 @asynccontextmanager

@@ -18,9 +18,10 @@ from gpuwarden.gateway.peers import PeerIdentity, same_user
 from gpuwarden.gateway.service import Service, Sockets, bind_dispatch
 from gpuwarden.gateway.settings import GatewaySettings
 from gpuwarden.values import ThermalState
+from tests.integration import gateway_peer
 from tests.integration.gateway_peer import GatewayPeer
 
-DEADLINE_SECONDS = 10.0
+DEADLINE_SECONDS = gateway_peer.DEADLINE_SECONDS
 CARDS = 10
 LONG_MILLISECONDS = 3_600_000  # of a guard that has spoken once, for tests about other things
 

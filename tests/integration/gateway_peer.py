@@ -17,6 +17,9 @@ from typing import Any
 from gpuwarden.worker.frames import RECORD_LIMIT_BYTES, Frame, FrameType, encode
 from gpuwarden.worker.together import frames_in
 
+# For what comes at once, on a busy machine too; less than any limit of the gateway as shipped.
+DEADLINE_SECONDS = 15.0
+
 
 @dataclass(frozen=True)
 class ReceivedJob:
@@ -76,15 +79,15 @@ class GatewayPeer:
 
     async def become_ready(self) -> None:
         self.hello("ready")
-        welcome = await asyncio.wait_for(self.frames.get(), 5)
+        welcome = await asyncio.wait_for(self.frames.get(), DEADLINE_SECONDS)
         assert welcome.type == FrameType.WELCOME
         self.credit(2 * self.max_batch)
 
     async def next_job(self) -> ReceivedJob:
-        return await asyncio.wait_for(self.jobs.get(), 5)
+        return await asyncio.wait_for(self.jobs.get(), DEADLINE_SECONDS)
 
     async def next_frame(self) -> Frame:
-        return await asyncio.wait_for(self.frames.get(), 5)
+        return await asyncio.wait_for(self.frames.get(), DEADLINE_SECONDS)
 
     def answer(self, job: ReceivedJob, **changes: Any) -> None:
         self.send(self.result_of(job, **changes))

@@ -8,7 +8,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-from tests.integration.gateway_node import read_reply
+from tests.integration.gateway_node import DEADLINE_SECONDS, read_reply
 
 ROOT = Path(__file__).parents[2]
 RUN = "import sys; from gpuwarden.gateway.service import main; sys.exit(main(sys.argv[1:]))"
@@ -62,4 +62,4 @@ async def ready_by_hand(folder: Path, port: int, *arguments: str) -> AsyncIterat
         yield state
     finally:
         process.send_signal(signal.SIGTERM)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), DEADLINE_SECONDS) == 0

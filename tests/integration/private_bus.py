@@ -21,8 +21,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 POLICY_FILE = REPOSITORY / "packaging/dbus/org.gpuwarden1.conf"
 SYSTEM_CONFIGURATION = Path("/usr/share/dbus-1/system.conf")
 POLICY_GROUP = "gpuwarden"
-START_SECONDS = 10.0
-CLIENT_SECONDS = 20.0
+START_SECONDS = 30.0
+CLIENT_SECONDS = 30.0
 
 NOBODY = pwd.getpwnam("nobody")
 

@@ -18,7 +18,7 @@ from tests.waiting import wait_until
 REPOSITORY = Path(__file__).parents[2]
 SOURCES = REPOSITORY / "gpuwarden" / "simulator" / "nvml"
 CLIENT = Path(__file__).parent / "nvml_client.py"
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 30.0
 CALL_SECONDS = 10.0
 GIBIBYTE = 1024**3
 XID_EVENT = 8  # nvmlEventTypeXidCriticalError

@@ -22,7 +22,7 @@ from tests.integration.private_bus import PrivateBus, private_bus
 from tests.integration.systemd_peer import POLICY, SystemdPeer, systemd_at
 from tests.machines import card as planned_card
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 30.0
 LASTING_MILLISECONDS = 600_000
 DIGEST = "as accepted"
 

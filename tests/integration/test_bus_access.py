@@ -30,6 +30,7 @@ from tests.integration.private_bus import (
     shipped_policy,
 )
 from tests.integration.thermal_peer import thermal_peers
+from tests.waiting import DEADLINE_SECONDS
 
 OBJECTS = {
     f"{BUS_NAME}.Manager": ROOT_OBJECT,
@@ -142,7 +143,7 @@ async def listening(bus: PrivateBus, user: User) -> AsyncIterator[tuple[asyncio.
     )
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             ready, name = (await process.stdout.readline()).decode().split()
         assert ready == "ready"
         yield process.stdout, name
@@ -164,7 +165,7 @@ async def heard(user: User) -> str:
             service.publisher.orphan_found(4242, 0, "ours-dead")
             service.publisher.orphan_reaped(4242, 2**33)
         # The bus tells everybody that the name is gone, after whatever its owner sent before.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             return (await output.readuntil(b"gone")).decode()
 
 

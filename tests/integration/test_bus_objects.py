@@ -18,6 +18,7 @@ from tests.integration.bus_peers import Guarded, client, guarded
 from tests.integration.bus_states import card, gateway, state, worker
 from tests.integration.bus_tree import GOLDEN, tree
 from tests.integration.private_bus import REPOSITORY, ROOT, PrivateBus, private_bus
+from tests.waiting import DEADLINE_SECONDS
 
 SHIPPED = REPOSITORY / "packaging/dbus"
 PROPERTIES = "org.freedesktop.DBus.Properties"
@@ -49,7 +50,7 @@ class Heard:
         self.queue: asyncio.Queue[Signal] = asyncio.Queue()
 
     async def next(self) -> Signal:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(DEADLINE_SECONDS):
             return await self.queue.get()
 
 

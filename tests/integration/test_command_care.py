@@ -14,6 +14,7 @@ from gpuwarden.worker.engines.command import readiness
 from gpuwarden.worker.engines.command.engine import Command
 from gpuwarden.worker.engines.command.process import ServerProcess
 from tests.integration.command_server import command_settings
+from tests.waiting import DEADLINE_SECONDS
 
 LOOK_SECONDS = 0.02
 
@@ -66,7 +67,7 @@ async def test_a_server_that_is_ill_for_long_ends_its_worker() -> None:
     async with opened(around) as command:
         item = memoryview(b'{"messages": [{"content": "ill"}]}')
         assert (await command.answer(0, item))["text"] == "ill"
-        why = await asyncio.wait_for(around.failed, 10)
+        why = await asyncio.wait_for(around.failed, DEADLINE_SECONDS)
     assert why.startswith("its server gave no answer at port")
 
 
@@ -88,7 +89,7 @@ async def test_figures_are_asked_for_until_there_are_none() -> None:
     around = Around()
     around.on_card = [True]
     async with opened(around):
-        assert (await asyncio.wait_for(around.figures.get(), 10))["waiting"] == 2
+        assert (await asyncio.wait_for(around.figures.get(), DEADLINE_SECONDS))["waiting"] == 2
     bare = Around()
     bare.on_card = [True]
     async with opened(bare, metrics_path="/none"):
@@ -107,6 +108,6 @@ async def test_what_a_server_says_is_read_even_where_nobody_hears_it() -> None:
     talk = "import sys; [print('x' * 1000) for _ in range(300)]; sys.stdout.flush()"
     process = await ServerProcess.start([sys.executable, "-c", talk], {})
     process.quiet = True
-    await asyncio.wait_for(process.ended(), 10)
+    await asyncio.wait_for(process.ended(), DEADLINE_SECONDS)
     assert process.end_text == f"its server (PID {process.pid}) ended with status 0"
     await process.end()

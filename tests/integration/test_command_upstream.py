@@ -15,6 +15,7 @@ from gpuwarden.worker.engines.command.upstream import (
     is_open,
 )
 from tests.integration.command_server import free_port
+from tests.waiting import DEADLINE_SECONDS
 
 OK = b"HTTP/1.1 200 OK\r\n"
 LIMIT_BYTES = 100
@@ -36,7 +37,7 @@ async def saying(answer: bytes) -> AsyncIterator[int]:
 
 async def body_of(answer: bytes, sent: bytes = b"") -> tuple[int, bytes]:
     async with (
-        asyncio.timeout(10),
+        asyncio.timeout(DEADLINE_SECONDS),
         saying(answer) as port,
         asked(port, "POST", "/", (), memoryview(sent)) as found,
     ):

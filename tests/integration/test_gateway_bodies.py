@@ -1,6 +1,7 @@
 import asyncio
 import hashlib
 import os
+import time
 
 import pytest
 
@@ -31,12 +32,14 @@ async def test_an_image_reaches_the_worker_byte_for_byte(size: int) -> None:
     image = os.urandom(size)
     async with gateway_node() as node:
         await node.worker()
+        began = time.monotonic()
         reply = await node.post(image, path="/predict?question=What%20is%20it%3F")
+        waited_seconds = time.monotonic() - began
     assert reply.status == 200
     assert reply.json["answer"] == {"sha256": sha256(image), "bytes": size}
     assert reply.json["model"] == "imagestats"
     assert reply.json["worker"] == 0
-    assert 0 < reply.json["seconds"] < 10
+    assert 0 < reply.json["seconds"] < waited_seconds
 
 
 @pytest.mark.parametrize("size", [100, 200_000, 5 * MIB])

@@ -11,7 +11,7 @@ from gpuwarden.gateway.channel import RecordChannel
 from gpuwarden.gateway.link import CREDIT_LIMIT
 from gpuwarden.worker.channel import Inbox
 from gpuwarden.worker.frames import HEADER, RECORD_LIMIT_BYTES, Frame, FrameType, decode, encode
-from tests.integration.gateway_node import gateway_node
+from tests.integration.gateway_node import DEADLINE_SECONDS, gateway_node
 from tests.open_files import open_files
 
 UNKNOWN_TYPE = 200
@@ -37,7 +37,7 @@ async def test_a_worker_that_breaks_the_rules_is_hung_up_on_and_its_request_goes
         await worker.next_job()
         with caplog.at_level(logging.ERROR):
             worker.send_raw(record)
-            await asyncio.wait_for(worker.closed.wait(), 5)
+            await asyncio.wait_for(worker.closed.wait(), DEADLINE_SECONDS)
         assert why in caplog.text
         assert "patie" not in caplog.text
         await node.worker(1)

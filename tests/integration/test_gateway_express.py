@@ -10,7 +10,13 @@ import pytest
 
 from gpuwarden.gateway.express import ExpressHandler
 from gpuwarden.worker.frames import FrameType
-from tests.integration.gateway_node import GatewayNode, Reply, gateway_node, read_reply
+from tests.integration.gateway_node import (
+    DEADLINE_SECONDS,
+    GatewayNode,
+    Reply,
+    gateway_node,
+    read_reply,
+)
 from tests.integration.gateway_peer import GatewayPeer, ReceivedJob
 
 UNUSUAL = "Content-Encoding: identity\r\n"  # says nothing, and is not for the short way
@@ -210,8 +216,8 @@ async def test_a_front_door_that_ends_answers_what_it_has_accepted() -> None:
         worker.answer(job)
         reply = await read_reply(reader)
         assert (reply.status, reply.headers["connection"]) == (200, "close")
-        assert await asyncio.wait_for(reader.read(), 5) == b""
-        await asyncio.wait_for(closing, 5)
+        assert await asyncio.wait_for(reader.read(), DEADLINE_SECONDS) == b""
+        await asyncio.wait_for(closing, DEADLINE_SECONDS)
         writer.close()
 
 
@@ -226,7 +232,7 @@ async def test_a_connection_that_waits_for_its_answer_is_not_idle() -> None:
             assert others == b""
             worker.answer(job)
             assert (await read_reply(reader)).status == 200
-        assert await asyncio.wait_for(reader.read(), 5) == b""  # it is idle now
+        assert await asyncio.wait_for(reader.read(), DEADLINE_SECONDS) == b""  # it is idle now
         writer.close()
 
 
@@ -235,7 +241,7 @@ async def idle_connections_end(node: GatewayNode) -> bytes:
     got = b""
     for _ in range(2):
         reader, writer = await node.connect()
-        got += await asyncio.wait_for(reader.read(), 5)
+        got += await asyncio.wait_for(reader.read(), DEADLINE_SECONDS)
         writer.close()
     return got
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from gpuwarden.gateway.jobs.service import JobPlace
-from tests.integration.gateway_node import GatewayNode, gateway_node, job_place
+from tests.integration.gateway_node import DEADLINE_SECONDS, GatewayNode, gateway_node, job_place
 
 MIB = 1 << 20
 
@@ -125,7 +125,7 @@ async def test_a_known_key_is_answered_before_the_body_is_sent(place: JobPlace) 
             b"Idempotency-Key: one\r\nContent-Length: 1048576\r\n"
             b"Content-Digest: %s\r\n\r\n" % told
         )
-        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), DEADLINE_SECONDS)
         writer.close()
         assert b" 200 " in head.splitlines()[0]
         assert f"Location: /v1/jobs/{first}".encode() in head

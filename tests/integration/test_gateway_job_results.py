@@ -8,7 +8,7 @@ import pytest
 
 from gpuwarden.gateway.jobs.service import JobPlace
 from gpuwarden.worker.frames import Frame, FrameType
-from tests.integration.gateway_node import GatewayNode, gateway_node, job_place
+from tests.integration.gateway_node import DEADLINE_SECONDS, GatewayNode, gateway_node, job_place
 from tests.integration.model_classes import filling
 from tests.integration.real_worker import real_worker
 
@@ -189,7 +189,7 @@ async def test_a_large_result_whose_front_door_ends_is_made_again(place: JobPlac
         job = await worker.next_job()
         await worker.borrow(job, 200_000)
         worker.close()
-        await asyncio.wait_for(worker.closed.wait(), 5)
+        await asyncio.wait_for(worker.closed.wait(), DEADLINE_SECONDS)
     async with gateway_node(jobs=place) as node, real_worker(node, **FILLING):
         job_now = await finished(node, identifier)
         assert (job_now["status"], job_now["executions"]) == ("succeeded", 2)

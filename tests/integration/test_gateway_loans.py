@@ -12,7 +12,13 @@ import pytest
 from gpuwarden.gateway import outlet
 from gpuwarden.gateway.job import Job
 from gpuwarden.worker.frames import Frame, FrameType
-from tests.integration.gateway_node import GatewayNode, Reply, gateway_node, read_reply
+from tests.integration.gateway_node import (
+    DEADLINE_SECONDS,
+    GatewayNode,
+    Reply,
+    gateway_node,
+    read_reply,
+)
 from tests.integration.gateway_peer import GatewayPeer, ReceivedJob
 from tests.integration.model_classes import filling
 from tests.integration.real_worker import real_worker
@@ -94,7 +100,7 @@ async def test_a_second_buffer_for_one_lease_is_a_breach_of_the_protocol() -> No
     async with gateway_node() as node:
         posted, worker, job, _ = await borrowed(node, MIB)
         worker.send(Frame(FrameType.BORROW, job.frame.request, job.frame.lease, meta={"length": 1}))
-        await asyncio.wait_for(worker.closed.wait(), 5)
+        await asyncio.wait_for(worker.closed.wait(), DEADLINE_SECONDS)
         await nothing_is_held(node)
         await node.worker(1)
         assert (await posted).status == 200
@@ -131,7 +137,7 @@ async def test_a_media_type_that_would_break_the_answers_head_is_a_breach_of_the
         posted = asyncio.create_task(node.post(b"image"))
         content = {"part": "file", "media_type": "image/png\r\nX: y", "length": 0}
         worker.answer(await worker.next_job(), content=content)
-        await asyncio.wait_for(worker.closed.wait(), 5)
+        await asyncio.wait_for(worker.closed.wait(), DEADLINE_SECONDS)
         await node.worker(1)
         assert (await posted).status == 200
 

@@ -14,7 +14,7 @@ from gpuwarden.control.snapshot import read_snapshot
 from gpuwarden.control.socket import ControlError, ask_async
 from gpuwarden.control.states import GatewayData
 from gpuwarden.gateway import service
-from tests.integration.gateway_node import gateway_node, read_reply
+from tests.integration.gateway_node import DEADLINE_SECONDS, gateway_node, read_reply
 from tests.integration.gateway_peer import GatewayPeer
 from tests.integration.gateway_process import ROOT, RUN, predict, ready
 
@@ -50,13 +50,13 @@ async def test_it_serves_on_the_sockets_that_systemd_hands_over(folder: Path) ->
         pass_fds=descriptors,
     )
     stranger = GatewayPeer(folder / "dispatch.sock")
-    await asyncio.wait_for(stranger.closed.wait(), 5)
+    await asyncio.wait_for(stranger.closed.wait(), DEADLINE_SECONDS)
     reader, writer = await asyncio.open_connection("127.0.0.1", http.getsockname()[1])
     writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert (await read_reply(reader)).status == 503
     writer.close()
     process.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(process.wait(), 10) == 0
+    assert await asyncio.wait_for(process.wait(), DEADLINE_SECONDS) == 0
     assert "medgemma-worker@" in (folder / "log").read_text()
     assert read_snapshot(folder / "state.json", GatewayData).data.workers == []
 
@@ -70,7 +70,7 @@ async def test_a_scrape_that_comes_while_it_restarts_is_answered_by_the_next_lif
     handed = ("2", "dispatch:http", *map(str, descriptors), "--state", str(folder / "state.json"))
     first = await ready(folder, ACTIVATE + RUN, *handed, pass_fds=descriptors)
     first.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(first.wait(), 10) == 0
+    assert await asyncio.wait_for(first.wait(), DEADLINE_SECONDS) == 0
     reader, writer = await asyncio.open_connection("127.0.0.1", http.getsockname()[1])
     writer.write(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
     (folder / "notify.sock").unlink()
@@ -79,7 +79,7 @@ async def test_a_scrape_that_comes_while_it_restarts_is_answered_by_the_next_lif
     assert (reply.status, b"gpuwarden_gateway_queue_depth 0.0" in reply.body) == (200, True)
     writer.close()
     second.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(second.wait(), 10) == 0
+    assert await asyncio.wait_for(second.wait(), DEADLINE_SECONDS) == 0
 
 
 async def test_by_hand_it_serves_where_it_is_told_and_stops_on_sigterm(folder: Path) -> None:
@@ -94,8 +94,8 @@ async def test_by_hand_it_serves_where_it_is_told_and_stops_on_sigterm(folder: P
     await worker.become_ready()
     assert await predict(port) == 200
     process.send_signal(signal.SIGTERM)
-    assert await asyncio.wait_for(process.wait(), 10) == 0
-    await asyncio.wait_for(worker.closed.wait(), 5)
+    assert await asyncio.wait_for(process.wait(), DEADLINE_SECONDS) == 0
+    await asyncio.wait_for(worker.closed.wait(), DEADLINE_SECONDS)
 
 
 def test_the_process_is_undumpable() -> None:

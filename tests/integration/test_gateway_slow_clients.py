@@ -5,7 +5,7 @@ import json
 import socket
 
 from gpuwarden.worker.frames import Frame, FrameType
-from tests.integration.gateway_node import GatewayNode, gateway_node, read_reply
+from tests.integration.gateway_node import DEADLINE_SECONDS, GatewayNode, gateway_node, read_reply
 from tests.integration.real_worker import real_worker
 
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\n"
@@ -22,7 +22,7 @@ async def test_who_never_ends_the_headers_is_told_so_and_who_says_nothing_is_hun
                 reply = await read_reply(reader)
                 assert (reply.status, reply.error) == (408, "request_timeout")
                 assert reply.json["error"]["param"] == "headers"
-            assert await asyncio.wait_for(reader.read(), 5) == b""
+            assert await asyncio.wait_for(reader.read(), DEADLINE_SECONDS) == b""
             writer.close()
         assert (await node.post(b"image")).status == 200
 
@@ -34,7 +34,7 @@ async def test_the_time_for_headers_holds_for_every_request_of_a_connection() ->
         assert (await read_reply(reader)).status == 200
         writer.write(HEALTH[:20])
         assert (await read_reply(reader)).status == 408
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), DEADLINE_SECONDS) == b""
         writer.close()
 
 
@@ -43,7 +43,7 @@ async def test_a_connection_without_a_request_is_closed_after_a_while() -> None:
         reader, writer = await node.connect()
         writer.write(HEALTH)
         assert (await read_reply(reader)).status == 200
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), DEADLINE_SECONDS) == b""
         writer.close()
 
 
@@ -56,7 +56,7 @@ async def test_headers_without_end_are_refused_when_they_pass_the_limit_and_cost
         reply = await read_reply(reader)
         assert (reply.status, reply.error) == (431, "headers_too_large")
         assert reply.headers["connection"] == "close"
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), DEADLINE_SECONDS) == b""
         writer.close()
 
 
@@ -65,7 +65,7 @@ async def test_more_connections_than_the_limit_are_hung_up_on() -> None:
         await node.worker()
         held = [await node.connect() for _ in range(3)]
         reader, writer = await node.connect()
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), DEADLINE_SECONDS) == b""
         writer.close()
         for _, one in held:
             one.close()

@@ -6,7 +6,7 @@ import pytest
 
 from gpuwarden.worker.frames import Frame, FrameType, encode
 from gpuwarden.worker.together import together
-from tests.integration.gateway_node import GatewayNode, Reply, gateway_node
+from tests.integration.gateway_node import DEADLINE_SECONDS, GatewayNode, Reply, gateway_node
 from tests.integration.gateway_peer import GatewayPeer, ReceivedJob
 
 
@@ -51,7 +51,7 @@ async def test_results_that_come_together_go_to_their_callers() -> None:
         )
         for record in together([records[0], encode(stale), *records[1:], b"no frame"]):
             worker.send_raw(record)
-        await asyncio.wait_for(worker.closed.wait(), 5)  # the last one is none
+        await asyncio.wait_for(worker.closed.wait(), DEADLINE_SECONDS)  # the last one is none
         statistics = node.service.dispatcher.statistics
         assert statistics.stale_results == 0  # nothing of a record that isn't whole is taken
         other = await node.worker(1)

@@ -11,7 +11,7 @@ from gpuwarden.gateway import takeover
 from gpuwarden.gateway.buffers import SEALS
 from gpuwarden.gateway.peers import Peer, credentials, start_time, worker_of_unit
 from gpuwarden.worker.frames import Frame, FrameType
-from tests.integration.gateway_node import gateway_node, read_reply
+from tests.integration.gateway_node import DEADLINE_SECONDS, gateway_node, read_reply
 from tests.integration.gateway_peer import GatewayPeer
 
 MIB = 1 << 20
@@ -235,7 +235,7 @@ async def test_a_second_connection_of_a_worker_is_refused_while_the_first_lives(
     async with gateway_node(identify) as node:
         first = await node.worker(number)
         second = GatewayPeer(node.dispatch_path, number)
-        await asyncio.wait_for(second.closed.wait(), 5)
+        await asyncio.wait_for(second.closed.wait(), DEADLINE_SECONDS)
         assert not first.closed.is_set()
         first.close()
         await node.worker(number)
@@ -245,7 +245,7 @@ async def test_a_second_connection_of_a_worker_is_refused_while_the_first_lives(
 async def test_strangers_are_turned_away() -> None:
     async with gateway_node(worker_of_unit) as node:
         stranger = GatewayPeer(node.dispatch_path, 0)
-        await asyncio.wait_for(stranger.closed.wait(), 5)
+        await asyncio.wait_for(stranger.closed.wait(), DEADLINE_SECONDS)
         assert not node.service.dispatcher.links
 
 
@@ -266,10 +266,10 @@ async def test_a_worker_that_breaks_the_protocol_is_hung_up_on() -> None:
         ):
             peer = GatewayPeer(node.dispatch_path)
             peer.send(nonsense)
-            await asyncio.wait_for(peer.closed.wait(), 5)
+            await asyncio.wait_for(peer.closed.wait(), DEADLINE_SECONDS)
         worker = await node.worker()
         worker.send(Frame(FrameType.RESULT, meta={"ok": True}))
-        await asyncio.wait_for(worker.closed.wait(), 5)
+        await asyncio.wait_for(worker.closed.wait(), DEADLINE_SECONDS)
 
 
 async def test_the_snapshot_tells_queue_counters_and_workers() -> None:
@@ -309,7 +309,7 @@ async def test_stopping_finishes_what_was_accepted() -> None:
         worker.answer(job)
         assert (await posted).status == 200
         await closing
-        await asyncio.wait_for(worker.closed.wait(), 5)
+        await asyncio.wait_for(worker.closed.wait(), DEADLINE_SECONDS)
 
 
 async def test_this_aiohttp_lets_big_bodies_past_its_parser(

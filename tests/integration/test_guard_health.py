@@ -28,7 +28,7 @@ from tests.integration.systemd_peer import POLICY, SystemdPeer, systemd
 from tests.integration.test_guard_heat import both_ready
 from tests.machines import gateway_worker
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 30.0
 MEBIBYTE = 2**20
 
 

@@ -21,7 +21,7 @@ from tests.integration.private_bus import private_bus
 from tests.integration.supervised_node import DIGEST, plan
 from tests.integration.systemd_peer import POLICY, SystemdPeer, systemd
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 30.0
 LASTING_MILLISECONDS = 600_000
 
 

@@ -13,6 +13,7 @@ from gpuwarden.guard import aftermath, stopping, workers
 from gpuwarden.names import SHUTDOWN_UNIT, worker_unit
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 from tests.integration.supervised_node import SupervisedNode, supervised_node
+from tests.waiting import DEADLINE_SECONDS
 
 FIRST = worker_unit(0)
 
@@ -132,7 +133,7 @@ async def test_everybody_who_waits_for_one_start_hears_of_its_end(node: Supervis
     await node.until(lambda _: node.asked_of(0).count("start") == 4)
     starts[0].cancel()
     node.systemd.become_ready(FIRST)
-    await asyncio.wait_for(asyncio.gather(*starts[1:]), 5)
+    await asyncio.wait_for(asyncio.gather(*starts[1:]), DEADLINE_SECONDS)
 
 
 async def test_a_systemd_that_does_not_answer_is_asked_again(
@@ -315,5 +316,5 @@ async def test_an_operator_may_try_a_card_that_does_not_ask_for_a_reset_itself(
 async def test_an_applications_xid_stops_nothing(node: SupervisedNode) -> None:
     node.say(0, xids=tuple(Xid(number=number, unix_microseconds=1) for number in (13, 31, 94, 45)))
     await node.until(lambda data: len(data.gpus[0].xids) == 4)
-    await asyncio.wait_for(node.supervisor.next_look(), 5)
+    await asyncio.wait_for(node.supervisor.next_look(), DEADLINE_SECONDS)
     assert node.data.workers_ready == 2

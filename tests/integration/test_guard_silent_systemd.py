@@ -23,7 +23,7 @@ from tests.integration.systemd_peer import POLICY, SystemdPeer, systemd
 FIRST = worker_unit(0)
 HAS_OWNER = (DAEMON, DAEMON_PATH, DAEMON, "NameHasOwner")
 STALE_SECONDS = 3.0  # what a snapshot is believed for
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 30.0
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.integration.gateway_node import GatewayNode, gateway_node
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "proxy.md").read_text(encoding="utf-8")
 NAME = "xray.hospital.example"
 KEY = "k" * 16
-START_SECONDS = 10.0
+START_SECONDS = 30.0
 
 
 @dataclass

@@ -29,7 +29,7 @@ from tests.integration.test_processes import another_of_number, now_ticks, obsti
 from tests.machines import card
 from tests.waiting import wait_until
 
-DEADLINE_SECONDS = 20.0
+DEADLINE_SECONDS = 30.0
 
 
 @dataclass

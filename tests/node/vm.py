@@ -125,6 +125,15 @@ class Node:
         self.power_off()
         self.power_on()
 
+    def pause(self) -> None:
+        """Stops its processors: until ``resume`` it has no time, and takes none of ours."""
+        self.monitor.command("stop")
+
+    def resume(self) -> None:
+        """Goes on where ``pause`` stopped it, with the right time."""
+        self.monitor.command("cont")
+        self.set_clock()
+
     def save(self, level: Path) -> None:
         """Stops the node and writes ``level/state``; disk and memory file are left as they are.
 

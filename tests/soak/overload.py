@@ -122,15 +122,15 @@ class Overload(Figures):
             if status not in (200, 429):
                 self.faults.append(f"{count} requests ended with {status}")
         if late := sum(seconds > DEADLINE_SECONDS for seconds in self._waits(200)):
-            self.faults.append(f"{late} answers came after their deadline")
+            self.add_late(f"{late} answers came after their deadline")
         if self.share_slow() > self.starved_share + SLOW_SHARE:
-            self.faults.append(f"{100 * self.share_slow():.1f} % of the refusals took over 50 ms")
+            self.add_late(f"{100 * self.share_slow():.1f} % of the refusals took over 50 ms")
         if any(one.status == 429 and not one.retry_after for one in self.outcomes):
             self.faults.append("a refusal did not say when to come again")
         if self.most_kib - self.idle_kib > GROWTH_KIB or self.most_memfd_bytes > POOL_BYTES:
             self.faults.append("memory was not bounded")
         if self.after_per_second < FULL_SPEED_SHARE * self.before_per_second:
-            self.faults.append(f"only {self.after_per_second:.1f} a second afterwards")
+            self.add_late(f"only {self.after_per_second:.1f} a second afterwards")
 
     def share_slow(self) -> float:
         """Which share of the refusals took longer than one may."""

@@ -53,11 +53,14 @@ class Figures:
     """What a campaign has seen.
 
     :ivar done: how often it was done, :ivar faults: what must not be, in words.
+    :ivar late: those of the faults that are about time alone: a slow moment of the machine does
+        that, too.
     """
 
     name: str
     done: int = 0
     faults: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)
     slowest_seconds: float = 0.0
 
     def count(self) -> None:
@@ -65,6 +68,11 @@ class Figures:
         self.done += 1
         if self.done % TOLD_EACH == 0:
             print(f"{self.name}: {self.done}, faults {len(self.faults)}", file=sys.stderr)
+
+    def add_late(self, fault: str) -> None:
+        """One more fault, about time alone."""
+        self.faults.append(fault)
+        self.late.append(fault)
 
     def __str__(self) -> str:
         faults = "; ".join(self.faults) or "none"

@@ -103,7 +103,7 @@ class WorkerKills(Figures):
         for number, share in enumerate(self.margins()):
             # Where it was the only one, being answered after its restart is all that is promised.
             if share > 1 and self.workers > 1:
-                self.faults.append(f"an answer took {share:.2f} of its bound after kill {number}")
+                self.add_late(f"an answer took {share:.2f} of its bound after kill {number}")
 
 
 def slowest(asked: list[Asked], kill: Kill) -> float:

@@ -95,11 +95,9 @@ def test_what_ails_a_worker_is_seen_and_mended_and_what_strangers_hold_is_known(
 
 
 def serve_with_a_moody_model(node: Node) -> None:
-    node.run("systemctl stop medgemma-guard; mkdir -p /opt/models", timeout_seconds=120)
+    node.run("mkdir -p /opt/models")
     node.put(MOODY.encode(), "/opt/models/moody.py")
-    node.put(CONFIGURATION.encode(), "/etc/gpuwarden/conf.d/50-node.toml")
-    node.run("systemctl restart medgemma-numa; systemctl start medgemma-guard", timeout_seconds=120)
-    wait_for_state(node, "running")
+    configure(node, CONFIGURATION, "/etc/gpuwarden/conf.d/50-node.toml")
     wait_for(node, """grep -q '"scans":{"0":"","1":""}' /run/gpuwarden/guard/state.json""")
 
 

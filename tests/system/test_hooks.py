@@ -22,8 +22,14 @@ def configure(node: Node) -> None:
     wait_for_state(node, "running")
 
 
-def test_a_command_is_nobody_in_particular_and_sees_no_card(node: Node) -> None:
-    configure(node)
+def test_hooks_are_started_behind_the_walls_of_their_unit(shared_node: Node) -> None:
+    configure(shared_node)
+    a_command_is_nobody_in_particular_and_sees_no_card(shared_node)
+    a_post_reaches_this_node(shared_node)
+    shared_node.run(f"systemctl stop page; rm {CONFIG}; systemctl reload medgemma-guard")
+
+
+def a_command_is_nobody_in_particular_and_sees_no_card(node: Node) -> None:
     node.run("systemctl start 'medgemma-hook@0-1'", check=False)  # ls finds no card: a failure
     show = "journalctl --no-pager -o cat -u 'medgemma-hook@0-1'"
     wait_for(node, f"{show} | grep -q 'for GPU 1 failed: exit status 2'")
@@ -38,8 +44,7 @@ def test_a_command_is_nobody_in_particular_and_sees_no_card(node: Node) -> None:
     assert len(told) == len(runs) >= 1
 
 
-def test_a_post_reaches_this_node(node: Node) -> None:
-    configure(node)
+def a_post_reaches_this_node(node: Node) -> None:
     # It takes no POST, and says so: what matters is that it was asked.
     node.run("systemd-run --unit=page python3 -m http.server --bind 127.0.0.1 7861")
     wait_for(node, "curl -s -o /dev/null http://127.0.0.1:7861/")

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pydicom
+import pytest
 from pydicom.data import get_testdata_file
 
 from tests.node.demo import ct_small
@@ -16,6 +17,12 @@ from tests.system.service import (
     status,
     strangers,
 )
+
+
+@pytest.fixture
+def node(shared_node: Node) -> Node:
+    """All of these only look."""
+    return shared_node
 
 
 def test_the_answer_holds_the_statistics_of_the_image(node: Node) -> None:
@@ -106,3 +113,4 @@ def test_an_unprivileged_user_reads_nothing_and_a_group_member_reads(node: Node)
     assert "denied" in refused.error_text.lower()
     node.run("usermod -aG gpuwarden oscar")
     assert node.run(call, user="oscar").text.startswith("a(uossu) 2")
+    node.run("gpasswd --delete oscar gpuwarden")

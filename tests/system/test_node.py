@@ -7,10 +7,20 @@ import pytest
 from tests.node import levels
 from tests.node.channel import CommandFailedError, NodeError, NodeLostError
 from tests.node.crash import DEVICE, LoggedDisk
-from tests.node.hardware import Card, Hardware
 from tests.node.vm import Node
 
 ALL_BYTES = bytes(range(256))
+
+
+@pytest.fixture
+def booted_node(shared_booted_node: Node) -> Node:
+    """Most of these leave nothing behind; the others have one of their own."""
+    return shared_booted_node
+
+
+@pytest.fixture
+def own_node(nodes: Callable[..., Node]) -> Node:
+    return nodes(levels.booted_node)
 
 
 def test_a_command_gives_its_output_and_status_back(booted_node: Node) -> None:
@@ -41,6 +51,7 @@ def test_a_file_comes_out_as_it_went_in(booted_node: Node) -> None:
     assert booted_node.get("/root/file") == content
     assert booted_node.run("stat -c '%a %U' /root/file").text == "640 root"
     assert booted_node.run("ls /root").text == "file"
+    booted_node.run("rm /root/file")
 
 
 def test_a_file_that_is_not_there_is_an_error_that_names_it(booted_node: Node) -> None:
@@ -64,6 +75,7 @@ def test_a_child_left_in_the_background_does_not_hold_the_answer_back(booted_nod
 
     assert result.text == "done"
     assert booted_node.run("pgrep -cx sleep").text == "1"
+    booted_node.run("pkill -x sleep")
 
 
 def test_a_user_has_their_own_identity_home_and_no_more_memory_protection_than_others(
@@ -92,6 +104,7 @@ def test_an_event_that_does_not_come_is_an_error_that_shows_what_came(booted_nod
 
     with pytest.raises(NodeError, match="something else"):
         process.read_until("the event", timeout_seconds=1)
+    process.signal(15)
 
 
 def test_a_terminal_is_one(booted_node: Node) -> None:
@@ -115,16 +128,6 @@ def test_cards_are_on_two_numa_nodes_as_the_kernel_sees_them(booted_node: Node) 
     assert booted_node.run("cat /sys/devices/system/node/online").text == "0-1"
 
 
-def test_other_hardware_is_there_as_asked(nodes: Callable[..., Node]) -> None:
-    homeless = Card(0x1E, None)
-    hardware = Hardware(processors=2, numa_nodes=1, cards=(Card(0x40, 0), homeless))
-
-    node = nodes(levels.booted_node, hardware=hardware)
-
-    shown = node.run(f"nproc; cat /sys/bus/pci/devices/{homeless.address}/numa_node")
-    assert shown.text.split() == ["2", "-1"]
-
-
 def test_every_node_starts_clean_with_the_right_time(nodes: Callable[..., Node]) -> None:
     first = nodes(levels.booted_node)
     first.run("touch /root/mark /run/mark; sync")
@@ -132,32 +135,35 @@ def test_every_node_starts_clean_with_the_right_time(nodes: Callable[..., Node])
 
     assert second.run("ls /root /run | grep mark", check=False).text == ""
     assert first.run("ls /root").text == "mark"
-    assert abs(float(second.run("date +%s.%N").text) - time.time()) < 5
+    before = time.time()
+    told = float(second.run("date +%s.%N").text)
+    # What setting it took is what it is behind by.
+    assert before - 5 < told < time.time() + 5
     assert second.run("systemctl is-system-running").text == "running"
 
 
-def test_a_power_cut_keeps_what_was_flushed_and_nothing_else(booted_node: Node) -> None:
-    booted_node.run(
+def test_a_power_cut_keeps_what_was_flushed_and_nothing_else(own_node: Node) -> None:
+    own_node.run(
         "cd /root; sync; dd if=/dev/zero of=flushed bs=5000 count=1 conv=fsync status=none;"
         "sync /root; dd if=/dev/zero of=plain bs=5000 count=1 status=none; touch /run/mark"
     )
-    booted_node.power_cut()
+    own_node.power_cut()
     with pytest.raises(NodeError, match="off"):
-        booted_node.run("true")
-    booted_node.power_on()
+        own_node.run("true")
+    own_node.power_on()
 
-    assert booted_node.run("stat -c %s /root/flushed").text == "5000"
-    assert booted_node.run("stat -c %s /root/plain", check=False).text in ("", "0")
-    assert booted_node.run("ls /run/mark", check=False).status == 2
+    assert own_node.run("stat -c %s /root/flushed").text == "5000"
+    assert own_node.run("stat -c %s /root/plain", check=False).text in ("", "0")
+    assert own_node.run("ls /run/mark", check=False).status == 2
 
 
-def test_a_node_that_ends_under_a_command_is_an_error_at_once(booted_node: Node) -> None:
-    process = booted_node.start("echo here; sleep 1000")
+def test_a_node_that_ends_under_a_command_is_an_error_at_once(own_node: Node) -> None:
+    process = own_node.start("echo here; sleep 1000")
     process.read_until("here", timeout_seconds=30)
 
     with pytest.raises(NodeLostError):
         # The node may be gone before this one is answered.
-        booted_node.run("echo o > /proc/sysrq-trigger || true", check=False)
+        own_node.run("echo o > /proc/sysrq-trigger || true", check=False)
         process.wait(30)
 
 
@@ -181,11 +187,11 @@ os.sync()
 """
 
 
-def test_every_crash_point_of_a_disk_can_be_looked_at(booted_node: Node) -> None:
-    disk = LoggedDisk(booted_node)
-    booted_node.run(f"mount {DEVICE} /mnt")
-    booted_node.run("python3 -", stdin=WRITER.encode())
-    booted_node.power_cut()
+def test_every_crash_point_of_a_disk_can_be_looked_at(own_node: Node) -> None:
+    disk = LoggedDisk(own_node)
+    own_node.run(f"mount {DEVICE} /mnt")
+    own_node.run("python3 -", stdin=WRITER.encode())
+    own_node.power_cut()
 
     generations = []
     short = 0

@@ -90,10 +90,14 @@ def assert_as_planned(node: Node, all_cpus: str, all_nodes: str) -> dict[str, An
 
 
 @contextlib.contextmanager
-def node_with_cards(*cards: dict[str, str], hardware: Hardware) -> Iterator[Node]:
+def node_with_cards(
+    *cards: dict[str, str], hardware: Hardware = levels.DEFAULT_HARDWARE
+) -> Iterator[Node]:
     """A node with these simulated cards, the service running."""
-    chosen = levels.machine(hardware=hardware)
-    with levels.continued(chosen, levels.unstarted_level(chosen, levels.debs())) as node:
+    common, chosen = levels.machine(), levels.machine(hardware=hardware)
+    level = levels.unstarted_level(common, levels.debs())
+    opened = levels.continued if chosen == common else levels.rebooted
+    with opened(chosen, level) as node:
         node.put(json.dumps({"cards": cards}).encode(), "/etc/gpuwarden-simulator/cards.json")
         levels.start_service(node, levels.DEFAULT_CONFIG)
         yield node
@@ -106,7 +110,6 @@ def test_a_card_that_the_kernel_cannot_place_has_its_worker_where_its_driver_say
         node_with_cards,
         {"preset": "A100", "pci_address": HOMELESS, "near_cpus": "2-3"},
         {"preset": "A100", "pci_address": "0000:00:01.0"},
-        hardware=Hardware(),
     )
 
     plan = assert_as_planned(node, "0-3", "0-1")
@@ -127,6 +130,8 @@ def test_a_machine_of_one_node_and_two_cpus_shares_what_it_has(nodes: Callable[.
         {"preset": "A100", "pci_address": homeless.address},
         hardware=Hardware(processors=2, numa_nodes=1, cards=(TWO_CARDS[0], homeless)),
     )
+    shown = node.run(f"nproc; cat /sys/bus/pci/devices/{homeless.address}/numa_node")
+    assert shown.text.split() == ["2", "-1"], "the hardware is not as asked"
 
     plan = assert_as_planned(node, "0-1", "0")
 

@@ -11,7 +11,7 @@ from tests.system.scheduling import (
     processes_of,
     threads_of,
 )
-from tests.system.service import main_pid, wait_for, wait_for_state
+from tests.system.service import configure, main_pid, wait_for, wait_for_state
 
 WORKER = "medgemma-worker@1.service"
 SLICE = "medgemma-workers-gpu1.slice"
@@ -74,11 +74,9 @@ def test_what_the_kernel_does_with_a_worker_is_what_was_planned(node: Node) -> N
 
 
 def serve_with_a_heavy_model(node: Node) -> None:
-    node.run("systemctl stop medgemma-guard; mkdir -p /opt/models", timeout_seconds=120)
+    node.run("mkdir -p /opt/models")
     node.put(HEAVY.encode(), "/opt/models/heavy.py")
-    node.put(CONFIGURATION.encode(), "/etc/gpuwarden/conf.d/50-node.toml")
-    node.run("systemctl restart medgemma-numa; systemctl start medgemma-guard", timeout_seconds=120)
-    wait_for_state(node, "running")
+    configure(node, CONFIGURATION, "/etc/gpuwarden/conf.d/50-node.toml")
 
 
 def each_thread_has_its_planned_priority(node: Node) -> None:

@@ -16,6 +16,12 @@ SEED = 1
 GATEWAY = "org.gpuwarden1 /org/gpuwarden1/gateway org.gpuwarden1.Gateway"
 
 
+@pytest.fixture
+def node(shared_node: Node) -> Node:
+    """Cards are cool and whole again after each of these, but for those that cut the power."""
+    return shared_node
+
+
 def snapshot(node: Node, gpu: int) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(node.run(f"cat /run/gpuwarden/thermal/{gpu}.json").text)
     return document
@@ -28,11 +34,14 @@ def wait_for_thermal_state(node: Node, gpu: int, wanted: str, timeout_seconds: f
 
 def events(node: Node, event: str, gpu: int = 0) -> list[dict[str, str]]:
     """The journal's entries of that event for that card."""
-    text = node.run(f"journalctl -o json --no-pager GPUWARDEN_EVENT={event} GPU={gpu}").text
+    command = f"journalctl -o json --no-pager GPUWARDEN_EVENT={event} GPU={gpu}"
+    text = node.run(command, check=False).text  # none is no fault
     return [json.loads(line) for line in text.splitlines()]
 
 
 def test_a_hot_card_is_held_said_and_given_back(node: Node) -> None:
+    recoveries = snapshot(node, 0)["data"]["recoveries"]
+    before = len(events(node, "thermal-state"))
     # A failed fan beside the warm inlet saves the node a minute of warming up.
     node.run("gpuwarden-sim set --gpu 0 --ambient 45 --resistance-factor 1.6")
     node.run("gpuwarden-sim load --gpu 0 --fraction 1.0")
@@ -44,7 +53,8 @@ def test_a_hot_card_is_held_said_and_given_back(node: Node) -> None:
     assert snapshot(node, 0)["data"]["original_power_limit_watts"] == ORIGINAL_WATTS
     assert main_pid(node, "medgemma-worker@0") > 0
     assert snapshot(node, 1)["data"]["state"] == "normal"
-    change = [entry for entry in events(node, "thermal-state") if entry["STATE_NEW"] == "alert"]
+    changes = events(node, "thermal-state")[before:]
+    change = [entry for entry in changes if entry["STATE_NEW"] == "alert"]
     assert change[0]["STATE_OLD"] == "normal"
     assert len(change[0]["MESSAGE_ID"]) == 32
     assert change[0]["GPU_UUID"] == snapshot(node, 0)["data"]["uuid"]
@@ -55,7 +65,7 @@ def test_a_hot_card_is_held_said_and_given_back(node: Node) -> None:
     thermal.wait_for_limit(node, ORIGINAL_WATTS)
     wait_for_thermal_state(node, 0, "normal")
     wait_for(node, f"busctl get-property {GATEWAY} BatchLimits | grep -q '2 0 4 1 4'")
-    assert snapshot(node, 0)["data"]["recoveries"] == 1
+    assert snapshot(node, 0)["data"]["recoveries"] == recoveries + 1
     assert node.run("gpuwarden thermal 0", check=False).status == 0
 
 
@@ -76,17 +86,17 @@ def test_a_card_that_nothing_cools_has_its_workers_stopped_until_it_is_cool(node
 
 
 def test_kills_at_any_moment_leave_the_original(node: Node) -> None:
-    figures = thermal.kills(node, 4, SEED)
-    assert (figures.done, figures.faults) == (4, [])
-
-
-def test_power_cuts_leave_the_original(node: Node) -> None:
-    figures = thermal.power_cuts(node, 2, SEED)
+    figures = thermal.kills(node, 2, SEED)
     assert (figures.done, figures.faults) == (2, [])
 
 
-def test_no_crash_of_the_disk_tears_the_originals(node: Node, tmp_path: Path) -> None:
-    figures = thermal.crash_points(node, 2, tmp_path)
+def test_power_cuts_leave_the_original(own_node: Node) -> None:
+    figures = thermal.power_cuts(own_node, 1, SEED)
+    assert (figures.done, figures.faults) == (1, [])
+
+
+def test_no_crash_of_the_disk_tears_the_originals(own_node: Node, tmp_path: Path) -> None:
+    figures = thermal.crash_points(own_node, 2, tmp_path)
     assert figures.done > 10
     assert figures.faults == []
 
@@ -131,28 +141,6 @@ def no_power_limit(node: Node) -> None:
     thermal.wait_for_card(node, r"sm_lock_mhz.: \[")
 
 
-def no_memory_lock(node: Node) -> None:
-    replace_card(node, "3090")  # the node's A100 has one memory clock, so nothing to lock it to
-    node.run("mkdir -p /etc/gpuwarden/conf.d")
-    node.put(b"[thermal]\nmemory_clock_lock = true\n", "/etc/gpuwarden/conf.d/90-test.toml")
-    node.run("gpuwarden reload")
-    wait_for(node, reason_of("memory-clock-lock", '"'))
-    fault(node, "no-memory-lock")
-    override(node)
-    wait_for(node, reason_of("memory-clock-lock", "not supported"))
-    thermal.wait_for_limit(node, 245)  # the rest is done all the same
-
-
-def replace_card(node: Node, preset: str) -> None:
-    cards = json.loads(node.run("cat /etc/gpuwarden-simulator/cards.json").text)
-    cards["cards"][0]["preset"] = preset
-    node.run("systemctl stop medgemma-guard medgemma-thermal.target gpuwarden-sim")
-    node.put(json.dumps(cards).encode(), "/etc/gpuwarden-simulator/cards.json")
-    node.run("systemctl start gpuwarden-sim; systemctl restart medgemma-numa", timeout_seconds=120)
-    node.run("systemctl start medgemma-guard", timeout_seconds=120)
-    wait_for_state(node, "running")
-
-
 def external_limit(node: Node) -> None:
     fault(node, "external-limit=250")
     wait_for(node, "grep -q '\"original_power_limit_watts\":250.0' /run/gpuwarden/thermal/0.json")
@@ -178,7 +166,7 @@ def reason_of(actuator: str, text: str) -> str:
 
 @pytest.mark.parametrize(
     "break_card",
-    [lost, hang, sensor_error, no_permission, no_power_limit, no_memory_lock, external_limit, xid],
+    [lost, hang, sensor_error, no_permission, no_power_limit, external_limit, xid],
 )
 def test_a_broken_card_leaves_its_neighbour_alone(node: Node, break_card: Fault) -> None:
     break_card(node)

@@ -7,6 +7,7 @@ from gpuwarden.worker.outputs import Answer
 from gpuwarden.worker.parallel import Parallel
 from gpuwarden.worker.settings import Settings
 from gpuwarden.worker.slots import CANCELLED, Guests
+from tests.waiting import DEADLINE_SECONDS
 
 SETTINGS = Settings(0, "e", "m", "/run/d", max_batch=2, execution_timeout_seconds=0.2)
 
@@ -67,7 +68,7 @@ class Waiting(Guests):
 
     async def next_answer(self) -> Answer:
         self.answered.clear()
-        await asyncio.wait_for(self.answered.wait(), 5)
+        await asyncio.wait_for(self.answered.wait(), DEADLINE_SECONDS)
         return self.answers[max(self.answers)]
 
 

@@ -87,7 +87,7 @@ async def service_answering(answer: Answer) -> AsyncIterator[None]:
         yield
     finally:
         connection.disconnect()
-        await asyncio.wait_for(connection.wait_for_disconnect(), 10)
+        await asyncio.wait_for(connection.wait_for_disconnect(), 30)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from gpuwarden.scan.watch import CardWatch
 from tests.unit.scan.evidences import CUSTOMS
 from tests.unit.thermal.guarding import Listener
 
-DEADLINE_SECONDS = 15.0
+DEADLINE_SECONDS = 30.0
 PERIOD_SECONDS = 0.02
 
 

@@ -20,7 +20,7 @@ from gpuwarden.thermal.observation import Observation
 from gpuwarden.values import ThermalState
 from tests.unit.thermal.readings import AUTHORITY
 
-DEADLINE_SECONDS = 15.0
+DEADLINE_SECONDS = 30.0
 # With the fixture ``quick``:
 PUBLISHED_SECONDS = 0.05
 BLIND_SECONDS = 0.4
