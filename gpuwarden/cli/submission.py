@@ -7,6 +7,7 @@ same command, after a crash or a full disk, submits what is missing and finds th
 import base64
 import hashlib
 import os
+import stat
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,31 +53,67 @@ class Submitted:
         return self.status == "succeeded" if answered else bool(self.id)
 
 
-def find_images(paths: Sequence[Path]) -> tuple[list[Image], int]:
-    """The files, and all images in the folders; also how many others the folders hold.
+@dataclass
+class Found:
+    """What was found in files and folders.
 
-    :raises CommandError: a path is not there or can't be read.
+    :ivar skipped: how many files in folders are no image.
+    :ivar problems: what in folders could not be looked at, and why.
     """
-    images: list[Image] = []
-    skipped = 0
-    try:
-        for path in paths:
-            if not path.is_dir():
-                images.append(Image(path, media_type_of(path) or "application/octet-stream"))
+
+    images: list[Image] = field(default_factory=list)
+    skipped: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+def find_images(paths: Sequence[Path]) -> Found:
+    """The files, and all images in the folders.
+
+    :raises CommandError: a path that was named is not there, can't be read, or is no file.
+    """
+    found = Found()
+    for path in paths:
+        try:
+            if path.is_dir():
+                look_into(path, found)
                 continue
-            for file in sorted(files_below(path)):
-                kind = media_type_of(file)
-                skipped += kind is None
-                images += [Image(file, kind)] if kind else []
-    except OSError as error:
-        raise CommandError(f"{error.filename}: {error.strerror}", Exit.BAD_USE) from error
-    return images, skipped
+            if not path.is_file():
+                why = "it is no regular file" if path.exists() else "there is no such file"
+                raise CommandError(f"{path}: {why}", Exit.BAD_USE)
+            kind = media_type_of(path) or "application/octet-stream"
+        except OSError as error:
+            raise CommandError(f"{error.filename}: {error.strerror}", Exit.BAD_USE) from error
+        found.images.append(Image(path, kind))
+    return found
 
 
-def files_below(folder: Path) -> list[Path]:
+def look_into(folder: Path, found: Found) -> None:
+    """All images of a folder and the folders in it; what can't be read keeps no other from it.
+
+    :raises OSError: the folder itself can't be read.
+    """
+    with os.scandir(folder):
+        pass
+    for file in sorted(files_below(folder, found.problems)):
+        try:
+            # Whoever opens a pipe waits for its writer, and a device may do anything.
+            is_regular = stat.S_ISREG(file.stat().st_mode)
+            kind = media_type_of(file) if is_regular else None
+        except OSError as error:
+            found.problems.append(f"{file}: {error.strerror}")
+            continue
+        found.skipped += kind is None
+        found.images += [Image(file, kind)] if kind else []
+
+
+def files_below(folder: Path, problems: list[str]) -> list[Path]:
     """All files of a folder and the folders in it, hidden ones left out."""
+
+    def unread(error: OSError) -> None:
+        problems.append(f"{error.filename}: {error.strerror}")
+
     found = []
-    for place, folders, files in os.walk(folder):
+    for place, folders, files in os.walk(folder, onerror=unread):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found += [Path(place) / name for name in files if not name.startswith(".")]
     return found

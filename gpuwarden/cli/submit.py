@@ -5,16 +5,20 @@ import json
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from gpuwarden.cli.bar import Bar
 from gpuwarden.cli.exits import CommandError, Exit
 from gpuwarden.cli.frontdoor import add_door, door_of
 from gpuwarden.cli.options import add_json
 from gpuwarden.cli.output import warn
-from gpuwarden.cli.submission import Image, Submission, Submitted, find_images
+from gpuwarden.cli.submission import Found, Image, Submission, Submitted, find_images
 from gpuwarden.cli.waiting import Waiting
 from gpuwarden.cli.working import working
+from gpuwarden.text import one_line
 
+PROBLEMS_SHOWN = 10
+QUESTION_LIMIT_BYTES = 8000  # it stands in the request's first line, which may have 8190
 DEFAULT_PARALLEL = 4  # one reads, one encrypts, one syncs, one is on its way
 
 
@@ -49,14 +53,15 @@ def run(arguments: argparse.Namespace) -> int:
         raise CommandError("--priority is a number from -100 to 100", Exit.BAD_USE)
     if not 1 <= arguments.parallel <= 64:
         raise CommandError("--parallel is a number from 1 to 64", Exit.BAD_USE)
+    check_question(arguments.question)
     with working("looking for images"):
-        images, skipped = find_images(arguments.files)
+        found = find_images(arguments.files)
+    tell_left_out(found)
+    images = found.images
     if not images:
         raise CommandError(
             "there is no DICOM, PNG or JPEG file there: name others, or their folder", Exit.WRONG
         )
-    if skipped:
-        warn(f"{skipped} files in these folders are no DICOM, PNG or JPEG and were left out")
     submission = Submission(
         door_of(arguments), arguments.question, arguments.priority, again=arguments.again
     )
@@ -66,7 +71,30 @@ def run(arguments: argparse.Namespace) -> int:
     if waits:
         wait(arguments, submitted)
     tell(arguments, submitted)
-    return Exit.GOOD if all(one.is_good(answered=waits) for one in submitted) else Exit.WRONG
+    is_good = not found.problems and all(one.is_good(answered=waits) for one in submitted)
+    return Exit.GOOD if is_good else Exit.WRONG
+
+
+def check_question(question: str | None) -> None:
+    """Refuse what can't be sent. Raises CommandError."""
+    try:
+        size = len(quote(question or "", safe=""))
+    except UnicodeEncodeError as error:
+        raise CommandError("--question is not in this terminal's encoding", Exit.BAD_USE) from error
+    if size > QUESTION_LIMIT_BYTES:
+        text = f"--question has {size} bytes as it is sent, {QUESTION_LIMIT_BYTES} are the most"
+        raise CommandError(text, Exit.BAD_USE)
+
+
+def tell_left_out(found: Found) -> None:
+    """What in the folders is not submitted, and why."""
+    if found.skipped:
+        warn(f"{found.skipped} files in these folders are no DICOM, PNG or JPEG and were left out")
+    for problem in found.problems[:PROBLEMS_SHOWN]:
+        warn(f"{problem}: left out")
+    more = len(found.problems) - PROBLEMS_SHOWN
+    if more > 0:
+        warn(f"{more} more could not be looked at")
 
 
 def wait(arguments: argparse.Namespace, submitted: list[Submitted]) -> None:
@@ -106,7 +134,14 @@ def tell(arguments: argparse.Namespace, submitted: list[Submitted]) -> None:
 
 
 def line(one: Submitted) -> str:
-    """One file for people and simple scripts: the ID, or a dash, comes first."""
+    """One file for people and simple scripts: the ID, or a dash, comes first.
+
+    Whatever a file is called and a model says, it is one line and leaves the terminal as it is.
+    """
+    return one_line(_line(one))
+
+
+def _line(one: Submitted) -> str:
     if not one.id:
         return f"{'-':<32}  {one.image.path}: {one.problem}"
     text = f"{one.id}  {one.image.path}"

@@ -5,6 +5,7 @@ state outlives its writer. Age is counted on CLOCK_BOOTTIME, which a clock step 
 suspend doesn't stop.
 """
 
+import functools
 import json
 import os
 import time
@@ -47,8 +48,9 @@ class Snapshot(BaseModel, Generic[Data]):
         return self.boot_id == boot_id() and 0 <= age_milliseconds <= self.valid_milliseconds
 
 
+@functools.cache
 def boot_id() -> str:
-    """The kernel's identity of this boot."""
+    """The kernel's identity of this boot; read once, so that it is known also without descriptors."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 

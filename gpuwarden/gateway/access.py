@@ -66,13 +66,11 @@ def check_caller(request: BaseRequest, access: Access) -> None:
     if address is None:
         return  # a UNIX socket: its file's mode says who may
     local = is_loopback(address)
-    names = LOOPBACK_NAMES + access.host_names + named_by(address, local)
+    names = (*LOOPBACK_NAMES, *access.host_names, bracketed(address))
     if not all(host_name(host) in names for host in hosts_of(request)):
-        raise ApiError(
-            "forbidden",
-            f"Host must be one of {', '.join(names)}; [gateway] host_names adds to them",
-            param="Host",
-        )
+        known = ", ".join(dict.fromkeys(names))
+        text = f"Host must be one of {known}; [gateway] host_names adds to them"
+        raise ApiError("forbidden", text, param="Host")
     if local and not any(name in request.headers for name in FORWARDED_HEADERS):
         return
     if not is_from_proxy(request, access):
@@ -139,8 +137,13 @@ def is_from_proxy(request: BaseRequest, access: Access) -> bool:
 
 
 def own_address(request: BaseRequest) -> str | None:
-    """The address of ours that the connection came to; None for a UNIX socket."""
-    name: Any = request.transport and request.transport.get_extra_info("sockname")
+    """The address of ours that the connection came to; None for a UNIX socket.
+
+    :raises ConnectionResetError: the client has left: nobody knows any more where it came in.
+    """
+    if request.transport is None:
+        raise ConnectionResetError("the client left")
+    name: Any = request.transport.get_extra_info("sockname")
     return unmapped(str(name[0])) if isinstance(name, tuple) else None
 
 
@@ -158,11 +161,6 @@ def is_loopback(address: str) -> bool:
     return ipaddress.ip_address(address).is_loopback
 
 
-def named_by(address: str, local: bool) -> tuple[str, ...]:
-    """How else a Host header may name us: by the address that was called, if it isn't loopback."""
-    return () if local else (bracketed(address),)
-
-
 def bracketed(address: str) -> str:
     """An address as a Host header has it."""
     return f"[{address}]" if ":" in address else address
@@ -170,11 +168,16 @@ def bracketed(address: str) -> str:
 
 @functools.lru_cache(maxsize=64)
 def host_name(host: str) -> str:
-    """The name in a Host header, without the port."""
+    """The name in a Host header, without the port; an IPv6 address in its usual form."""
     name, separator, port = host.rpartition(":")
-    if separator and (port.isdigit() or not port):
-        return name.lower()
-    return host.lower()
+    if not separator or not (port.isdigit() or not port):
+        name = host
+    if name.startswith("[") and name.endswith("]"):
+        try:
+            return bracketed(str(ipaddress.IPv6Address(name[1:-1])))
+        except ValueError:
+            return name  # nobody's
+    return name.lower()
 
 
 def digest_of(key: bytes) -> bytes:

@@ -16,7 +16,7 @@ from aiohttp.web import BaseRequest, StreamResponse
 
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.express import Express, ExpressHandler
-from gpuwarden.gateway.http import Routes, error_response, where
+from gpuwarden.gateway.http import OTHER, ROUTE, Routes, error_response, where
 from gpuwarden.gateway.settings import GatewaySettings
 
 log = logging.getLogger(__name__)
@@ -97,6 +97,7 @@ class JsonRequestHandler(ExpressHandler):
             error = ApiError("internal_error", "the service failed; its journal says where")
         response = error_response(error)
         response.force_close()
+        self._express.responded(request.get(ROUTE, OTHER), error.status)
         return response
 
     def _await_head(self) -> None:
@@ -123,6 +124,7 @@ class JsonRequestHandler(ExpressHandler):
         """Answer headers that have no end, and read on for a while: who sends may see it then."""
         self._is_refused = True
         self._stop_waiting()
+        self._express.responded(OTHER, error.status)
         if not isinstance(self.transport, asyncio.Transport):
             return
         body = error.body()

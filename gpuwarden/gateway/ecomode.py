@@ -46,6 +46,7 @@ class EcoMode:
         self._until: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._orders: deque[float] = deque()
+        self._is_refusing = False
         self._go_on()
 
     @property
@@ -144,8 +145,11 @@ class EcoMode:
         if len(self._orders) >= ORDERS:
             wait = math.ceil(self._orders[0] + ORDERS_SECONDS - now)
             text = f"{ORDERS} orders in {ORDERS_SECONDS:g} s are enough"
-            tell(Event.ECO_MODE, f"an order over HTTP was refused: {text}", logging.WARNING)
+            if not self._is_refusing:  # who asks in a loop must not fill the journal
+                tell(Event.ECO_MODE, f"orders over HTTP are refused: {text}", logging.WARNING)
+            self._is_refusing = True
             raise ApiError("rate_limited", text, retry_after_seconds=max(1, wait))
+        self._is_refusing = False
         self._orders.append(now)
 
     @staticmethod

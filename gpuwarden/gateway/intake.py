@@ -66,13 +66,13 @@ class Intake:
                 return
             digest = await digest_of(request, body)
             known = self._attempts.find(key, digest, self._loop.time())
+            owned = False
             if known is None:
-                owned = False
                 self._begin(key, digest, job, body)
+            else:
+                self.leave(job, asyncio.CancelledError())  # its own place isn't needed
             with (known or job).held_by_caller() as shared:
                 yield shared
-            if known is not None:
-                failure = asyncio.CancelledError()  # its own place wasn't needed
         except BaseException as error:
             failure = error
             raise

@@ -2,10 +2,11 @@
 
 People come before the background (durable jobs), each in batches of their own. While people never
 stop coming, every 16th batch is the background's, so that neither waits for ever. Suspects, who
-were in a worker that died, stand apart: each is to have a worker for itself. People who can't have
-their answer in time any more come after those who can: else, when workers have become fewer or
-slower, each would be tried when it is nearly over, and nobody be answered. Among them the youngest
-come first, who may still be in time if they are quicker than others were.
+were in a worker that died, stand apart: each is to have a worker for itself. Those of the
+background wait for people like all of it: each of their tries may cost a worker's restart. People
+who can't have their answer in time any more come after those who can: else, when workers have
+become fewer or slower, each would be tried when it is nearly over, and nobody be answered. Among
+them the youngest come first, who may still be in time if they are quicker than others were.
 
 A batch begins with the oldest. Those behind it who are of another kind are passed over; since each
 is the oldest at last, nobody waits for ever.
@@ -45,16 +46,17 @@ class Lines:
         self._people = LazyHeap[Request](is_waiting)
         self._late = LazyHeap[Request](is_waiting)
         self._background = LazyHeap[Request](is_waiting)
-        self._suspects = LazyHeap[Request](is_waiting)
+        self._suspects = LazyHeap[Request](is_waiting)  # people's
+        self._background_suspects = LazyHeap[Request](is_waiting)
         self._people_batches = 0  # given out while the background waited
 
     def join(self, request: Request) -> None:
         """A request waits, in its old place if it had one."""
-        if request.suspect:
+        if request.background:
+            line = self._background_suspects if request.suspect else self._background
+            line.push(request.number - request.priority * PRIORITY_STRIDE, request)
+        elif request.suspect:
             self._suspects.push(request.number, request)
-        elif request.background:
-            order = request.number - request.priority * PRIORITY_STRIDE
-            self._background.push(order, request)
         else:
             self._people.push(request.number, request)
 
@@ -71,7 +73,9 @@ class Lines:
     @property
     def is_empty(self) -> bool:
         """Whether nobody waits."""
-        return not (self.has_people or self._background or self._suspects)
+        return not (
+            self.has_people or self._background or self._suspects or self._background_suspects
+        )
 
     @property
     def oldest_person(self) -> float:
@@ -101,13 +105,18 @@ class Lines:
             self._late.push(-first[0], self._people.pop())
 
     def first_suspect(self) -> Request | None:
-        """The oldest, left in its place."""
+        """Whose turn it is among the suspects, left in its place."""
         first = self._suspects.first()
+        if first is None and self._background_suspects and self._may_have_background():
+            first = self._background_suspects.first()
         return first and first[1]
 
     def take_suspect(self) -> Request:
-        """The oldest suspect. Raises IndexError where there is none."""
-        return self._suspects.pop()
+        """The one whose turn it is. Raises IndexError where there is none."""
+        if self._suspects:
+            return self._suspects.pop()
+        self._people_batches = 0
+        return self._background_suspects.pop()
 
     def incomplete(self, bounds: Bounds, *, with_background: bool) -> list[Request]:
         """The next batch, left in its place, if it is people's and one more of them would fit."""
@@ -124,7 +133,7 @@ class Lines:
         background = with_background and self._is_backgrounds_turn()
         people = self._people or self._late
         batch = self._gather(self._background if background else people, bounds)
-        passed_over = not background and self.has_background
+        passed_over = not background and bool(self._background or self._background_suspects)
         self._people_batches = self._people_batches + 1 if passed_over else 0
         return batch
 
@@ -150,6 +159,7 @@ class Lines:
         return batch
 
     def _is_backgrounds_turn(self) -> bool:
-        if not self.has_background:
-            return False
+        return self.has_background and self._may_have_background()
+
+    def _may_have_background(self) -> bool:
         return not self.has_people or self._people_batches >= PEOPLE_BATCHES

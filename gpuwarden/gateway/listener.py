@@ -14,6 +14,7 @@ log = logging.getLogger(__name__)
 
 HELLO_SECONDS = 10.0
 ACCEPTS_PER_TURN = 16
+ACCEPT_AGAIN_SECONDS = 1.0  # as asyncio itself waits where descriptors are used up
 
 
 class WorkerListener:
@@ -28,11 +29,14 @@ class WorkerListener:
         self._identify = identify
         self._keys = itertools.count(1)
         self._unintroduced: dict[int, WorkerLink] = {}
+        self._resuming: asyncio.TimerHandle | None = None
         listening.setblocking(False)
-        self._loop.add_reader(listening, self._accept)
+        self._listen()
 
     def close(self) -> None:
         """Accept no more; systemd keeps the socket and whoever knocks meanwhile."""
+        if self._resuming is not None:
+            self._resuming.cancel()
         self._loop.remove_reader(self._listening)
         self._listening.close()
         for link in list(self._unintroduced.values()):
@@ -45,9 +49,15 @@ class WorkerListener:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                log.error("a worker's connection can't be accepted: %s", error)
+                # It still waits there: without a pause the loop would do nothing but ask again.
+                log.error("a worker's connection can't be accepted, trying on: %s", error)
+                self._loop.remove_reader(self._listening)
+                self._resuming = self._loop.call_later(ACCEPT_AGAIN_SECONDS, self._listen)
                 return
             self._greet(connection)
+
+    def _listen(self) -> None:
+        self._loop.add_reader(self._listening, self._accept)
 
     def _greet(self, connection: socket.socket) -> None:
         try:

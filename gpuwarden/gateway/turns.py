@@ -2,8 +2,8 @@
 
 - **Cards**: the card with least outstanding work first, then the worker with least, then the
   cooler card, then the worker that has rested longest.
-- **Suspects**: each is given to an idle worker, and that worker gets nothing beside it; one worker
-  at a time is enough for them while others wait for the rest.
+- **Suspects**: people's first; each is given to an idle worker, and that worker gets nothing beside
+  it; one worker at a time is enough for them while others wait for the rest.
 - **Batches**: what is there and of one kind, within the worker's budget, and shared out where
   several workers idle; whether it waits for company says ``batching``, and only while no other
   worker idles.
@@ -41,10 +41,11 @@ def turn_of(
     if lines.is_empty or not (seats := cards.with_room(now, model)):
         return None
     ordinary = lines.has_people or (lines.has_background and cards.any_usable)
-    if lines.first_suspect() is not None:
+    suspect = lines.first_suspect()
+    if suspect is not None and (cards.any_usable or not suspect.background):
         by_load = cards.by_load(model)
         seats = [seat for seat in by_load if seat in seats]
-        if is_suspects_turn(lines, cards, by_load, now, others_wait=ordinary):
+        if is_suspects_turn(suspect, cards, by_load, now, others_wait=ordinary):
             idle = next((seat for seat in seats if not seat.batches), None)
             if idle is not None:
                 return idle, [lines.take_suspect()]
@@ -76,12 +77,9 @@ def share_of(size: int, lines: Lines, seats: list[Seat]) -> int:
 
 
 def is_suspects_turn(
-    lines: Lines, cards: Cards, by_load: list[Seat], now: float, *, others_wait: bool
+    suspect: Request, cards: Cards, by_load: list[Seat], now: float, *, others_wait: bool
 ) -> bool:
     """Whether an idle worker is a suspect's; while others wait, only one who can be answered."""
-    suspect = lines.first_suspect()
-    if suspect is None:
-        return False
     if not (others_wait and by_load):
         return True
     least = answered_at(by_load[0], cards[by_load[0].card].batch_seconds, now)

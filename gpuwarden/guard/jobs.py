@@ -51,7 +51,7 @@ class Jobs:
         if task.cancelled():
             return
         error = task.exception()
-        text = str(error) if error else ""
+        text = (str(error) or type(error).__name__) if error else ""
         if text and self._told.get(what) != text:
             log.warning("could not %s: %s", what, text)
         self._told.pop(what, None)

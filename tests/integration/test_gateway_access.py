@@ -5,9 +5,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from gpuwarden.gateway import service
-from gpuwarden.gateway.access import digest_of, read_keys
+from gpuwarden.gateway.access import check_caller, digest_of, read_keys
 from tests.integration.gateway_node import GatewayNode, gateway_node
 
 KEY, NEXT_KEY = "k" * 16, "n" * 32
@@ -40,6 +41,24 @@ async def test_on_loopback_a_program_needs_no_key(key: None) -> None:
         assert await status(node) == 200
         assert await status(node, Authorization="Bearer whatever") == 200
         assert await status(node, Host="localhost") == 200
+
+
+async def test_every_loopback_address_may_be_called_by_its_number(key: None) -> None:
+    async with gateway_node(address="127.0.0.2") as node:
+        assert await status(node) == 200
+        assert await status(node, Host="127.0.0.3") == 403
+    async with gateway_node(address="::1") as node:
+        for host in ("[::1]", "[0:0:0:0:0:0:0:1]:7860"):
+            assert await status(node, Host=host) == 200
+        assert await status(node, Host="[::2]") == 403
+
+
+async def test_a_caller_who_has_left_is_not_taken_for_root(key: None) -> None:
+    async with gateway_node() as node:
+        gone = make_mocked_request("GET", "/v1/jobs", {"Host": "localhost"})
+        gone.protocol.transport = None
+        with pytest.raises(ConnectionResetError):
+            check_caller(gone, node.service._routes.access)
 
 
 @pytest.mark.parametrize(

@@ -2,10 +2,11 @@
 
 import asyncio
 
+from aiohttp.web import BaseRequest, StreamResponse
 from prometheus_client.parser import text_string_to_metric_families
 
 from gpuwarden.gateway.work import Phase
-from tests.integration.gateway_node import GatewayNode, gateway_node
+from tests.integration.gateway_node import GatewayNode, gateway_node, read_reply
 
 MIB = 1 << 20
 
@@ -89,3 +90,24 @@ async def test_requeues_and_cancels_are_counted() -> None:
         seen = await figures(node)
         assert seen["requeues_total"] == 1
         assert seen["requests_total{outcome=cancelled}"] == 1
+
+
+async def test_what_is_no_http_and_what_fails_here_is_counted_too() -> None:
+    async def fail(request: BaseRequest) -> StreamResponse:
+        raise ValueError("DOE^JOHN")
+
+    async with gateway_node(header_limit_bytes=2048) as node:
+        node.service._routes.add("GET", "/healthz", fail)
+        assert (await node.get("/healthz")).status == 500
+        for head, status in (
+            (b"GET / HTTP/1.1\r\nno header\r\n\r\n", 400),
+            (b"GET / HTTP/1.1\r\nX: " + b"x" * 4096, 431),
+        ):
+            reader, writer = await node.connect()
+            writer.write(head)
+            assert (await read_reply(reader)).status == status
+            writer.close()
+        seen = await figures(node)
+        assert seen["http_responses_total{route=/healthz,status=500}"] == 1
+        assert seen["http_responses_total{route=other,status=400}"] == 1
+        assert seen["http_responses_total{route=other,status=431}"] == 1

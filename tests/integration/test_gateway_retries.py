@@ -32,6 +32,35 @@ async def test_a_retry_joins_the_running_request() -> None:
             assert node.service.pool.in_use_bytes == 0
 
 
+async def test_a_retry_that_joins_keeps_no_place_and_no_memory_of_its_own() -> None:
+    image = os.urandom(MIB)
+    async with gateway_node(queue_limit=2, pool_bytes=2 * MIB) as node:
+        worker = await node.worker(auto=False)
+        first = asyncio.create_task(keyed(node, image))
+        job = await worker.next_job()
+        statistics = node.service.dispatcher.statistics
+        retries: list[asyncio.Task[Reply]] = []
+        for _ in range(5):
+            retries.append(asyncio.create_task(keyed(node, image)))
+            await node.until(lambda: statistics.cancelled == len(retries))
+        assert (node.service.dispatcher.queue.depth, node.service.pool.in_use_bytes) == (0, MIB)
+        worker.answer(job)
+        assert {reply.status for reply in await asyncio.gather(first, *retries)} == {200}
+
+
+async def test_retries_that_come_at_once_are_one_request() -> None:
+    image = os.urandom(MIB)
+    async with gateway_node() as node:
+        worker = await node.worker(auto=False)
+        callers = [asyncio.create_task(keyed(node, image)) for _ in range(8)]
+        job = await worker.next_job()
+        await node.until(lambda: node.service.dispatcher.statistics.cancelled == 7)
+        worker.answer(job)
+        answers = [reply.json["answer"] for reply in await asyncio.gather(*callers)]
+        assert answers == [{"sha256": job.sha256, "bytes": MIB}] * 8
+        assert worker.jobs.empty()
+
+
 async def test_a_request_with_a_key_outlives_its_caller() -> None:
     async with gateway_node() as node:
         worker = await node.worker(auto=False)

@@ -156,6 +156,48 @@ def test_others_go_on_while_a_suspect_waits_for_an_idle_worker() -> None:
     assert not reserved.open
 
 
+def test_a_job_that_killed_a_worker_waits_for_people_like_any_job() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    doomed = serving_seat(queue, 1, max_batch=1)
+    job = queue.admit_background(1, 0, 0, 0.0)
+    enqueue(queue, job, 0.0)
+    assert job.seat == 1
+    queue.detach(doomed, 0.0)
+    people = [waiting_request(queue)[0] for _ in range(3)]
+    seat = serving_seat(queue, 2, max_batch=1)
+    for person in people:
+        assert job.phase is Phase.WAITING
+        result(queue, seat, person.number, person.lease, returned=False, now=0.0)
+    assert (job.suspect, job.seat) == (True, 2)
+
+
+def test_while_people_never_stop_coming_a_job_that_killed_a_worker_has_its_turn_too() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    job = queue.admit_background(1, 0, 1, 0.0)
+    seat = serving_seat(queue, 1, max_batch=1)
+    people = [waiting_request(queue)[0] for _ in range(4)]
+    enqueue(queue, job, 0.0)
+    answered = 0
+    while job.phase is Phase.WAITING:
+        person = people.pop(0)
+        result(queue, seat, person.number, person.lease, returned=False, now=0.0)
+        people.append(waiting_request(queue)[0])
+        answered += 1
+        assert answered < 25
+    assert not seat.open
+
+
+def test_a_job_that_killed_a_worker_does_not_go_to_the_last_one_that_is_drained() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1)
+    queue.drain(seat, True, 0.0)
+    job = queue.admit_background(1, 0, 1, 0.0)
+    enqueue(queue, job, 0.0)
+    assert job.phase is Phase.WAITING
+    queue.drain(seat, False, 0.0)
+    assert job.seat == 1
+
+
 def test_what_comes_at_once_is_shared_out_over_idle_workers() -> None:
     queue = RequestQueue(LIMITS, 0.0)
     for key in range(3):

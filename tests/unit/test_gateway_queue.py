@@ -75,7 +75,7 @@ class Node(RuleBasedStateMachine):
         assert not seat.draining
         assert not seat.stalled
         assert not seat.drained or not any(map(self.is_usable, self.seats.values()))
-        assert not any(seat.drained and one.background and not one.suspect for one in requests)
+        assert not any(seat.drained and one.background for one in requests)
         outstanding = self.held[seat.key]
         assert len(outstanding) + len(requests) <= self.granted[seat.key]
         assert 1 <= len(requests) <= (1 if seat.slots else seat.max_batch)

@@ -39,3 +39,16 @@ async def test_work_named_after_processes_leaves_nothing_behind() -> None:
     assert jobs.remembered == 0
     await done(jobs, *((f"see what PID {pid} left", "no bus") for pid in range(100)))
     assert jobs.remembered == MOST_TOLD
+
+
+async def test_a_failure_that_has_no_words_is_told_by_its_kind(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def fail_silently() -> None:
+        raise TimeoutError
+
+    jobs = Jobs(lambda: None)
+    with caplog.at_level(logging.WARNING):
+        await asyncio.wait([jobs.spawn(fail_silently(), "see")])
+        await asyncio.sleep(0)
+    assert caplog.messages == ["could not see: TimeoutError"]

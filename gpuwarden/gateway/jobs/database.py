@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from gpuwarden.gateway.http import where
 from gpuwarden.gateway.jobs.values import JobStoreError, StoreFullError
 
 Outcome = TypeVar("Outcome")
@@ -27,6 +28,7 @@ PRAGMAS = (
     "PRAGMA busy_timeout=5000",
 )
 FULL = {sqlite3.SQLITE_FULL}
+CLOSED = "the job store is closed"
 
 
 class BrokenDatabaseError(JobStoreError):
@@ -53,6 +55,7 @@ class Database:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="jobs-database")
         self._connection: sqlite3.Connection | None = None
         self._pending: list[Change[Any]] = []
+        self._is_closed = False
         self._committing: asyncio.Task[None] | None = None
 
     async def open(self, schema: str) -> None:
@@ -61,6 +64,7 @@ class Database:
 
     async def read(self, work: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
         """Look something up; sees all that was committed. Raises JobStoreError."""
+        self._check_open()
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, work)
 
     async def write(self, work: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
@@ -68,6 +72,7 @@ class Database:
 
         :raises JobStoreError: nothing of it was changed.
         """
+        self._check_open()
         change = Change(work)
         self._pending.append(change)
         if self._committing is None:
@@ -76,6 +81,7 @@ class Database:
 
     async def close(self) -> None:
         """Finish what was asked for, then close."""
+        self._is_closed = True
         while self._committing is not None:
             await asyncio.wait([self._committing])
         await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
@@ -102,6 +108,10 @@ class Database:
                         change.done.exception()  # seen: its caller may be gone
         finally:
             self._committing = None
+
+    def _check_open(self) -> None:
+        if self._is_closed:
+            raise JobStoreError(CLOSED)
 
     # --- in the thread
 
@@ -145,7 +155,7 @@ class Database:
             for change in changes:
                 outcomes.append(self._apply(connection, change))
             connection.execute("COMMIT")
-        except (sqlite3.Error, OSError) as error:
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not end all later changes
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             failed = _translated(error, self._path)
@@ -167,7 +177,7 @@ class Database:
 
     def _here(self) -> sqlite3.Connection:
         if self._connection is None:
-            raise JobStoreError("the job store is closed")
+            raise JobStoreError(CLOSED)
         return self._connection
 
     def _close(self) -> None:
@@ -178,6 +188,8 @@ class Database:
 
 def _translated(error: Exception, path: Path) -> JobStoreError:
     """The error in our words; never with a value that was bound."""
+    if not isinstance(error, sqlite3.Error | OSError):
+        return JobStoreError(f"{path.name}: {where(error)}")
     if isinstance(error, sqlite3.Error):
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in FULL:

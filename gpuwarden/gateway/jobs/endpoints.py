@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from aiohttp.web import BaseRequest, Response, StreamResponse
@@ -14,7 +15,7 @@ from gpuwarden.gateway.http import IDENTIFIER, Handler, json_response
 from gpuwarden.gateway.idempotency import check_key
 from gpuwarden.gateway.intake import Intake
 from gpuwarden.gateway.jobs.repeats import check_digest, check_same, told_digest
-from gpuwarden.gateway.jobs.results import ResultEndpoint, find_job, translated
+from gpuwarden.gateway.jobs.results import ResultEndpoint, existing, find_job, translated
 from gpuwarden.gateway.jobs.service import Jobs, Open
 from gpuwarden.gateway.jobs.values import (
     PAGE,
@@ -70,6 +71,7 @@ class JobEndpoints:
         """Keep an image and its question until a worker has answered."""
         opened = self._opened()
         upload = examine_job(request, self._dispatcher.settings)
+        priority_of(request, {})  # what the query says of it is known before the body is
         key, digest = idempotency_key(request), told_digest(request, upload)
         named = Named(None if key is None else opened.store.key.digest(key.encode()), digest)
         with translated():
@@ -93,8 +95,8 @@ class JobEndpoints:
         row = await find_job(opened, request[IDENTIFIER])
         seconds = number_of(request, "wait", 0, 0, WAIT_LIMIT_SECONDS)
         if seconds and not row.status.is_final:
-            await opened.until_finished(row.id, seconds)
-            row = await find_job(opened, request[IDENTIFIER])
+            with translated():
+                row = existing(await opened.until_finished(row.id, seconds))
         return await self._answer(request, opened, row, status=200)
 
     async def list(self, request: BaseRequest) -> Response:
@@ -190,7 +192,7 @@ class JobEndpoints:
         body: Body,
         named: Named,
     ) -> tuple[JobRow, bool]:
-        priority = priority_of(request, body)
+        priority = priority_of(request, body.fields)
         with translated():
             asked = await self._asked(opened, body, named)
             if (known := await find_known(opened, named)) is not None:
@@ -268,10 +270,10 @@ def idempotency_key(request: BaseRequest) -> str | None:
     return check_key(keys[0]) if keys else None
 
 
-def priority_of(request: BaseRequest, body: Body) -> int:
-    """The job's priority, from the query or the form. Raises ApiError."""
+def priority_of(request: BaseRequest, fields: Mapping[str, str]) -> int:
+    """The job's priority, from the query or a form's ``fields``. Raises ApiError."""
     given = request.query.getall("priority", [])
-    given += [body.fields["priority"]] if "priority" in body.fields else []
+    given += [fields["priority"]] if "priority" in fields else []
     text = given[0].strip() if given else "0"
     digits = text.removeprefix("-")
     if len(given) < 2 and digits.isdecimal() and digits.isascii() and len(digits) < 4:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from gpuwarden.gateway.body import Body
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.http import where
 from gpuwarden.gateway.job import Answer, Job
 from gpuwarden.gateway.jobs.memory import JobMemory, held_bytes
 from gpuwarden.gateway.jobs.sealed import SealError
@@ -37,6 +38,7 @@ LOOK_AHEAD_LIMIT = 64  # jobs in memory, however many workers there are
 RESERVE = 2  # ready beside what the workers hold
 RETRY_SECONDS = 2.0  # after a store that failed, say of a full disk
 FAILURE_LIMIT = 3  # deaths of a worker while alone, executions over time: then it is given up
+FAULT = "the service failed; its journal says where"
 # What may be the fault of the moment, and is tried again; all else is the job's own answer.
 PASSING = {"execution_timeout", "internal_error", "unavailable", "queue_timeout", "queue_full"}
 
@@ -50,6 +52,11 @@ class Running:
     job: Job | None = None
     task: asyncio.Task[None] | None = None
     output: Output | None = None
+
+    @property
+    def was_dispatched(self) -> bool:
+        """Whether a worker may have begun with it."""
+        return self.job is not None and self.job.request.dispatched_at is not None
 
     @property
     def dispatched_at(self) -> float | None:
@@ -169,13 +176,12 @@ class Feeder:
             result = await self._answer(one)
             begun = True
             if result is None:
-                await self._give_back(one, begun=True)
+                await self._give_back(one)
             else:
                 await self._finish(one.lease, result, one.output)
         except asyncio.CancelledError:
-            begun = begun or (one.job is not None and one.job.request.dispatched_at is not None)
             with contextlib.suppress(JobStoreError):  # a start gives it back as well
-                await asyncio.shield(self._give_back(one, begun=begun))
+                await asyncio.shield(self._nack(one, begun=begun or one.was_dispatched))
             raise
         finally:
             if one.job is not None:
@@ -199,6 +205,13 @@ class Feeder:
             )
         except ApiError as error:
             return await self._failed(one, error)
+        except JobStoreError as error:  # of the moment: too many open files, no memory
+            log.error("a job's image can't be read now, trying on: %s", error)
+            await asyncio.sleep(RETRY_SECONDS)
+            return None
+        except Exception as error:  # noqa: BLE001 - a fault of ours must leave no job hanging
+            log.error("a job has failed here: %s", where(error))
+            return await self._failed(one, ApiError("internal_error", FAULT))
         seconds = asyncio.get_running_loop().time() - started
         one.output = answer.output
         return answered(answer, seconds)
@@ -265,7 +278,7 @@ class Feeder:
             if failures < FAILURE_LIMIT:
                 return None
         if error.type == "worker_crashed" and one.job and one.job.request.solo_deaths:
-            await self._store.set_aside(one.lease)
+            await self._set_aside(one.lease)
             tell(
                 Event.JOB_GIVEN_UP,
                 "a job was given up: each of the last workers that had it alone died;"
@@ -274,7 +287,25 @@ class Feeder:
             )
         return JobResult(ok=False, error_type=error.type, error_message=error.message)
 
-    async def _give_back(self, one: Running, *, begun: bool) -> None:
+    async def _set_aside(self, lease: Lease) -> None:
+        """Take no more of its image; where that can't be kept, the job ends all the same."""
+        try:
+            await self._store.set_aside(lease)
+        except JobStoreError as error:
+            log.error("an image that kills workers can't be set aside: %s", error)
+
+    async def _give_back(self, one: Running) -> None:
+        """Have it tried again, as soon as the store takes it back."""
+        while True:
+            try:
+                await self._nack(one, begun=one.was_dispatched)
+            except JobStoreError as error:
+                log.error("a job can't be given back, trying on: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                return
+
+    async def _nack(self, one: Running, *, begun: bool) -> None:
         await self._store.nack(one.lease, one.noted_failures, begun=begun)
 
     async def _finish(self, lease: Lease, result: JobResult, output: Output | None) -> None:

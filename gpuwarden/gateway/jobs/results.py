@@ -84,7 +84,11 @@ class ResultEndpoint:
 async def find_job(opened: Open, id: str) -> JobRow:
     """A job by its id. Raises ApiError 404."""
     with translated():
-        row = await opened.store.find(id) if is_id(id) else None
+        return existing(await opened.store.find(id) if is_id(id) else None)
+
+
+def existing(row: JobRow | None) -> JobRow:
+    """A job, if there is one. Raises ApiError 404."""
     if row is None:
         raise ApiError("not_found", NO_SUCH_JOB, param="id")
     return row

@@ -48,6 +48,12 @@ class Sealed:
     length: int
 
 
+def shown(name: str) -> str:
+    """What a message may call a file: a job's whole id would let any reader of a log read it."""
+    id, dot, kind = name.partition(".")
+    return f"{id[:8]}*{dot}{kind}"
+
+
 def sealed_bytes(length: int) -> int:
     """What a file with ``length`` bytes of content takes, its usual meta included."""
     return HEAD.size + SLOT_BYTES + 1024 + length + TAG_BYTES
@@ -107,7 +113,7 @@ def read(path: Path, store_key: bytes, name: str, place: Callable[[int], memoryv
         try:
             cipher.finalize_with_tag(bytes(tag))
         except InvalidTag:
-            raise SealError(f"{name}: its content was altered") from None
+            raise SealError(f"{shown(name)}: its content was altered") from None
     return sealed
 
 
@@ -151,7 +157,7 @@ def _read_all(file: FileIO, target: memoryview, name: str) -> None:
     while target:
         count = file.readinto(target)
         if not count:
-            raise SealError(f"{name}: it was cut short")
+            raise SealError(f"{shown(name)}: it was cut short")
         target = target[count:]
 
 
@@ -160,11 +166,11 @@ def _read_head(file: FileIO, store_key: bytes, name: str) -> tuple[Sealed, bytes
     _read_all(file, memoryview(head), name)
     magic, meta_length, length = HEAD.unpack_from(head)
     if magic != MAGIC or meta_length > META_LIMIT_BYTES:
-        raise SealError(f"{name}: it is no sealed file")
+        raise SealError(f"{shown(name)}: it is no sealed file")
     sealed_meta = bytearray(meta_length)
     _read_all(file, memoryview(sealed_meta), name)
     if os.fstat(file.fileno()).st_size != len(head) + meta_length + length + TAG_BYTES:
-        raise SealError(f"{name}: it has another length than it says")
+        raise SealError(f"{shown(name)}: it has another length than it says")
     slot = bytes(head[HEAD.size :])
     try:
         key = AESGCM(store_key).decrypt(
@@ -172,5 +178,7 @@ def _read_head(file: FileIO, store_key: bytes, name: str) -> tuple[Sealed, bytes
         )
         meta = json.loads(AESGCM(key).decrypt(META_NONCE, bytes(sealed_meta), _context(name, b"m")))
     except InvalidTag:
-        raise SealError(f"{name}: its head was altered, or it is under another key") from None
+        raise SealError(
+            f"{shown(name)}: its head was altered, or it is under another key"
+        ) from None
     return Sealed(meta, length), key

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from gpuwarden.control.states import GatewayJobs
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.errors import worker_error
+from gpuwarden.gateway.jobs import sealed
 from gpuwarden.gateway.jobs.budget import DiskBudget
 from gpuwarden.gateway.jobs.feeder import Feeder
 from gpuwarden.gateway.jobs.keys import NoKeyError, StoreKey, key_from_credential
@@ -29,6 +31,7 @@ from gpuwarden.systemd.events import Event, tell
 log = logging.getLogger(__name__)
 
 EXPIRY_SECONDS = 30.0  # between two looks for what is to go
+STOPPING = "the service is stopping"
 KeySource = Callable[[], StoreKey]
 Handover = tuple[str, WorkerLink, Told, bytes]
 
@@ -48,7 +51,9 @@ class Open:
         self.store = store
         self.memory = JobMemory(dispatcher.pool)
         self.feeder = Feeder(store, dispatcher, self.memory)
-        self._finished: dict[str, asyncio.Event] = {}
+        # Kept by those who wait: one that has left takes the end from none of the others.
+        self._finished: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
+        self._closing = False
         self._taking_over: set[asyncio.Task[None]] = set()
         self.feeder.on_finished = self._tell_finished
 
@@ -58,27 +63,48 @@ class Open:
         return job_document(row, self.feeder.running_seconds(row.id), ahead, result)
 
     async def result(self, row: JobRow) -> JobResult | None:
-        """How a job ended; None where it has not, or that can't be read any more."""
+        """How a job ended; None where it has not, or has no result.
+
+        :raises FileNotFoundError: it was deleted meanwhile.
+        :raises SealError: it has a result that can't be read any more.
+        """
         if not row.status.is_final:
             return None
         try:
             return await self.store.result(row.id)
-        except FileNotFoundError:
-            return None
-        except SealError as error:
-            log.error("a stored result can't be read: %s", error)
-            return None
+        except (FileNotFoundError, SealError) as error:
+            if await self.store.find(row.id) is None:
+                raise FileNotFoundError(row.id) from None
+            why = error if isinstance(error, SealError) else f"{sealed.shown(row.id)} is gone"
+            log.error("a stored result can't be read: %s", why)
+            if row.status is JobStatus.SUCCEEDED:
+                raise SealError("the stored result is gone or damaged") from error
+            return None  # the row says what became of it
 
-    async def until_finished(self, id: str, seconds: float) -> None:
-        """Wait until a job has ended, or so long."""
+    async def until_finished(self, id: str, seconds: float) -> JobRow | None:
+        """The job when it has ended, or after so long.
+
+        :raises JobStoreError: this service ends before.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
         event = self._finished.setdefault(id, asyncio.Event())
-        try:
+        while True:
+            if self._closing:
+                raise JobStoreError(STOPPING)
+            row = await self.store.find(id)  # what woke us may be that it is tried again
+            if row is None or row.status.is_final or loop.time() >= end:
+                return row
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout_at(end):
                     await event.wait()
-        finally:
-            if self._finished.get(id) is event:
-                del self._finished[id]
+            event = self._finished.setdefault(id, asyncio.Event())
+
+    def dismiss(self) -> None:
+        """Have all who wait for a job's end come again: nobody keeps this service from its own."""
+        self._closing = True
+        for event in list(self._finished.values()):
+            event.set()
 
     async def cancel(self, id: str) -> bool:
         """End a job; False where it has ended."""
@@ -182,8 +208,9 @@ class Jobs:
         """Let what a worker has finish, then close."""
         self._last_published = self.published()
         opened, self.opened = self.opened, None
-        self.problem = "the service is stopping"
+        self.problem = STOPPING
         if opened is not None:
+            opened.dismiss()
             await opened.feeder.close(seconds)
             await opened.store.close()
 

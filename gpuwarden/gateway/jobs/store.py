@@ -9,10 +9,8 @@ back (see ``recovery``).
 """
 
 import asyncio
-import errno
 import hashlib
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -21,9 +19,10 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from gpuwarden.gateway.jobs import rows, sealed
-from gpuwarden.gateway.jobs.budget import RESULT_BYTES, DiskBudget, DiskRoom, shortage
+from gpuwarden.gateway.jobs.budget import RESULT_BYTES, DiskBudget, shortage
 from gpuwarden.gateway.jobs.clocks import boottime_seconds, moment
-from gpuwarden.gateway.jobs.database import Database
+from gpuwarden.gateway.jobs.database import CLOSED, Database
+from gpuwarden.gateway.jobs.disk import disk_room, has_lost_it, translated
 from gpuwarden.gateway.jobs.keys import StoreKey
 from gpuwarden.gateway.jobs.resultfile import read_result, write_result
 from gpuwarden.gateway.jobs.values import (
@@ -93,6 +92,7 @@ class DiskStore:
         self._promised_bytes = 0  # uploads that are under way
         self._finishing: set[str] = set()
         self._set_aside: dict[bytes, float] = {}
+        self._is_closed = False
         self.on_change: Callable[[], None] = lambda: None
 
     # --- callers
@@ -244,9 +244,11 @@ class DiskStore:
         try:
             body = await self._in_thread(lambda: sealed.read(path, self.key.secret, name, place))
         except FileNotFoundError:
-            raise sealed.SealError(f"{name}: it is gone") from None
-        except OSError as error:
-            raise JobStoreError(f"{name}: {error.strerror}") from error
+            raise sealed.SealError(f"{sealed.shown(name)}: it is gone") from None
+        except JobStoreError as error:
+            if has_lost_it(error):
+                raise sealed.SealError(f"{sealed.shown(name)}: the disk has lost it") from error
+            raise
         return JobBody(body.meta["media_type"], body.meta["question"], body.length)
 
     async def extend(self, leases: Sequence[Lease], seconds: float) -> set[str]:
@@ -308,6 +310,7 @@ class DiskStore:
     async def close(self) -> None:
         """Finish what was asked for, then close."""
         await self.database.close()
+        self._is_closed = True
         self._threads.shutdown()
 
     async def look_again(self) -> None:
@@ -351,12 +354,14 @@ class DiskStore:
         return outcome
 
     async def _in_thread(self, work: Callable[[], Outcome]) -> Outcome:
+        if self._is_closed:
+            raise JobStoreError(CLOSED)
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, work)
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _translated(error) from error
+            raise translated(error) from error
 
 
 def _insert(connection: sqlite3.Connection, id: str, job: NewJob, size: int) -> tuple[JobRow, bool]:
@@ -380,16 +385,3 @@ def _insert(connection: sqlite3.Connection, id: str, job: NewJob, size: int) -> 
     if row is None:
         raise JobStoreError("the job that was just added is not there")
     return row, True
-
-
-def disk_room(folder: Path) -> DiskRoom:
-    """The file system that jobs lie on."""
-    figures = os.statvfs(folder)
-    unit = figures.f_frsize
-    return DiskRoom(figures.f_bavail * unit, figures.f_blocks * unit, figures.f_favail)
-
-
-def _translated(error: OSError) -> JobStoreError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreFullError("the disk of the job store is full")
-    return JobStoreError(f"the job store's disk fails: {error.strerror}")

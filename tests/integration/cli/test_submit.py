@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +136,41 @@ async def test_bad_use_and_an_absent_service_have_their_own_exit_status(
     url = "http://127.0.0.1:1"
     assert await asyncio.to_thread(main, ["jobs", "--url", url]) == 3
     assert "does not answer" in capsys.readouterr().err
+
+
+async def test_a_folder_with_odd_files_loses_none_of_its_images(
+    command: Command, study: Path
+) -> None:
+    os.mkfifo(study / "pipe.dcm")
+    (study / "gone.dcm").symlink_to(study / "nowhere")
+    (study / "loop").symlink_to(study)
+    (study / "empty.dcm").touch()
+    strange = study / os.fsdecode(b"a\nb\x1b[2J\xff.dcm")
+    strange.write_bytes(DICOM)
+    with socket.socket(socket.AF_UNIX) as bound:
+        bound.bind(str(study / "socket"))
+        code, out, err = await command("submit", study)
+    assert code == 1  # not everything could be looked at
+    assert "gone.dcm: No such file or directory: left out" in err
+    assert "4 files in these folders are no DICOM" in err
+    assert len(out.splitlines()) == 14
+    assert "a\\nb\\x1b[2J\\udcff.dcm" in out
+
+
+async def test_a_pipe_that_is_named_is_refused_and_not_waited_for(
+    command: Command, tmp_path: Path
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    code, _, err = await command("submit", tmp_path / "pipe")
+    assert (code, "no regular file" in err) == (2, True)
+
+
+@pytest.mark.parametrize("question", ["w" * 8001, "\udcff", "\u4e2d" * 900])
+async def test_a_question_that_can_not_be_sent_is_refused_before_anything_is(
+    command: Command, study: Path, question: str
+) -> None:
+    code, _, err = await command("submit", study, "--question", question)
+    assert (code, "--question" in err) == (2, True)
 
 
 def test_the_bar_tells_how_far_how_fast_and_how_long() -> None:

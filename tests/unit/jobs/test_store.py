@@ -1,6 +1,7 @@
 """Leases, priorities, deletion: the store without a front door."""
 
 import asyncio
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -106,6 +107,31 @@ async def test_a_full_disk_takes_no_job_and_breaks_none(
     assert [file.suffix for file in store.files.iterdir()] == [".body"]
     assert await store.ack(lease, ANSWER)
     await store.close()
+
+
+async def test_a_change_that_fails_on_a_fault_of_ours_ends_no_later_one(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+
+    def faulty(connection: sqlite3.Connection) -> None:
+        connection.execute("DELETE FROM jobs")
+        raise KeyError("DOE^JOHN")
+
+    (id,) = await submitted(store, b"1")
+    with pytest.raises(JobStoreError, match=r"KeyError at test_store\.py") as told:
+        await store.database.write(faulty)
+    assert "DOE" not in str(told.value)
+    assert await store.find(id) is not None
+    await store.submit(job(b"2"))
+    await store.close()
+
+
+async def test_a_closed_store_says_so(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    await store.close()
+    for late in (store.find("0" * 32), store.submit(job(b"1")), store.claim(1, 60.0)):
+        with pytest.raises(JobStoreError, match="closed"):
+            await late
+    assert list(store.files.iterdir()) == []
 
 
 async def test_a_second_front_door_is_refused_the_store(tmp_path: Path) -> None:

@@ -1,0 +1,186 @@
+"""Durable jobs while the disk fails, results are damaged, or several wait for the same end."""
+
+import asyncio
+import errno
+from pathlib import Path
+
+import pytest
+
+from gpuwarden.gateway.jobs import feeder, sealed
+from gpuwarden.gateway.jobs.service import JobPlace
+from gpuwarden.gateway.jobs.values import JobStatus, StoreFullError
+from tests.integration.gateway_node import GatewayNode, gateway_node, job_place, read_reply
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> JobPlace:
+    return job_place(tmp_path / "jobs")
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeder, "RETRY_SECONDS", 0.01)
+
+
+async def submit(node: GatewayNode, body: bytes = b"image") -> str:
+    reply = await node.post(body, path="/v1/jobs")
+    assert reply.status == 202, reply.body
+    identifier: str = reply.json["id"]
+    return identifier
+
+
+def is_waited_for(node: GatewayNode, identifier: str) -> bool:
+    assert node.service.jobs.opened is not None
+    return identifier in node.service.jobs.opened._finished
+
+
+def counted(node: GatewayNode, status: JobStatus) -> int:
+    assert node.service.jobs.opened is not None
+    return node.service.jobs.opened.store.counts[status]
+
+
+async def test_a_job_whose_image_can_not_be_opened_for_a_while_is_tried_again(
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures: list[str] = []
+
+    def too_many_files(path: Path, *_: object) -> None:
+        failures.append(path.name)
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with gateway_node(jobs=place) as node:
+        identifier = await submit(node)
+        with monkeypatch.context() as patched:
+            patched.setattr(sealed, "read", too_many_files)
+            await node.busy_worker()
+            await node.until(lambda: len(failures) > 4)
+        job = (await node.get(f"/v1/jobs/{identifier}?wait=8")).json
+        assert (job["status"], job["executions"]) == ("succeeded", 1)
+
+
+async def test_a_job_whose_image_the_disk_has_lost_ends_and_says_so(
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with gateway_node(jobs=place) as node:
+        identifier = await submit(node)
+        with monkeypatch.context() as patched:
+            patched.setattr(sealed, "read", broken)
+            await node.busy_worker()
+            await node.until(lambda: counted(node, JobStatus.FAILED) == 1)
+        job = (await node.get(f"/v1/jobs/{identifier}")).json
+        assert job["error"]["type"] == "body_unreadable"
+
+
+async def test_a_job_on_which_we_fail_ourselves_ends_after_three_tries(
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def faulty(*_: object) -> None:
+        raise ValueError("DOE^JOHN")
+
+    async with gateway_node(jobs=place) as node:
+        identifier = await submit(node)
+        with monkeypatch.context() as patched:
+            patched.setattr(sealed, "read", faulty)
+            await node.busy_worker()
+            await node.until(lambda: counted(node, JobStatus.FAILED) == 1)
+        job = (await node.get(f"/v1/jobs/{identifier}")).json
+        assert job["error"]["type"] == "internal_error"
+    assert caplog.text.count("a job has failed here: ValueError at") == 3
+    assert "DOE" not in caplog.text
+
+
+async def test_a_wrong_priority_is_told_before_the_body_is_sent(place: JobPlace) -> None:
+    async with gateway_node(jobs=place) as node:
+        reader, writer = await node.connect()
+        head = b"POST /v1/jobs?priority=high HTTP/1.1\r\nHost: localhost\r\n"
+        writer.write(head + b"Content-Length: 9\r\n\r\n")
+        reply = await read_reply(reader)
+        assert (reply.status, reply.json["error"]["param"]) == (400, "priority")
+        writer.close()
+
+
+async def test_a_job_that_can_not_be_given_back_is_given_back_later(
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with gateway_node(jobs=place) as node:
+        worker = await node.worker(auto=False)
+        identifier = await submit(node)
+        assert node.service.jobs.opened is not None
+        store = node.service.jobs.opened.store
+        job, refusals = await worker.next_job(), []
+
+        async def full(*_: object, **__: object) -> bool:
+            refusals.append(1)
+            raise StoreFullError("no room on disk")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(store, "nack", full)
+            worker.fail(job, "execution_timeout")
+            await node.until(lambda: len(refusals) > 2)
+        worker.answer(await worker.next_job())
+        assert (await node.get(f"/v1/jobs/{identifier}?wait=8")).json["status"] == "succeeded"
+
+
+async def test_all_who_wait_for_a_job_hear_of_its_end_though_one_has_left(place: JobPlace) -> None:
+    async with gateway_node(jobs=place) as node:
+        worker = await node.worker(auto=False)
+        identifier = await submit(node)
+        job = await worker.next_job()
+        waiting = asyncio.create_task(node.get(f"/v1/jobs/{identifier}?wait=60"))
+        await node.until(lambda: is_waited_for(node, identifier))
+        assert (await node.get(f"/v1/jobs/{identifier}?wait=1")).json["status"] == "running"
+        worker.answer(job)
+        assert (await waiting).json["status"] == "succeeded"
+
+
+async def test_who_waits_for_a_job_is_not_answered_when_it_is_merely_tried_again(
+    place: JobPlace,
+) -> None:
+    async with gateway_node(jobs=place) as node:
+        worker = await node.worker(auto=False)
+        identifier = await submit(node)
+        job = await worker.next_job()
+        waiting = asyncio.create_task(node.get(f"/v1/jobs/{identifier}?wait=60"))
+        await node.until(lambda: is_waited_for(node, identifier))
+        worker.fail(job, "execution_timeout")
+        again = await worker.next_job()
+        worker.answer(again)
+        assert (await waiting).json["status"] == "succeeded"
+
+
+async def test_who_waits_for_a_job_does_not_keep_the_front_door_from_its_end(
+    place: JobPlace,
+) -> None:
+    async with gateway_node(jobs=place) as node:
+        identifier = await submit(node)
+        waiting = asyncio.create_task(node.get(f"/v1/jobs/{identifier}?wait=60"))
+        await node.until(lambda: is_waited_for(node, identifier))
+        async with asyncio.timeout(5):
+            await node.stop()
+        reply = await waiting
+        assert (reply.status, reply.error) == (503, "jobs_unavailable")
+        assert "retry-after" in reply.headers
+
+
+async def test_a_damaged_answer_is_told_as_such_and_no_log_has_its_id(
+    place: JobPlace, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with gateway_node(jobs=place) as node:
+        await node.worker()
+        identifier = await submit(node)
+        await node.get(f"/v1/jobs/{identifier}?wait=8")
+        (file,) = (place.folder / "files").glob("*.result")
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+        for path in (f"/v1/jobs/{identifier}", f"/v1/results/{identifier}"):
+            reply = await node.get(path)
+            assert (reply.status, reply.error) == (500, "result_unreadable"), path
+    # The whole id would be the right to read it.
+    assert f"{identifier[:8]}*.result" in caplog.text
+    assert identifier not in caplog.text
