@@ -9,10 +9,8 @@ back (see ``recovery``).
 """
 
 import asyncio
-import errno
 import hashlib
 import logging
-import os
 import sqlite3
 import time
 from collections.abc import Callable, Sequence
@@ -21,9 +19,10 @@ from pathlib import Path
 from typing import Protocol, TypeVar
 
 from gpuwarden.gateway.jobs import rows, sealed
-from gpuwarden.gateway.jobs.budget import RESULT_BYTES, DiskBudget, DiskRoom, shortage
+from gpuwarden.gateway.jobs.budget import RESULT_BYTES, DiskBudget, shortage
 from gpuwarden.gateway.jobs.clocks import boottime_seconds, moment
 from gpuwarden.gateway.jobs.database import Database
+from gpuwarden.gateway.jobs.disk import disk_error, disk_room
 from gpuwarden.gateway.jobs.keys import StoreKey
 from gpuwarden.gateway.jobs.resultfile import read_result, write_result
 from gpuwarden.gateway.jobs.values import (
@@ -356,7 +355,7 @@ class DiskStore:
         except FileNotFoundError:
             raise
         except OSError as error:
-            raise _translated(error) from error
+            raise disk_error(error) from error
 
 
 def _insert(connection: sqlite3.Connection, id: str, job: NewJob, size: int) -> tuple[JobRow, bool]:
@@ -380,16 +379,3 @@ def _insert(connection: sqlite3.Connection, id: str, job: NewJob, size: int) -> 
     if row is None:
         raise JobStoreError("the job that was just added is not there")
     return row, True
-
-
-def disk_room(folder: Path) -> DiskRoom:
-    """The file system that jobs lie on."""
-    figures = os.statvfs(folder)
-    unit = figures.f_frsize
-    return DiskRoom(figures.f_bavail * unit, figures.f_blocks * unit, figures.f_favail)
-
-
-def _translated(error: OSError) -> JobStoreError:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        return StoreFullError("the disk of the job store is full")
-    return JobStoreError(f"the job store's disk fails: {error.strerror}")
