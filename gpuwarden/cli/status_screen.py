@@ -20,6 +20,7 @@ from gpuwarden.cli.output import (
     table,
 )
 from gpuwarden.cli.workers import worker_colour, worker_notes
+from gpuwarden.control.host import TuningData
 from gpuwarden.control.states import (
     GatewayData,
     GatewayJobs,
@@ -27,7 +28,6 @@ from gpuwarden.control.states import (
     HappenedEvent,
     Orphan,
     ThermalData,
-    TuningData,
     WorkerStatus,
 )
 from gpuwarden.text import one_line

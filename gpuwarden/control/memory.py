@@ -5,12 +5,12 @@ Bytes and counts are of the worker's present life, ``None`` is unknown.
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
+from gpuwarden.control.published import State
 
 Remedy = Literal["", "caches", "batches", "recycle"]
 
 
-class WorkerMemory(BaseModel):
+class WorkerMemory(State):
     """How one worker's allocator stands, and what is done about it.
 
     :ivar peak_bytes: allocated at most so far.
@@ -24,8 +24,6 @@ class WorkerMemory(BaseModel):
     :ivar is_tight: it is over the threshold since its start: its settings are too large.
     :ivar batch_ceiling: requests that it may run together for want of memory; None: all it takes.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     peak_bytes: int | None = None
     inactive_split_bytes: int | None = None
@@ -41,10 +39,8 @@ class WorkerMemory(BaseModel):
     batch_ceiling: int | None = None
 
 
-class MemorySeries(BaseModel):
+class MemorySeries(State):
     """One worker's last hour, column by column, oldest first, whatever lives it had meanwhile."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     number: int
     gpu: int
@@ -54,9 +50,7 @@ class MemorySeries(BaseModel):
     inactive_split_bytes: list[int | None]
 
 
-class MemoryHistory(BaseModel):
+class MemoryHistory(State):
     """All workers that told anything in the last hour."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     workers: list[MemorySeries] = []

@@ -5,18 +5,12 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict
-
+from gpuwarden.control.host import TuningData
 from gpuwarden.control.memory import WorkerMemory
+from gpuwarden.control.published import State
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 
 Held = Literal["", "heat", "released", "reset", "reboot"]
-
-
-class State(BaseModel):
-    """Base of the published models: nothing unknown in, nothing changed after."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Xid(State):
@@ -303,33 +297,6 @@ class GatewayData(State):
     drained: list[int] = []
     workers: list[GatewayWorker] = []
     jobs: GatewayJobs | None = None
-
-
-class PortHolder(State):
-    """Who listens where our front door should."""
-
-    address: str
-    pid: int
-    command: str
-    unit: str
-
-
-class TuningData(State):
-    """What the host is tuned to, as tuned said when it was last asked.
-
-    ``time_of_day`` and ``profile`` are empty where we tune nothing; ``former`` is the profile that
-    comes back then (empty: none). ``verified`` is None where it was not looked at. ``untuned`` says
-    why the host is not tuned although it is to be, where nothing is wrong with that (no tuned);
-    ``fault``, where something is; ``note``, what else is to be known.
-    """
-
-    time_of_day: Literal["", "day", "night"] = ""
-    profile: str = ""
-    former: str = ""
-    verified: bool | None = None
-    untuned: str = ""
-    fault: str = ""
-    note: str = ""
 
 
 class WorkerStatus(State):

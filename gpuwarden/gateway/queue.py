@@ -147,12 +147,11 @@ class RequestQueue:
         card = self.cards[number]
         begins = limits.paused and not card.limits.paused
         card.limit(limits, now)
-        return (self._take_back(number) if begins else []) + self._assign(now)
-
-    def _take_back(self, number: int) -> list[Action]:
-        """Withdraw what the card's workers have not begun, for another card or a cooler time."""
-        batches = [batch for seat in self.cards.workers_of(number) for batch in seat.not_begun]
-        return [action for batch in batches for action in self._recall(batch)]
+        workers = self.cards.workers_of(number) if begins else []
+        # What they have not begun is for another card, or for a cooler time.
+        return self._recall(*(one for seat in workers for one in seat.not_begun)) + self._assign(
+            now
+        )
 
     def _make_way(self, model: str | None) -> list[Action]:
         """Withdraw one background batch that has not begun: its worker takes a person's instead."""
@@ -196,8 +195,7 @@ class RequestQueue:
         if is_last:
             self._grace_until = now
         unwanted = [batch for batch in seat.not_begun if batch.is_background or not is_last]
-        taken_back = [action for batch in unwanted for action in self._recall(batch)]
-        return taken_back + self._assign(now)
+        return self._recall(*unwanted) + self._assign(now)
 
     def results(
         self, seat: Seat, answers: list[Answered], now: float
@@ -248,14 +246,7 @@ class RequestQueue:
         self._note_loss(served, now)
         self._lines.sort(self.requests.values())
         spread_blame(seat)
-        actions: list[Action] = []
-        for request in seat.awaited:
-            if request.streamed or is_given_up(request):
-                self._end(request)
-                ending = Ending.WORKER_CRASHED if is_given_up(request) else Ending.BROKEN_OFF
-                actions.append(End(request, ending))
-            else:
-                self._requeue(request)
+        actions = [action for request in seat.awaited for action in self._give_back(request)]
         return actions + self._assign(now)
 
     # --- time
@@ -277,10 +268,7 @@ class RequestQueue:
             if isinstance(subject, Execution):
                 actions += self._stall(subject.seat, subject.batch, now)
                 continue
-            ending = ending_of(subject, self.seats)
-            actions += self._withdraw(subject)
-            self._end(subject)
-            actions.append(End(subject, ending))
+            actions += self._cut_short(subject, ending_of(subject, self.seats))
         return actions + self._assign(now)
 
     def _stall(self, seat: Seat, late: Batch, now: float) -> list[Action]:
@@ -291,25 +279,32 @@ class RequestQueue:
                 actions += self._recall(batch)
                 continue
             for request in batch.awaited:
-                actions += self._withdraw(request)
-                self._end(request)
-                actions.append(End(request, Ending.EXECUTION_TIMEOUT))
+                actions += self._cut_short(request, Ending.EXECUTION_TIMEOUT)
         served = self.cards.is_usable(seat)
         seat.stalled = True
         self._note_loss(served, now)
         return actions
 
-    def _recall(self, batch: Batch) -> list[Action]:
-        """Give a batch that its worker has not ended back to the queue."""
+    def _recall(self, *batches: Batch) -> list[Action]:
+        """Give batches that their workers have not ended back to the queue."""
         actions: list[Action] = []
-        for request in batch.awaited:
-            actions += self._withdraw(request)
-            if request.streamed:  # with slots it may have begun
-                self._end(request)
-                actions.append(End(request, Ending.BROKEN_OFF))
-            else:
-                self._requeue(request)
+        for request in [request for batch in batches for request in batch.awaited]:
+            actions += self._withdraw(request) + self._give_back(request)
         return actions
+
+    def _give_back(self, request: Request) -> list[Action]:
+        """A worker's to the queue; the end of one that is half answered, or has killed too often."""
+        if not request.streamed and not is_given_up(request):
+            self._requeue(request)
+            return []
+        self._end(request)
+        is_broken = not is_given_up(request)
+        return [End(request, Ending.BROKEN_OFF if is_broken else Ending.WORKER_CRASHED)]
+
+    def _cut_short(self, request: Request, ending: Ending) -> list[Action]:
+        withdrawn = self._withdraw(request)
+        self._end(request)
+        return [*withdrawn, End(request, ending)]
 
     # --- the inside
 

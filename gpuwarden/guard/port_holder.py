@@ -5,8 +5,8 @@ from pathlib import Path
 
 import psutil
 
+from gpuwarden.control.host import PortHolder
 from gpuwarden.control.snapshot import SnapshotWriter
-from gpuwarden.control.states import PortHolder
 from gpuwarden.guard.node import front_door
 from gpuwarden.names import GATEWAY_SOCKET_UNIT, PORT_HOLDER_FILE
 from gpuwarden.systemd.events import Event, tell

@@ -7,20 +7,14 @@ from typing import Any
 from pydantic import BaseModel
 
 from gpuwarden import names
+from gpuwarden.control.host import PortHolder
 from gpuwarden.control.snapshot import (
     Snapshot,
     SnapshotError,
     boottime_nanoseconds,
     read_snapshot,
 )
-from gpuwarden.control.states import (
-    Card,
-    GatewayData,
-    Holder,
-    PortHolder,
-    ScanData,
-    ThermalData,
-)
+from gpuwarden.control.states import Card, GatewayData, Holder, ScanData, ThermalData
 
 RELEASED = "released"
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from gpuwarden.control.host import TuningData
 from gpuwarden.control.states import (
     Card,
     GatewayData,
@@ -13,7 +14,6 @@ from gpuwarden.control.states import (
     PlanData,
     PlannedWorker,
     ThermalData,
-    TuningData,
     WorkerStatus,
 )
 from gpuwarden.guard.breaker import TAKING_DOWN

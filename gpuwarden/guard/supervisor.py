@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from gpuwarden import __version__
-from gpuwarden.control.states import GatewayData, GuardData, PlanData, ThermalData, TuningData
+from gpuwarden.control.host import TuningData
+from gpuwarden.control.states import GatewayData, GuardData, PlanData, ThermalData
 from gpuwarden.guard.care import Care
 from gpuwarden.guard.drains import Drains
 from gpuwarden.guard.holds import Holds

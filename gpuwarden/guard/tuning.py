@@ -11,13 +11,13 @@ from gpuwarden.bus.bus import Bus
 from gpuwarden.bus.signals import Signal
 from gpuwarden.config import accepted_configuration
 from gpuwarden.config.tuning import TuningSettings
+from gpuwarden.control.host import TuningData
 from gpuwarden.control.snapshot import (
     SnapshotError,
     boot_id,
     boottime_nanoseconds,
     read_snapshot,
 )
-from gpuwarden.control.states import TuningData
 from gpuwarden.profiles import known_profiles
 from gpuwarden.systemd.units import JobError, Systemd
 

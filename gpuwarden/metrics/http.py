@@ -1,165 +1,158 @@
-"""The smallest HTTP that a Prometheus server needs: one page, one answer a connection.
+"""The page over HTTP, by aiohttp: one answer a connection, and an end for whoever dawdles.
 
-Whoever connects may be slow, wrong or hostile: headers, time and connections are limited, every
-refusal is a status and a sentence. The listening address is the socket unit's.
+Built on aiohttp's low-level server: a scrape needs no routes, no access log and no error pages.
+The listening address is the socket unit's.
 """
 
 import asyncio
+import contextlib
 import logging
 import socket
 from collections.abc import Callable
-from contextlib import suppress
 from http import HTTPStatus
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web import BaseRequest, Response, StreamResponse
 
 log = logging.getLogger(__name__)
 
-HEADER_LIMIT_BYTES = 8192  # a Prometheus server sends 300
-HEADER_SECONDS = 5.0
-ANSWER_SECONDS = 5.0  # for a client to take its answer, and to hang up
+LINE_LIMIT_BYTES = 8190  # of a header; a Prometheus server sends 300 bytes in all
+HEADERS_LIMIT = 32
+TOO_MANY = "Too many headers"  # how aiohttp begins to say it; a test holds it to that
+CONNECTION_SECONDS = 10.0  # from the first byte to the last; a scrape takes milliseconds
+CLOSING_SECONDS = 5.0  # for those who are connected when it ends; the unit's TimeoutStopSec is 15
 CONNECTIONS_LIMIT = 16
-DRAIN_LIMIT_BYTES = 65536  # of what is sent and not wanted: it is read, or the answer may be lost
 BACKLOG = 16
-TEXT = "text/plain; charset=utf-8"
-EXPLANATION = "gpuwarden's metrics for Prometheus are at /metrics\n"
-
-Answer = tuple[HTTPStatus, str, bytes]
+EXPLANATION = "gpuwarden's metrics for Prometheus are at /metrics"
 
 
-class RefusedError(Exception):
-    """What was sent gets this status, and why."""
+class Connection(web.RequestHandler):
+    """One client's: aiohttp's protocol, with an end, and words for what is no request."""
 
-    def __init__(self, status: HTTPStatus, why: str) -> None:
-        super().__init__(why)
-        self.status = status
+    __slots__ = ("_end", "_server")
+
+    def __init__(self, server: "Server", **options: Any) -> None:
+        super().__init__(server, **options)
+        self._server = server
+        self._end: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has come."""
+        super().connection_made(transport)
+        self._end = self._loop.call_later(CONNECTION_SECONDS, self.dismiss)
+        self._server.came(self)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The client has gone."""
+        if self._end is not None:
+            self._end.cancel()
+        super().connection_lost(exc)
+        self._server.gone(self)
+
+    def dismiss(self) -> None:
+        """End it, wherever it is: who asks in earnest needs milliseconds."""
+        if self.transport is not None:
+            self.transport.abort()
+
+    def handle_error(
+        self,
+        request: BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> StreamResponse:
+        """Answer what is no HTTP, or what the page failed on."""
+        if isinstance(exc, LineTooLong) or (message or "").startswith(TOO_MANY):
+            why = f"a header is over {LINE_LIMIT_BYTES} bytes, or there are over {HEADERS_LIMIT}"
+            return _text(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE, why)
+        if status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return _text(HTTPStatus.BAD_REQUEST, "this is no HTTP/1 request")
+        log.error("the metrics could not be made", exc_info=exc)
+        return _text(HTTPStatus.SERVICE_UNAVAILABLE, f"the metrics could not be made: {exc}")
 
 
-class Server:
-    """Answers with a page that is made when it is asked for.
+class Server(web.Server):
+    """Answers with a page that is made when it is asked for. To be made where a loop runs.
 
-    :param page: the page; OSError and ValueError become a 503 with their text.
+    :param page: the page; what it raises becomes a 503 with its text.
     :param content_type: of the page.
-    :ivar idle_since: when the last connection came, by the loop's clock.
     """
 
     def __init__(self, page: Callable[[], bytes], content_type: str) -> None:
+        super().__init__(
+            self._answer,
+            access_log=None,
+            lingering_time=CONNECTION_SECONDS,
+            max_line_size=LINE_LIMIT_BYTES,
+            max_field_size=LINE_LIMIT_BYTES,
+            max_headers=HEADERS_LIMIT,
+        )
         self._page, self._content_type = page, content_type
-        self._server: asyncio.Server | None = None
-        self._open: dict[asyncio.Task[None], None] = {}
-        self.idle_since = 0.0
+        self._listening: asyncio.Server | None = None
+        self._open: dict[Connection, None] = {}  # in the order in which they came
+        self._is_empty = asyncio.Event()
+        self._came_at = self._loop.time()
 
-    @property
-    def connections(self) -> int:
-        """How many are open."""
-        return len(self._open)
+    def __call__(self) -> web.RequestHandler:
+        """A connection has come."""
+        return Connection(self, loop=self._loop, **self._kwargs)
+
+    def is_idle_for(self, seconds: float) -> bool:
+        """Whether nobody is connected, nor has been for so long."""
+        return not self._open and self._loop.time() - self._came_at >= seconds
 
     async def start(self, listener: socket.socket) -> None:
         """Serve what connects to a socket that listens already."""
-        self.idle_since = asyncio.get_running_loop().time()
-        self._server = await asyncio.start_server(
-            self._connected, sock=listener, limit=HEADER_LIMIT_BYTES, backlog=BACKLOG
-        )
+        self._listening = await self._loop.create_server(self, sock=listener, backlog=BACKLOG)
 
     async def close(self) -> None:
         """Take no more connections, and answer those that are open."""
-        if self._server is not None:
-            self._server.close()
+        if self._listening is not None:
+            self._listening.close()
         if self._open:
-            await asyncio.wait(self._open, timeout=ANSWER_SECONDS)
+            self._is_empty.clear()
+            with contextlib.suppress(TimeoutError):  # who dawdles is not waited for
+                async with asyncio.timeout(CLOSING_SECONDS):
+                    await self._is_empty.wait()
+        await self.shutdown(0)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.idle_since = asyncio.get_running_loop().time()
+    def came(self, connection: Connection) -> None:
+        """One more; where they are too many, the oldest has to go."""
+        self._came_at = self._loop.time()
         if len(self._open) >= CONNECTIONS_LIMIT:
-            # A scrape takes milliseconds: the oldest is the one that dawdles.
             oldest = next(iter(self._open))
             del self._open[oldest]
-            oldest.cancel()
-        task = asyncio.current_task()
-        assert task is not None, "asyncio runs this as a task"
-        self._open[task] = None
-        try:
-            await self._serve(reader, writer)
-        finally:
-            self._open.pop(task, None)
-            writer.transport.abort()
+            oldest.dismiss()
+        self._open[connection] = None
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        is_head = False
-        try:
-            method, path = await _request(reader)
-            is_head = method == "HEAD"
-            answer = self._answer(method, path)
-        except RefusedError as error:
-            answer = _text(error.status, str(error))
-        except asyncio.CancelledError:
-            _write(writer, _text(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections"))
-            return
-        except (ConnectionError, asyncio.IncompleteReadError):
-            return  # nobody is there to be answered
-        with suppress(ConnectionError, TimeoutError, asyncio.CancelledError):
-            async with asyncio.timeout(ANSWER_SECONDS):
-                _write(writer, answer, with_body=not is_head)
-                await writer.drain()
-                await _hang_up(reader, writer)
+    def gone(self, connection: Connection) -> None:
+        """One less."""
+        self._open.pop(connection, None)
+        if not self._open:
+            self._is_empty.set()
 
-    def _answer(self, method: str, path: str) -> Answer:
-        if method not in {"GET", "HEAD"}:
-            raise RefusedError(HTTPStatus.METHOD_NOT_ALLOWED, f"{path} takes GET and HEAD")
-        if path == "/":
+    async def _answer(self, request: BaseRequest) -> StreamResponse:
+        if request.method not in {"GET", "HEAD"}:
+            why = f"{request.path} takes GET and HEAD"
+            return _text(HTTPStatus.METHOD_NOT_ALLOWED, why, Allow="GET, HEAD")
+        if request.path == "/":
             return _text(HTTPStatus.OK, EXPLANATION)
-        if path != "/metrics":
-            raise RefusedError(HTTPStatus.NOT_FOUND, EXPLANATION)
-        try:
-            return HTTPStatus.OK, self._content_type, self._page()
-        except (OSError, ValueError) as error:
-            log.exception("the metrics could not be made")
-            raise RefusedError(
-                HTTPStatus.SERVICE_UNAVAILABLE, f"the metrics could not be made: {error}"
-            ) from error
+        if request.path != "/metrics":
+            return _text(HTTPStatus.NOT_FOUND, EXPLANATION)
+        return _response(HTTPStatus.OK, self._page(), {"Content-Type": self._content_type})
 
 
-async def _request(reader: asyncio.StreamReader) -> tuple[str, str]:
-    """Method and path. Raises RefusedError."""
-    try:
-        async with asyncio.timeout(HEADER_SECONDS):
-            head = await reader.readuntil(b"\r\n\r\n")
-    except TimeoutError:
-        raise RefusedError(
-            HTTPStatus.REQUEST_TIMEOUT, f"no complete headers within {HEADER_SECONDS:.0f} s"
-        ) from None
-    except asyncio.LimitOverrunError:
-        raise RefusedError(
-            HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
-            f"the headers are over {HEADER_LIMIT_BYTES} bytes",
-        ) from None
-    words = head.partition(b"\r\n")[0].decode("latin-1").split(" ")
-    if len(words) != 3 or not words[0].isalpha() or not words[2].startswith("HTTP/1."):
-        raise RefusedError(HTTPStatus.BAD_REQUEST, "this is no HTTP/1 request")
-    return words[0], words[1].partition("?")[0]
+def _text(status: HTTPStatus, text: str, **headers: str) -> Response:
+    if status is HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = "1"
+    content = f"{text}\n".encode("utf-8", "replace")
+    return _response(status, content, {"Content-Type": "text/plain; charset=utf-8", **headers})
 
 
-def _text(status: HTTPStatus, text: str) -> Answer:
-    return status, TEXT, f"{text.rstrip()}\n".encode("utf-8", "replace")
-
-
-def _write(writer: asyncio.StreamWriter, answer: Answer, *, with_body: bool = True) -> None:
-    status, content_type, body = answer
-    head = (
-        f"HTTP/1.1 {status.value} {status.phrase}\r\nContent-Type: {content_type}\r\n"
-        f"Content-Length: {len(body)}\r\nX-Content-Type-Options: nosniff\r\n"
-        f"{_more(status)}Connection: close\r\n\r\n"
-    )
-    writer.write(head.encode("ascii") + (body if with_body else b""))
-
-
-def _more(status: HTTPStatus) -> str:
-    if status is HTTPStatus.METHOD_NOT_ALLOWED:
-        return "Allow: GET, HEAD\r\n"
-    return "Retry-After: 1\r\n" if status is HTTPStatus.SERVICE_UNAVAILABLE else ""
-
-
-async def _hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Close once the client has read: what it sent beside would else make a reset of the end."""
-    writer.write_eof()
-    left = DRAIN_LIMIT_BYTES
-    while left > 0 and (read := await reader.read(left)):
-        left -= len(read)
+def _response(status: HTTPStatus, content: bytes, headers: dict[str, str]) -> Response:
+    same = {"Server": "gpuwarden", "X-Content-Type-Options": "nosniff"}
+    response = Response(status=status, body=content, headers={**headers, **same})
+    response.force_close()
+    return response

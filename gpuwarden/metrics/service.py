@@ -45,7 +45,8 @@ class Service:
     """
 
     def __init__(self, places: Places, idle_seconds: float) -> None:
-        self._server = Server(Page(places), CONTENT_TYPE)
+        self._page = Page(places)
+        self._server: Server | None = None
         self._idle_seconds = idle_seconds
         self._notifier = Notifier()
 
@@ -54,9 +55,10 @@ class Service:
         listeners = take_sockets().get("metrics", [])
         if len(listeners) != 1:
             raise ValueError("no socket named metrics: systemctl start medgemma-metrics.socket")
-        await self._server.start(listeners[0])
+        self._server = server = Server(self._page, CONTENT_TYPE)
+        await server.start(listeners[0])
         self._notifier.ready()
-        while not self._is_idle():
+        while not server.is_idle_for(self._idle_seconds):
             self._notifier.watchdog()
             await asyncio.sleep(min(LOOK_SECONDS, self._idle_seconds))
         self._notifier.stopping()
@@ -64,11 +66,8 @@ class Service:
 
     async def stop(self) -> None:
         """Answer who is connected; who connects from now on is answered by the next life."""
-        await self._server.close()
-
-    def _is_idle(self) -> bool:
-        silent = asyncio.get_running_loop().time() - self._server.idle_since
-        return not self._server.connections and silent >= self._idle_seconds
+        if self._server is not None:
+            await self._server.close()
 
 
 def main(argv: list[str], places: Places | None = None) -> int:

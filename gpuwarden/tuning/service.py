@@ -13,8 +13,8 @@ from gpuwarden.bus.bus import Bus
 from gpuwarden.bus.errors import BusError
 from gpuwarden.config import Configuration, ConfigurationError, effective_configuration
 from gpuwarden.config.tuning import TuningSettings
+from gpuwarden.control.host import TuningData
 from gpuwarden.control.snapshot import SnapshotWriter
-from gpuwarden.control.states import TuningData
 from gpuwarden.systemd.events import Event, tell
 from gpuwarden.systemd.journal import set_up_logging
 from gpuwarden.systemd.notify import Notifier

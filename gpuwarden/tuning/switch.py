@@ -10,8 +10,8 @@ from gpuwarden import names
 from gpuwarden.bus.bus import Bus
 from gpuwarden.bus.errors import BusError
 from gpuwarden.config.tuning import TuningSettings
+from gpuwarden.control.host import TuningData
 from gpuwarden.control.snapshot import boot_id
-from gpuwarden.control.states import TuningData
 from gpuwarden.profiles import known_profiles, tuned_is_installed
 from gpuwarden.systemd.units import Systemd
 from gpuwarden.tuning import host

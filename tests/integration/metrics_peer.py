@@ -17,8 +17,8 @@ from gpuwarden.metrics import http, service, sources
 folder = Path(sys.argv[1])
 service.IDLE_SECONDS = float(sys.argv[2])
 service.LOOK_SECONDS = 0.05
-http.HEADER_SECONDS = float(sys.argv[3])
-http.ANSWER_SECONDS = 1.0
+http.CONNECTION_SECONDS = float(sys.argv[3])
+http.CLOSING_SECONDS = 1.0
 places = sources.Places(
     folder / "plan.json", folder / "guard.json", folder / "gateway.json",
     lambda index: folder / f"thermal-{index}.json", lambda index: folder / f"scan-{index}.json",
@@ -38,11 +38,11 @@ class Metrics:
         self.port: int = self.listener.getsockname()[1]
         self.process: asyncio.subprocess.Process | None = None
 
-    async def start(self, idle_seconds: float = 60.0, header_seconds: float = 5.0) -> None:
+    async def start(self, idle_seconds: float = 60.0, connection_seconds: float = 10.0) -> None:
         number = self.listener.fileno()
         self.process = await asyncio.create_subprocess_exec(
             *("bash", "-c", HAND_OVER, str(number), sys.executable, "-c", RUN),
-            *(str(self.folder), str(idle_seconds), str(header_seconds)),
+            *(str(self.folder), str(idle_seconds), str(connection_seconds)),
             pass_fds=(number,),
             cwd=ROOT,
             env={"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)},

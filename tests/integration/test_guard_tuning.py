@@ -8,8 +8,8 @@ import pytest
 
 from gpuwarden import names
 from gpuwarden.config.tuning import TuningSettings
+from gpuwarden.control.host import TuningData
 from gpuwarden.control.snapshot import SnapshotWriter
-from gpuwarden.control.states import TuningData
 from gpuwarden.guard.tuning import HostTuning
 from gpuwarden.systemd.units import JobError, Systemd
 from gpuwarden.tuning.tuned import Tuned

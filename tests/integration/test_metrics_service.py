@@ -1,6 +1,7 @@
 """medgemma-metrics as a process: what it tells, and that nobody who asks can hurt it."""
 
 import asyncio
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,13 @@ OK = "HTTP/1.1 200 OK"
 
 def publish(file: Path, data: BaseModel, valid_milliseconds: int = 600_000) -> None:
     SnapshotWriter(file, file.stem, valid_milliseconds).publish(data)
+
+
+async def has_ended(reader: asyncio.StreamReader) -> bool:
+    """Whether the other side ends the connection, soon and without a word."""
+    with contextlib.suppress(ConnectionResetError):
+        return await asyncio.wait_for(reader.read(), 20) == b""
+    return True
 
 
 @pytest.fixture
@@ -104,21 +112,27 @@ async def test_once_nobody_listens_a_scrape_is_refused(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("request_", "status", "words"),
     [
-        (b"GET / HTTP/1.1\r\n\r\n", "200 OK", b"at /metrics"),
-        (b"GET /secret HTTP/1.1\r\n\r\n", "404 Not Found", b"at /metrics"),
+        (b"GET / HTTP/1.1\r\nHost: node\r\n\r\n", "200 OK", b"at /metrics"),
+        (b"GET /secret HTTP/1.1\r\nHost: node\r\n\r\n", "404 Not Found", b"at /metrics"),
         (
-            b"POST /metrics HTTP/1.1\r\nContent-Length: 40000\r\n\r\n" + bytes(40000),
+            b"POST /metrics HTTP/1.1\r\nHost: node\r\nContent-Length: 40000\r\n\r\n" + bytes(40000),
             "405 Method Not Allowed",
             b"takes GET and HEAD",
         ),
+        (b"GET /metrics HTTP/1.1\r\n\r\n", "400 Bad Request", b"no HTTP/1 request"),
         (b"\x16\x03\x01\x02\r\n\r\n", "400 Bad Request", b"no HTTP/1 request"),
-        (b"PRI * HTTP/2.0\r\n\r\n", "400 Bad Request", b"no HTTP/1 request"),
+        (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "400 Bad Request", b"no HTTP/1 request"),
         (
-            b"GET /metrics HTTP/1.1\r\nX: " + b"y" * 20000 + b"\r\n\r\n",
+            b"GET /metrics HTTP/1.1\r\nHost: node\r\nX: " + b"y" * 20000 + b"\r\n\r\n",
             "431 Request Header Fields Too Large",
-            b"over 8192 bytes",
+            b"over 8190 bytes",
         ),
-        (b"HEAD /metrics HTTP/1.1\r\n\r\n", "200 OK", b""),
+        (
+            b"GET /metrics HTTP/1.1\r\nHost: node\r\n" + b"X: y\r\n" * 100 + b"\r\n",
+            "431 Request Header Fields Too Large",
+            b"over 32",
+        ),
+        (b"HEAD /metrics HTTP/1.1\r\nHost: node\r\n\r\n", "200 OK", b""),
     ],
 )
 async def test_whatever_is_sent_is_answered_in_words(
@@ -126,25 +140,24 @@ async def test_whatever_is_sent_is_answered_in_words(
 ) -> None:
     async with metrics_of(folder) as metrics:
         line, body = await metrics.ask(request_)
-    assert line == f"HTTP/1.1 {status}"
+    assert line.partition(" ")[2] == status
     assert words in body
     assert bool(words) == bool(body)
 
 
 async def test_headers_that_never_end_are_given_up(folder: Path) -> None:
-    async with metrics_of(folder, header_seconds=0.2) as metrics:
-        line, body = await metrics.ask(b"GET /metrics HTTP/1.1\r\nX: ")
-    assert line == "HTTP/1.1 408 Request Timeout"
-    assert b"no complete headers" in body
+    async with metrics_of(folder, connection_seconds=0.2) as metrics:
+        reader, writer = await metrics.connect()
+        writer.write(b"GET /metrics HTTP/1.1\r\nX: ")
+        assert await has_ended(reader)
+        writer.close()
 
 
 async def test_those_who_dawdle_make_room_for_one_who_asks(folder: Path) -> None:
-    async with metrics_of(folder, header_seconds=60.0) as metrics:
+    async with metrics_of(folder, connection_seconds=60.0) as metrics:
         dawdlers = [await metrics.connect() for _ in range(40)]
         assert (await metrics.scrape())[0] == OK
-        evicted = await asyncio.wait_for(dawdlers[0][0].read(), 20)
-        assert evicted.startswith(b"HTTP/1.1 503 Service Unavailable")
-        assert evicted.endswith(b"too many connections\n")
+        assert await has_ended(dawdlers[0][0])
         for _, writer in dawdlers:
             writer.close()
 
@@ -153,7 +166,7 @@ async def test_a_client_that_never_reads_does_not_keep_it_from_its_end(folder: P
     async with metrics_of(folder) as metrics:
         await metrics.scrape()
         reader, writer = await metrics.connect()
-        writer.write(b"GET /metrics HTTP/1.1\r\n\r\n")
+        writer.write(b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n")
         await metrics.stop()
         assert (await reader.read()).startswith(b"HTTP/1.1 200 OK")
         writer.close()

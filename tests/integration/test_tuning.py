@@ -7,8 +7,8 @@ import pytest
 
 from gpuwarden.config import load_configuration
 from gpuwarden.config.tuning import TuningSettings
+from gpuwarden.control.host import TuningData
 from gpuwarden.control.snapshot import read_snapshot
-from gpuwarden.control.states import TuningData
 from gpuwarden.tuning.decision import Wish
 from gpuwarden.tuning.record import read_record
 from gpuwarden.tuning.service import OFF, Places, Run, main

@@ -1,3 +1,4 @@
+from gpuwarden.control.host import TuningData
 from gpuwarden.control.states import (
     Card,
     GatewayData,
@@ -6,7 +7,6 @@ from gpuwarden.control.states import (
     PlanData,
     PlannedWorker,
     ThermalData,
-    TuningData,
 )
 from gpuwarden.guard.lifecycle import UnitFacts
 from gpuwarden.guard.status import Seen, status_line, summarise

@@ -12,7 +12,8 @@ import pytest
 from gpuwarden.bus.objects.publisher import INTERFACES
 from gpuwarden.cli.advice import ADVICE_LIMIT, ANYTHING, advice
 from gpuwarden.cli.main import parse
-from gpuwarden.control.states import Card, GuardData, PlanData, PlannedWorker, TuningData
+from gpuwarden.control.host import TuningData
+from gpuwarden.control.states import Card, GuardData, PlanData, PlannedWorker
 from gpuwarden.guard.lifecycle import UnitFacts
 from gpuwarden.guard.status import Seen, summarise
 from gpuwarden.nvml.vocabulary import RECOVERY_ACTIONS

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from gpuwarden.cli.known import Known, Origins
 from gpuwarden.cli.output import duration, table
 from gpuwarden.cli.status_screen import SCREEN_LINES, screen
-from gpuwarden.control.states import GatewayJobs, ServerFigures, TuningData
+from gpuwarden.control.host import TuningData
+from gpuwarden.control.states import GatewayJobs, ServerFigures
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 from tests.unit.cli.samples import (
     NOW_UNIX_SECONDS,

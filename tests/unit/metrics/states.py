@@ -1,12 +1,12 @@
 """A node's published states, for what its metrics make of them."""
 
+from gpuwarden.control.host import TuningData
 from gpuwarden.control.states import (
     Card,
     PlanData,
     PlannedWorker,
     ScanData,
     ThermalData,
-    TuningData,
     WorkerStatus,
     Xid,
 )
