@@ -13,7 +13,8 @@ from typing import Any, Tuple
 HANDS_LIMIT = 4  # threads of one process: a node runs several, and an image is no longer than that
 BAND_PIXELS = 1 << 20  # of the image: with what Pillow needs beside it, a CPU's cache of 2 MiB
 LINES_PIXELS = 1 << 16  # looked up at a time: their indices are 8 bytes each
-REACH = {0: 0.5, 1: 3.0, 2: 1.0, 3: 2.0, 4: 0.5, 5: 1.0}  # of Pillow's filters, by its numbers
+NEAREST = 0  # of Pillow: picks lines one after the other, which bands would pick otherwise
+REACH = {0: 0.0, 1: 3.0, 2: 1.0, 3: 2.0, 4: 0.5, 5: 1.0}  # of Pillow's filters, by its numbers
 SPARE_LINES = 2  # beyond a filter's reach, for what is rounded
 
 
@@ -53,6 +54,8 @@ class Shrinker:
         """Lines of the result, each band's first one and the one behind its last."""
         height, lines = self._size[0], shape[0]
         count = min(height, math.ceil(lines * shape[1] / BAND_PIXELS))
+        if self._resample == NEAREST:
+            count = 1
         edges = [height * number // count for number in range(count + 1)]
         return list(zip(edges, edges[1:]))
 
