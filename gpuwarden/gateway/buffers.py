@@ -10,15 +10,16 @@ import fcntl
 import mmap
 import os
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
+from gpuwarden.gateway.hands import zero
 from gpuwarden.gateway.lanes import Lanes
 
 SMALLEST_CLASS_BYTES = 1 << 20
 SCRUB_STEP_BYTES = 4 << 20  # 0.2 to 0.5 ms of memset: what a small request may have to wait
 F_SEAL_FUTURE_WRITE = 0x10  # linux/fcntl.h; Python's fcntl lacks it
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | F_SEAL_FUTURE_WRITE
-ZEROES = bytes(1 << 20)
 
 
 def class_bytes(length: int) -> int:
@@ -76,6 +77,7 @@ class BufferPool:
 
     :param limit_bytes: sizes of all buffers together stay within this.
     :param call_soon: runs a function in a later turn of the event loop (zeroing goes in steps).
+    :param beside: whether threads do the zeroing, which then call ``call_soon``.
     :ivar on_freed: called when a buffer is not in use any more.
     :ivar lanes: in which large bodies come in.
     """
@@ -84,12 +86,14 @@ class BufferPool:
     call_soon: Callable[[Callable[[], None]], object]
     on_retired: Callable[[Buffer], None] = lambda buffer: None
     on_freed: Callable[[], None] = lambda: None
+    beside: bool = False
     total_bytes: int = 0
     lanes: Lanes = field(default_factory=Lanes)
     _last_number: int = 0
     _clean: dict[int, list[Buffer]] = field(default_factory=dict)
     _dirty: list[Buffer] = field(default_factory=list)
     _in_use: dict[int, Buffer] = field(default_factory=dict)
+    _zeroed: tuple[Buffer, Future[None]] | None = None  # by a thread, just now
     _scrubbing: bool = False
 
     @property
@@ -103,7 +107,7 @@ class BufferPool:
         buffer = self._take_idle(size)
         if buffer is None:
             while self.total_bytes + size > self.limit_bytes:
-                if not self._evict_one():
+                if not self._evict_one() and not self._wait_for_zeroes():
                     return None
             self._last_number += 1
             buffer = create_buffer(self._last_number, size)
@@ -138,6 +142,8 @@ class BufferPool:
         doomed = set(numbers)
         for number in doomed & self._in_use.keys():
             self._in_use[number].condemned = True
+        if self._zeroed is not None and self._zeroed[0].number in doomed:
+            self._zeroed[0].condemned = True
         for idle in (self._dirty, *self._clean.values()):
             for buffer in [one for one in idle if one.number in doomed]:
                 idle.remove(buffer)
@@ -145,6 +151,9 @@ class BufferPool:
 
     def close(self) -> None:
         """Free every idle buffer (at the end of the process)."""
+        self._wait_for_zeroes()
+        self.lanes.hands.shutdown(wait=False)
+        self.beside = False
         while self._evict_one():
             pass
 
@@ -172,6 +181,12 @@ class BufferPool:
         buffer.destroy()
 
     def _scrub_some(self) -> None:
+        if self.beside and self._dirty and self._zeroed is None:
+            buffer = self._dirty.pop(0)
+            zeroing = self.lanes.hands.submit(zero, buffer.view[: buffer.used_bytes])
+            self._zeroed = buffer, zeroing
+            zeroing.add_done_callback(lambda done: self.call_soon(self._go_on_scrubbing))
+            return
         if self._dirty and scrub(self._dirty[0]):
             buffer = self._dirty.pop(0)
             self._clean.setdefault(buffer.size, []).append(buffer)
@@ -179,12 +194,28 @@ class BufferPool:
         if self._scrubbing:
             self.call_soon(self._scrub_some)
 
+    def _go_on_scrubbing(self) -> None:
+        """A thread is through with a buffer, which may have been waited for already."""
+        self._wait_for_zeroes()
+        self._scrub_some()
+
+    def _wait_for_zeroes(self) -> bool:
+        """Have what a thread zeroes be idle again; False where there is none."""
+        if self._zeroed is None:
+            return False
+        (buffer, zeroing), self._zeroed = self._zeroed, None
+        zeroing.result()
+        buffer.used_bytes = 0
+        if buffer.condemned:
+            self._retire(buffer)
+        else:
+            self._clean.setdefault(buffer.size, []).append(buffer)
+        return True
+
 
 def scrub(buffer: Buffer) -> bool:
     """Zero one step of what was used, from its end; True when all of it is zero."""
     start = max(0, buffer.used_bytes - SCRUB_STEP_BYTES)
-    for offset in range(start, buffer.used_bytes, len(ZEROES)):
-        end = min(offset + len(ZEROES), buffer.used_bytes)
-        buffer.view[offset:end] = ZEROES[: end - offset]
+    zero(buffer.view[start : buffer.used_bytes])
     buffer.used_bytes = start
     return start == 0

@@ -2,14 +2,17 @@
 
 Side by side, 32 callers who send 32 MiB each would all be through at the end of all; one after the
 other, a worker has the first while the others come. Whoever sends slower than this process takes
-waits for nobody, and keeps nobody waiting.
+waits for nobody, and keeps nobody waiting. Those who are read and send fast are read by threads.
 """
 
 import asyncio
 from collections.abc import Iterable
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 
-ABREAST = 2  # of those who send as fast as they can: one fills its socket while one is read
+from gpuwarden.gateway.hands import HANDS, new_hands
+
+ABREAST = HANDS  # of those who send as fast as they can
 PRESSING_BYTES = 128 << 10  # in one reading: more than a slow line brings between two
 STALL_SECONDS = 0.02  # without a byte: it presses no more
 
@@ -20,18 +23,24 @@ class Sender:
 
     :ivar heard_at: when its last bytes came, or when it was allowed to go on.
     :ivar pressing: it sends faster than it is read.
+    :ivar carried: a thread reads from it, and the transport doesn't.
     """
 
     transport: asyncio.Transport
     heard_at: float
     pressing: bool = False
     paused: bool = False
+    carried: bool = False
 
 
 @dataclass
 class Lanes:
-    """All senders of big bodies, the first first."""
+    """All senders of big bodies, the first first.
 
+    :ivar hands: the threads that read from some of them.
+    """
+
+    hands: Executor = field(default_factory=new_hands)
     _senders: list[Sender] = field(default_factory=list)
     _timer: asyncio.TimerHandle | None = None
 
@@ -47,6 +56,21 @@ class Lanes:
         sender.pressing = length >= PRESSING_BYTES
         if sender.pressing and len(self._senders) > ABREAST:
             self._arrange()
+
+    def pick_up(self, sender: Sender) -> bool:
+        """Whether a thread may read from it, until it is put down: it presses, and is its turn."""
+        carried = sum(one.carried for one in self._senders)
+        if sender.carried or sender.paused or not sender.pressing or carried >= HANDS:
+            return False
+        sender.carried = True
+        sender.transport.pause_reading()
+        return True
+
+    def put_down(self, sender: Sender) -> None:
+        """No thread reads from it any more; its transport does, unless it has to wait."""
+        sender.carried = False
+        if not sender.paused:
+            sender.transport.resume_reading()
 
     def leave(self, sender: Sender) -> None:
         """It is through, or has gone. Nothing happens if it has left already."""
@@ -71,6 +95,8 @@ class Lanes:
         if sender.paused != reading:
             return
         sender.paused = not reading
+        if sender.carried:
+            return
         if reading:
             sender.heard_at = _now()
             sender.transport.resume_reading()
@@ -82,7 +108,8 @@ def who_reads(senders: Iterable[Sender], now: float) -> list[Sender]:
     """Those who may go on, of senders in the order in which they began. Pure."""
     readers, room = [], ABREAST
     for sender in senders:
-        presses = sender.paused or (sender.pressing and now - sender.heard_at < STALL_SECONDS)
+        is_fast = sender.pressing and now - sender.heard_at < STALL_SECONDS
+        presses = sender.paused or sender.carried or is_fast
         if presses and room <= 0:
             continue
         room -= presses

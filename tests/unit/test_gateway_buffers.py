@@ -1,3 +1,4 @@
+import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -115,3 +116,31 @@ def test_condemned_buffers_are_not_used_again() -> None:
     assert pool.total_bytes == 0
     turns.run()
     assert held(pool, MIB).number > dirty.number
+
+
+async def test_threads_zero_a_buffer_before_anybody_else_gets_it() -> None:
+    loop = asyncio.get_running_loop()
+    pool = BufferPool(16 * MIB, loop.call_soon_threadsafe, beside=True)
+    for _ in range(3):
+        first, second = held(pool, 8 * MIB), held(pool, 8 * MIB)
+        for buffer in (first, second):
+            assert not any(buffer.view)
+            buffer.view[:] = b"\xff" * (8 * MIB)
+            pool.release(buffer)
+        await asyncio.sleep(0)
+    assert pool.total_bytes == 16 * MIB
+    pool.close()
+    assert pool.total_bytes == 0
+
+
+async def test_a_buffer_that_is_condemned_while_a_thread_zeroes_it_goes() -> None:
+    retired: list[Buffer] = []
+    loop = asyncio.get_running_loop()
+    pool = BufferPool(16 * MIB, loop.call_soon_threadsafe, retired.append, beside=True)
+    buffer = held(pool, 8 * MIB)
+    pool.release(buffer)
+    await asyncio.sleep(0)
+    pool.condemn([buffer.number])
+    assert held(pool, 16 * MIB) is not buffer
+    assert retired == [buffer]
+    pool.close()

@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from gpuwarden.gateway.hands import HANDS
 from gpuwarden.gateway.lanes import ABREAST, PRESSING_BYTES, STALL_SECONDS, Lanes, Sender, who_reads
 
 
@@ -57,3 +58,40 @@ async def test_all_are_read_in_the_end(ended_while_waiting: bool) -> None:
     for one in senders:
         lanes.leave(one)
     assert all(wire.is_read for wire in wires)
+
+
+async def test_as_many_are_carried_as_there_are_hands_and_each_is_read_by_one_alone() -> None:
+    lanes = Lanes()
+    wires = [Wire() for _ in range(HANDS + 1)]
+    senders = [lanes.enter(wire) for wire in wires]
+    assert not lanes.pick_up(senders[0]), "it doesn't press yet"
+    for one in senders[:HANDS]:
+        lanes.heard(one, PRESSING_BYTES)
+        assert lanes.pick_up(one)
+    assert not any(wire.is_read for wire in wires[:HANDS])
+    lanes.heard(senders[HANDS], PRESSING_BYTES)
+    assert not wires[HANDS].is_read
+    assert not lanes.pick_up(senders[HANDS])
+    lanes.put_down(senders[0])
+    lanes.leave(senders[0])
+    assert wires[0].is_read
+    assert wires[HANDS].is_read
+    assert lanes.pick_up(senders[HANDS])
+    for one in senders:
+        lanes.leave(one)
+
+
+async def test_who_has_to_wait_while_it_is_carried_waits_when_it_is_put_down() -> None:
+    lanes = Lanes()
+    stalled = [lanes.enter(Wire()) for _ in range(ABREAST)]
+    wire = Wire()
+    late = lanes.enter(wire)
+    lanes.heard(late, PRESSING_BYTES)
+    assert lanes.pick_up(late)
+    for one in stalled:
+        lanes.heard(one, PRESSING_BYTES)
+    lanes.put_down(late)
+    assert not wire.is_read
+    for one in stalled:
+        lanes.leave(one)
+    assert wire.is_read

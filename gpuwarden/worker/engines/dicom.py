@@ -17,6 +17,8 @@ DEFLATED = "1.2.840.10008.1.2.1.99"
 TRANSFER_SYNTAX_ELEMENT = 0x0010
 LONG_FORMS = (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"UC", b"UN", b"UR", b"UT")
 NEEDED = ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation")
+NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1")  # as they are, little endian
+PIXELS = struct.pack("<HH", 0x7FE0, 0x0010)
 
 
 def is_dicom(body: memoryview) -> bool:
@@ -41,6 +43,54 @@ def decode(body: memoryview, max_pixels: int) -> Picture:
         photometric_interpretation=str(dataset.PhotometricInterpretation),
         media_type=MEDIA_TYPE,
     )
+
+
+def stored(body: memoryview, max_pixels: int) -> Optional[Picture]:
+    """The grey values of an uncompressed file where they lie in its body, nothing copied.
+
+    What ``bit_depth`` leaves of their bits is not cleared. None: ``decode`` is to read it, or to
+    say what is wrong with it. Raises BadImageError.
+    """
+    if not is_dicom(body) or _transfer_syntax(body) not in NATIVE:
+        return None
+    reader = ReadableView(body)
+    dataset = _parsed(reader, whole=False)
+    lying, kind = _pixel_data(body, reader.tell()), _kind(dataset)
+    if lying is None or kind is None:
+        return None
+    numbers = _describe(dataset, max_pixels)
+    size, count = numbers["BitsAllocated"] // 8, numbers["Rows"] * numbers["Columns"]
+    depth = numbers["BitsStored"]
+    if numbers["SamplesPerPixel"] != 1 or not 0 < depth <= 8 * size or len(lying) < count * size:
+        return None
+    import numpy  # noqa: PLC0415 - only this engine needs it
+
+    values = numpy.frombuffer(lying, dtype=f"<{kind}{size}", count=count)
+    return Picture(
+        samples=values.reshape(numbers["Rows"], numbers["Columns"]),
+        bit_depth=depth,
+        photometric_interpretation=str(dataset.PhotometricInterpretation),
+        media_type=MEDIA_TYPE,
+    )
+
+
+def _kind(dataset: "FileDataset") -> Optional[str]:
+    """numpy's letter for values with or without a sign; None if the file doesn't say."""
+    try:
+        return {0: "u", 1: "i"}.get(dataset.get("PixelRepresentation"))
+    except Exception:  # noqa: BLE001 - elements are parsed when asked for: decode says what's wrong
+        return None
+
+
+def _pixel_data(body: memoryview, position: int) -> Optional[memoryview]:
+    """The value of the pixel data element at a place; None if there is none of known length."""
+    head = bytes(body[position : position + 12])
+    if len(head) < 12 or head[:4] != PIXELS:
+        return None
+    is_explicit = head[4:6] in (b"OB", b"OW")
+    start = position + (12 if is_explicit else 8)
+    (length,) = struct.unpack("<I", head[8:] if is_explicit else head[4:8])
+    return body[start : start + length] if length <= len(body) - start else None
 
 
 def _transfer_syntax(body: memoryview) -> str:
@@ -82,12 +132,16 @@ def _check_inflated_size(body: memoryview, max_pixels: int) -> None:
 
 
 def _read(body: memoryview) -> "FileDataset":
+    return _parsed(ReadableView(body), whole=True)
+
+
+def _parsed(reader: Any, *, whole: bool) -> "FileDataset":
+    """All elements, or those before the pixel data, where the reader then stands."""
     import pydicom  # noqa: PLC0415 - only this engine needs it
 
-    reader: Any = ReadableView(body)
     try:
-        dataset = pydicom.dcmread(reader)
-        if "PixelData" not in dataset:
+        dataset = pydicom.dcmread(reader, stop_before_pixels=not whole)
+        if whole and "PixelData" not in dataset:
             raise BadImageError(
                 f"the DICOM object ({_class_name(dataset)}) has no pixel data (7FE0,0010) "
                 "or is cut off; send a whole image object"

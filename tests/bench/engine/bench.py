@@ -31,7 +31,7 @@ from tests.bench.engine.table import table_of
 
 # Until what happened a moment ago is in a worker's files, which are written twice a second.
 WRITTEN_SECONDS = 1.2
-CLIENT_PROCESSES = 4
+CALLERS_A_PROCESS = 4  # each sends 32 MiB a request, and reads its stream, on one thread of Python
 LEAST_SECONDS = 15.0  # a section with less is left out
 LOAD_SECONDS = 200.0  # with an empty cache; after that, the next way
 MODEL_SECONDS = 180.0
@@ -247,11 +247,14 @@ class Bench:
         self,
         callers: int,
         requests: int,
-        processes: int = CLIENT_PROCESSES,
+        processes: int = 0,
         seconds: float = 1e9,
         **wanted: Any,
     ) -> Asking:
-        """Have callers ask from now on, for so many seconds at most."""
+        """Have callers ask from now on, for so many seconds at most.
+
+        :param processes: of callers; 0: as many as keep up.
+        """
         common = {
             "port": self.node.port,
             "model": MODEL,
@@ -260,6 +263,7 @@ class Bench:
             "answers": [self.sizes.answer_tokens],
             **wanted,
         }
+        processes = processes or -(-callers // CALLERS_A_PROCESS)
         left = min(seconds, self.left - asking.ENDING_SECONDS)
         return Asking(callers, requests, processes, left, common)
 

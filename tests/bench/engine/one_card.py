@@ -16,6 +16,7 @@ from tests.bench.engine.gaps import causes_of
 from tests.bench.engine.journal import read_journal
 from tests.bench.engine.rates import Came
 from tests.bench.engine.sizes import TINY
+from tests.bench.engine.stages import stages_between
 from tests.bench.engine.summary import summary_of
 
 NAIVE_SECONDS = 85.0
@@ -87,8 +88,9 @@ class OneCard:
         bench = self._bench
         bench.need_worker()
         bench.ask(callers=1, requests=2)
-        wanted = self._sizes.alone
+        wanted, before = self._sizes.alone, bench.figures()
         found = summary_of(bench.ask(callers=1, requests=wanted), wanted)
+        found["stages_milliseconds"] = stages_between([(before, bench.figures())])
         urls = bench.ask(callers=1, requests=3, data_url=True)
         found["p50_seconds_as_data_url"] = summary_of(urls).get("p50_seconds")
         return found
@@ -98,9 +100,11 @@ class OneCard:
         bench, sizes = self._bench, self._sizes
         bench.need_worker()
         bench.ask(callers=sizes.callers, requests=sizes.callers)
-        return self._streamed(
-            bench.ask(callers=sizes.callers, requests=sizes.together), sizes.together
-        )
+        before = bench.figures()
+        told = bench.ask(callers=sizes.callers, requests=sizes.together)
+        found = self._streamed(told, sizes.together)
+        found["stages_milliseconds"] = stages_between([(before, bench.figures())])
+        return found
 
     def mixed(self) -> dict[str, Any]:
         """Images, questions and answers of mixed sizes; what the allocator does meanwhile."""

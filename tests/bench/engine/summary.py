@@ -22,6 +22,9 @@ def summary_of(told: list[dict[str, Any]], wanted: int = 0) -> dict[str, Any]:
     found.update(
         requests_per_second=len(good) / span,
         tokens_per_second=sum(one["tokens"] for one in good) / span,
+        rows_in_use=sum(one["ended"] - one["first"] for one in good) / span,
+        mean_upload_seconds=sum(one["uploaded"] for one in good) / len(good),
+        mean_first_token_seconds=sum(one["first"] for one in good) / len(good),
         p50_seconds=share_of(took, 0.5),
         p95_seconds=share_of(took, 0.95),
         most_seconds=took[-1],

@@ -9,6 +9,7 @@ QUOTED = (
     ("transformers' `generate` of 32 at once: requests/s", "3.82"),
 )
 CORES_TOLD = 0.05
+PART_OF = "of it"  # how a stage's name begins that is told within another one
 # Issue "model engines": of one H200, whose floor is 1.82 ms. Other cards are judged by the ratio.
 MOST_STEP_MILLISECONDS, H200_FLOOR_MILLISECONDS = 3.2, 1.82
 Row = tuple[str, str, str, str]
@@ -196,7 +197,8 @@ def _remarks(results: dict[str, Any]) -> list[str]:
             if word in part:
                 text = str(part[word]).splitlines()
                 found.append(f"- {name}: {word.replace('_', ' ')}: {text[0][:200] if text else ''}")
-        found += _parts_of_load(name, part) + _pauses(name, part) + _cores(name, part)
+        found += _parts_of_load(name, part) + _pauses(name, part) + _way(name, part)
+        found += _cores(name, part)
     most = [part for part in results.values() if isinstance(part, dict) and "watts" in part]
     if most:
         watts = max(part["watts"]["most"] for part in most)
@@ -219,6 +221,20 @@ def _pauses(name: str, part: dict[str, Any]) -> list[str]:
         f" (longest {entry['longest_milliseconds']:.0f} ms)"
         for cause, entry in sorted(causes.items(), key=lambda pair: -pair[1]["count"])
     ]
+
+
+def _way(name: str, part: dict[str, Any]) -> list[str]:
+    """Where a request's time goes until its first token, on average, and how full the card was."""
+    stages = part.get("stages_milliseconds")
+    if not stages or "rows_in_use" not in part:
+        return []
+    upload = 1000 * part["mean_upload_seconds"]
+    first = 1000 * part["mean_first_token_seconds"]
+    inside = sum(took for stage, took in stages.items() if not stage.startswith(PART_OF))
+    ways = {"upload": upload, "front door, queues, telling": first - upload - inside, **stages}
+    told = ", ".join(f"{what} {took:.1f}" for what, took in ways.items())
+    rows = f"{part['rows_in_use']:.1f} rows in use"
+    return [f"- {name}: {rows}; ms until the first token, {first:.0f} in all: {told}"]
 
 
 def _cores(name: str, part: dict[str, Any]) -> list[str]:

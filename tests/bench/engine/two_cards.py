@@ -4,9 +4,9 @@ import time
 from typing import Any
 
 from tests.bench.engine.bench import Bench
+from tests.bench.engine.stages import stages_between
 from tests.bench.engine.summary import summary_of
 
-PROCESSES = 8  # of callers: each sends 32 MiB a request
 WARM_UP = 2  # requests of each caller
 
 
@@ -56,13 +56,15 @@ class TwoCards:
     def _measure(self, numbers: list[int], **wanted: Any) -> dict[str, Any]:
         bench = self._bench
         callers = bench.sizes.callers * len(numbers)
-        bench.ask(callers=callers, requests=WARM_UP * callers, processes=PROCESSES, **wanted)
-        before = [bench.figures(number).get("joined", 0) for number in numbers]
+        bench.ask(callers=callers, requests=WARM_UP * callers, **wanted)
+        before = [bench.figures(number) for number in numbers]
         requests = self._requests * callers
-        told = bench.ask(callers=callers, requests=requests, processes=PROCESSES, **wanted)
-        after = [bench.figures(number).get("joined", 0) for number in numbers]
-        shares = [late - early for late, early in zip(after, before, strict=True)]
+        told = bench.ask(callers=callers, requests=requests, **wanted)
+        after = [bench.figures(number) for number in numbers]
+        pairs = list(zip(before, after, strict=True))
+        shares = [late.get("joined", 0) - early.get("joined", 0) for early, late in pairs]
         found = summary_of(told, requests)
+        found["stages_milliseconds"] = stages_between(pairs)
         found["requests_of_each_card"] = shares
         if sum(shares):
             # 0: each had as many.

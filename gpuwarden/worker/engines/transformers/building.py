@@ -79,6 +79,9 @@ class Built:
         prompts_done = time.monotonic()
         durations = self.prefill.durations()
         self.runner.set_durations(durations)
+        # What is left for the CPU are copies of a picture. Shared by all CPUs, each would have them
+        # all spin for milliseconds afterwards: OpenMP's threads wait that way.
+        torch.set_num_threads(1)
         _log.info(
             "captured steps in %.1f s, prompts and pictures in %.1f s, measured in %.1f s: %s",
             steps_done - began,

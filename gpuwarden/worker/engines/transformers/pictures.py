@@ -1,74 +1,59 @@
 """From a DICOM, PNG or JPEG file to the 8-bit picture that the model's eyes are made for."""
 
-from typing import Any, Tuple
+from typing import Any
 
 from gpuwarden.worker.engine import BadImageError, Image
+from gpuwarden.worker.engines import dicom
 from gpuwarden.worker.engines.imagestats import decode
 from gpuwarden.worker.engines.pictures import Picture
 from gpuwarden.worker.engines.transformers.options import EngineOptions
 from gpuwarden.worker.engines.transformers.processing import PIXEL_LEVELS, Processor
+from gpuwarden.worker.engines.transformers.shrinking import Shrinker
+from gpuwarden.worker.engines.transformers.windowing import unsigned, window_table
 
-SAMPLES_WANTED = 1 << 21  # of an image for its window: more change it by less than a grey level
-LINES_AT_ONCE = 16  # of 4096 values, 8 bytes each as indices: 512 KiB
 DARK_IS_HIGH = "MONOCHROME1"  # of DICOM: low values are shown bright
 
 
-def picture_of(image: Image, processor: Processor, options: EngineOptions, max_pixels: int) -> Any:
-    """[height, width, 1 or 3] of 8 bits, in the size that the eyes want. Raises BadImageError."""
-    from PIL import Image as Pillow  # noqa: PLC0415 - only this engine needs it
+class Pictures:
+    """Makes pictures for one model."""
 
-    picture = decode(image.data, image.media_type, max_pixels)
-    samples = _in_8_bits(picture, options.window_percentiles)
-    height, width = processor.picture_size
-    shown = Pillow.fromarray(samples)
-    shown = shown.resize((width, height), resample=Pillow.Resampling(processor.resample))
-    import numpy  # noqa: PLC0415 - only this engine needs it
+    def __init__(self, processor: Processor, options: EngineOptions, max_pixels: int) -> None:
+        self._processor = processor
+        self._percentiles = options.window_percentiles
+        self._max_pixels = max_pixels
+        self._shrinker = Shrinker(processor.picture_size, processor.resample)
 
-    found = numpy.asarray(shown)
-    return found[:, :, None] if found.ndim == 2 else found
+    def of(self, image: Image) -> Any:
+        """[height, width, 1 or 3] of 8 bits, in the size that the eyes want. Raises BadImageError.
 
+        Nothing of it lies in the image.
+        """
+        stored = dicom.stored(image.data, self._max_pixels)
+        if stored is not None:
+            return self._shaded(stored, stored.bit_depth)
+        picture = decode(image.data, image.media_type, self._max_pixels)
+        if picture.samples.ndim == 3:
+            return self._resized(_colour(picture.samples))
+        if picture.samples.dtype.itemsize == 1 and picture.media_type != dicom.MEDIA_TYPE:
+            return self._resized(picture.samples)
+        return self._shaded(picture)
 
-def _in_8_bits(picture: Picture, percentiles: Tuple[float, float]) -> Any:
-    """Grey [height, width] or colour [height, width, 3], of 8 bits."""
-    samples = picture.samples
-    if samples.ndim == 3:
-        return _colour(samples)
-    if samples.dtype.itemsize == 1 and picture.media_type != "application/dicom":
-        return samples
-    grey = windowed(samples, percentiles)
-    if picture.photometric_interpretation == DARK_IS_HIGH:
-        return PIXEL_LEVELS - grey
-    return grey
+    def _shaded(self, picture: Picture, bits: "int | None" = None) -> Any:
+        """Grey: what lies below and above the percentiles is cut off."""
+        table = window_table(picture.samples, self._percentiles, bits)
+        if picture.photometric_interpretation == DARK_IS_HIGH:
+            table = PIXEL_LEVELS - table
+        return self._shrinker.shrunk(unsigned(picture.samples), table)[:, :, None]
 
+    def _resized(self, samples: Any) -> Any:
+        import numpy  # noqa: PLC0415 - only this engine needs it
+        from PIL import Image as Pillow  # noqa: PLC0415 - only this engine needs it
 
-def windowed(samples: Any, percentiles: Tuple[float, float]) -> Any:
-    """Values of up to 16 bits as 8 bits: what lies below and above the percentiles is cut off."""
-    import numpy  # noqa: PLC0415 - only this engine needs it
-
-    step = max(1, int((samples.size / SAMPLES_WANTED) ** 0.5))
-    seen = samples[::step, ::step]
-    low, high = (float(one) for one in numpy.percentile(seen, percentiles))
-    if high <= low:  # an image of one value
-        low, high = float(seen.min()), float(seen.max())
-    if high <= low:
-        return numpy.zeros(samples.shape, dtype="u1")
-    wide = samples
-    if samples.dtype.itemsize == 1:
-        wide = samples.astype("i2" if samples.dtype.kind == "i" else "u2")
-    levels = numpy.arange(1 << 16, dtype="u2").view(wide.dtype.newbyteorder("=")).astype("f4")
-    table = ((levels - low) * (PIXEL_LEVELS / (high - low))).clip(0, PIXEL_LEVELS).round()
-    return _looked_up(table.astype("u1"), wide.view(wide.dtype.str.replace("i", "u")))
-
-
-def _looked_up(table: Any, values: Any) -> Any:
-    """Each value's entry, some lines at a time: all indices at once don't fit a CPU's cache."""
-    import numpy  # noqa: PLC0415 - only this engine needs it
-
-    found = numpy.empty(values.shape, dtype=table.dtype)
-    for line in range(0, values.shape[0], LINES_AT_ONCE):
-        part = slice(line, line + LINES_AT_ONCE)
-        table.take(values[part], out=found[part], mode="clip")  # else take() copies what it gives
-    return found
+        height, width = self._processor.picture_size
+        shown = Pillow.fromarray(samples)
+        shown = shown.resize((width, height), Pillow.Resampling(self._processor.resample))
+        found = numpy.asarray(shown)
+        return found[:, :, None] if found.ndim == 2 else found
 
 
 def _colour(samples: Any) -> Any:

@@ -5,7 +5,7 @@ from typing import Any, Dict, List, NoReturn, Optional
 
 from gpuwarden.worker.engine import BadImageError, BadRequestError, Image, Request
 from gpuwarden.worker.engines.transformers.options import EngineOptions
-from gpuwarden.worker.engines.transformers.pictures import picture_of
+from gpuwarden.worker.engines.transformers.pictures import Pictures
 from gpuwarden.worker.engines.transformers.processing import Processor, load_processor
 
 ROLES = {"developer": "system"}  # what the models' templates call it
@@ -46,16 +46,16 @@ class Prompter:
 
     def __init__(self, options: EngineOptions, max_pixels: int) -> None:
         self._options = options
-        self._max_pixels = max_pixels
         self._processor: Processor = load_processor(options)
+        self._pictures: Optional[Pictures] = None
+        if self._processor.sees:
+            self._pictures = Pictures(self._processor, options, max_pixels)
 
     def prepare(self, request: Request) -> Prepared:
         """Tokens, pictures and terms. Raises BadRequestError, BadImageError."""
         import numpy  # noqa: PLC0415 - only this engine needs it
 
         messages, images = conversation(request)
-        if images and not self._processor.sees:
-            raise BadRequestError("this model takes no images, it is one of text", "messages")
         pictures = [self._picture(image, number) for number, image in enumerate(images)]
         tokens = self._tokens(messages, len(images))
         limit, least = self._limits(request.parameters, len(tokens))
@@ -69,8 +69,10 @@ class Prompter:
         )
 
     def _picture(self, image: Image, number: int) -> Any:
+        if self._pictures is None:
+            raise BadRequestError("this model takes no images, it is one of text", "messages")
         try:
-            return picture_of(image, self._processor, self._options, self._max_pixels)
+            return self._pictures.of(image)
         except BadImageError as error:
             if error.param is None:
                 error.param = "image" if number == 0 else f"image {number}"
