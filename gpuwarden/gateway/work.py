@@ -236,8 +236,9 @@ class Seat:
     @property
     def open(self) -> bool:
         """Whether it takes another batch now."""
-        room = self.slots or len(self.batches) < BATCHES_PER_WORKER
-        return self.serving and not self.exclusive and self.credit > 0 and room
+        if self.exclusive or self.credit <= 0 or not self.serving:
+            return False
+        return self.slots or len(self.batches) < BATCHES_PER_WORKER
 
 
 @dataclass(frozen=True)

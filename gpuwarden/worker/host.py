@@ -221,7 +221,11 @@ class Host:
         self.link.tell(session, job, meta)
 
     def _predict(
-        self, items: List[Any], audience: Audience, done: Callable[[List[Answer]], None]
+        self,
+        items: List[Any],
+        audience: Audience,
+        leave: Callable[[List[Answer]], None],
+        done: Callable[[List[Answer]], None],
     ) -> None:
         engine, context = self.engine, self.loader.context
         assert engine is not None
@@ -237,15 +241,20 @@ class Host:
             self._tell_memory(memory)
             done(answers)
 
-        self.gpu.submit(settle, self._run_batch, engine, items, audience)
+        self.gpu.submit(settle, self._run_batch, engine, items, audience, leave)
 
     def _run_batch(
-        self, engine: Engine, items: List[Any], audience: Audience
+        self,
+        engine: Engine,
+        items: List[Any],
+        audience: Audience,
+        leave: Callable[[List[Answer]], None],
     ) -> Tuple[List[Answer], Optional[Tuple[int, int]]]:
         """On the GPU thread."""
         answers = run_batch(
             engine, items, self.gpu.mark, audience, on_shortage=self.memory.count_shortage
         )
+        leave(answers)
         return answers, read_memory(engine)
 
     async def _on_gpu(self, function: Callable[..., Any], *arguments: Any) -> Any:
