@@ -19,14 +19,11 @@ def job_meta(
     :param mapped: buffers whose descriptor the worker was given; those that it is given now are
         added, and their descriptors to ``descriptors``.
     """
-    if body.question is None and body.buffer is None and not (body.images or body.ticket):
-        if len(body.media_type) <= LONGEST_CHARACTERS:
-            words = words_of(body.form, body.media_type)
-            return b'%b,"deadline_boottime_ns":%d,"body":{"length":%d}}' % (
-                words,
-                deadline_boottime_ns,
-                body.length,
-            )
+    is_plain = body.question is None and body.buffer is None and not (body.images or body.ticket)
+    if is_plain and len(body.media_type) <= LONGEST_CHARACTERS:
+        words = words_of(body.form, body.media_type)
+        numbers = (deadline_boottime_ns, body.length)
+        return b'%b,"deadline_boottime_ns":%d,"body":{"length":%d}}' % (words, *numbers)
     meta = {
         **said_of(body.form, body.question, body.media_type),
         "deadline_boottime_ns": deadline_boottime_ns,

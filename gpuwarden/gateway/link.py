@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from gpuwarden import __version__
 from gpuwarden.gateway.body import Body
@@ -39,7 +39,7 @@ from gpuwarden.worker.frames import (
     FrameError,
     FrameType,
     encode,
-    encode_with,
+    record_of,
 )
 from gpuwarden.worker.together import frames_in, together
 
@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 Said = tuple[Frame, Told]
 Sent = tuple[int, int, Body, int]  # request, lease, body, deadline by CLOCK_BOOTTIME; 0: none
-NO_META: dict[str, Any] = {}
+JOB = int(FrameType.JOB)
 CREDIT_LIMIT = 4096  # more outstanding requests than any engine takes
 
 
@@ -134,17 +134,18 @@ class WorkerLink:
     def send_batch(self, batch: int, jobs: list[Sent]) -> None:
         """Send a batch's requests; each lease holds its body until the worker's RESULT."""
         records: list[bytes] = []
+        count = len(jobs)
         for request, lease, body, deadline in jobs:
             descriptors: list[int] = []
             meta = job_meta(body, deadline, self.mapped, descriptors)
             self.leases[lease] = body
-            frame = Frame(FrameType.JOB, request, lease, batch, len(jobs), NO_META, body.inline)
+            record = record_of(JOB, count, (request, lease, batch), meta, body.inline)
             if self.packs and not descriptors:
-                records.append(encode_with(frame, meta))
+                records.append(record)
                 continue
             self._send_together(records)
             records = []
-            self.channel.send(encode_with(frame, meta), descriptors)
+            self.channel.send(record, descriptors)
         self._send_together(records)
 
     def _send_together(self, records: list[bytes]) -> None:

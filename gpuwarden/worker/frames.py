@@ -10,7 +10,7 @@ The gateway and the worker both import this module: standard library only, Pytho
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 from gpuwarden.worker.compact import compact_json, parse_json
 
@@ -90,18 +90,24 @@ class FrameError(Exception):
 
 def encode(frame: Frame) -> bytes:
     """The record of a frame. Raises FrameError if it would not fit into one record."""
-    return encode_with(frame, compact_json(frame.meta).encode("ascii"))
+    meta = compact_json(frame.meta).encode("ascii")
+    numbers = (frame.request, frame.lease, frame.batch)
+    return record_of(frame.type, frame.count, numbers, meta, frame.body)
 
 
-def encode_with(frame: Frame, meta: bytes) -> bytes:
-    """The same where the meta is JSON already; the frame's own is not looked at."""
-    size, body = len(meta), frame.body
+def record_of(
+    kind: int, count: int, numbers: Tuple[int, int, int], meta: bytes, body: bytes
+) -> bytes:
+    """The same of a frame's parts, its meta as JSON.
+
+    :param numbers: request, lease, batch.
+    """
+    size = len(meta)
     if size > META_LIMIT_BYTES:
         raise FrameError(f"meta of {size} bytes is over the limit of {META_LIMIT_BYTES}")
     if len(body) > INLINE_LIMIT_BYTES:
         raise FrameError(f"body of {len(body)} bytes is over {INLINE_LIMIT_BYTES}")
-    numbers = (frame.request, frame.lease, frame.batch)
-    return HEADER.pack(PROTOCOL_VERSION, frame.type, frame.count, size, *numbers) + meta + body
+    return HEADER.pack(PROTOCOL_VERSION, kind, count, size, *numbers) + meta + body
 
 
 def decode(record: bytes) -> Frame:
