@@ -94,6 +94,10 @@ class BatchTable:
             return part
         return None
 
+    def put_back(self, members: List[int]) -> None:
+        """They have not run after all: they are the next ones."""
+        self._complete.appendleft(members)
+
     def waiting(self) -> bool:
         """Whether a complete batch waits for the GPU."""
         return any(self._complete)

@@ -34,6 +34,7 @@ from gpuwarden.worker.pool import Pool
 from gpuwarden.worker.priority import NORMAL, raise_this_thread
 from gpuwarden.worker.probing import Probing
 from gpuwarden.worker.pulse import Pulse
+from gpuwarden.worker.running import Running
 from gpuwarden.worker.settings import Settings, SettingsError, read_settings
 from gpuwarden.worker.slots import Slots, manner_of
 from gpuwarden.worker.work import Work
@@ -121,6 +122,7 @@ class Host:
             self._hand_on,
             self._on_change,
         )
+        self.work.catch_up = self.gpu.catch_up
         self.pool = Pool(self.settings, self.work.on_prepared)
         self.work.pool = self.pool
         self.work.on_drain_asked = self._on_drain_asked
@@ -224,8 +226,8 @@ class Host:
         self,
         items: List[Any],
         audience: Audience,
-        leave: Callable[[List[Answer]], None],
-        done: Callable[[List[Answer]], None],
+        running: Running,
+        done: Callable[[Optional[List[Answer]]], None],
     ) -> None:
         engine, context = self.engine, self.loader.context
         assert engine is not None
@@ -238,23 +240,27 @@ class Host:
             if error is not None:
                 raise error
             answers, memory = result
-            self._tell_memory(memory)
+            if answers is not None:
+                self._tell_memory(memory)
             done(answers)
 
-        self.gpu.submit(settle, self._run_batch, engine, items, audience, leave)
+        batch = (engine, items, audience, running)
+        self.gpu.submit(settle, self._run_batch, *batch, may_wait=lambda: running.may_wait)
 
     def _run_batch(
         self,
         engine: Engine,
         items: List[Any],
         audience: Audience,
-        leave: Callable[[List[Answer]], None],
-    ) -> Tuple[List[Answer], Optional[Tuple[int, int]]]:
+        running: Running,
+    ) -> Tuple[Optional[List[Answer]], Optional[Tuple[int, int]]]:
         """On the GPU thread."""
+        if not running.begin():
+            return None, None
         answers = run_batch(
             engine, items, self.gpu.mark, audience, on_shortage=self.memory.count_shortage
         )
-        leave(answers)
+        running.leave(answers)
         return answers, read_memory(engine)
 
     async def _on_gpu(self, function: Callable[..., Any], *arguments: Any) -> Any:

@@ -33,10 +33,11 @@ LATE = Failure("deadline_exceeded", "its deadline passed")
 RETURNED = Failure("returned", "this worker takes no requests now: give it to another")
 
 Answers = List[Answer]  # named: where a function is made for each batch, its types are, too
-Take = Callable[[Answers], None]
-Predict = Callable[[List[Any], Audience, Take, Take], None]  # taken on the GPU thread, then here
+Done = Callable[[Optional[Answers]], None]  # None: it did not run
+Predict = Callable[[List[Any], Audience, Running, Done], None]
 Reply = Callable[[Session, Frame, Dict[str, Any], bytes], None]
 Tell = Callable[[Session, Frame, Dict[str, Any]], None]
+GIVEN_BATCHES = 2  # one runs on the GPU thread, one lies ready there
 PIECE_CHARACTERS = 8192  # of a CHUNK: six bytes of JSON each
 
 
@@ -49,11 +50,13 @@ class Work(Receiver, Guests):
         self._predict = predict
         self._reply = reply
         self._tell = tell
+        self.catch_up: Callable[[], None] = lambda: None  # hear what the GPU thread has done
         self.on_joining: Callable[[Session, Frame, bool], None] = lambda *what: None
         self._on_change = on_change
         self._jobs: Dict[int, Held] = {}
         self._serials = itertools.count(1)
         self._batches = BatchTable()
+        self._given: List[Running] = []  # what the GPU thread has
         self._borrowed = Borrowed()
         self._leaving: Set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -73,6 +76,7 @@ class Work(Receiver, Guests):
 
     def on_job(self, session: Session, frame: Frame, descriptors: List[int]) -> None:
         """Have it prepared, or answer at once why not."""
+        self.catch_up()
         if not self.accepting:
             close_all(descriptors)
             self._answer(Held(session, frame), RETURNED)
@@ -124,6 +128,8 @@ class Work(Receiver, Guests):
         self._batches.limit = batch_limit
         if self.slots is not None:
             self.slots.set_limit(batch_limit, thermal_state)
+        elif self._recall():
+            self._advance()
 
     def on_drain(self, session: Session) -> None:
         """For whoever keeps the worker's state."""
@@ -184,6 +190,8 @@ class Work(Receiver, Guests):
         job = self._jobs[serial]
         if job.stage is Stage.LEAVING and not (job.awaited and job.session.alive()):
             self._borrowed.forget(job.session, job.frame)
+        if job.stage is Stage.RUNNING:
+            self._recall()
         if job.stage in (Stage.RUNNING, Stage.LEAVING) or job.leaving:
             return
         if job.stage is Stage.PREPARED or (self.pool and self.pool.withdraw(serial)):
@@ -200,24 +208,20 @@ class Work(Receiver, Guests):
         self._advance()
 
     def _advance(self) -> None:
-        """Put the next complete batch on the GPU, if it is free."""
+        """Put the next complete batches on the GPU: one, and one that lies ready."""
         if self.slots is not None:
             self.slots.advance()
             self._settle()
             return
-        members = None if self.running else self._batches.take()
-        if members is None:
-            self._settle()
-            return
-        if not (numbers := self._in_time(members)):
-            self._advance()
-            return
-        jobs = [self._jobs[serial] for serial in numbers]
-        for job in jobs:
-            job.stage = Stage.RUNNING
-        self.running = len(jobs)
-        self._run(numbers, jobs)
-        self._on_change()
+        while self._takes_another() and (members := self._batches.take()) is not None:
+            if numbers := self._in_time(members):
+                self._run(numbers, [self._jobs[serial] for serial in numbers])
+        self._settle()
+
+    def _takes_another(self) -> bool:
+        """Whether the GPU thread is given one more batch, behind one whose answers leave there."""
+        given = self._given
+        return not given or (len(given) < GIVEN_BATCHES and given[0].is_plain)
 
     def _in_time(self, members: List[int]) -> List[int]:
         """Those whose deadline has not passed; the others are answered."""
@@ -229,22 +233,51 @@ class Work(Receiver, Guests):
 
     def _run(self, serials: List[int], jobs: List[Held]) -> None:
         """Put a batch, of one connection, on the GPU; a task for it would cost as much as it."""
-        running = Running(serials, jobs)
+        running = Running(serials, jobs, self._given[-1] if self._given else None)
+        for job in jobs:
+            job.stage = Stage.RUNNING
+        self._given.append(running)
+        self.running += len(jobs)
 
-        def done(answers: Answers) -> None:
-            if running.has_left:
-                self.answered += len(serials)
-                for serial in serials:
-                    del self._jobs[serial]
-            else:
-                with running.session.together():
-                    for serial, job, given in zip(serials, jobs, answers):
-                        self._give(serial, job, given, running.seconds)
-            self.running = 0
+        def done(answers: Optional[Answers]) -> None:
+            if answers is not None:
+                self._given.remove(running)
+                self.running -= len(jobs)
+                self._end(running, answers)
+            elif running in self._given:
+                self._take_back(running)
             self._advance()
 
         items = [job.prepared.value for job in jobs if job.prepared]
-        self._predict(items, Callers(self._hand_on, jobs), running.leave, done)
+        self._predict(items, Callers(self._hand_on, jobs), running, done)
+
+    def _end(self, running: Running, answers: Answers) -> None:
+        """A batch has run."""
+        running.is_settled = True
+        if running.has_left:
+            self.answered += len(running.serials)
+            for serial in running.serials:
+                del self._jobs[serial]
+            return
+        with running.session.together():
+            for serial, job, given in zip(running.serials, running.jobs, answers):
+                self._give(serial, job, given, running.seconds)
+
+    def _recall(self) -> bool:
+        """Take back what the GPU thread has not begun; whether there was anything."""
+        count = len(self._given)
+        while self._given and self._given[-1].take():
+            self._take_back(self._given[-1])
+        return len(self._given) < count
+
+    def _take_back(self, running: Running) -> None:
+        """A batch has not run: it is the next one."""
+        running.is_settled = True
+        self._given.remove(running)
+        self.running -= len(running.jobs)
+        for job in running.jobs:
+            job.stage = Stage.PREPARED
+        self._batches.put_back(running.serials)
 
     def _give(self, serial: int, job: Held, given: Answer, seconds: float) -> None:
         """Answer a request that has run, through a buffer where no frame holds the answer."""
@@ -333,7 +366,7 @@ class Work(Receiver, Guests):
 
     def more_waits(self) -> bool:
         """Whether the GPU has work right after the batch that runs."""
-        return self._batches.waiting()
+        return len(self._given) > 1 or self._batches.waiting()
 
     def _answer(self, job: Held, answer: Answer, predict_seconds: float = 0.0) -> None:
         if isinstance(answer, Failure):
