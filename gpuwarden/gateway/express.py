@@ -13,6 +13,7 @@ Relies on names of aiohttp's that are its own (``_parser``, ``_waiter``, ``_mess
 import asyncio
 import logging
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from aiohttp import HttpVersion11, web
@@ -25,15 +26,16 @@ from aiohttp.web_response import REASON_PHRASES
 from gpuwarden.gateway.admission import Upload, examine
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.heads import LIMIT_BYTES, Known, Sieve
-from gpuwarden.gateway.http import OTHER, ROUTE, Routes, as_json, where
+from gpuwarden.gateway.http import OTHER, ROUTE, Routes, where
 from gpuwarden.gateway.intake import Intake
 from gpuwarden.gateway.job import Answer, Job, nobody
-from gpuwarden.gateway.predict import PATH, prediction_of, respond
+from gpuwarden.gateway.predict import PATH, prediction_json, respond
 from gpuwarden.worker.frames import INLINE_LIMIT_BYTES
 
 log = logging.getLogger(__name__)
 
 CLOSING = "Connection: close\r\n"
+JSON_OF_LENGTH = b"Content-Type: application/json\r\nContent-Length: "
 HELD_BYTES = 64 << 10  # that came before the answer has gone; more stays in the kernel
 UNUSUAL_HEADERS = ("Expect", "Idempotency-Key", "Content-Encoding")
 INTERNAL = ApiError("internal_error", "the service failed; its journal says where")
@@ -238,7 +240,7 @@ class ExpressHandler(web.RequestHandler):
             request = self._request_of(message, EMPTY_PAYLOAD)  # it has been read
             self._sending = self._loop.create_task(self._send(request, job, answer))
         else:
-            content = as_json(prediction_of(job, answer, self._loop.time()))
+            content = prediction_json(job, answer, self._loop.time())
             self._end(None)
             self._write(200, content)
 
@@ -316,8 +318,18 @@ class ExpressHandler(web.RequestHandler):
 def head_of(status: int, length: int, headers: Mapping[str, str], closes: bool) -> bytes:
     """Status line and headers of an answer in JSON, as aiohttp writes them."""
     more = "".join(f"{name}: {value}\r\n" for name, value in headers.items()) if headers else ""
-    return (
-        f"HTTP/1.1 {status} {REASON_PHRASES[status]}\r\n{more}Content-Type: application/json\r\n"
-        f"Content-Length: {length}\r\nDate: {rfc822_formatted_time()}\r\n"
-        f"Server: {SERVER_SOFTWARE}\r\n{CLOSING if closes else ''}\r\n"
-    ).encode("ascii")
+    end = end_of_head(rfc822_formatted_time(), closes)
+    return b"%b%b%b%d%b" % (first_line(status), more.encode("ascii"), JSON_OF_LENGTH, length, end)
+
+
+@lru_cache
+def first_line(status: int) -> bytes:
+    """A head's status line."""
+    return f"HTTP/1.1 {status} {REASON_PHRASES[status]}\r\n".encode("ascii")
+
+
+@lru_cache(maxsize=4)
+def end_of_head(date: str, closes: bool) -> bytes:
+    """A head's end, from behind its length on: the same for a whole second."""
+    closing = CLOSING if closes else ""
+    return f"\r\nDate: {date}\r\nServer: {SERVER_SOFTWARE}\r\n{closing}\r\n".encode("ascii")

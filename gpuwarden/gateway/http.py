@@ -95,7 +95,12 @@ class Routes:
 
 def json_response(content: dict[str, Any], status: int = 200) -> Response:
     """An answer as JSON."""
-    return Response(status=status, body=as_json(content), content_type="application/json")
+    return response_of_json(as_json(content), status)
+
+
+def response_of_json(content: bytes, status: int = 200) -> Response:
+    """The same with what is JSON already."""
+    return Response(status=status, body=content, content_type="application/json")
 
 
 def as_json(content: object) -> bytes:

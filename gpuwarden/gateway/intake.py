@@ -5,7 +5,6 @@ A request with an Idempotency-Key outlives its caller: a retry joins it, or gets
 
 import asyncio
 import hashlib
-import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -225,7 +224,7 @@ class Intake:
         try:
             answer = await asyncio.shield(job.outcome)
             failure = None
-            size = len(json.dumps(answer.answer)) + 4 * job.pieces.characters
+            size = len(answer.data) + 4 * job.pieces.characters
             size += answer.output.length if answer.output is not None else 0
             self._attempts.finish(attempt, size, self._loop.time())
         except ApiError as error:

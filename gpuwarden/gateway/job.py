@@ -13,20 +13,42 @@ from gpuwarden.gateway.messages import WHOLE, Terms
 from gpuwarden.gateway.outputs import Output
 from gpuwarden.gateway.pieces import Pieces
 from gpuwarden.gateway.work import Request
+from gpuwarden.worker.compact import compact_json, parse_json
 
 
 @dataclass(slots=True)
 class Answer:
     """What a caller gets from a worker.
 
+    :ivar said: its JSON object, or that as it came.
     :ivar output: what is larger or other than JSON; destroyed with the last holder of its job.
     """
 
-    answer: dict[str, Any]
+    said: dict[str, Any] | bytes
     model: str
     worker: int
     terms: Terms = WHOLE
     output: Output | None = None
+
+    @property
+    def answer(self) -> dict[str, Any]:
+        """Its JSON object. Raises ApiError where the worker sent none."""
+        return self.read()
+
+    def read(self) -> dict[str, Any]:
+        """The same, for once and for all."""
+        if isinstance(self.said, bytes):
+            try:
+                self.said = parse_json(self.said.decode("ascii"))
+            except (ValueError, RecursionError):
+                raise ApiError("engine_error", "the worker's answer is no JSON") from None
+        return self.said
+
+    @property
+    def data(self) -> bytes:
+        """The same as JSON."""
+        said = self.said
+        return said if isinstance(said, bytes) else compact_json(said).encode("ascii")
 
 
 def nobody(job: "Job") -> None:

@@ -16,7 +16,7 @@ from collections.abc import Iterable
 from gpuwarden.gateway.body import Body
 from gpuwarden.gateway.bodyscan import members_in
 from gpuwarden.gateway.weights import weight_of
-from gpuwarden.gateway.work import Kind, Request, Seat, Weight
+from gpuwarden.gateway.work import PLAIN, Kind, Request, Seat, Weight
 from gpuwarden.worker.chat_parameters import DROPPED, OWN
 
 LEAST_PIXELS = 1 << 20  # what is smaller is alike: 1024 x 1024
@@ -39,6 +39,8 @@ def describe(request: Request, body: Body, seats: Iterable[Seat]) -> None:
 
 def kind_of(body: Body, weight: Weight) -> Kind | None:
     """What a received body is like; None where that isn't certain."""
+    if body.form != "chat" and weight.pixels <= LEAST_PIXELS and weight.tokens <= LEAST_TOKENS:
+        return PLAIN
     parameters = b""
     if body.form == "chat":
         members = members_in(body.image)

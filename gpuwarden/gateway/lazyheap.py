@@ -45,7 +45,13 @@ class LazyHeap(Generic[Item]):
 
     def first(self) -> tuple[float, Item] | None:
         """The smallest key and its item, left in place; None when nothing live is in it."""
-        return (self._entries[0][0], self._entries[0][2]) if self else None
+        entries, is_live = self._entries, self._is_live
+        while entries:
+            key, _, item = entries[0]
+            if is_live(item):
+                return key, item
+            heapq.heappop(entries)
+        return None
 
     def least_key(self) -> float:
         """No live key is smaller; costs nothing, since a dead item may have it."""
@@ -53,6 +59,9 @@ class LazyHeap(Generic[Item]):
 
     def pop(self) -> Item:
         """Take the smallest. Raises IndexError when nothing live is in it."""
-        if not self:
-            raise IndexError("pop from an empty heap")
-        return heapq.heappop(self._entries)[2]
+        entries, is_live = self._entries, self._is_live
+        while entries:
+            item = heapq.heappop(entries)[2]
+            if is_live(item):
+                return item
+        raise IndexError("pop from an empty heap")

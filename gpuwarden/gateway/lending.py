@@ -53,13 +53,16 @@ class Lending:
 
     def answer(self, link: WorkerLink, frame: Frame, result: Told) -> Answer:
         """What a worker has answered, its output the caller's to destroy. Raises ApiError."""
+        body = link.leases.get(frame.lease)
         if not result.ok and result.error is not None:
-            told, body = result.error, link.leases.get(frame.lease)
-            form = "predict" if body is None else body.form
+            told, form = result.error, "predict" if body is None else body.form
             raise worker_error(told.type, told.message, told.param, form)
         output = None if result.content is None else self._collect(link, frame, result.content)
         terms = result.terms or WHOLE
-        return Answer(result.answer or {}, link.model, link.number, terms, output)
+        answer = Answer(result.answer or {}, link.model, link.number, terms, output)
+        if body is not None and (body.ticket or body.form == "chat"):
+            answer.read()
+        return answer
 
     def _collect(self, link: WorkerLink, frame: Frame, content: Content) -> Output:
         output = Output(content.part, content.media_type, content.length)

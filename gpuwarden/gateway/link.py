@@ -4,12 +4,12 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from gpuwarden import __version__
 from gpuwarden.gateway.body import Body
-from gpuwarden.gateway.buffers import Buffer
 from gpuwarden.gateway.channel import RecordChannel
+from gpuwarden.gateway.jobmeta import job_meta
 from gpuwarden.gateway.messages import (
     Figures,
     Hello,
@@ -23,6 +23,7 @@ from gpuwarden.gateway.messages import (
     StateChange,
     Told,
     Wish,
+    answers_in,
     parse,
     result_in,
 )
@@ -38,6 +39,7 @@ from gpuwarden.worker.frames import (
     FrameError,
     FrameType,
     encode,
+    record_of,
 )
 from gpuwarden.worker.together import frames_in, together
 
@@ -45,6 +47,7 @@ log = logging.getLogger(__name__)
 
 Said = tuple[Frame, Told]
 Sent = tuple[int, int, Body, int]  # request, lease, body, deadline by CLOCK_BOOTTIME; 0: none
+JOB = int(FrameType.JOB)
 CREDIT_LIMIT = 4096  # more outstanding requests than any engine takes
 
 
@@ -131,60 +134,23 @@ class WorkerLink:
     def send_batch(self, batch: int, jobs: list[Sent]) -> None:
         """Send a batch's requests; each lease holds its body until the worker's RESULT."""
         records: list[bytes] = []
+        count = len(jobs)
         for request, lease, body, deadline in jobs:
             descriptors: list[int] = []
-            meta = self._job_meta(body, deadline, descriptors)
+            meta = job_meta(body, deadline, self.mapped, descriptors)
             self.leases[lease] = body
-            frame = Frame(FrameType.JOB, request, lease, batch, len(jobs), meta, body.inline)
+            record = record_of(JOB, count, (request, lease, batch), meta, body.inline)
             if self.packs and not descriptors:
-                records.append(encode(frame))
+                records.append(record)
                 continue
             self._send_together(records)
             records = []
-            self.send(frame, descriptors)
+            self.channel.send(record, descriptors)
         self._send_together(records)
 
     def _send_together(self, records: list[bytes]) -> None:
         for record in together(records):
             self.channel.send(record)
-
-    def _job_meta(
-        self, body: Body, deadline_boottime_ns: int, descriptors: list[int]
-    ) -> dict[str, Any]:
-        meta: dict[str, Any] = {
-            "form": body.form,
-            "question": body.question,
-            "media_type": body.media_type,
-            "parameters": {},
-            "deadline_boottime_ns": deadline_boottime_ns,
-            "body": self._lend(body.buffer, body.offset, body.length, descriptors),
-        }
-        if body.images:
-            meta["images"] = [
-                {
-                    "id": image.identifier,
-                    "media_type": image.media_type,
-                    **self._lend(image.buffer, image.offset, image.length, descriptors),
-                }
-                for image in body.images
-            ]
-        if body.ticket:
-            meta["ticket"] = body.ticket
-        return meta
-
-    def _lend(
-        self, buffer: Buffer | None, offset: int, length: int, descriptors: list[int]
-    ) -> dict[str, object]:
-        """Where bytes lie, for the worker; a buffer's descriptor goes along the first time."""
-        if buffer is None:
-            return {"length": length}
-        where: dict[str, object] = {"length": length, "offset": offset}
-        where |= {"buffer": buffer.number, "size": buffer.size}
-        if buffer.number not in self.mapped:
-            self.mapped.add(buffer.number)
-            where["fd"] = True
-            descriptors.append(buffer.descriptor)
-        return where
 
     def lend(self, wish: Frame, buffer: OutputBuffer) -> None:
         """Have the worker write its result into a buffer."""
@@ -228,6 +194,9 @@ class WorkerLink:
             for frame in frames_in(record):
                 if frame.type == FrameType.RESULT and self._introduced:
                     said.append((frame, result_in(frame.meta)))
+                    continue
+                if frame.type == FrameType.ANSWERS and self._introduced:
+                    said += answers_in(frame)
                     continue
                 self._on_results(said)
                 said = []
@@ -342,7 +311,8 @@ class WorkerLink:
             extra={"fields": {"WORKER": str(self.number), "GPU_UUID": hello.gpu_uuid or ""}},
         )
         room = self._owner.results_bytes
-        welcome = {"gateway": __version__, "results_bytes": room, "together": True}
+        takes = {"together": True, "answers": True}
+        welcome = {"gateway": __version__, "results_bytes": room, **takes}
         self.send(Frame(FrameType.WELCOME, meta=welcome))
         self._owner.connected(self, hello)
 

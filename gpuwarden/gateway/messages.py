@@ -1,10 +1,12 @@
 """What a worker may say, checked before anything believes it."""
 
 import math
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeGuard, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from gpuwarden.worker.answers import unpack
+from gpuwarden.worker.frames import Frame, FrameType
 from gpuwarden.worker.outputs import MEDIA_TYPE
 
 
@@ -145,9 +147,12 @@ class Result(Message):
 
 
 class Plain(NamedTuple):
-    """A ``Result`` as nearly all are: an answer that is JSON, its timing, and nothing else."""
+    """A ``Result`` as nearly all are: an answer that is JSON, its timing, and nothing else.
 
-    answer: dict[str, Any]
+    :ivar answer: as bytes where it came so: whoever needs it reads it.
+    """
+
+    answer: dict[str, Any] | bytes
     predict_seconds: float
     ok: bool = True
     content: Content | None = None
@@ -227,7 +232,18 @@ def result_in(meta: dict[str, Any]) -> Told:
     return result
 
 
-def is_time(value: object) -> bool:
+def answers_in(frame: Frame) -> list[tuple[Frame, Told]]:
+    """The RESULTs that an ANSWERS stands for. Raises FrameError, MessageError."""
+    seconds = frame.meta.get("predict_seconds")
+    if not is_time(seconds):
+        raise MessageError("ANSWERS: predict_seconds")
+    said: list[tuple[Frame, Told]] = []
+    for request, lease, data in unpack(frame):
+        said.append((Frame(FrameType.RESULT, request, lease, frame.batch), Plain(data, seconds)))
+    return said
+
+
+def is_time(value: object) -> TypeGuard[float]:
     """Whether it is a number of seconds, as the model takes it."""
     return type(value) is float and 0 <= value < math.inf
 

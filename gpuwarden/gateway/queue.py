@@ -19,7 +19,6 @@ answer, its caller, its deadline or its own third death.
 
 import itertools
 import math
-from functools import partial
 
 from gpuwarden.gateway.batching import Batching
 from gpuwarden.gateway.blame import is_given_up, spread_blame
@@ -118,9 +117,10 @@ class RequestQueue:
         :param joined: what has joined since: together, so that they get into batches together.
         """
         actions = self._assign(now)
-        for request in joined:
-            if is_waiting(request) and not request.background and self.batching.until is None:
-                actions += self._make_way(request.model)
+        if len(self.requests) > sum(self.population[: Phase.ENDED]):  # there is background
+            for request in joined:
+                if is_waiting(request) and not request.background and self.batching.until is None:
+                    actions += self._make_way(request.model)
         return actions
 
     def cancel(self, request: Request, now: float) -> list[Action]:
@@ -147,16 +147,16 @@ class RequestQueue:
         card = self.cards[number]
         begins = limits.paused and not card.limits.paused
         card.limit(limits, now)
-        workers = self.cards.workers_of(number) if begins else []
-        # What they have not begun is for another card, or for a cooler time.
-        return self._recall(*(one for seat in workers for one in seat.not_begun)) + self._assign(
-            now
-        )
+        return (self._take_back(number) if begins else []) + self._assign(now)
+
+    def _take_back(self, number: int) -> list[Action]:
+        """Withdraw what the card's workers have not begun, for another card or a cooler time."""
+        seats = self.cards.workers_of(number)
+        return self._recall(*(batch for seat in seats for batch in seat.not_begun))
 
     def _make_way(self, model: str | None) -> list[Action]:
         """Withdraw one background batch that has not begun: its worker takes a person's instead."""
-        is_any = len(self.requests) > sum(self.population[: Phase.ENDED])
-        for seat in reversed(self.cards.by_load(model) if is_any else []):
+        for seat in reversed(self.cards.by_load(model)):
             for batch in seat.not_begun:
                 if batch.is_background:
                     return self._recall(batch)
@@ -201,10 +201,14 @@ class RequestQueue:
         self, seat: Seat, answers: list[Answered], now: float
     ) -> tuple[list[Verdict], list[Action]]:
         """The worker has answered leases (or gives them back unexecuted)."""
-        verdicts = [self._settle(seat, one, now) for one in answers]
+        ran: dict[Batch, float | None] = {}  # what comes together ran together
+        verdicts = [self._settle(seat, one, ran) for one in answers]
+        for batch, gpu_seconds in ran.items():
+            self._account(seat, batch, gpu_seconds, now)
+            self._close_batch(seat, batch, now)
         return verdicts, self._assign(now)
 
-    def _settle(self, seat: Seat, answered: Answered, now: float) -> Verdict:
+    def _settle(self, seat: Seat, answered: Answered, ran: dict[Batch, float | None]) -> Verdict:
         batch = seat.batch_of(answered.lease)
         if batch is None:
             return Verdict.STALE
@@ -213,8 +217,7 @@ class RequestQueue:
             return Verdict.STALE
         del batch.leases[answered.lease]
         seat.credit += 1
-        self._account(seat, batch, answered.gpu_seconds, now)
-        self._close_batch(seat, batch, now)
+        ran[batch] = answered.gpu_seconds or ran.get(batch)
         if request is None:
             return Verdict.DROPPED
         if answered.returned and not request.streamed:
@@ -370,8 +373,7 @@ class RequestQueue:
         """Give waiting requests to workers for as long as both are there."""
         actions: list[Action] = []
         self.batching.until = None
-        find = partial(next_turn, self._lines, self.cards, self.batching, now)
-        while self._waiting and (turn := find()) is not None:
+        while self._waiting and (turn := next_turn(self._lines, self.cards, self.batching, now)):
             actions.append(self._dispatch(*turn, now))
         return actions
 
@@ -391,5 +393,5 @@ class RequestQueue:
         self._start_first(seat, now)
         if seat.slots:
             self._timers.hand_over(seat, batch, now, self.limits.execution_seconds)
-        jobs = tuple((request, request.lease) for request in requests)
+        jobs = tuple([(request, request.lease) for request in requests])
         return Dispatch(seat.key, batch.number, jobs)

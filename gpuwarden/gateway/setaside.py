@@ -53,7 +53,8 @@ class SetAside:
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
-        self._marks.forget(self._clock())
+        if len(self._marks):
+            self._marks.forget(self._clock())
         return len(self._marks)
 
     def keep_in(self, file: Path) -> None:

@@ -38,7 +38,7 @@ def turn_of(
     lines: Lines, model: str | None, cards: Cards, batching: Batching, now: float
 ) -> Turn | None:
     """The same for those who wait for one model; None: for any."""
-    if lines.is_empty or not (seats := cards.with_room(now, model)):
+    if not (seats := cards.with_room(now, model)) or lines.is_empty:
         return None
     ordinary = lines.has_people or (lines.has_background and cards.any_usable)
     suspect = lines.first_suspect()

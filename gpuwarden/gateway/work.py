@@ -226,7 +226,10 @@ class Seat:
 
     def batch_of(self, lease: int) -> Batch | None:
         """The batch that a lease is of; None for a lease that it doesn't hold."""
-        return next((one for one in self.batches.values() if lease in one.leases), None)
+        for batch in self.batches.values():  # a generator would cost more, as above
+            if lease in batch.leases:
+                return batch
+        return None
 
     @property
     def serving(self) -> bool:
@@ -236,8 +239,9 @@ class Seat:
     @property
     def open(self) -> bool:
         """Whether it takes another batch now."""
-        room = self.slots or len(self.batches) < BATCHES_PER_WORKER
-        return self.serving and not self.exclusive and self.credit > 0 and room
+        if self.exclusive or self.credit <= 0 or not self.serving:
+            return False
+        return self.slots or len(self.batches) < BATCHES_PER_WORKER
 
 
 @dataclass(frozen=True)

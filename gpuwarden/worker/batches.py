@@ -14,6 +14,10 @@ from typing import Callable, Deque, Dict, List, Optional, Set, Tuple
 BatchKey = Tuple[int, int]  # connection, batch number
 
 
+def any_with_any(serial: int) -> None:
+    """What all requests have in common."""
+
+
 @dataclass
 class _Forming:
     count: int
@@ -34,22 +38,24 @@ class BatchTable:
 
     def __init__(self) -> None:
         self.limit: Optional[int] = None
-        self.alike: Callable[[int], object] = lambda serial: None
+        self.alike: Callable[[int], object] = any_with_any
         self._forming: Dict[BatchKey, _Forming] = {}
         self._complete: Deque[List[int]] = deque()
 
     def add(self, key: BatchKey, serial: int, count: int) -> None:
         """A JOB of a batch of ``count`` has come."""
-        batch = self._forming.setdefault(key, _Forming(max(1, count)))
+        batch = self._forming.get(key)
+        if batch is None:
+            batch = self._forming[key] = _Forming(max(1, count))
         batch.arrived += 1
         batch.awaited.add(serial)
 
-    def prepared(self, key: BatchKey, serial: int) -> None:
-        """A request is ready for the GPU."""
+    def prepared(self, key: BatchKey, serial: int) -> bool:
+        """A request is ready for the GPU; whether its batch is complete with it."""
         batch = self._forming[key]
         batch.awaited.discard(serial)
         batch.prepared.append(serial)
-        self._settle(key)
+        return self._settle(key)
 
     def leave(self, key: BatchKey, serial: int) -> None:
         """A request won't run: its batch goes on without it."""
@@ -78,18 +84,26 @@ class BatchTable:
             members = self._complete.popleft()
             if not members:
                 continue
-            first = self.alike(members[0])
             size = min(most or len(members), self.limit or len(members))
+            if self.alike is any_with_any and size == len(members):
+                return members
+            first = self.alike(members[0])
             part = [one for one in members if self.alike(one) == first][:size]
             if rest := [one for one in members if one not in part]:
                 self._complete.appendleft(rest)
             return part
         return None
 
+    def put_back(self, members: List[int]) -> None:
+        """They have not run after all: they are the next ones."""
+        self._complete.appendleft(members)
+
     def waiting(self) -> bool:
         """Whether a complete batch waits for the GPU."""
         return any(self._complete)
 
-    def _settle(self, key: BatchKey) -> None:
-        if self._forming[key].complete():
-            self._complete.append(sorted(self._forming.pop(key).prepared))
+    def _settle(self, key: BatchKey) -> bool:
+        if not self._forming[key].complete():
+            return False
+        self._complete.append(sorted(self._forming.pop(key).prepared))
+        return True

@@ -4,6 +4,7 @@ import array
 import asyncio
 import os
 import socket
+import threading
 from collections import deque
 from contextlib import contextmanager
 from typing import Callable, Deque, Iterator, List, Optional, Sequence, Tuple, TypeVar
@@ -104,6 +105,7 @@ class Channel:
         self._flushed.set()
         self._held: Optional[List[bytes]] = None
         self._inbox = Inbox()
+        self._closing = threading.Lock()
         self.packs = False
         self.closed = False
         self._loop.add_reader(connection.fileno(), self._readable)
@@ -115,6 +117,21 @@ class Channel:
             self._held.append(record)
         elif not self.closed:
             self._leave(record, descriptors)
+
+    def send_from_thread(self, frame: Frame) -> bool:
+        """Send a frame, from any thread; False where that can't be at once, and the loop's to try.
+
+        It overtakes nothing but what is sent by the loop meanwhile.
+        """
+        record = encode(frame)
+        with self._closing:
+            if self.closed or self._waiting:
+                return False
+            try:
+                send_record(self._connection, record, ())
+            except OSError:  # no room, or no peer: the loop will see
+                return False
+        return True
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -155,10 +172,11 @@ class Channel:
         """Close without calling ``on_closed``."""
         if self.closed:
             return
-        self.closed = True
         self._loop.remove_reader(self._connection.fileno())
         self._loop.remove_writer(self._connection.fileno())
-        self._connection.close()
+        with self._closing:  # or a thread might write to whatever gets this number next
+            self.closed = True
+            self._connection.close()
         for _, descriptors in self._waiting:
             close_all(descriptors)
         self._waiting.clear()

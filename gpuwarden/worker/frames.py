@@ -10,7 +10,7 @@ The gateway and the worker both import this module: standard library only, Pytho
 import struct
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 from gpuwarden.worker.compact import compact_json, parse_json
 
@@ -48,9 +48,11 @@ class FrameType(IntEnum):
     FIGURES = 12  # what allocator.FIGURES names, warning_threshold, shortages, shortages_alone;
     #               every five seconds, from engines that know
     SERVER = 13  # {"running", "waiting", "kv_cache_usage"}: what an engine's server says of itself
+    ANSWERS = 14  # batch: the answers of several requests that ran together (see worker.answers)
     # gateway to worker
     WELCOME = 32  # {"gateway": version, "results_bytes": its room for large results now,
-    #               "together": true where it takes records of several frames}
+    #               "together": true where it takes records of several frames,
+    #               "answers": true where it takes ANSWERS}
     JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request:
     # "form" is "predict" (the body is the image) or "chat" (OpenAI's JSON); "images" are buffers
     CANCEL = 34  # request, lease: the caller is gone
@@ -89,20 +91,23 @@ class FrameError(Exception):
 def encode(frame: Frame) -> bytes:
     """The record of a frame. Raises FrameError if it would not fit into one record."""
     meta = compact_json(frame.meta).encode("ascii")
-    if len(meta) > META_LIMIT_BYTES:
-        raise FrameError(f"meta of {len(meta)} bytes is over the limit of {META_LIMIT_BYTES}")
-    if len(frame.body) > INLINE_LIMIT_BYTES:
-        raise FrameError(f"body of {len(frame.body)} bytes is over {INLINE_LIMIT_BYTES}")
-    header = HEADER.pack(
-        PROTOCOL_VERSION,
-        frame.type,
-        frame.count,
-        len(meta),
-        frame.request,
-        frame.lease,
-        frame.batch,
-    )
-    return header + meta + frame.body
+    numbers = (frame.request, frame.lease, frame.batch)
+    return record_of(frame.type, frame.count, numbers, meta, frame.body)
+
+
+def record_of(
+    kind: int, count: int, numbers: Tuple[int, int, int], meta: bytes, body: bytes
+) -> bytes:
+    """The same of a frame's parts, its meta as JSON.
+
+    :param numbers: request, lease, batch.
+    """
+    size = len(meta)
+    if size > META_LIMIT_BYTES:
+        raise FrameError(f"meta of {size} bytes is over the limit of {META_LIMIT_BYTES}")
+    if len(body) > INLINE_LIMIT_BYTES:
+        raise FrameError(f"body of {len(body)} bytes is over {INLINE_LIMIT_BYTES}")
+    return HEADER.pack(PROTOCOL_VERSION, kind, count, size, *numbers) + meta + body
 
 
 def decode(record: bytes) -> Frame:

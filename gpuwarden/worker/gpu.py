@@ -5,7 +5,8 @@ import logging
 import queue
 import threading
 import time
-from typing import Any, Callable, Dict, List, Optional, Set, TypeVar
+from collections import deque
+from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple, TypeVar
 
 from gpuwarden.worker.brokencard import breaks_card
 from gpuwarden.worker.engine import Audience, Engine, RequestError
@@ -29,6 +30,7 @@ class GpuThread:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._work: queue.SimpleQueue[Optional[Callable[[], None]]] = queue.SimpleQueue()
+        self._settled: Deque[Tuple[Settle, Any, Raised]] = deque()
         # daemon: a call that hangs in the driver must not keep the process from ending
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         self._thread.start()
@@ -53,8 +55,17 @@ class GpuThread:
         self.submit(settle, function, *arguments)
         return await future
 
-    def submit(self, settle: Settle, function: Callable[..., Any], *arguments: Any) -> None:
-        """Have a function run; ``settle`` gets, in the loop, its result or what it raised."""
+    def submit(
+        self,
+        settle: Settle,
+        function: Callable[..., Any],
+        *arguments: Any,
+        may_wait: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Have a function run; ``settle`` gets, in the loop, its result or what it raised.
+
+        :param may_wait: asked then whether the loop need not hear of it before the next one's end.
+        """
 
         def call() -> None:
             result, caught = None, None
@@ -63,9 +74,17 @@ class GpuThread:
             except BaseException as error:  # noqa: BLE001 - settle raises it again, in the loop
                 caught = error
             self.busy_since = None
-            self._loop.call_soon_threadsafe(settle, result, caught)
+            self._settled.append((settle, result, caught))
+            if caught is not None or self._work.empty() or not may_wait():
+                self._loop.call_soon_threadsafe(self.catch_up)
 
         self._work.put(call)
+
+    def catch_up(self) -> None:
+        """Settle what has been done so far (in the loop)."""
+        while self._settled:
+            settle, result, error = self._settled.popleft()
+            settle(result, error)
 
     def end(self, seconds: float) -> bool:
         """Let the thread end; whether it did within that time."""

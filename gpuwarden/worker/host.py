@@ -34,6 +34,7 @@ from gpuwarden.worker.pool import Pool
 from gpuwarden.worker.priority import NORMAL, raise_this_thread
 from gpuwarden.worker.probing import Probing
 from gpuwarden.worker.pulse import Pulse
+from gpuwarden.worker.running import Running
 from gpuwarden.worker.settings import Settings, SettingsError, read_settings
 from gpuwarden.worker.slots import Slots, manner_of
 from gpuwarden.worker.work import Work
@@ -121,6 +122,7 @@ class Host:
             self._hand_on,
             self._on_change,
         )
+        self.work.catch_up = self.gpu.catch_up
         self.pool = Pool(self.settings, self.work.on_prepared)
         self.work.pool = self.pool
         self.work.on_drain_asked = self._on_drain_asked
@@ -221,7 +223,11 @@ class Host:
         self.link.tell(session, job, meta)
 
     def _predict(
-        self, items: List[Any], audience: Audience, done: Callable[[List[Answer]], None]
+        self,
+        items: List[Any],
+        audience: Audience,
+        running: Running,
+        done: Callable[[Optional[List[Answer]]], None],
     ) -> None:
         engine, context = self.engine, self.loader.context
         assert engine is not None
@@ -234,18 +240,27 @@ class Host:
             if error is not None:
                 raise error
             answers, memory = result
-            self._tell_memory(memory)
+            if answers is not None:
+                self._tell_memory(memory)
             done(answers)
 
-        self.gpu.submit(settle, self._run_batch, engine, items, audience)
+        batch = (engine, items, audience, running)
+        self.gpu.submit(settle, self._run_batch, *batch, may_wait=lambda: running.may_wait)
 
     def _run_batch(
-        self, engine: Engine, items: List[Any], audience: Audience
-    ) -> Tuple[List[Answer], Optional[Tuple[int, int]]]:
+        self,
+        engine: Engine,
+        items: List[Any],
+        audience: Audience,
+        running: Running,
+    ) -> Tuple[Optional[List[Answer]], Optional[Tuple[int, int]]]:
         """On the GPU thread."""
+        if not running.begin():
+            return None, None
         answers = run_batch(
             engine, items, self.gpu.mark, audience, on_shortage=self.memory.count_shortage
         )
+        running.leave(answers)
         return answers, read_memory(engine)
 
     async def _on_gpu(self, function: Callable[..., Any], *arguments: Any) -> Any:

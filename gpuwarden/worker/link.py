@@ -47,6 +47,7 @@ class Session:
         self.channel: Optional[Channel] = None
         self.buffers = LentBuffers()
         self.welcomed = False
+        self.takes_answers = False  # the gateway takes ANSWERS
         self.results_bytes = 0  # the gateway's room for results when it connected; 0: it lends none
         self.instance: Optional[str] = None
 
@@ -298,6 +299,7 @@ class GatewayLink:
         session.welcomed = True
         if session.channel:
             session.channel.packs = frame.meta.get("together") is True
+        session.takes_answers = frame.meta.get("answers") is True
         session.instance = instance if isinstance(instance, str) else None
         results_bytes = frame.meta.get("results_bytes")
         session.results_bytes = results_bytes if isinstance(results_bytes, int) else 0

@@ -22,6 +22,16 @@ BESIDE_A_TEXT = ("finish_reason", "usage", "gpuwarden")
 WHOLE, TEXT, FILE = "answer", "text", "file"  # what a Large's data is; see Large
 
 
+class Small(Dict[str, Any]):
+    """An answer that a frame holds, with its JSON: that isn't made again on its way."""
+
+    __slots__ = ("json",)
+
+    def __init__(self, answer: Dict[str, Any], json: bytes) -> None:
+        super().__init__(answer)
+        self.json = json
+
+
 @dataclass(frozen=True)
 class Large:
     """An answer with more than a RESULT's meta holds.
@@ -59,7 +69,7 @@ def checked_answer(answer: Any) -> Answer:
         return Failure("engine_error", text)
     if len(encoded) > ANSWER_LIMIT_BYTES:
         return Large(WHOLE, JSON_TYPE, memoryview(encoded), answer)
-    return answer
+    return Small(answer, encoded)
 
 
 def for_chat(answer: Answer, *, told: bool) -> Answer:

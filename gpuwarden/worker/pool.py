@@ -43,9 +43,9 @@ class PreparationError(Exception):
     """A CPU process cannot start; the text says why."""
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen, as Frame
 class Prepared:
-    """What preprocess() made of a request."""
+    """What preprocess() made of a request; never changed."""
 
     value: Any
     seconds: float

@@ -8,9 +8,7 @@ import asyncio
 import itertools
 import logging
 import time
-from dataclasses import dataclass
-from enum import Enum
-from typing import Any, Callable, Dict, List, Optional, Set, Tuple
+from typing import Any, Callable, Dict, List, Optional, Set
 
 from gpuwarden.worker.batches import BatchTable
 from gpuwarden.worker.buffers import BufferProblem
@@ -20,10 +18,12 @@ from gpuwarden.worker.direct import Direct
 from gpuwarden.worker.engine import Audience
 from gpuwarden.worker.faults import Failure, raise_error_of
 from gpuwarden.worker.frames import INLINE_LIMIT_BYTES, Frame
+from gpuwarden.worker.held import Held, Stage
 from gpuwarden.worker.lending import Borrowed
 from gpuwarden.worker.link import Receiver, Session
 from gpuwarden.worker.outputs import WHOLE, Answer, Large, for_chat, text_of
-from gpuwarden.worker.pool import Outcome, Pool, Prepared
+from gpuwarden.worker.pool import Outcome, Pool
+from gpuwarden.worker.running import Running
 from gpuwarden.worker.slots import CANCELLED, Guests, Places
 from gpuwarden.worker.tasks import task_of
 
@@ -33,44 +33,12 @@ LATE = Failure("deadline_exceeded", "its deadline passed")
 RETURNED = Failure("returned", "this worker takes no requests now: give it to another")
 
 Answers = List[Answer]  # named: where a function is made for each batch, its types are, too
-Predict = Callable[[List[Any], Audience, Callable[[Answers], None]], None]
+Done = Callable[[Optional[Answers]], None]  # None: it did not run
+Predict = Callable[[List[Any], Audience, Running, Done], None]
 Reply = Callable[[Session, Frame, Dict[str, Any], bytes], None]
 Tell = Callable[[Session, Frame, Dict[str, Any]], None]
+GIVEN_BATCHES = 2  # one runs on the GPU thread, one lies ready there
 PIECE_CHARACTERS = 8192  # of a CHUNK: six bytes of JSON each
-
-
-class _Stage(Enum):
-    PREPARING = "preparing"
-    PREPARED = "prepared"
-    RUNNING = "running"
-    LEAVING = "leaving"  # answered, and too large for a frame: it waits for a buffer
-
-
-@dataclass
-class _Job:
-    session: Session
-    frame: Frame
-    stage: _Stage = _Stage.PREPARING
-    leaving: Optional[Failure] = None  # to be told when the CPU process is done with its buffer
-    prepared: Optional[Prepared] = None
-    awaited: bool = True  # until its caller goes while it runs
-    told: bool = False  # a piece of the answer has gone to the caller
-
-    @property
-    def terms(self) -> Optional[Dict[str, Any]]:
-        return self.prepared.terms if self.prepared else None
-
-    @property
-    def alike(self) -> str:
-        return self.prepared.alike if self.prepared else ""
-
-    @property
-    def batch(self) -> Tuple[int, int]:
-        return self.session.number, self.frame.batch
-
-    @property
-    def deadline_nanoseconds(self) -> int:
-        return int(self.frame.meta.get("deadline_boottime_ns") or 0)
 
 
 class Work(Receiver, Guests):
@@ -82,11 +50,13 @@ class Work(Receiver, Guests):
         self._predict = predict
         self._reply = reply
         self._tell = tell
+        self.catch_up: Callable[[], None] = lambda: None  # hear what the GPU thread has done
         self.on_joining: Callable[[Session, Frame, bool], None] = lambda *what: None
         self._on_change = on_change
-        self._jobs: Dict[int, _Job] = {}
+        self._jobs: Dict[int, Held] = {}
         self._serials = itertools.count(1)
         self._batches = BatchTable()
+        self._given: List[Running] = []  # what the GPU thread has
         self._borrowed = Borrowed()
         self._leaving: Set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -106,14 +76,16 @@ class Work(Receiver, Guests):
 
     def on_job(self, session: Session, frame: Frame, descriptors: List[int]) -> None:
         """Have it prepared, or answer at once why not."""
+        self.catch_up()
         if not self.accepting:
             close_all(descriptors)
-            self._answer(_Job(session, frame), RETURNED)
+            self._answer(Held(session, frame), RETURNED)
             return
         serial = next(self._serials)
-        job = _Job(session, frame)
+        job = Held(session, frame)
         self._jobs[serial] = job
-        self._idle.clear()
+        if len(self._jobs) == 1:
+            self._idle.clear()
         self._batches.add(job.batch, serial, frame.count)
         try:
             task = task_of(serial, session, frame, descriptors)
@@ -156,6 +128,8 @@ class Work(Receiver, Guests):
         self._batches.limit = batch_limit
         if self.slots is not None:
             self.slots.set_limit(batch_limit, thermal_state)
+        elif self._recall():
+            self._advance()
 
     def on_drain(self, session: Session) -> None:
         """For whoever keeps the worker's state."""
@@ -186,9 +160,9 @@ class Work(Receiver, Guests):
         elif isinstance(outcome, Failure):
             self._leave(serial, outcome)
         else:
-            job.stage, job.prepared = _Stage.PREPARED, outcome
-            self._batches.prepared(job.batch, serial)
-            self._advance()
+            job.stage, job.prepared = Stage.PREPARED, outcome
+            if self._batches.prepared(job.batch, serial):
+                self._advance()
 
     # From the worker.
 
@@ -214,11 +188,13 @@ class Work(Receiver, Guests):
 
     def _drop(self, serial: int, failure: Failure) -> None:
         job = self._jobs[serial]
-        if job.stage is _Stage.LEAVING and not (job.awaited and job.session.alive()):
+        if job.stage is Stage.LEAVING and not (job.awaited and job.session.alive()):
             self._borrowed.forget(job.session, job.frame)
-        if job.stage in (_Stage.RUNNING, _Stage.LEAVING) or job.leaving:
+        if job.stage is Stage.RUNNING:
+            self._recall()
+        if job.stage in (Stage.RUNNING, Stage.LEAVING) or job.leaving:
             return
-        if job.stage is _Stage.PREPARED or (self.pool and self.pool.withdraw(serial)):
+        if job.stage is Stage.PREPARED or (self.pool and self.pool.withdraw(serial)):
             self._leave(serial, failure)
         else:
             job.leaving = failure
@@ -232,24 +208,20 @@ class Work(Receiver, Guests):
         self._advance()
 
     def _advance(self) -> None:
-        """Put the next complete batch on the GPU, if it is free."""
+        """Put the next complete batches on the GPU: one, and one that lies ready."""
         if self.slots is not None:
             self.slots.advance()
             self._settle()
             return
-        members = None if self.running else self._batches.take()
-        if members is None:
-            self._settle()
-            return
-        if not (numbers := self._in_time(members)):
-            self._advance()
-            return
-        jobs = [self._jobs[serial] for serial in numbers]
-        for job in jobs:
-            job.stage = _Stage.RUNNING
-        self.running = len(jobs)
-        self._run(numbers, jobs)
-        self._on_change()
+        while self._takes_another() and (members := self._batches.take()) is not None:
+            if numbers := self._in_time(members):
+                self._run(numbers, [self._jobs[serial] for serial in numbers])
+        self._settle()
+
+    def _takes_another(self) -> bool:
+        """Whether the GPU thread is given one more batch, behind one whose answers leave there."""
+        given = self._given
+        return not given or (len(given) < GIVEN_BATCHES and given[0].is_plain)
 
     def _in_time(self, members: List[int]) -> List[int]:
         """Those whose deadline has not passed; the others are answered."""
@@ -257,38 +229,71 @@ class Work(Receiver, Guests):
         late = [s for s in members if 0 < self._jobs[s].deadline_nanoseconds < now]
         for serial in late:
             self._answer(self._jobs.pop(serial), LATE)
-        return [serial for serial in members if serial not in late]
+        return [serial for serial in members if serial not in late] if late else members
 
-    def _run(self, serials: List[int], jobs: List[_Job]) -> None:
+    def _run(self, serials: List[int], jobs: List[Held]) -> None:
         """Put a batch, of one connection, on the GPU; a task for it would cost as much as it."""
-        started = time.monotonic()
+        running = Running(serials, jobs, self._given[-1] if self._given else None)
+        for job in jobs:
+            job.stage = Stage.RUNNING
+        self._given.append(running)
+        self.running += len(jobs)
 
-        def done(answers: Answers) -> None:
-            ran = time.monotonic() - started
-            with jobs[0].session.together():
-                for serial, job, given in zip(serials, jobs, answers):
-                    self._give(serial, job, given, ran)
-            self.running = 0
+        def done(answers: Optional[Answers]) -> None:
+            if answers is not None:
+                self._given.remove(running)
+                self.running -= len(jobs)
+                self._end(running, answers)
+            elif running in self._given:
+                self._take_back(running)
             self._advance()
 
         items = [job.prepared.value for job in jobs if job.prepared]
-        self._predict(items, Callers(self._hand_on, jobs), done)
+        self._predict(items, Callers(self._hand_on, jobs), running, done)
 
-    def _give(self, serial: int, job: _Job, given: Answer, seconds: float) -> None:
+    def _end(self, running: Running, answers: Answers) -> None:
+        """A batch has run."""
+        running.is_settled = True
+        if running.has_left:
+            self.answered += len(running.serials)
+            for serial in running.serials:
+                del self._jobs[serial]
+            return
+        with running.session.together():
+            for serial, job, given in zip(running.serials, running.jobs, answers):
+                self._give(serial, job, given, running.seconds)
+
+    def _recall(self) -> bool:
+        """Take back what the GPU thread has not begun; whether there was anything."""
+        count = len(self._given)
+        while self._given and self._given[-1].take():
+            self._take_back(self._given[-1])
+        return len(self._given) < count
+
+    def _take_back(self, running: Running) -> None:
+        """A batch has not run: it is the next one."""
+        running.is_settled = True
+        self._given.remove(running)
+        self.running -= len(running.jobs)
+        for job in running.jobs:
+            job.stage = Stage.PREPARED
+        self._batches.put_back(running.serials)
+
+    def _give(self, serial: int, job: Held, given: Answer, seconds: float) -> None:
         """Answer a request that has run, through a buffer where no frame holds the answer."""
         answer = self._in_its_form(job, given)
         if not isinstance(answer, Large) or len(answer.data) <= INLINE_LIMIT_BYTES:
             del self._jobs[serial]
             self._answer(job, answer, seconds)
             return
-        job.stage = _Stage.LEAVING
+        job.stage = Stage.LEAVING
         handing_in = self._hand_in(serial, job, answer, seconds)
         leaving = asyncio.get_running_loop().create_task(handing_in)
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)
         leaving.add_done_callback(raise_error_of)
 
-    def _in_its_form(self, job: _Job, answer: Answer) -> Answer:
+    def _in_its_form(self, job: Held, answer: Answer) -> Answer:
         """An answer as its request's form carries it; in pieces to who streams a large one."""
         if job.frame.meta.get("form") != "chat":
             return answer
@@ -296,7 +301,7 @@ class Work(Receiver, Guests):
             self._hand_on(job, text_of(answer.answer))
         return for_chat(answer, told=job.told)
 
-    async def _hand_in(self, serial: int, job: _Job, answer: Large, seconds: float) -> None:
+    async def _hand_in(self, serial: int, job: Held, answer: Large, seconds: float) -> None:
         """Answer with what no frame holds, once it lies in a buffer of the gateway's."""
         failure = await self._borrowed.put(job.session, job.frame, answer.data)
         del self._jobs[serial]
@@ -306,7 +311,7 @@ class Work(Receiver, Guests):
             _log.info("a large result was lost with its gateway: the next one has it made again")
         self._settle()
 
-    def _hand_on(self, job: _Job, text: str) -> None:
+    def _hand_on(self, job: Held, text: str) -> None:
         """Send a piece of an answer to who streams."""
         terms = job.terms
         if not terms or not terms["stream"] or not job.awaited or not job.session.alive():
@@ -322,7 +327,7 @@ class Work(Receiver, Guests):
         """The next request that is prepared and may run."""
         while (members := self._batches.take(1)) is not None:
             for serial in self._in_time(members):
-                self._jobs[serial].stage = _Stage.RUNNING
+                self._jobs[serial].stage = Stage.RUNNING
                 self.running += 1
                 return serial
         return None
@@ -361,9 +366,9 @@ class Work(Receiver, Guests):
 
     def more_waits(self) -> bool:
         """Whether the GPU has work right after the batch that runs."""
-        return self._batches.waiting()
+        return len(self._given) > 1 or self._batches.waiting()
 
-    def _answer(self, job: _Job, answer: Answer, predict_seconds: float = 0.0) -> None:
+    def _answer(self, job: Held, answer: Answer, predict_seconds: float = 0.0) -> None:
         if isinstance(answer, Failure):
             given_back = answer in (RETURNED, CANCELLED)
             self.failed += not given_back

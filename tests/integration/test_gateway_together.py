@@ -1,9 +1,11 @@
 """Several frames in one record: only between those who say that they take them."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
+from gpuwarden.worker.answers import pack
 from gpuwarden.worker.frames import Frame, FrameType, encode
 from gpuwarden.worker.together import together
 from tests.integration.gateway_node import DEADLINE_SECONDS, GatewayNode, Reply, gateway_node
@@ -58,6 +60,40 @@ async def test_results_that_come_together_go_to_their_callers() -> None:
         assert {(await one).json["worker"] for one in asked} == {1}
         assert statistics.completed == 6
         assert other.jobs.empty()
+
+
+async def test_answers_in_one_frame_go_to_their_callers_as_they_came() -> None:
+    async with gateway_node() as node:
+        worker = await node.worker(auto=False)
+        asked, jobs = await batch_of(node, worker)
+        said = [(job.frame, b'{"sha256": "%b"}' % job.sha256.encode()) for job in jobs]
+        worker.send(pack(said, 0.1))
+        replies = [await one for one in asked]
+        assert {one.json["answer"]["sha256"] for one in replies} == {job.sha256 for job in jobs}
+        assert all(b'{"sha256": "' in one.body for one in replies)  # with the worker's own spaces
+
+
+async def test_an_answer_for_anothers_lease_is_dropped_alone() -> None:
+    async with gateway_node() as node:
+        worker = await node.worker(auto=False)
+        asked, jobs = await batch_of(node, worker)
+        said = [(job.frame, b'{"sha256":"%b"}' % job.sha256.encode()) for job in jobs]
+        stale = Frame(FrameType.JOB, jobs[0].frame.request, jobs[1].frame.lease)
+        worker.send(pack([(stale, b'{"sha256":"anothers"}'), *said], 0.1))
+        told = {(await one).json["answer"]["sha256"] for one in asked}
+        assert told == {job.sha256 for job in jobs}
+        assert node.service.dispatcher.statistics.stale_results == 1
+
+
+async def test_answers_that_are_malformed_end_the_connection_and_reach_nobody() -> None:
+    async with gateway_node() as node:
+        worker = await node.worker(auto=False)
+        asked, jobs = await batch_of(node, worker)
+        good = pack([(job.frame, b'{"sha256":"of nobody"}') for job in jobs], 0.1)
+        worker.send(replace(good, body=good.body[1:]))
+        await asyncio.wait_for(worker.closed.wait(), 5)
+        await node.worker(1)
+        assert {(await one).json["worker"] for one in asked} == {1}
 
 
 async def test_one_stale_result_among_others_is_dropped_alone() -> None:

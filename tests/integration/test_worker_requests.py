@@ -1,5 +1,6 @@
 import fcntl
 import io
+import json
 import mmap
 import os
 import signal
@@ -12,6 +13,7 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
+from gpuwarden.worker.answers import unpack
 from gpuwarden.worker.frames import Frame, FrameType
 from tests.integration.worker_peer import (
     SEALS,
@@ -65,6 +67,26 @@ async def test_a_batch_is_answered_in_one_record_where_the_gateway_takes_that(
         results = await connection.results(3)
         assert [results[n].meta["answer"]["batch"] for n in (1, 2, 3)] == [3, 3, 3]
         assert connection.sizes[-1] == (3 if says_so else 1)
+
+
+async def test_a_batchs_plain_answers_leave_in_one_frame_where_the_gateway_takes_that(
+    node: Node,
+) -> None:
+    async with node.scripted(welcome={"together": True, "answers": True}) as (_, connection):
+        connection.send_together(
+            [connection.job_frame(number, b"", 9, 3, None, {})[0] for number in (1, 2, 3)]
+        )
+        frame = await connection.next_of(FrameType.ANSWERS)
+        answers = {request: json.loads(data) for request, _, data in unpack(frame)}
+        assert [answers[number]["batch"] for number in (1, 2, 3)] == [3, 3, 3]
+
+
+async def test_a_failure_among_answers_leaves_them_a_result_each(node: Node) -> None:
+    async with node.scripted(welcome={"together": True, "answers": True}) as (_, connection):
+        for number, parameters in ((1, {}), (2, {"raise_in_predict": "poison"})):
+            connection.job(number, batch=9, count=2, parameters=parameters)
+        results = await connection.results(2)
+        assert [results[number].meta["ok"] for number in (1, 2)] == [True, False]
 
 
 async def test_what_turns_out_to_be_generated_otherwise_runs_apart(node: Node) -> None:

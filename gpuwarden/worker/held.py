@@ -1,0 +1,63 @@
+"""A request that the worker holds."""
+
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Dict, Optional, Tuple
+
+from gpuwarden.worker.faults import Failure
+from gpuwarden.worker.frames import Frame
+from gpuwarden.worker.link import Session
+from gpuwarden.worker.pool import Prepared
+
+
+class Stage(Enum):
+    """Where it is."""
+
+    PREPARING = "preparing"
+    PREPARED = "prepared"
+    RUNNING = "running"
+    LEAVING = "leaving"  # answered, and too large for a frame: it waits for a buffer
+
+
+@dataclass
+class Held:
+    """One request, from its JOB to its RESULT.
+
+    :ivar batch: its connection and its batch there.
+    :ivar leaving: to be told when the CPU process is done with its buffer.
+    :ivar awaited: until its caller goes while it runs.
+    :ivar told: a piece of the answer has gone to the caller.
+    """
+
+    session: Session
+    frame: Frame
+    batch: Tuple[int, int] = field(init=False)
+    stage: Stage = Stage.PREPARING
+    leaving: Optional[Failure] = None
+    prepared: Optional[Prepared] = None
+    awaited: bool = True
+    told: bool = False
+
+    def __post_init__(self) -> None:
+        self.batch = self.session.number, self.frame.batch
+
+    @property
+    def terms(self) -> Optional[Dict[str, Any]]:
+        """Of a chat: how its caller wants the answer."""
+        return self.prepared.terms if self.prepared else None
+
+    @property
+    def alike(self) -> str:
+        """Its parameters; see Prepared."""
+        return self.prepared.alike if self.prepared else ""
+
+    @property
+    def deadline_nanoseconds(self) -> int:
+        """By CLOCK_BOOTTIME; 0: none."""
+        return int(self.frame.meta.get("deadline_boottime_ns") or 0)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether its answer goes to its caller as it is, now or never."""
+        meta = self.frame.meta
+        return meta.get("form") != "chat" and not meta.get("ticket")

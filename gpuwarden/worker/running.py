@@ -1,0 +1,85 @@
+"""A batch that the GPU thread has, whose answers leave as soon as they are made.
+
+Answers that are plain go out from the GPU thread itself: the gateway has them before this process's
+loop has woken up, and its next requests are on their way meanwhile. One batch more lies ready there,
+so that the GPU doesn't wait for the loop either. The loop can take it back until it begins: its
+callers may leave, and the card may grow hot. Whatever is unusual about a batch, or about its
+connection, is left to the loop.
+"""
+
+import time
+from typing import List, Optional, Sequence
+
+from gpuwarden.worker.answers import fits, pack
+from gpuwarden.worker.held import Held
+from gpuwarden.worker.outputs import Answer, Small
+
+QUICK_SECONDS = 0.005  # after a longer batch the loop is woken at once: it may show what happened
+
+
+class Running:
+    """A batch of one connection, from the moment it is given to the GPU thread.
+
+    :param before: the batch that it lies ready behind, if it does.
+    :ivar serials: the worker's own numbers of its requests.
+    :ivar is_plain: whether its answers go to their callers as they are.
+    :ivar has_left: whether all its answers have been sent.
+    :ivar is_settled: whether the loop has dealt with its answers.
+    """
+
+    def __init__(
+        self, serials: List[int], jobs: Sequence[Held], before: "Optional[Running]" = None
+    ) -> None:
+        self.serials = serials
+        self.jobs = jobs
+        self.session = jobs[0].session
+        self.is_plain = all([job.is_plain for job in jobs])
+        self.seconds = 0.0
+        self.has_left = self.is_settled = False
+        self._before = before
+        self._claims = [self]  # one: whoever takes it has the batch
+        self._started = 0.0
+
+    def begin(self) -> bool:
+        """Whether it runs now; else the loop has it (GPU thread).
+
+        Not while answers before it may still be lost with this process: their requests would be
+        suspected of what this batch does. Not where a request's time is over: the loop says so.
+        """
+        if not self.take():
+            return False
+        before, self._before = self._before, None
+        if before is not None and not (before.has_left or before.is_settled):
+            return False
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        if any([0 < job.deadline_nanoseconds < now for job in self.jobs]):
+            return False
+        self._started = time.monotonic()
+        return True
+
+    def take(self) -> bool:
+        """Take it, from either thread: only who is first gets it."""
+        try:
+            self._claims.pop()
+        except IndexError:
+            return False
+        return True
+
+    @property
+    def may_wait(self) -> bool:
+        """Whether the loop need not hear of its end before that of the next one."""
+        return self.has_left and self.seconds < QUICK_SECONDS
+
+    def leave(self, answers: List[Answer]) -> None:
+        """Send the answers if they are all plain (GPU thread)."""
+        self.seconds = time.monotonic() - self._started
+        channel = self.session.channel
+        if not (self.is_plain and self.session.takes_answers) or channel is None:
+            return
+        plain = [
+            (job.frame, answer.json)
+            for job, answer in zip(self.jobs, answers)
+            if isinstance(answer, Small)
+        ]
+        if len(plain) == len(self.jobs) and fits(plain):
+            self.has_left = channel.send_from_thread(pack(plain, self.seconds))

@@ -1,0 +1,93 @@
+"""ANSWERS: what is packed comes out, whoever's it is; anything else is refused whole."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.job import Answer
+from gpuwarden.gateway.messages import MessageError, answers_in
+from gpuwarden.worker.answers import fits, pack, unpack
+from gpuwarden.worker.compact import compact_json
+from gpuwarden.worker.frames import (
+    INLINE_LIMIT_BYTES,
+    Frame,
+    FrameError,
+    FrameType,
+    decode,
+    encode,
+)
+
+objects = st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=20), max_size=3)
+numbers = st.integers(0, 2**63)
+
+
+def job(request: int, lease: int) -> Frame:
+    return Frame(FrameType.JOB, request, lease, batch=7)
+
+
+@given(st.lists(st.tuples(numbers, numbers, objects), min_size=1, max_size=8), st.floats(0, 1e6))
+def test_each_answer_comes_out_as_it_went_in_under_its_own_lease(
+    answers: list[tuple[int, int, dict[str, Any]]], seconds: float
+) -> None:
+    jobs = [
+        (job(request, lease), compact_json(answer).encode()) for request, lease, answer in answers
+    ]
+    frame = decode(encode(pack(jobs, seconds)))
+    assert frame.batch == 7
+    assert unpack(frame) == [(one.request, one.lease, data) for one, data in jobs]
+    said = answers_in(frame)
+    assert [(one.request, one.lease) for one, _ in said] == [(r, n) for r, n, _ in answers]
+    assert [told.predict_seconds for _, told in said] == [round(seconds, 6)] * len(answers)
+    got = [Answer(told.answer or {}, "a model", 0).answer for _, told in said]
+    assert got == [answer for _, _, answer in answers]
+
+
+GOOD = pack([(job(1, 2), b'{"a":1}'), (job(3, 4), b"{}")], 0.5)
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        None,
+        7,
+        [[1, 2]],
+        [[1, 2, 7], [3, 4, 3]],
+        [[1, 2, 7]],
+        [[1, 2, 8], [3, 4, 1]],
+        [[1, 2, 9], [3, 4, 0]],
+        [[1, 2, 7], [3, 4, 2], [5, 6, -2]],
+        [[1, 2, "7"], [3, 4, 2]],
+        [["1", 2, 7], [3, 4, 2]],
+        [[1, 2.5, 7], [3, 4, 2]],
+        [[1, True, 7], [3, 4, 2]],
+    ],
+)
+def test_whose_answers_they_are_must_be_certain(answers: object) -> None:
+    with pytest.raises(FrameError):
+        unpack(replace(GOOD, meta={**GOOD.meta, "answers": answers}))
+
+
+@pytest.mark.parametrize("seconds", [None, "1", -1.0, float("nan"), True])
+def test_a_time_that_is_none_is_refused(seconds: object) -> None:
+    with pytest.raises(MessageError):
+        answers_in(replace(GOOD, meta={**GOOD.meta, "predict_seconds": seconds}))
+
+
+def test_what_no_frame_holds_does_not_fit() -> None:
+    half = b"{" + b" " * (INLINE_LIMIT_BYTES // 2 - 2) + b"}"
+    assert fits([(job(1, 2), half), (job(3, 4), half)])
+    assert not fits([(job(1, 2), half), (job(3, 4), half), (job(5, 6), b"{}")])
+
+
+@pytest.mark.parametrize("said", [b"{nothing}", b"{\xff}", b'{"a":1}{"b":2}'])
+def test_an_answer_that_is_no_json_fails_who_reads_it(said: bytes) -> None:
+    with pytest.raises(ApiError, match="engine_error"):
+        Answer(said, "a model", 0).read()
+
+
+def test_an_answer_that_came_as_an_object_is_json_as_well() -> None:
+    assert Answer({"a": "\u00e4"}, "a model", 0).data == b'{"a":"\\u00e4"}'
