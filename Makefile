@@ -72,14 +72,15 @@ build/axe/ready: requirements/axe.txt $(VENV)/ready
 
 .PHONY: test
 test: $(VENV)/ready build/engine-venv/ready build/axe/ready deb ## everything: lint, types, unit, integration (private bus), system (VM)
-	# The nodes' images and what is installed there: downloads and waiting, beside the rest.
+	# The nodes' images and what is installed there, beside what compares nothing with a clock.
 	$(PYTHON) -m tests.node build >&2 & images=$$!
 	trap 'kill $$images 2>/dev/null || true' EXIT
 	$(MAKE) --no-print-directory lint
-	# Half of these wait for something, where nodes keep their processors busy.
-	$(PYTHON) -m pytest -n 4 --dist worksteal tests/unit tests/integration tests/bench tests/gpu
 	$(MAKE) --no-print-directory test-engine
+	$(PYTHON) -m pytest -n 2 --dist worksteal tests/unit tests/bench
 	wait $$images
+	# These wait for something, three quarters of their time.
+	$(PYTHON) -m pytest -n 6 --dist worksteal tests/integration tests/gpu
 	# Three nodes at once take longer than two: their processors wait for each other.
 	$(PYTHON) -m pytest -n 2 --dist worksteal --durations 15 tests/system
 

@@ -121,6 +121,13 @@ def documented() -> list[str]:
     return written(DOCUMENT, BEGIN, END)
 
 
+def is_documented(trial: Trial) -> bool:
+    """Whether the document's row of this case says the same."""
+    of_card = "\n".join(documented()).partition(f"### {trial.case.card}\n")[2]
+    rows = of_card.partition("\n### ")[0].splitlines()
+    return any(agree(old, row(trial)) for old in rows)
+
+
 def put_into_document(lines: Sequence[str]) -> None:
     """Replace what is between the marks."""
     write(DOCUMENT, BEGIN, END, lines)

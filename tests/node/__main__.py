@@ -9,6 +9,9 @@ from tests.node import cache, levels, terminal
 from tests.node.channel import NodeError
 from tests.node.image import RECIPES
 
+# No test has any other that already runs.
+RUNNING_SUITE = "bookworm"
+
 
 def main(argv: list[str]) -> int:
     """Returns the command's exit status, or 1 where the node failed."""
@@ -51,6 +54,8 @@ def build(suites: list[str], bare: bool) -> int:
             f"{figures['download_seconds']} s, the image built in {figures['total_seconds']} s"
         )
         if not bare:
+            levels.unstarted_level(machine, levels.debs())
+        if not bare and suite == RUNNING_SUITE:
             levels.installed_level(machine, levels.debs(), levels.DEFAULT_CONFIG)
     return 0
 

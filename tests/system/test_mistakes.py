@@ -53,7 +53,7 @@ def test_a_misspelt_key_is_named_and_the_running_service_keeps_what_it_had(node:
 def test_a_start_with_mistakes_is_refused_or_says_what_is_wrong(node: Node) -> None:
     node.run("systemctl stop medgemma-guard", timeout_seconds=120)
     a_first_start_with_a_misspelt_key_is_refused_in_words(node)
-    node.run(f"rm {CONFIG}")
+    node.run(f"systemctl stop medgemma-guard; systemctl reset-failed; rm {CONFIG}")
     a_taken_port_is_reported_with_its_holder_and_opened_when_free(node)
 
 
@@ -103,7 +103,11 @@ def a_model_class_that_raises_in_load_is_named(node: Node) -> None:
         "/srv/models/broken.py",
     )
     configure(node, "[workers]\nengine = 'broken:Broken'\nengine_path = ['/srv/models']\n")
-    node.run("systemctl reload medgemma-guard; systemctl restart medgemma-worker@0", check=False)
+    node.run(
+        "systemctl reload medgemma-guard; systemctl reset-failed; "
+        "systemctl restart medgemma-worker@0",
+        check=False,
+    )
     wait_for(
         node,
         "systemctl status --no-pager medgemma-worker@0 | grep -q 'weights not found'",

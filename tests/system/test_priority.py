@@ -54,7 +54,7 @@ request_timeout_seconds = 120.0
 """
 # Much work and few wake-ups: to wake a halted CPU takes an emulated machine milliseconds that count
 # as waiting, and are no queue.
-BLOCKS = 128
+BLOCKS = 48
 REQUESTS = 2
 MOST_WAITING = 0.05
 PARTS: dict[str, Callable[[Thread], bool]] = {
