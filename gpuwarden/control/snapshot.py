@@ -50,7 +50,7 @@ class Snapshot(BaseModel, Generic[Data]):
 
 @functools.cache
 def boot_id() -> str:
-    """The kernel's identity of this boot; read once, so that it is known also without descriptors."""
+    """The kernel's identity of this boot; read once, so that it needs no descriptor later."""
     return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
 
 

@@ -226,8 +226,12 @@ class ExpressHandler(web.RequestHandler):
         try:
             self._answer(job)
         except Exception as error:  # noqa: BLE001 - who calls this is busy with a worker
-            log.error("a handler failed: %s", where(error))
-            self.force_close()
+            if self.job is job:  # nothing has been written yet
+                self._end(error)
+                self._refuse_for(error)
+            else:
+                log.error("a handler failed: %s", where(error))
+                self.force_close()
 
     def _answer(self, job: Job) -> None:
         """Answer with the outcome that is there."""

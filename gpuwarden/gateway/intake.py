@@ -65,11 +65,11 @@ class Intake:
                 return
             digest = await digest_of(request, body)
             known = self._attempts.find(key, digest, self._loop.time())
-            owned = False
             if known is None:
                 self._begin(key, digest, job, body)
             else:
                 self.leave(job, asyncio.CancelledError())  # its own place isn't needed
+            owned = False
             with (known or job).held_by_caller() as shared:
                 yield shared
         except BaseException as error:
@@ -211,8 +211,8 @@ class Intake:
 
     def _begin(self, key: str, digest: bytes, job: Job, body: Body) -> None:
         job.shared = True
+        self.dispatcher.start(job, body)  # first: who can't be started is nobody's to join
         attempt = self._attempts.begin(key, digest, job, self._loop.time())
-        self.dispatcher.start(job, body)
         task = self._loop.create_task(self._live(attempt))
         self._living.add(task)
         task.add_done_callback(self._living.discard)

@@ -90,7 +90,10 @@ async def reload(
         message = f"the former configuration stays in use: {why}"
         tell(Event.CONFIGURATION_REFUSED, message, logging.ERROR, REASON=why)
         return ReloadAnswer(problems=[str(problem) for problem in error.problems])
-    accept(configuration)
+    try:
+        accept(configuration)
+    except OSError as error:
+        return ReloadAnswer(problems=[f"{error.filename}: {error.strerror}"])
     logging.getLogger().setLevel(configuration.log.level.upper())
     tell(Event.CONFIGURATION_ACCEPTED, "configuration accepted")
     outcomes = {"guard": ""}

@@ -79,8 +79,18 @@ def _configuration(notifier: Notifier) -> tuple[Configuration | None, tuple[str,
         if former is not None:
             return former, _former_in_use(why)
         return _unfit_configuration(notifier, why)
-    accept(configuration)
-    return configuration, ()
+    return configuration, _handed_on(configuration)
+
+
+def _handed_on(configuration: Configuration) -> tuple[str, ...]:
+    """What is wrong where the others can't be given it: they go on with what they have."""
+    try:
+        accept(configuration)
+    except OSError as error:
+        why = f"the configuration can't be handed on: {error.filename}: {error.strerror}"
+        log.error("%s", why)
+        return (why,)
+    return ()
 
 
 def _unfit_configuration(
@@ -91,8 +101,8 @@ def _unfit_configuration(
     except ConfigurationError:
         notifier.status(f"configuration refused: {why}")
         return None, ()
-    accept(configuration)
-    return configuration, (f"the configuration does not fit this node: {why}",)
+    unfit = f"the configuration does not fit this node: {why}"
+    return configuration, (unfit, *_handed_on(configuration))
 
 
 class Service:
@@ -114,6 +124,7 @@ class Service:
         self._supervisor.tuning = self._tuning.look
         self._reloading = Reloading(self._reload)
         self._publisher: Publisher | None = None
+        self._publish_fails = False
         self._stop = asyncio.Event()
 
     def status(self) -> GuardData:
@@ -125,7 +136,15 @@ class Service:
         """Tell a state to the bus, the snapshot's readers and ``systemctl status``."""
         if self._publisher is not None:
             self._publisher.publish(new)
-        self._writer.publish(new)
+        try:
+            self._writer.publish(new)
+        except OSError as error:
+            # Readers see an old state and know that it is one; the bus answers all the same.
+            if not self._publish_fails:
+                log.error("%s can't be written: %s", self._writer.path, error.strerror)
+            self._publish_fails = True
+        else:
+            self._publish_fails = False
         self._notifier.status(status_line(new))
 
     async def run(self) -> None:

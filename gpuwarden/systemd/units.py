@@ -196,7 +196,7 @@ class Systemd:
         job = self._jobs.pop(path, None)
         if job is not None:
             job.ended.set_result(result)
-        elif self._asking:
+        if self._asking:  # perhaps for the same job: its name may be on its way
             self._early[path] = result
 
     def _manager(

@@ -9,7 +9,9 @@ import pytest
 from gpuwarden.gateway.jobs import feeder, sealed
 from gpuwarden.gateway.jobs.service import JobPlace
 from gpuwarden.gateway.jobs.values import JobStatus, StoreFullError
+from gpuwarden.worker.frames import encode
 from tests.integration.gateway_node import GatewayNode, gateway_node, job_place, read_reply
+from tests.integration.gateway_peer import GatewayPeer, ReceivedJob
 
 MIB = 1 << 20
 
@@ -124,6 +126,28 @@ async def test_a_job_that_can_not_be_given_back_is_given_back_later(
             await node.until(lambda: len(refusals) > 2)
         worker.answer(await worker.next_job())
         assert (await node.get(f"/v1/jobs/{identifier}?wait=8")).json["status"] == "succeeded"
+
+
+async def test_an_answer_that_is_no_json_is_an_error_of_its_caller_and_its_job(
+    place: JobPlace,
+) -> None:
+    async with gateway_node(jobs=place) as node:
+        worker = await node.worker(auto=False)
+        asked = asyncio.create_task(node.post(b"image"))
+        answer_without_end(worker, await worker.next_job())
+        assert ((await asked).status, (await asked).error) == (500, "internal_error")
+        identifier = await submit(node)
+        answer_without_end(worker, await worker.next_job())
+        job = (await node.get(f"/v1/jobs/{identifier}?wait=8")).json
+        assert (job["status"], job["error"]["type"]) == ("failed", "engine_error")
+        worker.answers_by_itself = True
+        assert (await node.post(b"image")).status == 200
+
+
+def answer_without_end(worker: GatewayPeer, job: ReceivedJob) -> None:
+    """With a number that JSON can write and not hold; a worker of ours never sends it."""
+    record = encode(worker.result_of(job, answer={"x": "large"}))
+    worker.send_raw(record.replace(b'"large"', b" 1e9999"))
 
 
 async def test_all_who_wait_for_a_job_hear_of_its_end_though_one_has_left(place: JobPlace) -> None:

@@ -4,6 +4,8 @@ import asyncio
 import os
 from typing import Any
 
+import pytest
+
 from tests.integration.gateway_node import GatewayNode, Reply, gateway_node
 
 MIB = 1 << 20
@@ -101,6 +103,21 @@ async def test_a_failure_is_tried_again_under_its_key() -> None:
         again = asyncio.create_task(keyed(node, b"image"))
         worker.answer(await worker.next_job())
         assert (await again).status == 200
+
+
+async def test_a_request_that_we_fail_to_start_is_nobodys_to_join(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def faulty(*_: object) -> None:
+        raise ValueError("DOE^JOHN")
+
+    async with gateway_node() as node:
+        await node.worker()
+        with monkeypatch.context() as patched:
+            patched.setattr(node.service.dispatcher, "start", faulty)
+            assert (await keyed(node, b"image")).status == 500
+        assert (await keyed(node, b"image")).status == 200
+        assert node.service.dispatcher.queue.requests == {}
 
 
 async def test_a_key_that_is_none_is_refused() -> None:

@@ -86,3 +86,14 @@ async def test_a_host_that_could_not_be_tuned_says_why(
 ) -> None:
     answer = await asked(tmp_path, 0, tuning_fails="tuned refuses: no")
     assert answer.kept == {"tuning": "tuned refuses: no"}
+
+
+async def test_a_configuration_that_can_not_be_written_changes_nothing(
+    cards: dict[int, ThermalPeer], tmp_path: Path
+) -> None:
+    tmp_path.joinpath("accepted.json").mkdir()
+    answer = await asked(tmp_path, 0, 1)
+    assert not answer.is_complete
+    assert answer.applied == []
+    assert "Is a directory" in answer.problems[0]
+    assert [peer.done for peer in cards.values()] == [[], []]

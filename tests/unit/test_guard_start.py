@@ -8,6 +8,7 @@ import pytest
 from gpuwarden.config import Configuration, accepted_configuration, load_configuration
 from gpuwarden.config.rules import Rule, housekeeping_is_among
 from gpuwarden.guard import reload, service
+from gpuwarden.guard.status import Seen, summarise
 from gpuwarden.systemd.notify import Notifier
 
 CPUS = frozenset(range(4))
@@ -66,3 +67,28 @@ def test_a_restart_keeps_the_former_settings(start: Start) -> None:
 
 def test_a_first_start_with_wrong_files_is_refused(start: Start) -> None:
     assert start.with_file("[workers]\nmax_batch = 'x'\n") == (None, ())
+
+
+def test_a_configuration_that_can_not_be_handed_on_ends_nothing(start: Start) -> None:
+    start.accepted.mkdir()
+    configuration, faults = start.with_file("[workers]\nmax_batch = 3\n")
+    assert configuration is not None
+    assert configuration.workers.max_batch == 3
+    (fault,) = faults
+    assert "can't be handed on" in fault
+
+
+async def test_a_state_that_can_not_be_written_is_told_once_and_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = tmp_path / "guard" / "state.json"
+    monkeypatch.setattr(service, "GUARD_STATE_FILE", file)
+    monkeypatch.setattr(service, "follow", lambda follower: None)
+    guard = service.Service(Notifier(), Configuration(), ())
+    seen = summarise(Seen(version="1", plan=None))
+    for _ in range(2):
+        guard._publish(seen)
+    assert caplog.text.count("can't be written: No such file or directory") == 1
+    file.parent.mkdir()
+    guard._publish(seen)
+    assert file.is_file()

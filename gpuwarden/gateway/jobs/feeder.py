@@ -39,6 +39,9 @@ RESERVE = 2  # ready beside what the workers hold
 RETRY_SECONDS = 2.0  # after a store that failed, say of a full disk
 FAILURE_LIMIT = 3  # deaths of a worker while alone, executions over time: then it is given up
 FAULT = "the service failed; its journal says where"
+NO_RESULT = JobResult(
+    ok=False, error_type="engine_error", error_message="the worker's answer can't be stored"
+)
 # What may be the fault of the moment, and is tried again; all else is the job's own answer.
 PASSING = {"execution_timeout", "internal_error", "unavailable", "queue_timeout", "queue_full"}
 
@@ -335,6 +338,9 @@ class Feeder:
                     )
                 told = True
                 await asyncio.sleep(RETRY_SECONDS)
+            except ValueError as error:  # no JSON, say: no second try would store it
+                log.error("a job's result is none: %s", where(error))
+                result, content = NO_RESULT, None
             else:
                 return
 
