@@ -98,6 +98,23 @@ def test_installation_makes_users_and_folders(node: Node) -> None:
     assert node.run("getent group gpuwarden").text.endswith(":")
 
 
+def test_a_page_without_cockpit_says_what_it_lacks_and_changes_nothing(
+    nodes: Callable[..., Node],
+) -> None:
+    machine = levels.machine()
+    node = nodes(levels.continued, machine, levels.unstarted_level(machine, levels.debs()))
+    (page,) = levels.DIST.glob("cockpit-gpuwarden_*.deb")
+    node.put(page, "/root/page.deb")
+    done = node.run("dpkg --install /root/page.deb", check=False, timeout_seconds=DPKG_SECONDS)
+    assert done.status != 0
+    assert "cockpit-bridge (>= 287); however:\n  Package cockpit-bridge is not installed" in (
+        done.text + done.error_text
+    )
+    node.run("dpkg --remove cockpit-gpuwarden", timeout_seconds=DPKG_SECONDS)
+    assert node.run("gpuwarden version").text.startswith("gpuwarden ")
+    assert node.run("dpkg --audit").text == ""
+
+
 def test_command_works_and_is_compiled_ahead(node: Node) -> None:
     assert "0.1.0" in node.run("gpuwarden version").text
     found = node.run("find /usr/lib/gpuwarden/app /usr/lib/gpuwarden/vendor -name '*.py*'").text
