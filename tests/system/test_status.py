@@ -71,7 +71,8 @@ def the_journal_explains(node: Node) -> None:
 
 def the_live_screen_orders(node: Node) -> None:
     """``gpuwarden top`` on a terminal of the size that SSH has had since ever."""
-    top = node.start(["gpuwarden", "top"], environment={"TERM": "xterm-256color"}, terminal=(24, 80))
+    terminal = {"TERM": "xterm-256color"}
+    top = node.start(["gpuwarden", "top"], environment=terminal, terminal=(24, 80))
     top.read_until("q quit", SCREEN_SECONDS)
     top.send(b"o")
     top.read_until(r"Cool GPU 0 for", SCREEN_SECONDS)

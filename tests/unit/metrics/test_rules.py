@@ -194,11 +194,13 @@ def test_labels_that_rules_and_dashboard_choose_by_exist() -> None:
 
 
 def shown(definition: Definition) -> dict[str, str]:
-    """What a node whose every metric has a value tells Prometheus of one of them, over 90 minutes."""
+    """What a node tells Prometheus of a metric in 90 minutes in which each has a value."""
     labels = "".join(f',{name}="0"' for name in definition.labels)
     if definition.kind is Kind.HISTOGRAM:
         buckets = {f'{definition.name}_bucket{{le="{le}"{labels}}}': "0+1x90" for le in (1, "+Inf")}
-        return buckets | {f"{definition.name}{end}{{{labels[1:]}}}": "0+1x90" for end in ("_sum", "_count")}
+        return buckets | {
+            f"{definition.name}{end}{{{labels[1:]}}}": "0+1x90" for end in ("_sum", "_count")
+        }
     values = "0+1x90" if definition.kind is Kind.COUNTER else "1x90"
     return {f"{definition.name}{{{labels[1:]}}}": values}
 
