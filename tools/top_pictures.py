@@ -1,6 +1,6 @@
 """Draws ``gpuwarden top`` with a card in alert: python -m tools.top_pictures.
 
-The state is one that was recorded (tests/integration/record_hot_node.py); the pictures go to
+The state is one that was recorded (tests/system/record_hot_node.py); the pictures go to
 docs/images. A test compares them with what the screen shows now.
 """
 

@@ -2,11 +2,13 @@
 
 from typing import Literal
 
-from gpuwarden.control.published import State
+from pydantic import BaseModel, ConfigDict
 
 
-class PortHolder(State):
+class PortHolder(BaseModel):
     """Who listens where our front door should."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     address: str
     pid: int
@@ -14,7 +16,7 @@ class PortHolder(State):
     unit: str
 
 
-class TuningData(State):
+class TuningData(BaseModel):
     """What the host is tuned to, as tuned said when it was last asked.
 
     ``time_of_day`` and ``profile`` are empty where we tune nothing; ``former`` is the profile that
@@ -22,6 +24,8 @@ class TuningData(State):
     why the host is not tuned although it is to be, where nothing is wrong with that (no tuned);
     ``fault``, where something is; ``note``, what else is to be known.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     time_of_day: Literal["", "day", "night"] = ""
     profile: str = ""

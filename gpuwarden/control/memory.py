@@ -5,12 +5,12 @@ Bytes and counts are of the worker's present life, ``None`` is unknown.
 
 from typing import Literal
 
-from gpuwarden.control.published import State
+from pydantic import BaseModel, ConfigDict
 
 Remedy = Literal["", "caches", "batches", "recycle"]
 
 
-class WorkerMemory(State):
+class WorkerMemory(BaseModel):
     """How one worker's allocator stands, and what is done about it.
 
     :ivar peak_bytes: allocated at most so far.
@@ -24,6 +24,8 @@ class WorkerMemory(State):
     :ivar is_tight: it is over the threshold since its start: its settings are too large.
     :ivar batch_ceiling: requests that it may run together for want of memory; None: all it takes.
     """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     peak_bytes: int | None = None
     inactive_split_bytes: int | None = None
@@ -39,8 +41,10 @@ class WorkerMemory(State):
     batch_ceiling: int | None = None
 
 
-class MemorySeries(State):
+class MemorySeries(BaseModel):
     """One worker's last hour, column by column, oldest first, whatever lives it had meanwhile."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     number: int
     gpu: int
@@ -50,7 +54,9 @@ class MemorySeries(State):
     inactive_split_bytes: list[int | None]
 
 
-class MemoryHistory(State):
+class MemoryHistory(BaseModel):
     """All workers that told anything in the last hour."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     workers: list[MemorySeries] = []

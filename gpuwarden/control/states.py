@@ -5,12 +5,19 @@
 
 from typing import Literal
 
+from pydantic import BaseModel, ConfigDict
+
 from gpuwarden.control.host import TuningData
 from gpuwarden.control.memory import WorkerMemory
-from gpuwarden.control.published import State
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 
 Held = Literal["", "heat", "released", "reset", "reboot"]
+
+
+class State(BaseModel):
+    """Base of the published models: nothing unknown in, nothing changed after."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Xid(State):

@@ -296,7 +296,7 @@ class RequestQueue:
         return actions
 
     def _give_back(self, request: Request) -> list[Action]:
-        """A worker's to the queue; the end of one that is half answered, or has killed too often."""
+        """To the queue; one that is half answered, or has killed too often, ends."""
         if not request.streamed and not is_given_up(request):
             self._requeue(request)
             return []

@@ -2,6 +2,7 @@
 
 import { Service } from "./bus.js";
 import { show } from "./dom.js";
+import { FrontDoor } from "./frontdoor.js";
 import { page } from "./page.js";
 import { Journal, clockAhead, examine, startService } from "./programs.js";
 import { after, beginning } from "./store.js";
@@ -20,6 +21,7 @@ let state = beginning(now());
 
 const service = new Service(cockpit, tell, () => state);
 const journal = new Journal(cockpit, tell);
+const frontDoor = new FrontDoor(cockpit, tell);
 
 function tell(message) {
     const before = state;
@@ -36,6 +38,8 @@ function act(message, before) {
         asker = { button: document.activeElement, cell: document.activeElement.closest("td") };
     } else if (message.type === "confirm" && before.question) {
         service.order(before.question);
+    } else if (message.type === "status") {
+        frontDoor.look(message.data, state.isAdministrator);
     } else if (message.type === "look") {
         examine(cockpit, tell);
     } else if (message.type === "start-service") {

@@ -1,17 +1,22 @@
-// Queue, answers and durable jobs; who else holds a card's memory. Pure.
+// Queue and answers; who else holds a card's memory. Pure.
 
 import { h } from "./dom.js";
+import { jobs } from "./jobs.js";
 import { badge, facts, section, table } from "./parts.js";
 import { NOT_OURS_TO_END, amount, clock, memory, partOf, since } from "./words.js";
 
 /** The front door's figures. */
-export function requests({ status, now }) {
+export function requests({ status, jobs: listed, isAdministrator, now }) {
     const { gateway } = status;
     return section(
         "requests",
         "Requests and jobs",
         gateway
-            ? [paused(gateway, now), queue(gateway), jobs(gateway.jobs)]
+            ? [
+                  paused(gateway, now),
+                  queue(gateway),
+                  jobs(gateway.jobs, listed, isAdministrator, now),
+              ]
             : h("p", {}, badge("bad", "The front door isn't running"), " Nobody is answered."),
     );
 }
@@ -35,24 +40,6 @@ function queue(gateway) {
         ["An answer takes", amount(gateway.mean_response_seconds, "s on average", 2)],
         ["95 of 100 answers within", amount(gateway.p95_response_seconds, "s", 2)],
     ]);
-}
-
-function jobs(kept) {
-    if (!kept) {
-        return null;
-    }
-    return [
-        h("h3", {}, "Durable jobs"),
-        kept.problem && h("p", {}, badge("bad", "No jobs can be kept"), ` ${kept.problem}`),
-        facts([
-            ["Waiting", amount(kept.queued)],
-            ["Running", amount(kept.running)],
-            ["Done", amount(kept.succeeded)],
-            ["Failed", amount(kept.failed)],
-            ["Cancelled", amount(kept.cancelled)],
-            ["On disk", memory(kept.stored_bytes, kept.limit_bytes || null)],
-        ]),
-    ];
 }
 
 /** Processes that hold a card's memory and are no worker's; nothing where there are none. */

@@ -19,6 +19,7 @@ export function beginning(now) {
         historyProblems: {},
         events: [],
         eventsProblem: "",
+        jobs: { unfinished: [], failed: [], problem: "" },
         doctor: { phase: "busy", report: null, problem: "" },
         pending: {},
         question: null,
@@ -64,6 +65,8 @@ const CHANGES = {
     }),
     events: (state, { came }) => ({ events: kept(state.events, came), eventsProblem: "" }),
     "events-trouble": (state, { problem }) => ({ eventsProblem: problem }),
+    jobs: (state, { unfinished, failed }) => ({ jobs: { unfinished, failed, problem: "" } }),
+    "jobs-trouble": (state, { problem }) => ({ jobs: { ...state.jobs, problem } }),
     look: (state) => ({ doctor: { ...state.doctor, phase: "busy", problem: "" } }),
     doctor: (state, { report }) => ({ doctor: { phase: "done", report, problem: "" } }),
     "doctor-trouble": (state, { problem }) => ({

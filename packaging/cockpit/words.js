@@ -65,6 +65,14 @@ export const WORKER = {
     failed: ["bad", "Failed"],
 };
 
+export const JOB = {
+    queued: ["off", "Waits"],
+    running: ["busy", "Running"],
+    succeeded: ["good", "Done"],
+    failed: ["bad", "Failed"],
+    cancelled: ["off", "Cancelled"],
+};
+
 export const HELD = {
     "": "",
     heat: "waits until its card has cooled down",

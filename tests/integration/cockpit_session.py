@@ -9,12 +9,19 @@ import shutil
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from pathlib import Path
 
+from gpuwarden.names import GATEWAY_LOCAL_SOCKET
 from tests.integration.private_bus import REPOSITORY, ROOT, PrivateBus, User
 
 WEB_SERVER = "/usr/lib/cockpit/cockpit-ws"
 PAGE_FOLDER = REPOSITORY / "packaging" / "cockpit"
 START_SECONDS = 30.0
+
+
+def local_door(bus: PrivateBus) -> Path:
+    """Where the session's page looks for the front door."""
+    return bus.folder / "http.sock"
 
 
 @asynccontextmanager
@@ -28,7 +35,12 @@ async def cockpit_session(
     """
     # Where the bus is everybody may enter.
     data, stand_ins = bus.folder / "data", bus.folder / "bin"
-    shutil.copytree(PAGE_FOLDER, data / "cockpit" / "gpuwarden")
+    page = data / "cockpit" / "gpuwarden"
+    shutil.copytree(PAGE_FOLDER, page)
+    script = page / "frontdoor.js"
+    text = script.read_text(encoding="utf-8")
+    assert f'"{GATEWAY_LOCAL_SOCKET}"' in text
+    script.write_text(text.replace(str(GATEWAY_LOCAL_SOCKET), str(local_door(bus))), "utf-8")
     stand_ins.mkdir()
     for name, script in programs.items():
         (stand_ins / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")

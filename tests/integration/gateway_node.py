@@ -199,6 +199,15 @@ def job_place(folder: Path) -> JobPlace:
     return JobPlace(folder, lambda: StoreKey(bytes(range(32))))
 
 
+def unix_listener(path: Path) -> socket.socket:
+    """Root's own door."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen()
+    return listener
+
+
 @contextlib.asynccontextmanager
 async def gateway_node(
     identify: PeerIdentity = same_user,
@@ -206,6 +215,7 @@ async def gateway_node(
     address: str = "127.0.0.1",
     jobs: JobPlace | None = None,
     dualstack: bool = False,
+    local: Path | None = None,
     **settings: Any,
 ) -> AsyncIterator[GatewayNode]:
     with tempfile.TemporaryDirectory(prefix="gateway-") as name:
@@ -213,7 +223,8 @@ async def gateway_node(
         family = socket.AF_INET6 if ":" in address else socket.AF_INET
         http = socket.create_server((address, 0), family=family, dualstack_ipv6=dualstack)
         port = http.getsockname()[1]
-        sockets = Sockets([http], bind_dispatch(folder / "dispatch.sock"), identify, control or [])
+        doors = [http, *([unix_listener(local)] if local else [])]
+        sockets = Sockets(doors, bind_dispatch(folder / "dispatch.sock"), identify, control or [])
         notifier = RecordingNotifier()
         writer = SnapshotWriter(folder / "state.json", "gateway")
         guards = ThermalGuards(folder / "thermal")

@@ -9,13 +9,14 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from gpuwarden.control.states import GuardData, ThermalData
+from gpuwarden.control.states import GatewayJobs, GuardData, ThermalData
 from gpuwarden.values import ServiceState, ThermalState, WorkerState
 from tests.accessibility import faults
 from tests.browser import Browser, browser
 from tests.integration.bus_peers import GUARD, guarded, service
-from tests.integration.bus_states import card, state, worker
-from tests.integration.cockpit_session import PAGE_FOLDER, cockpit_session
+from tests.integration.bus_states import card, gateway, state, worker
+from tests.integration.cockpit_session import PAGE_FOLDER, cockpit_session, local_door
+from tests.integration.gateway_node import GatewayNode, gateway_node
 from tests.integration.private_bus import (
     MEMBER,
     NOBODY,
@@ -52,6 +53,8 @@ FINDINGS = {
         }
     ],
 }
+JOB_ROWS = """[...document.querySelectorAll("#requests-title ~ .scroll tbody tr")].map(
+    (row) => row.innerText.replace(/\\s+/g, " "))"""
 PROGRAMS = {
     "journalctl": f"echo '{json.dumps(EVENT)}'; exec sleep 600",
     # As doctor ends where something is wrong.
@@ -247,13 +250,58 @@ async def test_who_may_not_see_it_is_told_so(bus: PrivateBus, chromium: Browser)
 async def test_a_member_of_the_group_sees_it_and_is_told_what_an_order_takes(
     bus: PrivateBus, chromium: Browser
 ) -> None:
-    async with guarded(bus), cockpit_session(bus, PROGRAMS, MEMBER) as address:
+    known = state(gateway=gateway(jobs=GatewayJobs(queued=1)))
+    async with guarded(bus, known), cockpit_session(bus, PROGRAMS, MEMBER) as address:
         page = await chromium.open(address)
         await page.sees("Everything works")
+        await page.sees("Single jobs are shown with administrative access")
         await page.click("button", "Restart worker 0")
         await page.click("dialog button", "Restart worker 0")
         await page.sees("Restart worker 0: you may not. It takes administrative access")
         assert page.complaints == []
+
+
+async def jobs_of_all_kinds(node: GatewayNode) -> list[str]:
+    """One that failed, one that a worker has, and one that waits; the ids of these."""
+
+    async def submit(priority: int) -> str:
+        path = f"/v1/jobs?priority={priority}&question=secret"
+        reply = await node.post(b"image", path=path)
+        return str(reply.json["id"])
+
+    ids = [await submit(3)]
+    worker = await node.busy_worker(0, auto=False, max_batch=1)
+    worker.fail(await worker.next_job(), "bad_image", "Mrs. Miller")
+    ids += [await submit(2)]
+    await worker.next_job()
+    await submit(1)  # which the worker prepares
+    return [*ids, await submit(-1)]
+
+
+async def test_an_administrator_sees_single_jobs_and_nothing_of_a_patient(
+    bus: PrivateBus, address: str, chromium: Browser
+) -> None:
+    async with gateway_node(local=local_door(bus)) as node:
+        ids = await jobs_of_all_kinds(node)
+        counts = GatewayJobs(queued=1, running=1, failed=1)
+        async with guarded(bus, state(gateway=gateway(jobs=counts))):
+            page = await chromium.open(address)
+            rows = await page.until(f"(({JOB_ROWS}).length === 4) && ({JOB_ROWS})")
+            for identifier, words in zip(ids, ("Failed 3", "Running 2", "Waits -1"), strict=True):
+                (row,) = [each for each in rows if each.startswith(identifier[:8])]
+                assert words in row
+            shown = await page.text()
+            assert not [each for each in (*ids, "Miller", "secret") if each in shown]
+            assert await faults(page) == []
+            assert page.complaints == []
+
+
+async def test_a_front_door_that_does_not_answer_is_said(
+    bus: PrivateBus, address: str, chromium: Browser
+) -> None:
+    async with guarded(bus, state(gateway=gateway(jobs=GatewayJobs(queued=1)))):
+        page = await chromium.open(address)
+        await page.sees("Single jobs can't be listed")
 
 
 async def test_what_is_unknown_or_fails_leaves_the_rest_of_the_page(

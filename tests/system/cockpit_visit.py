@@ -22,6 +22,11 @@ HOT = """
 gpuwarden-sim set --gpu 0 --ambient 45 --resistance-factor 1.6
 gpuwarden-sim load --gpu 0 --fraction 1.0
 """
+# What no model can look at, as a durable job.
+SPOILED = """
+curl --silent --fail --data-binary 'no image' -H 'Content-Type: image/png' \\
+    'http://127.0.0.1:7860/v1/jobs?question=any'
+"""
 # Dead for as long as the test wants: systemd would have it back in 200 ms.
 NO_RESTART = "/run/systemd/system/medgemma-guard.service.d/99-stay-dead.conf"
 DIE = f"""
@@ -33,6 +38,7 @@ COME_BACK = f"rm {NO_RESTART}; systemctl daemon-reload; systemctl reset-failed m
 
 def test_an_administrator_sees_a_hot_card_and_drains_a_worker(node: Node) -> None:
     node.run(HOT)
+    node.run(SPOILED)
     install_cockpit(node)
     node.run(f"adduser --quiet {USER} sudo; echo '{USER}:{PASSWORD}' | chpasswd")
     asyncio.run(visit(node, reachable(node)))
@@ -81,6 +87,7 @@ async def a_hot_card(node: Node, page: Page) -> None:
     await page.sees("lowered, its own limit is", SLOW_SECONDS)
     await page.until("document.querySelectorAll('svg .line.celsius').length >= 2")
     await page.sees("thermal-state")  # out of the journal
+    await page.sees("bad_image", SLOW_SECONDS)  # from root's own door, by sudo's rules
     await page.sees("Look again", SLOW_SECONDS)
     for scheme in ("light", "dark"):
         await page.prefer(scheme)

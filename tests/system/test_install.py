@@ -80,6 +80,7 @@ def test_what_an_installation_does_and_what_it_leaves_to_the_operator(node: Node
     nothing_runs_after_installation(node)
     installation_makes_users_and_folders(node)
     command_works_and_is_compiled_ahead(node)
+    page_without_cockpit_says_what_it_lacks(node)
 
 
 def nothing_runs_after_installation(node: Node) -> None:
@@ -103,6 +104,19 @@ def installation_makes_users_and_folders(node: Node) -> None:
     for user in ("gpuwarden-worker", "gpuwarden-gateway"):
         assert node.run(f"id --name --groups {user}").text == user
     assert node.run("getent group gpuwarden").text.endswith(":")
+
+
+def page_without_cockpit_says_what_it_lacks(node: Node) -> None:
+    (page,) = levels.DIST.glob("cockpit-gpuwarden_*.deb")
+    node.put(page, "/root/page.deb")
+    done = node.run("dpkg --install /root/page.deb", check=False, timeout_seconds=DPKG_SECONDS)
+    assert done.status != 0
+    assert "cockpit-bridge (>= 287); however:\n  Package cockpit-bridge is not installed" in (
+        done.text + done.error_text
+    )
+    node.run("dpkg --remove cockpit-gpuwarden", timeout_seconds=DPKG_SECONDS)
+    assert node.run("gpuwarden version").text.startswith("gpuwarden ")
+    assert node.run("dpkg --audit").text == ""
 
 
 def command_works_and_is_compiled_ahead(node: Node) -> None:

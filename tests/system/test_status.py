@@ -13,6 +13,7 @@ mkdir -p $(dirname {NO_RESTART}); printf '[Service]\\nRestart=no\\n' > {NO_RESTA
 systemctl daemon-reload; systemctl kill --signal=KILL medgemma-guard
 until [ $(systemctl show -P ActiveState medgemma-guard) = failed ]; do sleep 0.2; done
 """
+SCREEN_SECONDS = 60.0
 COME_BACK = f"rm {NO_RESTART}; systemctl daemon-reload; systemctl restart medgemma-guard"
 
 
@@ -32,6 +33,7 @@ def test_the_operator_sees_how_it_is_and_reads_why(node: Node) -> None:
     assert lines[-1].endswith(told[-1]["message"])
 
     the_journal_explains(node)
+    the_live_screen_orders(node)
 
     node.run(DIE)
     code, lines = screen(node)
@@ -65,3 +67,22 @@ def the_journal_explains(node: Node) -> None:
     assert "Started medgemma-worker@0.service" in logs
     (line, *_) = node.run("gpuwarden logs --event worker-state --lines 1 --json").text.splitlines()
     assert json.loads(line)["GPUWARDEN_EVENT"] == "worker-state"
+
+
+def the_live_screen_orders(node: Node) -> None:
+    """``gpuwarden top`` on a terminal of the size that SSH has had since ever."""
+    terminal = {"TERM": "xterm-256color"}
+    top = node.start(["gpuwarden", "top"], environment=terminal, terminal=(24, 80))
+    top.read_until("q quit", SCREEN_SECONDS)
+    top.send(b"o")
+    top.read_until(r"Cool GPU 0 for", SCREEN_SECONDS)
+    top.send(b"a")
+    top.read_until("GPU 0 is cooled as at alert", SCREEN_SECONDS)
+    top.read_until("ALERT", SCREEN_SECONDS)
+    top.resize(10, 40)
+    top.read_until("needs 64 x 16", SCREEN_SECONDS)
+    top.resize(24, 80)
+    top.read_until("q quit", SCREEN_SECONDS)
+    top.send(b"q")
+    assert top.wait(SCREEN_SECONDS).status == 0
+    node.run("gpuwarden thermal clear-override 0")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import gpuwarden
+from gpuwarden.cli.live.board import SMALLEST
 from gpuwarden.cli.main import COMMANDS
 from gpuwarden.systemd.events import Event
 from tools.events_table import CATALOGUE, FIELD, read
@@ -100,6 +101,24 @@ def test_each_line_is_one_that_the_service_writes(quote: Quote) -> None:
     assert any(each.fullmatch(quote.line) for each in told(event)), (
         f"{quote.line!r} is nothing that {event.name} says"
     )
+
+
+@pytest.mark.parametrize(
+    ("words", "source"),
+    [
+        ("top needs a terminal for its input and its output", "cli/top.py"),
+        ("You may not see this", "words.js"),
+        ("The service isn't running", "words.js"),
+    ],
+)
+def test_what_a_screen_says_is_quoted_as_it_says_it(words: str, source: str) -> None:
+    folder = PACKAGE if source.endswith(".py") else PACKAGE.parent / "packaging" / "cockpit"
+    assert words in (folder / source).read_text(encoding="utf-8")
+    assert words in DOCUMENT
+
+
+def test_the_least_size_of_the_live_screen_is_the_one_told() -> None:
+    assert f"needs {SMALLEST.columns} x {SMALLEST.rows}" in DOCUMENT
 
 
 def test_commands_that_it_names_exist() -> None:

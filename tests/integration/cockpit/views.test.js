@@ -131,6 +131,35 @@ export const tests = {
         has(shown, "1.0 of 8.0 GiB");
     },
 
+    "single jobs have no more of their id than it takes to call them by it"() {
+        const kept = { queued: 30, running: 1, succeeded: 0, failed: 1, cancelled: 0, stored_bytes: 0, limit_bytes: 0, problem: "" };
+        const job = (changes) => ({
+            id: "0123456789abcdef0123456789abcdef", status: "queued", priority: 0, created_at: NOW - 3600,
+            bytes: 2 ** 25, executions: 1, progress: { jobs_ahead: 0, running_seconds: null, is_finished: false },
+            ...changes,
+        });
+        const unfinished = [
+            job({ id: "b".repeat(32), status: "running", executions: 2, progress: { jobs_ahead: null, running_seconds: 12 } }),
+            job({}),
+        ];
+        const failed = [job({ id: "c".repeat(32), status: "failed", error: { type: "bad_image", message: "Mrs. Miller" } })];
+        const known = told(
+            { type: "login", user: "alice", isAdministrator: true },
+            { type: "status", data: status({ gateway: gateway({ jobs: kept }) }) },
+            { type: "jobs", unfinished, failed },
+        );
+        const shown = text(known);
+        has(shown, "01234567…");
+        has(shown, "for 12 seconds; given out 2 times");
+        has(shown, "60 minutes ago next 32.0 MiB");
+        has(shown, "bad_image");
+        has(shown, "And 29 more.");
+        lacks(shown, "0123456789");
+        lacks(shown, "Miller");
+        has(text(after(known, { type: "jobs-trouble", problem: "gone" })), "can't be listed gone.");
+        lacks(text(after(known, { type: "login", user: "bob", isAdministrator: false })), "01234567");
+    },
+
     "strangers on a card are listed with what ends them"() {
         const orphan = { pid: 812, gpu: 0, orphan_class: "foreign", command: "python3", vram_bytes: null, since: (NOW - 60) * 1e6 };
         const shown = text(live({ orphans: [orphan, { ...orphan, pid: 9, orphan_class: "mps" }] }));

@@ -193,6 +193,48 @@ def test_labels_that_rules_and_dashboard_choose_by_exist() -> None:
             assert wanted <= labels[base] | always, each
 
 
+def shown(definition: Definition) -> dict[str, str]:
+    """What a node tells Prometheus of a metric in 90 minutes in which each has a value."""
+    labels = "".join(f',{name}="0"' for name in definition.labels)
+    if definition.kind is Kind.HISTOGRAM:
+        buckets = {f'{definition.name}_bucket{{le="{le}"{labels}}}': "0+1x90" for le in (1, "+Inf")}
+        return buckets | {
+            f"{definition.name}{end}{{{labels[1:]}}}": "0+1x90" for end in ("_sum", "_count")
+        }
+    values = "0+1x90" if definition.kind is Kind.COUNTER else "1x90"
+    return {f"{definition.name}{{{labels[1:]}}}": values}
+
+
+def test_each_query_of_the_dashboard_is_prometheus_and_shows_what_a_node_tells(
+    tmp_path: Path,
+) -> None:
+    variables = {"$instance": ".*", "$gpu": ".*", "$__rate_interval": "5m"}
+    queries = [target["expr"] for panel in panels() for target in panel["targets"]]
+    assert len(queries) > 30
+    for variable, value in variables.items():
+        queries = [each.replace(variable, value) for each in queries]
+    series = {
+        name: values
+        for definition in (*of_node.METERS, *of_gateway.METERS)
+        for name, values in shown(definition).items()
+    }
+    test = {
+        "interval": "1m",
+        "input_series": [{"series": name, "values": values} for name, values in series.items()],
+        "promql_expr_test": [
+            {
+                "expr": f"count({query}) > bool 0",
+                "eval_time": "60m",
+                "exp_samples": [{"labels": "{}", "value": 1}],
+            }
+            for query in queries
+        ],
+    }
+    file = tmp_path / "dashboard.test.yml"
+    file.write_text(json.dumps({"rule_files": [], "tests": [test]}))
+    promtool("test", "rules", file)
+
+
 def panels() -> list[dict[str, Any]]:
     document = json.loads(DASHBOARD.read_text())
     return [panel for panel in document["panels"] if panel["type"] != "row"]

@@ -1,4 +1,4 @@
-"""What tests.integration.record_hot_node has recorded of a node with a card in alert."""
+"""What tests.system.record_hot_node has recorded of a node with a card in alert."""
 
 import json
 from dataclasses import dataclass
