@@ -1,4 +1,4 @@
-"""Large bodies that a thread reads out of their sockets, and what becomes of those that break off."""
+"""Large bodies that a thread reads out of their sockets, and those of them that break off."""
 
 import asyncio
 import hashlib
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gpuwarden.gateway import takeover
+from gpuwarden.gateway import hands, takeover
 from tests.integration.gateway_node import gateway_node
 
 MIB = 1 << 20
@@ -22,7 +22,7 @@ HEAD = (
 def carried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How much threads have read, a number for each turn of theirs."""
     found: list[int] = []
-    original = takeover.read_on
+    original = hands.read_on
 
     def read_on(*arguments: Any) -> int:
         count = original(*arguments)
