@@ -77,7 +77,7 @@ class BufferPool:
 
     :param limit_bytes: sizes of all buffers together stay within this.
     :param call_soon: runs a function in a later turn of the event loop (zeroing goes in steps).
-    :param beside: whether threads do the zeroing, which then call ``call_soon``.
+    :param beside: whether threads zero what takes more than one step, and then call ``call_soon``.
     :ivar on_freed: called when a buffer is not in use any more.
     :ivar lanes: in which large bodies come in.
     """
@@ -181,7 +181,7 @@ class BufferPool:
         buffer.destroy()
 
     def _scrub_some(self) -> None:
-        if self.beside and self._dirty and self._zeroed is None:
+        if self.beside and self._dirty and self._dirty[0].used_bytes > SCRUB_STEP_BYTES:
             buffer = self._dirty.pop(0)
             zeroing = self.lanes.hands.submit(zero, buffer.view[: buffer.used_bytes])
             self._zeroed = buffer, zeroing

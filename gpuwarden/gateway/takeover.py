@@ -150,8 +150,8 @@ async def receive(request: BaseRequest, target: memoryview, lanes: Lanes) -> Non
     try:
         await receiver.complete
     finally:
-        await receiver.stop()
         request.content.feed_eof()  # no lingering read for a body that never passes the parser
+        await receiver.stop()
 
 
 def drain(request: BaseRequest, target: memoryview) -> int:

@@ -2,12 +2,17 @@
 
 from typing import Any
 
-from tests.bench.engine import proof
+import numpy
+
+from gpuwarden.worker.engines.transformers.shrinking import Shrinker
+from tests.bench.engine import picture, proof
 from tests.bench.engine.gaps import causes_of
+from tests.bench.engine.images import dicom
 from tests.bench.engine.journal import Event
 from tests.bench.engine.margins import Place, counts_of
 from tests.bench.engine.naive import figures_of
 from tests.bench.engine.rates import Came
+from tests.bench.engine.stages import stages_between
 from tests.bench.engine.summary import summary_of
 from tests.bench.engine.table import table_of
 
@@ -79,6 +84,31 @@ def test_a_summary_counts_gaps_over_all_streams() -> None:
     assert found["gaps_over_60_milliseconds"] == 2
     assert found["longest_gap_milliseconds"] == 90
     assert found["cut_short"].startswith("3 of 4")
+
+
+def test_stages_are_of_the_requests_between_two_readings_of_all_workers() -> None:
+    one = ({"stages": {"made ready": [2, 0.2]}}, {"stages": {"made ready": [4, 0.3]}})
+    other: tuple[dict[str, Any], dict[str, Any]] = ({}, {"stages": {"made ready": [2, 0.1]}})
+    assert stages_between([one, other]) == {"made ready": 50.0}
+    assert stages_between([({}, {})]) == {}
+
+
+def test_both_ways_to_make_a_picture_make_the_same() -> None:
+    body = dicom(1024, 3)
+    found = picture.in_bands(body, Shrinker((224, 224), picture.BILINEAR))
+    assert numpy.array_equal(found, picture.plainly(body, 224))
+
+
+def test_the_table_says_where_a_requests_time_went_and_how_full_the_card_was() -> None:
+    part = {
+        "rows_in_use": 27.04,
+        "mean_upload_seconds": 0.020,
+        "mean_first_token_seconds": 0.150,
+        "stages_milliseconds": {"made ready": 30.0, "of it: resized": 20.0, "joined": 60.0},
+    }
+    line = next(one for one in table_of({"together": part}) if "rows in use" in one)
+    assert "27.0 rows in use; ms until the first token, 150 in all: upload 20.0" in line
+    assert "front door, queues, telling 40.0" in line
 
 
 def test_the_first_naive_request_is_not_counted() -> None:

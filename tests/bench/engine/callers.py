@@ -1,7 +1,7 @@
 """``python -m tests.bench.engine.callers SPEC``: callers that each send an image, ask, and stream.
 
-Once they are answered they delete their image, as who has no more questions does. A process of its
-own. SPEC is JSON (see ``Spec``); what came of it is printed as JSON.
+Once they are answered they delete their image, as who has no more questions does, and ask about the
+next one meanwhile. A process of its own. SPEC is JSON (see ``Spec``), and so is what is printed.
 """
 
 import asyncio
@@ -84,10 +84,12 @@ class Callers:
     left: int
     images: dict[str, mmap.mmap]
     told: list[Told] = field(default_factory=list)
+    deleting: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def run(self) -> None:
         """Ask until nothing is left."""
         await asyncio.gather(*(self._caller(n) for n in range(self.spec.callers)))
+        await asyncio.gather(*self.deleting)
 
     async def _caller(self, number: int) -> None:
         chance = random.Random(self.spec.seed * 1000 + number)
@@ -101,9 +103,10 @@ class Callers:
                 one.error = one.error or f"{type(error).__name__}: {error}"[:200]
             one.ended = time.time() - one.began
             self.told.append(one)
-            if one.image:
-                with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
-                    await self._delete(one.image)
+            if one.image:  # whoever asks next doesn't wait for that
+                deleting = asyncio.create_task(self._delete(one.image))
+                self.deleting.add(deleting)
+                deleting.add_done_callback(self.deleting.discard)
 
     async def _ask(self, one: Told, chance: random.Random) -> None:
         spec = self.spec
@@ -149,12 +152,13 @@ class Callers:
         return str(json.loads(answer)["id"])
 
     async def _delete(self, image: str) -> None:
-        async with asyncio.timeout(DELETE_SECONDS):
-            reader, writer = await self._send(f"DELETE /v1/images/{image}", "", b"")
-            try:
-                await _head(reader)
-            finally:
-                writer.close()
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, TimeoutError):
+            async with asyncio.timeout(DELETE_SECONDS):
+                reader, writer = await self._send(f"DELETE /v1/images/{image}", "", b"")
+                try:
+                    await _head(reader)
+                finally:
+                    writer.close()
 
     async def _post(self, path: str, media_type: str, body: bytes | mmap.mmap) -> Any:
         return await self._send(f"POST {path}", f"Content-Type: {media_type}\r\n", body)

@@ -1,6 +1,6 @@
 """From a DICOM, PNG or JPEG file to the 8-bit picture that the model's eyes are made for."""
 
-from typing import Any
+from typing import Any, Optional
 
 from gpuwarden.worker.engine import BadImageError, Image
 from gpuwarden.worker.engines import dicom
@@ -38,7 +38,7 @@ class Pictures:
             return self._resized(picture.samples)
         return self._shaded(picture)
 
-    def _shaded(self, picture: Picture, bits: "int | None" = None) -> Any:
+    def _shaded(self, picture: Picture, bits: Optional[int] = None) -> Any:
         """Grey: what lies below and above the percentiles is cut off."""
         table = window_table(picture.samples, self._percentiles, bits)
         if picture.photometric_interpretation == DARK_IS_HIGH:

@@ -8,7 +8,7 @@ import math
 import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Tuple
+from typing import Any, Optional, Tuple
 
 HANDS_LIMIT = 4  # threads of one process: a node runs several, and an image is no longer than that
 BAND_PIXELS = 1 << 20  # of the image: with what Pillow needs beside it, a CPU's cache of 2 MiB
@@ -26,7 +26,7 @@ class Shrinker:
     :param hands: threads; None: as many as make sense here.
     """
 
-    def __init__(self, size: Tuple[int, int], resample: int, hands: "int | None" = None) -> None:
+    def __init__(self, size: Tuple[int, int], resample: int, hands: Optional[int] = None) -> None:
         cpus = len(os.sched_getaffinity(0))
         self._size = size
         self._resample = resample
