@@ -107,8 +107,7 @@ class Work(Receiver, Guests):
             if same and job.session is session:
                 job.awaited = False
                 self._drop(serial, CANCELLED)
-        if self.slots is not None:
-            self.slots.advance()
+        self._advance()
 
     def on_retire(self, session: Session, buffer_number: int) -> None:
         """Unmap a buffer here and in the CPU processes."""
