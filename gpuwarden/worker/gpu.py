@@ -64,7 +64,7 @@ class GpuThread:
     ) -> None:
         """Have a function run; ``settle`` gets, in the loop, its result or what it raised.
 
-        :param may_wait: asked then whether the loop need not hear of it until it calls ``catch_up``.
+        :param may_wait: asked then whether that has time until the loop calls ``catch_up``.
         """
 
         def call() -> None:

@@ -3,8 +3,8 @@
 Answers that are plain go out from the GPU thread itself, and after a quick batch nobody wakes the
 loop: it hears of it when it has something to give, or when it shows its state. One batch more lies
 ready there, so that the GPU doesn't wait for the loop either. The loop can take it back until it
-begins: its callers may leave, and the card may grow hot. Whatever is unusual about a batch, or about
-its connection, is left to the loop.
+begins: its callers may leave, and the card may grow hot. Whatever is unusual about a batch, or
+about its connection, is left to the loop.
 """
 
 import time
