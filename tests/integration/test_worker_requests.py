@@ -91,9 +91,12 @@ async def test_a_failure_among_answers_leaves_them_a_result_each(node: Node) -> 
         assert FrameType.ANSWERS not in connection.kinds
 
 
-async def test_a_worker_whose_answers_have_left_ends_at_once(node: Node) -> None:
+async def test_answers_that_left_are_counted_soon_and_hold_up_no_end(node: Node) -> None:
     async with node.scripted(drain_seconds=60) as (_, connection):
         connection.job(1)
+        await connection.results(1)
+        await node.told_systemd("STATUS=ready: 1 answered, 0 running")
+        connection.job(2)
         await connection.results(1)
         connection.send(Frame(FrameType.DRAIN))
         await connection.next_of(FrameType.BYE)
