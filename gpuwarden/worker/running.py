@@ -85,6 +85,9 @@ class Running:
         ]
         if len(plain) == len(self.jobs) and fits(plain):
             self.has_left = channel.send_from_thread(pack(plain, self.seconds))
+        if self.has_left:
+            for job in self.jobs:
+                job.prepared = None  # images go with their answers, not when the loop looks
 
 
 class Given:

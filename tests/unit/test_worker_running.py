@@ -16,6 +16,7 @@ from gpuwarden.worker.frames import RECORD_LIMIT_BYTES, Frame, FrameType, decode
 from gpuwarden.worker.held import Held
 from gpuwarden.worker.link import Session
 from gpuwarden.worker.outputs import Answer, checked_answer
+from gpuwarden.worker.pool import Prepared
 from gpuwarden.worker.running import Running
 
 
@@ -97,6 +98,15 @@ async def test_plain_answers_leave_at_once_each_under_its_lease() -> None:
         frame = decode(gateway.recv(RECORD_LIMIT_BYTES))
         assert unpack(frame) == [(0, 500, b'{"text":"an answer"}'), (1, 501, b'{"n":2}')]
         assert batch.may_wait
+
+
+async def test_nothing_of_an_image_stays_where_its_answer_has_left() -> None:
+    with connected() as (session, _):
+        batch = running(session=session)
+        batch.jobs[0].prepared = Prepared("an image", 0.0)
+        assert batch.begin()
+        batch.leave([ANSWER])
+        assert batch.jobs[0].prepared is None
 
 
 @pytest.mark.parametrize(
