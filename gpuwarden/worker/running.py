@@ -87,7 +87,7 @@ class Running:
             self.has_left = channel.send_from_thread(pack(plain, self.seconds))
         if self.has_left:
             for job in self.jobs:
-                job.prepared = None  # images go with their answers, not when the loop looks
+                job.prepared = None  # it is large, and the loop may look a second later
 
 
 class Given:

@@ -100,7 +100,7 @@ async def test_plain_answers_leave_at_once_each_under_its_lease() -> None:
         assert batch.may_wait
 
 
-async def test_nothing_of_an_image_stays_where_its_answer_has_left() -> None:
+async def test_what_was_prepared_goes_with_its_answer() -> None:
     with connected() as (session, _):
         batch = running(session=session)
         batch.jobs[0].prepared = Prepared("an image", 0.0)
