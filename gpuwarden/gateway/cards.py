@@ -97,7 +97,7 @@ class Cards:
 
     def is_usable(self, seat: Seat) -> bool:
         """Whether a worker serves, may get new work, and its card is not paused."""
-        return seat.serving and not seat.drained and not self[seat.card].limits.paused
+        return seat.serving and not seat.drained and not self._cards[seat.card].limits.paused
 
     @property
     def any_usable(self) -> bool:

@@ -96,7 +96,8 @@ class Dispatcher:
     def admit(self, length: int) -> Job:
         """Accept a request by its headers. Raises ApiError 429 or 503."""
         now = self._loop.time()
-        self.check_open()
+        if self.pause is not None:
+            self.check_open()
         try:
             if self._joined and self.queue.depth >= self.queue.limits.count:
                 self._serve()  # it may be full of those for whom there is a worker

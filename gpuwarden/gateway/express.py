@@ -245,8 +245,9 @@ class ExpressHandler(web.RequestHandler):
             self._sending = self._loop.create_task(self._send(request, job, answer))
         else:
             content = prediction_json(job, answer, self._loop.time())
+            self._put(200, content)  # first: the client goes on meanwhile
             self._end(None)
-            self._write(200, content)
+            self._written(200)
 
     async def _send(self, request: BaseRequest, job: Job, answer: Answer) -> None:
         """Answer with what is larger or other than JSON, in aiohttp's way."""
@@ -288,12 +289,20 @@ class ExpressHandler(web.RequestHandler):
             self._handler_waiter.set_result(None)
 
     def _write(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        self._put(status, body, headers)
+        self._written(status)
+
+    def _put(self, status: int, body: bytes, headers: Mapping[str, str] | None = None) -> None:
+        """Send an answer; ``_written`` belongs to it."""
+        if self.transport is not None:
+            closes = self._close or self._force_close
+            self.transport.write(head_of(status, len(body), headers or {}, closes) + body)
+
+    def _written(self, status: int) -> None:
         self._express.responded(self._route, status)
         if self.transport is None:
             return
-        closes = self._close or self._force_close
-        self.transport.write(head_of(status, len(body), headers or {}, closes) + body)
-        if closes:
+        if self._close or self._force_close:
             self.transport.close()
         else:
             self._go_on()

@@ -37,12 +37,15 @@ class Answer:
 
     def read(self) -> dict[str, Any]:
         """The same, for once and for all."""
-        if isinstance(self.said, bytes):
-            try:
-                self.said = parse_json(self.said.decode("ascii"))
-            except (ValueError, RecursionError):
-                raise ApiError("engine_error", "the worker's answer is no JSON") from None
-        return self.said
+        said = self.said
+        if not isinstance(said, bytes):
+            return said
+        try:
+            answer: dict[str, Any] = parse_json(said.decode("ascii"))
+        except (ValueError, RecursionError):
+            raise ApiError("engine_error", "the worker's answer is no JSON") from None
+        self.said = answer
+        return answer
 
     @property
     def data(self) -> bytes:

@@ -30,7 +30,8 @@ class Pieces:
     def close(self) -> None:
         """No more will come."""
         self._closed = True
-        self._wake()
+        if self._news is not None:
+            self._wake()
 
     async def first(self) -> None:
         """Wait for a piece or the end."""

@@ -63,7 +63,8 @@ class Results:
 
     def release(self, link: WorkerLink, lease: int) -> None:
         """A lease has ended: what it held is free."""
-        self._parts.lending.end(link, lease)
+        if link.loans:
+            self._parts.lending.end(link, lease)
         body = link.leases.pop(lease, None)
         for buffer in body.buffers() if body is not None else ():
             self._parts.pool.release(buffer)

@@ -98,6 +98,11 @@ class BatchTable:
         """They have not run after all: they are the next ones."""
         self._complete.appendleft(members)
 
+    @property
+    def has_complete(self) -> bool:
+        """Whether there may be something to take; any thread may ask."""
+        return bool(self._complete)
+
     def waiting(self) -> bool:
         """Whether a complete batch waits for the GPU."""
         return any(self._complete)

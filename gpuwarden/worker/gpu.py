@@ -64,7 +64,7 @@ class GpuThread:
     ) -> None:
         """Have a function run; ``settle`` gets, in the loop, its result or what it raised.
 
-        :param may_wait: asked then whether the loop need not hear of it before the next one's end.
+        :param may_wait: asked then whether that has time until the loop calls ``catch_up``.
         """
 
         def call() -> None:
@@ -75,7 +75,7 @@ class GpuThread:
                 caught = error
             self.busy_since = None
             self._settled.append((settle, result, caught))
-            if caught is not None or self._work.empty() or not may_wait():
+            if caught is not None or not may_wait():
                 self._loop.call_soon_threadsafe(self.catch_up)
 
         self._work.put(call)

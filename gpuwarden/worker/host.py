@@ -122,7 +122,7 @@ class Host:
             self._hand_on,
             self._on_change,
         )
-        self.work.catch_up = self.gpu.catch_up
+        self.work.given.catch_up = self.gpu.catch_up
         self.pool = Pool(self.settings, self.work.on_prepared)
         self.work.pool = self.pool
         self.work.on_drain_asked = self._on_drain_asked
@@ -244,8 +244,11 @@ class Host:
                 self._tell_memory(memory)
             done(answers)
 
+        def may_wait() -> bool:
+            return context is None and self.work.may_wait(running)
+
         batch = (engine, items, audience, running)
-        self.gpu.submit(settle, self._run_batch, *batch, may_wait=lambda: running.may_wait)
+        self.gpu.submit(settle, self._run_batch, *batch, may_wait=may_wait)
 
     def _run_batch(
         self,
@@ -375,6 +378,9 @@ class Host:
         if self._status_due:
             self._status_due.cancel()
             self._status_due = None
+        self.gpu.catch_up()
+        if self.work.running:
+            self._on_change()  # its end may be told to nobody else
         self.notifier.status(self.status_text())
 
     def status_text(self) -> str:

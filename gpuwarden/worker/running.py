@@ -1,20 +1,21 @@
 """A batch that the GPU thread has, whose answers leave as soon as they are made.
 
-Answers that are plain go out from the GPU thread itself: the gateway has them before this process's
-loop has woken up, and its next requests are on their way meanwhile. One batch more lies ready there,
-so that the GPU doesn't wait for the loop either. The loop can take it back until it begins: its
-callers may leave, and the card may grow hot. Whatever is unusual about a batch, or about its
-connection, is left to the loop.
+Answers that are plain go out from the GPU thread itself, and after a quick batch nobody wakes the
+loop: it hears of it when it has something to give, or when it shows its state. One batch more lies
+ready there, so that the GPU doesn't wait for the loop either. The loop can take it back until it
+begins: its callers may leave, and the card may grow hot. Whatever is unusual about a batch, or
+about its connection, is left to the loop.
 """
 
 import time
-from typing import List, Optional, Sequence
+from typing import Callable, List, Optional, Sequence
 
 from gpuwarden.worker.answers import fits, pack
 from gpuwarden.worker.held import Held
 from gpuwarden.worker.outputs import Answer, Small
 
-QUICK_SECONDS = 0.005  # after a longer batch the loop is woken at once: it may show what happened
+GIVEN_BATCHES = 2  # one runs, one lies ready
+QUICK_SECONDS = 0.005  # after a longer batch the loop is woken: that costs nothing beside it
 
 
 class Running:
@@ -33,7 +34,7 @@ class Running:
         self.serials = serials
         self.jobs = jobs
         self.session = jobs[0].session
-        self.is_plain = all([job.is_plain for job in jobs])
+        self.is_plain = False not in [job.is_plain for job in jobs]
         self.seconds = 0.0
         self.has_left = self.is_settled = False
         self._before = before
@@ -49,11 +50,12 @@ class Running:
         if not self.take():
             return False
         before, self._before = self._before, None
-        if before is not None and not (before.has_left or before.is_settled):
-            return False
-        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        if any([0 < job.deadline_nanoseconds < now for job in self.jobs]):
-            return False
+        if before is not None:  # it has waited
+            if not (before.has_left or before.is_settled):
+                return False
+            now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            if any(0 < job.deadline_nanoseconds < now for job in self.jobs):
+                return False
         self._started = time.monotonic()
         return True
 
@@ -67,7 +69,7 @@ class Running:
 
     @property
     def may_wait(self) -> bool:
-        """Whether the loop need not hear of its end before that of the next one."""
+        """Whether the loop has nothing to do for it but to count."""
         return self.has_left and self.seconds < QUICK_SECONDS
 
     def leave(self, answers: List[Answer]) -> None:
@@ -83,3 +85,49 @@ class Running:
         ]
         if len(plain) == len(self.jobs) and fits(plain):
             self.has_left = channel.send_from_thread(pack(plain, self.seconds))
+        if self.has_left:
+            for job in self.jobs:
+                job.prepared = None  # it is large, and the loop may look a second later
+
+
+class Given:
+    """The batches that the GPU thread has: one that runs, and one that lies ready.
+
+    :ivar catch_up: has the loop hear what the thread has done.
+    """
+
+    def __init__(self) -> None:
+        self._batches: List[Running] = []
+        self.catch_up: Callable[[], None] = lambda: None
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def takes_another(self) -> bool:
+        """Whether it is given one more: only behind one whose answers leave there."""
+        if self._batches:
+            self.catch_up()
+        given = self._batches
+        return not given or (len(given) < GIVEN_BATCHES and given[0].is_plain)
+
+    def add(self, serials: List[int], jobs: Sequence[Held]) -> Running:
+        """One more."""
+        running = Running(serials, jobs, self._batches[-1] if self._batches else None)
+        self._batches.append(running)
+        return running
+
+    def remove(self, running: Running) -> bool:
+        """The loop has it; whether it was still there."""
+        if running not in self._batches:
+            return False
+        running.is_settled = True
+        self._batches.remove(running)
+        return True
+
+    def recall(self) -> List[Running]:
+        """Take back what has not begun, the last first."""
+        recalled: List[Running] = []
+        while self._batches and self._batches[-1].take():
+            recalled.append(self._batches[-1])
+            self.remove(self._batches[-1])
+        return recalled

@@ -23,7 +23,7 @@ from gpuwarden.worker.lending import Borrowed
 from gpuwarden.worker.link import Receiver, Session
 from gpuwarden.worker.outputs import WHOLE, Answer, Large, for_chat, text_of
 from gpuwarden.worker.pool import Outcome, Pool
-from gpuwarden.worker.running import Running
+from gpuwarden.worker.running import Given, Running
 from gpuwarden.worker.slots import CANCELLED, Guests, Places
 from gpuwarden.worker.tasks import task_of
 
@@ -37,7 +37,6 @@ Done = Callable[[Optional[Answers]], None]  # None: it did not run
 Predict = Callable[[List[Any], Audience, Running, Done], None]
 Reply = Callable[[Session, Frame, Dict[str, Any], bytes], None]
 Tell = Callable[[Session, Frame, Dict[str, Any]], None]
-GIVEN_BATCHES = 2  # one runs on the GPU thread, one lies ready there
 PIECE_CHARACTERS = 8192  # of a CHUNK: six bytes of JSON each
 
 
@@ -50,13 +49,12 @@ class Work(Receiver, Guests):
         self._predict = predict
         self._reply = reply
         self._tell = tell
-        self.catch_up: Callable[[], None] = lambda: None  # hear what the GPU thread has done
         self.on_joining: Callable[[Session, Frame, bool], None] = lambda *what: None
         self._on_change = on_change
         self._jobs: Dict[int, Held] = {}
         self._serials = itertools.count(1)
         self._batches = BatchTable()
-        self._given: List[Running] = []  # what the GPU thread has
+        self.given = Given()
         self._borrowed = Borrowed()
         self._leaving: Set[asyncio.Task[None]] = set()
         self._idle = asyncio.Event()
@@ -76,7 +74,6 @@ class Work(Receiver, Guests):
 
     def on_job(self, session: Session, frame: Frame, descriptors: List[int]) -> None:
         """Have it prepared, or answer at once why not."""
-        self.catch_up()
         if not self.accepting:
             close_all(descriptors)
             self._answer(Held(session, frame), RETURNED)
@@ -110,8 +107,7 @@ class Work(Receiver, Guests):
             if same and job.session is session:
                 job.awaited = False
                 self._drop(serial, CANCELLED)
-        if self.slots is not None:
-            self.slots.advance()
+        self._advance()
 
     def on_retire(self, session: Session, buffer_number: int) -> None:
         """Unmap a buffer here and in the CPU processes."""
@@ -128,7 +124,8 @@ class Work(Receiver, Guests):
         self._batches.limit = batch_limit
         if self.slots is not None:
             self.slots.set_limit(batch_limit, thermal_state)
-        elif self._recall():
+        elif recalled := self.given.recall():
+            self._take_back(recalled)
             self._advance()
 
     def on_drain(self, session: Session) -> None:
@@ -141,6 +138,7 @@ class Work(Receiver, Guests):
 
     def on_lost(self, session: Session) -> None:
         """Forget what the gateway gives to others now; its buffers are worth nothing."""
+        self.given.catch_up()
         for serial, job in list(self._jobs.items()):
             if job.session is session:
                 self._drop(serial, RETURNED)
@@ -169,6 +167,7 @@ class Work(Receiver, Guests):
     def drain(self) -> None:
         """Take nothing new and return all that is not on the GPU."""
         self.accepting = False
+        self.given.catch_up()
         for serial in list(self._jobs):
             self._drop(serial, RETURNED)
 
@@ -191,7 +190,7 @@ class Work(Receiver, Guests):
         if job.stage is Stage.LEAVING and not (job.awaited and job.session.alive()):
             self._borrowed.forget(job.session, job.frame)
         if job.stage is Stage.RUNNING:
-            self._recall()
+            self._take_back(self.given.recall())
         if job.stage in (Stage.RUNNING, Stage.LEAVING) or job.leaving:
             return
         if job.stage is Stage.PREPARED or (self.pool and self.pool.withdraw(serial)):
@@ -213,15 +212,20 @@ class Work(Receiver, Guests):
             self.slots.advance()
             self._settle()
             return
-        while self._takes_another() and (members := self._batches.take()) is not None:
-            if numbers := self._in_time(members):
+        has_given = False
+        while self._batches.has_complete and self.given.takes_another():
+            if numbers := self._in_time(self._batches.take() or []):
                 self._run(numbers, [self._jobs[serial] for serial in numbers])
-        self._settle()
+                has_given = True
+        if not has_given:
+            self._settle()
 
-    def _takes_another(self) -> bool:
-        """Whether the GPU thread is given one more batch, behind one whose answers leave there."""
-        given = self._given
-        return not given or (len(given) < GIVEN_BATCHES and given[0].is_plain)
+    def may_wait(self, running: Running) -> bool:
+        """Whether nobody here needs to hear of a batch's end soon (GPU thread).
+
+        Whoever gives more looks first what has ended, and so does who drains.
+        """
+        return running.may_wait and self.accepting and not self._batches.has_complete
 
     def _in_time(self, members: List[int]) -> List[int]:
         """Those whose deadline has not passed; the others are answered."""
@@ -233,27 +237,27 @@ class Work(Receiver, Guests):
 
     def _run(self, serials: List[int], jobs: List[Held]) -> None:
         """Put a batch, of one connection, on the GPU; a task for it would cost as much as it."""
-        running = Running(serials, jobs, self._given[-1] if self._given else None)
+        running = self.given.add(serials, jobs)
         for job in jobs:
             job.stage = Stage.RUNNING
-        self._given.append(running)
         self.running += len(jobs)
 
         def done(answers: Optional[Answers]) -> None:
             if answers is not None:
-                self._given.remove(running)
+                self.given.remove(running)
                 self.running -= len(jobs)
                 self._end(running, answers)
-            elif running in self._given:
-                self._take_back(running)
+            elif self.given.remove(running):
+                self._take_back([running])
             self._advance()
 
+        self._on_change()
         items = [job.prepared.value for job in jobs if job.prepared]
+        # Last: the GPU thread has this one's turn as soon as it rests.
         self._predict(items, Callers(self._hand_on, jobs), running, done)
 
     def _end(self, running: Running, answers: Answers) -> None:
         """A batch has run."""
-        running.is_settled = True
         if running.has_left:
             self.answered += len(running.serials)
             for serial in running.serials:
@@ -263,21 +267,13 @@ class Work(Receiver, Guests):
             for serial, job, given in zip(running.serials, running.jobs, answers):
                 self._give(serial, job, given, running.seconds)
 
-    def _recall(self) -> bool:
-        """Take back what the GPU thread has not begun; whether there was anything."""
-        count = len(self._given)
-        while self._given and self._given[-1].take():
-            self._take_back(self._given[-1])
-        return len(self._given) < count
-
-    def _take_back(self, running: Running) -> None:
-        """A batch has not run: it is the next one."""
-        running.is_settled = True
-        self._given.remove(running)
-        self.running -= len(running.jobs)
-        for job in running.jobs:
-            job.stage = Stage.PREPARED
-        self._batches.put_back(running.serials)
+    def _take_back(self, recalled: List[Running]) -> None:
+        """Batches, the last first, that have not run: they are the next ones."""
+        for running in recalled:
+            self.running -= len(running.jobs)
+            for job in running.jobs:
+                job.stage = Stage.PREPARED
+            self._batches.put_back(running.serials)
 
     def _give(self, serial: int, job: Held, given: Answer, seconds: float) -> None:
         """Answer a request that has run, through a buffer where no frame holds the answer."""
@@ -366,7 +362,7 @@ class Work(Receiver, Guests):
 
     def more_waits(self) -> bool:
         """Whether the GPU has work right after the batch that runs."""
-        return len(self._given) > 1 or self._batches.waiting()
+        return len(self.given) > 1 or self._batches.waiting()
 
     def _answer(self, job: Held, answer: Answer, predict_seconds: float = 0.0) -> None:
         if isinstance(answer, Failure):

@@ -69,7 +69,7 @@ async def test_inline_and_lent_bodies_are_answered(node: Node) -> None:
     content = os.urandom(300_000)
     buffer = LentBuffer(7, content)
     async with node.worker():
-        connection = await node.accept()
+        connection = await node.accept(answers=False)
         await connection.next_of(FrameType.CREDIT)
         connection.job(1, b"small", batch=1, count=2, parameters={"p": 1})
         connection.job(2, buffer, batch=1, count=2)

@@ -1,6 +1,5 @@
 import fcntl
 import io
-import json
 import mmap
 import os
 import signal
@@ -13,7 +12,6 @@ import pytest
 from PIL import Image
 from pydicom.data import get_testdata_file
 
-from gpuwarden.worker.answers import unpack
 from gpuwarden.worker.frames import Frame, FrameType
 from tests.integration.worker_peer import (
     SEALS,
@@ -59,7 +57,10 @@ async def test_the_members_of_a_batch_run_together(node: Node) -> None:
 async def test_a_batch_is_answered_in_one_record_where_the_gateway_takes_that(
     node: Node, says_so: bool
 ) -> None:
-    async with node.scripted(welcome={"together": says_so}) as (_, connection):
+    async with node.scripted(welcome={"together": says_so, "answers": False}) as (
+        _,
+        connection,
+    ):
         assert connection.hello.meta["together"] is True
         connection.send_together(
             [connection.job_frame(number, b"", 9, 3, None, {})[0] for number in (1, 2, 3)]
@@ -72,21 +73,53 @@ async def test_a_batch_is_answered_in_one_record_where_the_gateway_takes_that(
 async def test_a_batchs_plain_answers_leave_in_one_frame_where_the_gateway_takes_that(
     node: Node,
 ) -> None:
-    async with node.scripted(welcome={"together": True, "answers": True}) as (_, connection):
-        connection.send_together(
-            [connection.job_frame(number, b"", 9, 3, None, {})[0] for number in (1, 2, 3)]
-        )
-        frame = await connection.next_of(FrameType.ANSWERS)
-        answers = {request: json.loads(data) for request, _, data in unpack(frame)}
-        assert [answers[number]["batch"] for number in (1, 2, 3)] == [3, 3, 3]
+    async with node.scripted() as (_, connection):
+        for number in (1, 2, 3):
+            connection.job(number, batch=9, count=3)
+        results = await connection.results(3)
+        assert [results[n].meta["answer"]["batch"] for n in (1, 2, 3)] == [3, 3, 3]
+        assert connection.kinds.count(FrameType.ANSWERS) == 1
+        assert FrameType.RESULT not in connection.kinds
 
 
 async def test_a_failure_among_answers_leaves_them_a_result_each(node: Node) -> None:
-    async with node.scripted(welcome={"together": True, "answers": True}) as (_, connection):
+    async with node.scripted() as (_, connection):
         for number, parameters in ((1, {}), (2, {"raise_in_predict": "poison"})):
             connection.job(number, batch=9, count=2, parameters=parameters)
         results = await connection.results(2)
         assert [results[number].meta["ok"] for number in (1, 2)] == [True, False]
+        assert FrameType.ANSWERS not in connection.kinds
+
+
+async def test_answers_that_left_are_counted_soon_and_hold_up_no_end(node: Node) -> None:
+    async with node.scripted(drain_seconds=60) as (_, connection):
+        connection.job(1)
+        await connection.results(1)
+        await node.told_systemd("STATUS=ready: 1 answered, 0 running")
+        connection.job(2)
+        await connection.results(1)
+        connection.send(Frame(FrameType.DRAIN))
+        await connection.next_of(FrameType.BYE)
+
+
+async def test_what_lies_ready_at_the_gpu_is_taken_back_for_a_cooler_card_and_who_leaves(
+    node: Node,
+) -> None:
+    on_gpu, go_on = node.gate("on_gpu"), node.gate("go_on")
+    async with node.scripted() as (_, connection):
+        holding = {"say_in_predict": on_gpu.path, "wait_in_predict": go_on.path}
+        connection.job(1, batch=8, parameters=holding)
+        await on_gpu.reached()
+        for request in (2, 3, 4):
+            connection.job(request, batch=9, count=3)
+        connection.send(cancel(3))
+        assert error_of((await connection.results(1))[3]) == "cancelled"
+        connection.send(Frame(FrameType.LIMIT, meta={"batch_limit": 1, "thermal_state": "alert"}))
+        connection.send(Frame(FrameType.PROBE, 7))
+        await connection.next_of(FrameType.PROBED)  # by then the limit is known
+        go_on.open()
+        results = await connection.results(3)
+        assert [results[n].meta["answer"]["batch"] for n in (1, 2, 4)] == [1, 1, 1]
 
 
 async def test_what_turns_out_to_be_generated_otherwise_runs_apart(node: Node) -> None:

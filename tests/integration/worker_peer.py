@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gpuwarden.worker.answers import unpack
 from gpuwarden.worker.frames import RECORD_LIMIT_BYTES, Frame, FrameType, encode
 from gpuwarden.worker.together import frames_in, together
 
@@ -48,6 +49,23 @@ class LentBuffer:
         os.close(self.descriptor)
 
 
+def each_answer(frame: Frame) -> list[Frame]:
+    """The RESULTs that an ANSWERS stands for; any other frame as it is."""
+    if frame.type != FrameType.ANSWERS:
+        return [frame]
+    timing = {"predict_seconds": frame.meta["predict_seconds"]}
+    return [
+        Frame(
+            FrameType.RESULT,
+            request,
+            lease,
+            frame.batch,
+            meta={"ok": True, "answer": json.loads(data), "timing": timing},
+        )
+        for request, lease, data in unpack(frame)
+    ]
+
+
 class Connection:
     """One worker's connection as the gateway sees it."""
 
@@ -57,6 +75,7 @@ class Connection:
         self.hello: Frame = Frame(0)
         self.seen: list[Frame] = []
         self.sizes: list[int] = []  # of the records, in frames
+        self.kinds: list[int] = []  # of the frames, as they came
         self._came: deque[Frame] = deque()
 
     async def next_frame(self) -> Frame | None:
@@ -66,8 +85,11 @@ class Connection:
             record = await asyncio.wait_for(receiving, DEADLINE_SECONDS)
             if not record:
                 return None
-            self._came.extend(frames_in(record))
-            self.sizes.append(len(self._came))
+            frames = frames_in(record)
+            self.sizes.append(len(frames))
+            self.kinds += [frame.type for frame in frames]
+            for frame in frames:
+                self._came.extend(each_answer(frame))
         frame = self._came.popleft()
         self.seen.append(frame)
         return frame
@@ -109,7 +131,7 @@ class Connection:
             self.send_raw(record)
 
     def welcome(self, **meta: Any) -> None:
-        self.send(Frame(FrameType.WELCOME, meta={"gateway": "test", **meta}))
+        self.send(Frame(FrameType.WELCOME, meta={"gateway": "test", "answers": True, **meta}))
 
     def job(
         self,

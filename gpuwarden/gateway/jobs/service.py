@@ -259,7 +259,8 @@ def result_of(link: WorkerLink, result: Told) -> JobResult:
     if result.ok:
         return JobResult(
             ok=True,
-            answer=result.answer,
+            # With a ticket it comes as an object: see gpuwarden.worker.running.
+            answer=None if isinstance(result.answer, bytes) else result.answer,
             model=link.model,
             worker=link.number,
             seconds=seconds,
