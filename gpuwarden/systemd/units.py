@@ -164,7 +164,7 @@ class Systemd:
         self._asking += 1
         try:
             (path,) = await self._manager(method, "ss", [unit, "replace"])
-            result = self._early.pop(path, None)
+            result = self._early.get(path)  # others may be about to learn of the same job
             if result is None and path not in self._jobs:  # else it was merged with one of ours
                 self._jobs[path] = _Job(method, unit, asyncio.get_running_loop().create_future())
         finally:
