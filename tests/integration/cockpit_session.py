@@ -37,10 +37,10 @@ async def cockpit_session(
     data, stand_ins = bus.folder / "data", bus.folder / "bin"
     page = data / "cockpit" / "gpuwarden"
     shutil.copytree(PAGE_FOLDER, page)
-    script = page / "frontdoor.js"
-    text = script.read_text(encoding="utf-8")
+    asks = page / "frontdoor.js"
+    text = asks.read_text(encoding="utf-8")
     assert f'"{GATEWAY_LOCAL_SOCKET}"' in text
-    script.write_text(text.replace(str(GATEWAY_LOCAL_SOCKET), str(local_door(bus))), "utf-8")
+    asks.write_text(text.replace(str(GATEWAY_LOCAL_SOCKET), str(local_door(bus))), "utf-8")
     stand_ins.mkdir()
     for name, script in programs.items():
         (stand_ins / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
