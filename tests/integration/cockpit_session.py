@@ -16,7 +16,7 @@ from tests.integration.private_bus import REPOSITORY, ROOT, PrivateBus, User
 
 WEB_SERVER = "/usr/lib/cockpit/cockpit-ws"
 PAGE_FOLDER = REPOSITORY / "packaging" / "cockpit"
-START_SECONDS = 30.0
+START_SECONDS = 20.0
 
 
 def local_door(bus: PrivateBus) -> Path:
@@ -37,10 +37,10 @@ async def cockpit_session(
     data, stand_ins = bus.folder / "data", bus.folder / "bin"
     page = data / "cockpit" / "gpuwarden"
     shutil.copytree(PAGE_FOLDER, page)
-    front_door = page / "frontdoor.js"
-    text = front_door.read_text(encoding="utf-8")
+    asks = page / "frontdoor.js"
+    text = asks.read_text(encoding="utf-8")
     assert f'"{GATEWAY_LOCAL_SOCKET}"' in text
-    front_door.write_text(text.replace(str(GATEWAY_LOCAL_SOCKET), str(local_door(bus))), "utf-8")
+    asks.write_text(text.replace(str(GATEWAY_LOCAL_SOCKET), str(local_door(bus))), "utf-8")
     stand_ins.mkdir()
     for name, script in programs.items():
         (stand_ins / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
