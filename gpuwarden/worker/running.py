@@ -23,7 +23,7 @@ class Running:
 
     :param before: the batch that it lies ready behind, if it does.
     :ivar serials: the worker's own numbers of its requests.
-    :ivar is_plain: whether its answers go to their callers as they are.
+    :ivar is_plain: whether its answers go to their callers as they are: that gateway takes them so.
     :ivar has_left: whether all its answers have been sent.
     :ivar is_settled: whether the loop has dealt with its answers.
     """
@@ -34,7 +34,8 @@ class Running:
         self.serials = serials
         self.jobs = jobs
         self.session = jobs[0].session
-        self.is_plain = False not in [job.is_plain for job in jobs]
+        of_each = [job.is_plain for job in jobs]
+        self.is_plain = self.session.takes_answers and False not in of_each
         self.seconds = 0.0
         self.has_left = self.is_settled = False
         self._before = before
@@ -76,7 +77,7 @@ class Running:
         """Send the answers if they are all plain (GPU thread)."""
         self.seconds = time.monotonic() - self._started
         channel = self.session.channel
-        if not (self.is_plain and self.session.takes_answers) or channel is None:
+        if not self.is_plain or channel is None:
             return
         plain = [
             (job.frame, answer.json)
