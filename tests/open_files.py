@@ -1,6 +1,9 @@
-"""Which files a process has open, as the kernel lists them."""
+"""Which files a process has open, as the kernel lists them; and none that it may open."""
 
 import contextlib
+import os
+import resource
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -11,3 +14,16 @@ def open_files(pid: int | None = None, name: str = "") -> int:
         with contextlib.suppress(FileNotFoundError):  # closed meanwhile
             count += name in str(entry.readlink())
     return count
+
+
+@contextlib.contextmanager
+def descriptors_used_up() -> Iterator[None]:
+    """This process may open nothing more: each attempt ends with EMFILE."""
+    lowest_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest_free)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)

@@ -65,19 +65,20 @@ async def ask_async(path: Path, request: Document, timeout_seconds: float) -> Do
     """The same from within a loop."""
     record = _encode({"version": PROTOCOL_VERSION, **request})
     loop = asyncio.get_running_loop()
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK) as connection:
-        try:
+    kind = socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK
+    try:
+        with socket.socket(socket.AF_UNIX, kind) as connection:
             async with asyncio.timeout(timeout_seconds):
                 await loop.sock_connect(connection, str(path))
                 await loop.sock_sendall(connection, record)
                 answer = await loop.sock_recv(connection, RECORD_LIMIT_BYTES + 1)
-        except TimeoutError:
-            message = f"{path}: no answer within {timeout_seconds:g} s"
-            raise ControlUnreachableError(message) from None
-        except PermissionError:
-            raise ControlUnreachableError(f"{path}: permission denied", denied=True) from None
-        except OSError as error:
-            raise ControlUnreachableError(f"{path}: {error.strerror}") from error
+    except TimeoutError:
+        message = f"{path}: no answer within {timeout_seconds:g} s"
+        raise ControlUnreachableError(message) from None
+    except PermissionError:
+        raise ControlUnreachableError(f"{path}: permission denied", denied=True) from None
+    except OSError as error:
+        raise ControlUnreachableError(f"{path}: {error.strerror}") from error
     if not answer:
         raise ControlUnreachableError(f"{path}: the other side hung up without an answer")
     return _answer_of(_decode(answer))

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import resource
 import socket
 
 import pytest
@@ -15,7 +14,7 @@ from gpuwarden.worker.channel import Inbox
 from gpuwarden.worker.frames import HEADER, RECORD_LIMIT_BYTES, Frame, FrameType, decode, encode
 from tests.integration.gateway_node import DEADLINE_SECONDS, gateway_node
 from tests.integration.gateway_peer import GatewayPeer
-from tests.open_files import open_files
+from tests.open_files import descriptors_used_up, open_files
 
 UNKNOWN_TYPE = 200
 
@@ -102,12 +101,6 @@ async def test_a_descriptor_that_waits_for_a_slow_worker_stays_the_file_that_it_
     theirs.close()
 
 
-def lowest_free_descriptor() -> int:
-    descriptor = os.open(os.devnull, os.O_RDONLY)
-    os.close(descriptor)
-    return descriptor
-
-
 async def test_a_worker_that_comes_while_descriptors_are_used_up_is_taken_in_later(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -115,14 +108,10 @@ async def test_a_worker_that_comes_while_descriptors_are_used_up_is_taken_in_lat
     told = "a worker's connection can't be accepted"
     async with gateway_node() as node:
         peer = GatewayPeer(node.dispatch_path)  # it waits in the socket's backlog
-        before = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free_descriptor(), before[1]))
-        try:
+        with descriptors_used_up():
             await node.until(lambda: told in caplog.text)
             for _ in range(100):  # turns of the loop, each of which would ask again
                 await asyncio.sleep(0)
             assert caplog.text.count(told) <= 2
-        finally:
-            resource.setrlimit(resource.RLIMIT_NOFILE, before)
         await peer.become_ready()
         peer.close()

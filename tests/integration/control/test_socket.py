@@ -11,6 +11,7 @@ import pytest
 
 from gpuwarden.control import socket as control
 from gpuwarden.control.socket import ControlError, ControlServer, ControlUnreachableError
+from tests.open_files import descriptors_used_up
 
 Connect = Callable[[], Awaitable[socket.socket]]
 DEADLINE_SECONDS = 20.0  # far more than anything here takes, on a busy machine too
@@ -257,3 +258,11 @@ async def test_a_socket_handed_over_by_systemd_is_served(path: Path) -> None:
     server = await control.serve(listening, {"a": lambda r: {"b": 1}}, allowed_uids={os.getuid()})
     assert await ask(path, {"request": "a"}) == {"b": 1}
     await server.close()
+
+
+async def test_who_has_no_descriptor_left_hears_that_nobody_could_be_asked(
+    server: ControlServer, path: Path
+) -> None:
+    with descriptors_used_up(), pytest.raises(ControlUnreachableError, match="Too many open files"):
+        await ask(path, {"request": "echo"})
+    assert (await ask(path, {"request": "echo"}))["request"] == "echo"
