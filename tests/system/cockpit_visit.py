@@ -57,7 +57,7 @@ async def visit(node: Node, address: str) -> None:
 
 
 async def log_in(page: Page) -> None:
-    await page.until("document.querySelector('#login-user-input')", LOGIN_SECONDS)
+    await page.until("Boolean(document.querySelector('#login-user-input'))", LOGIN_SECONDS)
     await page.type("#login-user-input", USER)
     await page.type("#login-password-input", PASSWORD)
     await page.click("#login-button")
