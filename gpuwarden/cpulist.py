@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kernel's CPU lists: ``0-3,8,10-11`` to a set and back. Pure."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files that a command leaves where its caller wants them."""
 
 import os

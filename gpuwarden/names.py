@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names and places that the contract fixes: bus, units, files. Nothing else spells them."""
 
 from pathlib import Path

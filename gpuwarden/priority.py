@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The written form of a thread's priority: ``normal`` or ``fifo:10``. Pure."""
 
 import re

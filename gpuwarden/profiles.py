@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The profiles of the host's tuner, tuned, as they lie on this machine's disk."""
 
 import re

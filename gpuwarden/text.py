@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Text of unknown origin, made fit to be shown; moments as people read them."""
 
 from datetime import UTC, datetime

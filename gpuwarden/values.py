@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The states of the contract, as values that every layer shares."""
 
 from enum import StrEnum

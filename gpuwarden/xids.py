@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What NVIDIA's XIDs mean for whoever runs workers on the card: try again, reset it, reboot."""
 
 from enum import StrEnum

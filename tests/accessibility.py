@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What axe-core, the usual checker of accessibility, finds on a page."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real Chromium without a screen, driven over its DevTools protocol: pages as a user has them.
 
 The few commands that the tests need, over the WebSocket client that the product's own HTTP library

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Marks each test by its folder, and fails the run on a skip that no absent GPU explains.
 
 Whatever a test has told to the journal is held to the catalogue that explains it.

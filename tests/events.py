@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Holds events to their explanation: each gives the fields that the catalogue's entry fills in."""
 
 from collections.abc import Iterable

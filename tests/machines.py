@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Machines to plan for: cards, sockets, cores and threads made to order."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which files a process has open, as the kernel lists them; and none that it may open."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a moment of this machine's processor is worth now: the measure of promises about CPU.
 
 A second of CPU is no fixed amount of work: a virtual processor's stolen time counts as CPU, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Prometheus' own judge of metrics and rules: ``tools/prepare-host`` brings it."""
 
 import subprocess

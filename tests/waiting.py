@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waiting for something to become true, no longer than a deadline; and how long it took."""
 
 import time

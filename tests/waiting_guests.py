@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Guests of an engine with slots, as the worker's queue has them: for tests without a gateway."""
 
 from collections import deque

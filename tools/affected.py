@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which tests a change can touch: those of which something is not as it was when they were green.
 
 A test file depends on itself, on every module of ours that it imports, directly or through others,

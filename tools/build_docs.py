@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Builds the documentation as pages: python -m tools.build_docs [FOLDER].
 
 MkDocs Material makes them from ``docs`` by ``mkdocs.yml``, strictly: a link or an anchor that leads

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Builds the .debs of the working tree into ``dist``: python -m tools.build_packages.
 
 Stages the files that git tracks, as they are in the working tree, in a clean folder, with the

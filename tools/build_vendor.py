@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Merges the locked wheels of all supported CPythons: python -m tools.build_vendor.
 
 The result lies in ``build/vendor/merged``: ``site`` goes on ``sys.path`` (extension modules carry

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The map of the code in docs/develop.md, made from the code: ``python -m tools.code_map``.
 
 Layers and their order are those that import-linter holds; what a package is for is the first

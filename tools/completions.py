@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes what makes shells complete ``gpuwarden``: python -m tools.completions FOLDER.
 
 The shells ask the command itself (gpuwarden/cli/completion.py), so what is here never changes with

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/events.md, made from the journal's catalogue: ``python -m tools.events_table``."""
 
 import re

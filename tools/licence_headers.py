@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Puts the licence into the first line of each source file: python -m tools.licence_headers.
 
 One line a file, in the form that tools read (SPDX). What is generated, data, and what another has

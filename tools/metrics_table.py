@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/metrics.md, made from the metrics' definitions: ``python -m tools.metrics_table``."""
 
 from collections.abc import Iterable

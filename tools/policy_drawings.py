@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draws both policies on a card whose fan fails: python -m tools.policy_drawings.
 
 For docs/thermal.md; it draws what ``gpuwarden simulate --plot`` does of the shipped scenario.

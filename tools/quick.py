@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The dev loop: python -m tools.quick [--all].
 
 Lint, types and import contracts of everything, and the unit tests that a change can touch

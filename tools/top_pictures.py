@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Draws ``gpuwarden top`` with a card in alert: python -m tools.top_pictures.
 
 The state is one that was recorded (tests/system/record_hot_node.py); the pictures go to

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A trial on a real card as a drawing: samples, peaks and means, watts, duty. Pure."""
 
 from collections.abc import Callable, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a trial on a real card shows, from its recorded samples. Pure, but for reading files.
 
 The samples are those that ``python -m tests.gpu.holding`` writes.

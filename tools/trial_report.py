@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes what was measured into docs/thermal-h200.md, and draws it.
 
 ``python -m tools.trial_report``, from what ``tests.gpu.survey`` and ``tests.gpu.holding`` recorded.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two recordings held against each other: what differs, and by more than noise. Pure."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The figures by which recordings are compared, and each window's value of them. Pure."""
 
 import itertools

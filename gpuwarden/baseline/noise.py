@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether two series of windows differ by more than each varies in itself. Pure.
 
 Welch's test on the windows' values (B. L. Welch, Biometrika 34, 1947), with the number of windows

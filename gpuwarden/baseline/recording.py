@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A recording: the file that ``gpuwarden baseline record`` leaves. ``None`` stands for unknown."""
 
 from pydantic import BaseModel, ConfigDict, Field

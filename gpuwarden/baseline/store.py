@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Recordings as files, in the state folder or wherever they are wanted.
 
 A recording is written anew after each window, whole and synced, so a power cut costs one window.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From what was read at both ends of a window, and once a second in it, to the window. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bus as the rest of the package sees it: calls, subscriptions, objects and a name that last.
 
 A supervising task reconnects whenever the bus daemon goes away. What is exported, subscribed to

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who is calling and what for, known to a method however deep it runs."""
 
 from contextvars import Context, ContextVar, copy_context

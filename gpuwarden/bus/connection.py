@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One connection to the bus: dbus-next's message bus with its defects cured.
 
 Single use, as in dbus-next: when it is lost, the supervisor makes another.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # ruff: noqa: N818  each class is named as its error on the bus is
 """Errors of the bus, those we answer with and those that others answer us, in one table."""
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a stream of bytes to whole messages, in turn by sender. Pure: no socket, no parsing.
 
 Stock dbus-next parses as it reads, until the socket is empty: one flooding client stalls the loop

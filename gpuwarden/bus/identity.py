@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who a sender is, by the word of the bus daemon and of the kernel."""
 
 from dataclasses import dataclass

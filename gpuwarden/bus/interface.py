@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an interface is: its members, typed, named and documented, as one table that all else reads.
 
 Dispatch, introspection, the shipped XML, change signals and the access rule come from the same

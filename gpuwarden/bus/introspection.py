@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Introspection XML from interface tables: live on the bus, and documented for the package."""
 
 import xml.etree.ElementTree as ET

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one place that imports dbus-next: pins the version we overrode, and bounds its cache.
 
 dbus-next 0.2.3 is the last release (2021). Our hardened connection overrides private members of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Owning the well-known name: asked for, kept, and asked for again when it is lost."""
 
 import asyncio

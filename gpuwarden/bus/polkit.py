@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """polkit: whether a caller holds an action. Asked over the bus, never waited for without end."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Answering one call: route, authorise, run as its caller, and reply whatever happens."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Signals of others: subscriptions that outlive connections, from senders that are who they say."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the exported values come from."""
 
 from typing import Protocol

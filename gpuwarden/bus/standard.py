@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The interfaces that D-Bus itself defines, as tables like our own."""
 
 from gpuwarden.bus.interface import Argument, Interface, Method, Signal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The objects we export: finding the member that a call names, or the right standard error.
 
 A tree belongs to no connection, so that it outlives them.

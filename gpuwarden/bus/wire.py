@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Values to and from the wire: total conversion outwards, parsing of one frame inwards."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two recordings side by side: a frame for each figure, a line for each recording. Pure."""
 
 from collections.abc import Sequence

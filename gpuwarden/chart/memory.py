@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The workers' memory on the cards over time, as shapes: a frame for each worker. Pure."""
 
 from collections.abc import Sequence

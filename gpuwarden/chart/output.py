@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Drawings as files: the name's ending says which kind."""
 
 from collections.abc import Callable, Mapping

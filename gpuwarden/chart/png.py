@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A drawing as PNG, through Pillow, which is loaded only here and only when asked for."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Axes: from values to pixels, with round figures marked. Pure."""
 
 import math

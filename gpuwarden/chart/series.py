@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A card's past, as a drawing or a sparkline needs it. Pure."""
 
 import math

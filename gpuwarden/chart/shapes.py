@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a drawing is made of. Pixels from the top left; colours as ``#rrggbb``. Pure."""
 
 from dataclasses import dataclass

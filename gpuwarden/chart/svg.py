@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A drawing as SVG. Pure."""
 
 from xml.sax.saxutils import escape, quoteattr

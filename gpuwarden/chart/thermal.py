@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A card's temperature, power and state over time, as shapes. Pure."""
 
 from collections.abc import Callable, Iterable, Sequence

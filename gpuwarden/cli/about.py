@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What each command is for, in full: for ``--help`` and the manual pages. Pure."""
 
 import textwrap

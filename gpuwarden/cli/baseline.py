@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden baseline``: record what the node does, change one thing, record again, compare."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden baseline record``: looks each second, keeps each window on disk as it ends."""
 
 import time

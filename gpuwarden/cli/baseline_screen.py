@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What recordings and their comparison look like on a screen, and as JSON."""
 
 from collections.abc import Sequence

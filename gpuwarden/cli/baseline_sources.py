@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a recording is made from: the front door, the thermal guards, and how the node is set."""
 
 import hashlib

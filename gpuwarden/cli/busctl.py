@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls of our service's bus methods, through systemd's busctl."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a shell offers after Tab: argcomplete asks the tree of arguments, and this the node."""
 
 import argparse

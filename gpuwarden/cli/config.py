@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden config check``: every problem of the configuration, with file and line."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden doctor``: whether this node will serve well, and how to mend what will not.
 
 With ``--prove-actuators GPU`` it tries on a card what its thermal guard sets.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The doctor's screen: problems first, then doubts, then in short what is good."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What each command is for, by example: for ``--help`` and the manual pages. Pure."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP to the front door: by the socket that root alone can open, or where ``--url`` says.
 
 The standard library's client: a command starts in a tenth of the time that aiohttp takes to import.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden jobs``: the durable jobs: list, show, save their results, cancel, delete."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A status, and where it comes from. Pure."""
 
 from dataclasses import dataclass

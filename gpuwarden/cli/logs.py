@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden logs``: what the journal has of the service, of a worker, of a card, of an event."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The gpuwarden command: finds the subcommand, runs it, turns errors into exit codes.
 
 Only the module of the subcommand that was asked for is imported: a command starts in a tenth of

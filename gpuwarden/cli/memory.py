@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden workers --memory``: the workers' memory on the cards, now and in the last hour."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The workers' memory as a table and as a chart of characters. Pure."""
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Orders to the running service over the bus, where polkit decides who may give them."""
 
 from typing import Any

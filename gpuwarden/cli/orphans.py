@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden orphans``: processes that hold a card's memory and are none of a running worker."""
 
 import argparse

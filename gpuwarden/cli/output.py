@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Plain text for people: aligned ASCII tables, durations, sizes, colour on a terminal only."""
 
 import os

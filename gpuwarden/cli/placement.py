@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden placement``: which worker runs where, and what a reload would make of it."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plan as text: a table of the workers, and the sockets with what is on them. Pure."""
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How an order to workers goes on and when it is done, from one status to the next. Pure."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Proves on a card that it takes what a thermal guard sets, and puts back what was there.
 
 Each actuator: say what is there, set a little less, read it back, put back what was there. The

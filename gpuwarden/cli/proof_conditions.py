@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When a proof may write to a card: never against the card's thermal guard, and only as root."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The dated protocol of a proof on a card, for people and for scripts. Pure."""
 
 import json

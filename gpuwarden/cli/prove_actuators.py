@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden doctor --prove-actuators GPU``: tries on a card what its thermal guard sets."""
 
 import argparse

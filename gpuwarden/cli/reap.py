@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden reap PID``: end a process that holds a card's memory."""
 
 import argparse

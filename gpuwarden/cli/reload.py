@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden reload``: the running service takes the new configuration, or says who did not."""
 
 import argparse

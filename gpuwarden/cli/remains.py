@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is known while the supervisor is silent: put together from what each part says itself.
 
 The thermal guards and the gateway publish their states, systemd knows the workers' units, and the

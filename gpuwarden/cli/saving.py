@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Saves results of durable jobs as files: whole or not at all, and never over another file."""
 
 import mimetypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the running service says of itself over the bus, or else what its parts have published."""
 
 from gpuwarden import names

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden simulate``: what a guard's policy would make of a card that is not there."""
 
 import argparse

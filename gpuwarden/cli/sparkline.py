@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Figures as one line of characters. Pure."""
 
 from collections.abc import Sequence

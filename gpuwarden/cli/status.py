@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden status``: is it healthy, and if not, what now: the whole service on one screen."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The screen of ``gpuwarden status``: is it healthy, why not, what would help, and the figures.
 
 Pure, but for the width of the terminal and the local time zone.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sends images to the front door as jobs, each once, however often it is tried.
 
 A job's Idempotency-Key follows from the image's content and the question, so a second run of the

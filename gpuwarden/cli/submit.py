@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden submit``: images, or whole folders of them, as durable jobs."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden thermal``: how each card is kept cool, and what an operator may order."""
 
 import argparse

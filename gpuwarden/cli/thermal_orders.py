@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an operator may order of a thermal guard, over the bus or, as root, of the guard itself."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden thermal --plot``: a card's last hour as a picture."""
 
 import json

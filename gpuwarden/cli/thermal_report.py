@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden thermal --json``: its schema, which docs/operate.md describes. Pure."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden thermal`` for people: one block a card. Pure, but for the terminal."""
 
 import shutil

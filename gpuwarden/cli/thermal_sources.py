@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is known of the cards' heat: from their thermal guards, else the bus, else the snapshots.
 
 A thermal guard is asked for root alone and knows everything. The bus leaves out a few things, the

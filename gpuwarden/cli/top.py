@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden top``: the whole service live on one screen, with keys for what an operator does."""
 
 import argparse

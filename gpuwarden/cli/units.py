@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What systemd says of units, asked by systemctl: the facts that the supervisor decides on."""
 
 import time

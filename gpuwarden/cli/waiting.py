@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waits until jobs have ended, asking for as little as possible: a question each minute and job."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The same screen again and again, until Ctrl-C."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Words of a command line that have to be numbers."""
 
 LARGEST_NUMBER = 2**32 - 1  # D-Bus's u

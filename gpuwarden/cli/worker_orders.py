@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Has the service start, stop, restart or drain workers, and waits for the end of it."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden workers``: the model processes, and orders to start, stop, restart or drain them."""
 
 import argparse

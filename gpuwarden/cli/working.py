@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A sign of life while a command waits for somebody, on a terminal alone."""
 
 import shutil

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The TOML configuration: models, loading, generated reference. Its only reader."""
 
 from gpuwarden.config.accepted import accepted_configuration, digest, effective_configuration

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The configuration that the guard has accepted: what the service runs on until the next reload.
 
 A file that breaks later changes nothing for a component that starts meanwhile.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The settings that bound what one client can take: connections, headers, time."""
 
 from gpuwarden.config.settings import Section, setting

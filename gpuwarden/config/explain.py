@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a validation error to words: what was found, what is allowed, what was perhaps meant."""
 
 import difflib

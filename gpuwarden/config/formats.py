@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Written forms of values: sizes, engines, cards' UUIDs. Each refusal says what is wrong.
 
 The functions raise ValueError with a short reason; who wrote the value and where is added above.

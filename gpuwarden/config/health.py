@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When a worker counts as unwell, and what is done about it without anybody being asked."""
 
 from gpuwarden.config.kinds import GIB, TIB, Bytes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The kinds of values that settings have: what is converted, what is checked, and nothing else."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From files to a Configuration: merge in order, check everything, blame file and line."""
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The configuration's sections and keys, with their defaults, units, bounds and reasons.
 
 Instances come from :func:`gpuwarden.config.loader.load_configuration`; ``Configuration()`` is the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """On which line of a TOML text each key and list element stands.
 
 ``tomllib`` parses and checks, but keeps no positions. This scanner walks a text that ``tomllib``

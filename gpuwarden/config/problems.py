@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is wrong with the configuration, told so that the operator can mend it at once."""
 
 import json

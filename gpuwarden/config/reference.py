@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes the shipped configuration file and its documentation from the models.
 
 Run ``python -m gpuwarden.config.reference`` in the project's root after a change of the models; a

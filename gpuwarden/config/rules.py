@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings that must fit each other, whatever files they come from."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping

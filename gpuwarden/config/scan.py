@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How it is looked who holds the cards' memory."""
 
 from typing import Annotated

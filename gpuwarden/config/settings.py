@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a setting is: a pydantic field that also knows its unit and the reason of its default.
 
 The same knowledge writes error messages, the shipped file and the documentation, so that the three

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One configuration file: its bytes, its text, its tables, and what keeps them from being read."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a text that is no TOML to words, and to the text without what is at fault."""
 
 import re

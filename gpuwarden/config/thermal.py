@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """[thermal]: how cards are watched and cooled, what is different for some, and whom to tell.
 
 A threshold of 0 is the card's own (see ``gpuwarden.thermal.thresholds``).

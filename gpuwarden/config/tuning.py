@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the host is tuned to by day and by night. The hours are the timers' own."""
 
 import re

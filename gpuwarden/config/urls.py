@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """URLs that a hook may POST to: anybody's but our own front door's. Pure: no name is looked up."""
 
 import socket

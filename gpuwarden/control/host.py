@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is published of the host itself: how it is tuned, and who has our address."""
 
 from typing import Literal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an operator has asked of a card for a bounded time, as it is kept for its services."""
 
 from typing import Literal

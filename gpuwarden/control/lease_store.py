@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The running lease on disk: it outlives its thermal guard, but not the boot."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the gateway publishes of the workers' memory on their cards.
 
 Bytes and counts are of the worker's present life, ``None`` is unknown.

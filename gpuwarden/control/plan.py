@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The placement plan as the cards' own services read it."""
 
 from pathlib import Path

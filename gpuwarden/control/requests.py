@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is asked over the control sockets, and what the answers hold."""
 
 from typing import Annotated, Final, Literal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """State of one process, readable by all others at any time: an atomically renamed JSON file.
 
 The writer renames a complete file over the old one, so a reader never sees half a state, and the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests between our own processes: one JSON record there, one back, over SOCK_SEQPACKET.
 
 A request is ``{"version": 1, "request": NAME, ...}``; the answer is ``{"version": 1, "answer":

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether the placement plan still holds: for this boot, this configuration, these CPUs. Pure."""
 
 from gpuwarden.control.snapshot import Snapshot

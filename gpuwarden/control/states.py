@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What each component publishes: one model a component, used to write and to read.
 
 ``None`` stands for unknown. Field names are the bus properties in snake_case.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Folders, files and devices: do they belong to those who need them, and to nobody else?
 
 What our folders should be is read from the tmpfiles.d file that makes them, so there is one place

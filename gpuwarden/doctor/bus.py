@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bus policy: is it there, is it loaded, and may the operators' group call?"""
 
 from collections.abc import Sequence

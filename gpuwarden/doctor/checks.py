@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All checks, in the order in which they are told."""
 
 from collections.abc import Callable, Sequence

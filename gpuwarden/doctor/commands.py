@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Other programs' answers, no longer than a deadline."""
 
 import subprocess

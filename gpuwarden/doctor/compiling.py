@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a model's worker compiles with: C compiler, interpreter's headers, a folder to run from.
 
 The worker tries all of it at load (worker/engines/transformers/compiler.py); this looks beforehand.

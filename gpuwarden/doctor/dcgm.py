@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What DCGM's host engine holds of the cards, by what ``dcgmi`` prints. Pure but for asking.
 
 DCGM that only measures is nobody's rival. One with a configuration puts it back after resets, and

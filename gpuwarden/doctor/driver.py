@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The NVIDIA driver: is it there, of one version, does it answer, does it keep its state?"""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a check says: a verdict with what was found, what is wanted, why, and how to mend. Pure."""
 
 from dataclasses import dataclass, replace

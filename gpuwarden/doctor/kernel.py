@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the units build upon: IOMMU, control groups, systemd, the clock."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What several checks ask of the node: its plan, its configuration, its units."""
 
 import os

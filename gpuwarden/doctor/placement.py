@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Does each worker run where the plan says, and does its memory lie there?"""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads files below any root folder; why one can't be read is part of the answer."""
 
 import errno

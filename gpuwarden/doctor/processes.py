@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes as /proc shows them: who they are, where they may run, where their memory lies."""
 
 import re

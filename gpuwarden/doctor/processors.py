@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How fast the CPUs are allowed to be, and who may take them for good."""
 
 from collections.abc import Sequence

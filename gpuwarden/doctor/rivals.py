@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Other programs that hold a card's limits, its fans, or the CPUs' clocks."""
 
 import re

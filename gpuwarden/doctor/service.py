@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Does the service run, on a configuration and a plan that are of now?"""
 
 from collections.abc import Sequence

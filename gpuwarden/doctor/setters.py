@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What sets cards through nvidia-smi again and again: loops, timers, cron's tables.
 
 Whoever sets a card once, by hand or at boot, is its administrator, and no rival.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The disks: how requests are scheduled, how XFS is mounted, whether jobs have room."""
 
 import os

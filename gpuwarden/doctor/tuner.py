@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The host's tuner: does tuned run with one of our profiles, where that is wanted?"""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a metric is called, what it means and which labels it has. Pure."""
 
 from collections.abc import Iterable, Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Samples as the text that a Prometheus server reads."""
 
 from collections.abc import Callable, Iterable, Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who may ask: programs on this node, and elsewhere who has the API key or came by our proxy.
 
 Pages in a browser never may, whatever address they use, and neither may names that lead here

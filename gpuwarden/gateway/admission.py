@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the headers alone decide: what body is about to come, and whether it is taken.
 
 Everything here happens before the first byte of the body is read, so that a refusal costs nothing.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One timer of the event loop."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a batch goes out as it is, or waits a moment for company. Pure.
 
 - **Greedy** by default: a worker with room gets at once what is there.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who may have killed a worker. Pure.
 
 A batch that died is suspect: its members are retried alone, so that one poisonous image can't use

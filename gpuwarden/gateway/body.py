@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Receives a body where the worker will read it, and finds the image in it.
 
 Up to 64 KiB it stays in memory and rides on the worker's frame. All else goes into a pooled buffer;

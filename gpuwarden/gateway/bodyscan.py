@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the gateway looks for in a chat's body without parsing it: references, model, parameters.
 
 All are hints for what must be known before a worker is: which buffers to hand over, whether the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Buffers for bodies: sealed memfds, made here only, lent to workers by descriptor.
 
 A worker can map a buffer but never write, resize or unseal it. Buffers keep their pages and are

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guard's question whether a worker's card still answers it."""
 
 from collections.abc import Callable, Iterable

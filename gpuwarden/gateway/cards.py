@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What each card may be given now: by its heat, and by how much it has worked. Pure."""
 
 from collections import Counter, defaultdict

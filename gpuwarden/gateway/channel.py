@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One connected SOCK_SEQPACKET socket in the event loop: records in, records and descriptors out.
 
 asyncio has no transport for sequential packets, so this speaks to the socket itself.

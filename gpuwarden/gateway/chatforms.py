@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenAI's answers: one completion, or the events of a stream."""
 
 import json

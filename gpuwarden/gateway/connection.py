@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One client's connection: what its headers, its silence and its reading may take.
 
 Built on aiohttp's low-level server, so that nothing writes an access log or an error page, and no

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Joins the queue to the workers' connections, the clock and those who wait for an answer."""
 
 import asyncio

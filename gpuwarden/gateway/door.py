@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Opens and shuts the front door for a time, as the guard asks it to over the control socket.
 
 A pause is in a file before it is answered, so that it outlives this process; not the boot.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Workers that get no new work, by the guard's order: who they are, and who waits for their end."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much of the time a card works, held to a share of it: rest in proportion to work done. Pure.
 
 A card earns ``duty`` seconds of work with each second that passes and spends one with each second

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lease of an eco that was ordered over HTTP, as a file remembers it. Pure."""
 
 from typing import Literal

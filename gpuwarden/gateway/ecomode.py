@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Eco by order of a program on the node (``/api/thermal_mode``): one request at a time.
 
 It comes on top of what the thermal guards say and never against it. It is a lease: it ends by

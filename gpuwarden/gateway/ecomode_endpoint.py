@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``/api/thermal_mode``: the form that the articles use, for programs that know the room."""
 
 import json

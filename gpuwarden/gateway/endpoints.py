@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All routes of the front door, and what is behind those that tell how it stands."""
 
 import time

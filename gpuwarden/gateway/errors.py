@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every error a caller can get: one table from type to HTTP status, one exception."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The short way of a small request that has come whole: the same checks, but no task.
 
 aiohttp makes a task, a stream and a response for each request; with a body of a few hundred bytes

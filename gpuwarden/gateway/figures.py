@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The front door's counters and gauges, read from where they live."""
 
 from collections import Counter

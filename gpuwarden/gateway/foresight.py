@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When a request that comes now would have its answer: who would be too late is not accepted.
 
 A full queue of a slow model is more work than fits into a deadline. Its requests would then reach a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The end of a request that has killed three workers, and of its twins that wait.
 
 It is set aside first and its caller told then: whoever tries again at once is refused already.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Threads that read large bodies out of their sockets, while the loop's is there for all others.
 
 The kernel copies 32 MiB in 6 to 10 ms, in which Python's lock is free. On the loop's thread that is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Heads that are known on their connection: the next request that has the same one needs no parser.
 
 A client sends the same head with each of its requests. To parse it once more, with its headers and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a card's thermal guard says, as limits for its workers. Pure.
 
 A guard's state counts for as long as it says itself (three seconds). Where it is older, missing,

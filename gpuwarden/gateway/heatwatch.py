@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads what the thermal guards publish, twice a second, for the cards that have workers.
 
 Files alone: no guard, however hung, can hold the front door up.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Counts by size, as Prometheus wants them, cheap to add to: several are fed with each request."""
 
 from bisect import bisect_left

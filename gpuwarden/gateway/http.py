@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The HTTP server: routes, the checks that every request passes, errors as JSON."""
 
 from collections.abc import Awaitable, Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Idempotency-Key: a retry joins the request that it repeats. Pure.
 
 The key stands for one request with one body: another body under it is an error. Answers are kept

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``/v1/images``: images that are sent once, to be asked about by reference."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images that are sent once and asked about often: ``gpuwarden://ID``.
 
 They lie in buffers of the pool, within a budget of their own, and are gone a bounded time after

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The way of every request that a worker is to answer: admitted, received, executed, left.
 
 A request with an Idempotency-Key outlives its caller: a retry joins it, or gets its answer.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An accepted request on its way, and its answer."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a JOB says of its request, in JSON."""
 
 from functools import lru_cache

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What was set aside, as a file remembers it for the next process. Pure.
 
 The key is in it: who may read the file may read this process's memory, too.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Big bodies come in one after the other: who began first is served first.
 
 Side by side, 32 callers who send 32 MiB each would all be through at the end of all; one after the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A heap whose items may die inside it: the dead are skipped, and swept out before they pile up."""
 
 import heapq

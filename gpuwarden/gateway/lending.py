@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lends workers buffers for large results, and takes them back full, unwanted or from the dead."""
 
 import logging

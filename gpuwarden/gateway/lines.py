@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who waits for a worker, and whose turn it is. Pure.
 
 People come before the background (durable jobs), each in batches of their own. While people never

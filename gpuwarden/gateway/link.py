@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One worker's connection: its frames in both directions, and what it holds of ours."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Accepts workers on the dispatch socket: one connection a unit, strangers turned away."""
 
 import asyncio

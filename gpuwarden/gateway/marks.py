@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """By what a request that was set aside is known again: bounded in number and time. Pure."""
 
 SECONDS = 600.0  # long enough for every client's own retries to end

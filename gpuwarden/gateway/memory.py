@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What workers tell of their memory on the cards: kept for an hour, published, acted upon."""
 
 import asyncio

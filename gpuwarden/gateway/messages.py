@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a worker may say, checked before anything believes it."""
 
 import math

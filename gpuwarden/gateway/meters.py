@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All metrics of the front door: their names, what they mean, their labels.
 
 No text of any request is in a name or a label.

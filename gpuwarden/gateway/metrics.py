@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``/metrics``: what a Prometheus server reads."""
 
 from collections import Counter

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who waits for which model. Pure.
 
 As long as all connected workers run one model, whoever names it, or none, waits in one place. While

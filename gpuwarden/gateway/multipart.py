@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the parts of a multipart/form-data body lie: offsets and lengths, nothing decoded.
 
 The body is searched through a small window that stays in the CPU's cache, a few megabytes at a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``/openapi.json``: OpenAPI 3.1, made from the table of operations and the models.
 
 As a program it writes the document: python -m gpuwarden.gateway.openapi FILE

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one table of what the front door does: method, path, what goes in, what comes out.
 
 ``/openapi.json`` is made from it; a test holds the routes to it.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sends a large result to its caller: the kernel moves it from its buffer to the socket.
 
 What comes before and after it, an answer's envelope, is ours; the result itself is not looked at.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Large results: each in a memfd of its own, made here, written by one worker for one lease.
 
 Sealed against any other size, so that a reader's mapping always has its pages, but not against

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A pause: for a bounded time nothing new is accepted. Pure."""
 
 from typing import Literal

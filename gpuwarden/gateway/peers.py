@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who is at the other end of the worker channel: told by the kernel, not by the peer."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The pieces of an answer's text as they come, for any number of readers."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Has a fresh buffer's pages made on another thread: 8192 page faults on the loop are 19 ms."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``POST /predict``: a question about one image."""
 
 import asyncio

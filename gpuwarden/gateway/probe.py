@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Asks a worker whether its card still answers, and waits for what it says."""
 
 import asyncio

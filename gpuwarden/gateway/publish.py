@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tells the others how it stands: snapshot, ``STATUS=``, watchdog. Each from the loop it proves."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The order of things: which request goes to which worker, when, and what happens when one dies.
 
 Pure: no clock, no socket, no event loop. Each method takes the time (seconds of any monotonic

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a caller is told whose request is not accepted, or ends without a worker's answer."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is done about a worker that holds too much of its share of the card. Pure.
 
 Over the warning threshold, one step after the other, each only when the one before did not help:

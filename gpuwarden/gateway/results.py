@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Takes what workers answer and gives it to who waits for it."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The shapes of what the front door takes and gives, for ``/openapi.json``.
 
 They describe: what checks a chat is the worker, which parses it (a test holds both together).

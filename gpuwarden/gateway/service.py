@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """medgemma-gateway: the front door as a process."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests that have killed three workers, each time alone: not tried again for some minutes.
 
 What is kept is a length and a keyed hash, which tells nobody what was asked. A new request is

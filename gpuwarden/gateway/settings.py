@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the front door takes from the configuration, with the limits that follow from it."""
 
 from dataclasses import dataclass

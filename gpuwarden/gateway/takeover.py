@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Receives a big HTTP body straight into a buffer, past the HTTP parser.
 
 For the rest of the connection the transport speaks to ``Receiver`` instead of aiohttp's protocol:

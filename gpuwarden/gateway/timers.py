@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What runs out of time: callers' deadlines, executions, and a worker's slowness to begin. Pure."""
 
 import math

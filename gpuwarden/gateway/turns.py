@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whose turn it is: the next requests, and the worker that gets them. Pure.
 
 - **Cards**: the card with least outstanding work first, then the worker with least, then the

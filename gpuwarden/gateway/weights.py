@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a request brings into a batch, as far as it can be known without decoding anything.
 
 A PNG and a JPEG say their size at a place that is found in a few steps. Of everything else a byte

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the queue is made of: requests, workers' seats, batches, and what is to be done."""
 
 from dataclasses import dataclass, field

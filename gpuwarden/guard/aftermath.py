@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Looks, after a worker's end, whether its processes are gone and its card's memory is back."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The circuit breaker of a card: whether it serves, or needs a reset or a reboot first. Pure.
 
 An application's error is none of its business: the worker is started again, by systemd and then by

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guard's care for what runs on the cards: the workers' health, and who else is there."""
 
 from collections.abc import Callable, Mapping

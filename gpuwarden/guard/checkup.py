@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Looks after the workers' health: reads what is known, has it judged, asks, restarts."""
 
 import logging

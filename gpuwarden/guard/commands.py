@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the guard does for whoever called on the bus: the methods of Manager and Worker."""
 
 from gpuwarden.guard.operations import Operations

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which denied calls the journal tells one by one: a user in a loop must not drown the rest. Pure.
 
 journald drops whatever a service writes beyond its rate limit, the cooling's messages included; and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Has the gateway give workers no new work, and keeps it told after a restart of either side."""
 
 from gpuwarden import names

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From systemd's property names to the facts the life cycle is decided on."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a look at the cards and their workers has found: values."""
 
 from collections.abc import Mapping

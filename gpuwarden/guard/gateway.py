@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Asks the gateway, on behalf of whoever called on the bus."""
 
 from pathlib import Path

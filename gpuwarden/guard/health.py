@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a worker that runs is well, and when to start it again: pure, over what was seen.
 
 What is unknown ends nobody: it begins each count anew.

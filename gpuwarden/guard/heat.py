@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a card's workers are held back: for its heat, or while it is released. Pure."""
 
 from collections.abc import Iterable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which cards' workers are held back now: for heat, a release, or a card that is out of service."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """medgemma-hook@HOOK-GPU: tells another program of a card's state, once, without privileges.
 
 It reads the configuration and the card's state by itself: nothing that anybody says reaches its

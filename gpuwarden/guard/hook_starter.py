@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts hooks as units of their own when a card enters a state: the guard runs none itself."""
 
 import asyncio

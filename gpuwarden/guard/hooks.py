@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which of the configured hooks a card's new state asks for. Pure."""
 
 from collections.abc import Mapping, Sequence

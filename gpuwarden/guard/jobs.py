@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the guard does beside its loop: each kind once at a time, its failures told once."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the kernel says of a worker: its processes, CPUs, memory, its GPU thread's priority."""
 
 import errno

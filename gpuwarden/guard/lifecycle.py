@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What state a worker is in and what to do about it: pure functions over what was seen."""
 
 import signal

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The workers' lives: notices each end, whoever wanted it, and keeps what is known of it.
 
 systemd forgets how a process ended as soon as it starts the next one; an operator wants to know.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the guard logs, and from which level on, as systemctl asks for it."""
 
 import logging

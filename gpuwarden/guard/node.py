@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the configuration must fit on this very node, as far as that is known now."""
 
 import re

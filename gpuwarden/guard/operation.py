@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What may be done with a worker, and when: pure, and in words."""
 
 from dataclasses import dataclass, replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts, stops, drains and restarts workers by somebody's order: accepted at once, done beside."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who holds a card's memory and is none of a running worker, and who of them is to be ended: pure.
 
 Only what a dead worker of ours has left is ever ended by itself. Everybody else is shown, and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who may change something: polkit decides, root may without it, and the journal names each."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The placement plan that the guard goes by, and whether it still holds."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Names who listens where the front door should; run by ``OnFailure=`` of its socket."""
 
 import logging

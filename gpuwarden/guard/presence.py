@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a worker is in its card's list: pure, over one scan."""
 
 from dataclasses import dataclass

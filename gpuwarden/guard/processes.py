@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Single processes: who they are by /proc, and their end by pidfd, so that it meets no other.
 
 A number alone names nobody: it is given to another process when the first is gone. With the start

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the other processes published last, where it is fresh enough to be believed."""
 
 from collections.abc import Iterable

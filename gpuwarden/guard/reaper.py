@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ends processes that hold a card's memory: those that dead workers left, and others on request.
 
 Before anything is ended, what the scan said is held against systemd and /proc once more; after it,

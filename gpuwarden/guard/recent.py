@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The last events of the service, for a status to show: told by the guard, or seen of the cards."""
 
 import logging

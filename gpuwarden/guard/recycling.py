@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When a worker may be restarted for its health: pure."""
 
 from collections.abc import Iterable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden reload``: validate first, then ask each component; whoever can't keeps the old."""
 
 import asyncio

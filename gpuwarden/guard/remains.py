@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is left of a worker's life after its end, against what it had: pure, and in words."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a new guard makes of the orders that a former one of this boot was about."""
 
 from gpuwarden.bus.errors import BusError

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The rolling restart: card by card, and no further than the first that does not come back."""
 
 import asyncio

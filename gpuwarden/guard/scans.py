@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the scanners say of each card, as far as it can be believed."""
 
 from collections.abc import Iterable

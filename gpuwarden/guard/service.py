@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """medgemma-guard: the supervisor as a process. Reads, decides, acts and publishes each second."""
 
 import asyncio

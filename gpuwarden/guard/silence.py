@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cards whose thermal guard has fallen silent: told loudly, once, and again when it is back."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole service in one value, and whether it is well: pure."""
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Stops a worker so that nothing is lost and nothing is left, and says what was seen."""
 
 import asyncio

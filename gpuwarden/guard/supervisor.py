@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The supervisor: keeps the facts, lets the pure parts decide, acts through systemd.
 
 One turn a second, or at once when systemd reports a change: read, decide, act, publish.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the journal is told of a change from one state of the service to the next."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the journal is told of the workers' health, and of other processes on the cards."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Asks the cards' thermal guards, on behalf of whoever called on the bus."""
 
 import asyncio

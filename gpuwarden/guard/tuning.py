@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The host's tuning as the guard has it done: by units of its own, and it waits for none of them.
 
 What comes of it is read from what those units publish, and heard from tuned itself where somebody

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The units that the guard follows: what systemd says of each, asked again when it has changed."""
 
 import asyncio

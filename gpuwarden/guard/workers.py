@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Starts the wanted workers, tries failed ones again, stops those whose card is too hot."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page over HTTP, by aiohttp: one answer a connection, and an end for whoever dawdles.
 
 Built on aiohttp's low-level server: a scrape needs no routes, no access log and no error pages.

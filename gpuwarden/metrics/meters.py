@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All metrics of the node: their names, what they mean, their labels. The front door has its own.
 
 A value that is unknown, or older than its writer promised, is left out, and ``component_stale``

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From what the components publish to samples. Pure."""
 
 from collections import Counter

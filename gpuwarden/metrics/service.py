@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """medgemma-metrics: starts with the first scrape, reads published states, ends when none comes."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads what the components have published last."""
 
 from collections.abc import Callable

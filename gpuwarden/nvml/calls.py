@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The raw calls: pynvml's functions with our errors. Only this module imports pynvml."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One card: who it is, what it reads now, what it may bear. Reading only.
 
 A card or driver that lacks a reading gives None for it; it is not asked again in that session,

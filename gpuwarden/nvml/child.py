@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Asks the driver in a forked child: a driver that hangs must not hang whoever asks."""
 
 import json

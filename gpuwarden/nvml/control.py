@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One card's settings: reading them, changing them, putting them back. No policy here.
 
 Every setter needs CAP_SYS_ADMIN in the initial user namespace. Nothing that is set here outlives

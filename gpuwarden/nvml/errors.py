@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One vocabulary for what NVML answers when it doesn't answer: what, where, what to do."""
 
 from typing import Final

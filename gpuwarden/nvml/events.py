@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """XIDs: what the driver reports about a card that misbehaves."""
 
 import logging

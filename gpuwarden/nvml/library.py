@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which driver library speaks for the cards, and a session with it."""
 
 import os

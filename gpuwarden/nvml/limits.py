@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a card may bear: its thresholds from two sources that must agree. Pure.
 
 Drivers name thresholds in degrees, or (from Ada on, where the former are to be removed) as

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the driver knows of a card's place: the CPUs near it, and the parts it is divided into.
 
 For the planner alone, which asks in a child: a guard has no use for it.

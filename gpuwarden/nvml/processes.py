@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who has a context on one card and how much of its memory is in use, as the driver tells it.
 
 Asking takes a lock that whoever works on the card needs, and up to 5 ms for the graphics list

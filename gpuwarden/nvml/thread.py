@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One thread for all calls to the driver, so that a call that never returns blocks no one else.
 
 No executor: at exit Python waits for an executor's threads, and a thread in the driver's hands

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """NVML's numbers as the words that the bus, the CLI and the journal show. Pure."""
 
 from enum import IntEnum, StrEnum

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which workers run now, and since when: asked of the kernel's groups and of systemd."""
 
 from pathlib import Path

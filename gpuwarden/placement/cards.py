@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which index a card has: fixed once a boot, kept by a card that is missing. Pure but for its file.
 
 The record lies in the state directory, so that an index outlives a driver that hangs at boot.

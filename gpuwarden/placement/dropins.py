@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plan as systemd sees it: drop-ins, slices, the thermal target's wants. Pure text.
 
 All of it is visible with ``systemctl cat`` and gone with the boot.

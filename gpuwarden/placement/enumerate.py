@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cards as NVML lists them, asked in a child: a driver that hangs must not hang the boot."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cards of this node: from the driver, or as last known if it hangs."""
 
 from collections.abc import Callable

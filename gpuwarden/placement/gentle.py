@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a new plan may do to workers that run by a former one: nothing. Pure.
 
 systemd applies limits, devices and a slice's cpuset to what runs as soon as it reads new files, and

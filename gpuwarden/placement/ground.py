@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What there is to plan on: the machine, less what cpusets take away from us."""
 
 from collections.abc import Mapping

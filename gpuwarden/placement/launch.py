@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """worker-launch: checks that worker N can run, then becomes the site's interpreter.
 
 A fault that trying again can't mend is named in ``systemctl status`` and ends with EX_CONFIG.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """On which NUMA node a card sits, from those who may know. Pure."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which worker runs where. Pure: cards, topology and configuration in, the plan out.
 
 Never fails: where it can't do what was asked it does the next best and says so in a warning.

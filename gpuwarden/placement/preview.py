@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the present configuration files would give: the plan and its files, with nothing changed."""
 
 from collections.abc import Callable, Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which workers may compute at a real-time priority. Pure: pins and housekeeping CPUs in.
 
 Only those with CPUs of their own. A real-time thread doesn't share: whoever waits on its CPU gets

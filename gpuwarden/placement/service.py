@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """medgemma-numa: looks at the node, plans, writes the plan down, once.
 
 Running it again changes nothing unless the node or the configuration did.

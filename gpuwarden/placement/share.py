@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The CPUs of one NUMA node, dealt out to its workers. Pure."""
 
 from collections.abc import Iterable, Sequence

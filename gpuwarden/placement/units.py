@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Puts the plan's files in systemd's unit directory, and takes those away that it no longer has."""
 
 from collections.abc import Iterable, Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cards that can be simulated: what each one is, what its driver allows, how it warms up.
 
 Identity, limits and thresholds are those that the driver reports for the real card (nvidia-smi

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The physics of one card: watts from load, limit and clocks; degrees from watts; what the driver
 does about them. Pure: no I/O, no clock of its own; any step length gives the same curve.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is wrong with a file, in one line a problem. Pure."""
 
 from pydantic import ValidationError

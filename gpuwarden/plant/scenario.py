@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scenario files: what the world does to a card over time. Pure but for ``load_scenario``.
 
 ``{"duration_s": 3600, "initial": {"sink_c": 70}, "steps": [{"at_s": 0, "ambient_c": 24,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a scan tells the journal: when it goes blind, and when memory is held by nobody known."""
 
 import logging

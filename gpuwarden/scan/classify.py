@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whose a process is that holds memory of a card. Pure; the first rule that fits decides.
 
 The order matters: what can't be helped by a signal comes before what may get one, and only a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who has a card open: for when the driver's lists don't say whose the memory is."""
 
 from collections.abc import Iterable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What was seen of a process, and how it came into view. Pure values."""
 
 from dataclasses import dataclass

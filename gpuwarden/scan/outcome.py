@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What one look at a card brought. Pure values."""
 
 from dataclasses import dataclass

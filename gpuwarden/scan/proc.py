@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads /proc, where anything may end between two looks: what is gone reads as empty.
 
 Links are read, never followed: to follow one into a network disk that is away would hang.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What /proc says of a process. Of its environment only our own tag is taken, nothing is kept.
 
 A process that hangs in the driver may hold the lock of its own memory, and whoever reads its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What was seen, as it is published: the snapshot, and one line for systemctl. Pure."""
 
 from collections import Counter

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One look at a card: who the driver lists, what the kernel says of them, whom it doesn't list.
 
 Everything here runs in the driver's thread and may hang there for ever.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """medgemma-scan@N: who holds the memory of card N, looked at every few seconds. No bus in it."""
 
 import asyncio

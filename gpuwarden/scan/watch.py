@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The loop round one card: look every few seconds, publish each second, let go when told to.
 
 The loop never calls the driver: a thread does, and may be lost there. What it found before is then

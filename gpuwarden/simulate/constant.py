@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The best that one constant setting could do, which a policy is measured against. Pure.
 
 Held from before time 0, die and HBM, unrounded, must never pass their alert thresholds. Without a

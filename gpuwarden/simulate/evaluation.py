@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a run was worth: the figures of ``gpuwarden simulate``. Pure.
 
 Seconds count the readings in whole degrees, of die and memory each against its own thresholds;

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How soon the administrator's limit was back once nothing stood against it. Pure.
 
 Conditions allow it from the first moment after which the plant, forked from the run and at the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One run of a policy against a world, on a virtual clock. Pure."""
 
 from collections.abc import Callable

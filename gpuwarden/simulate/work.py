@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When a simulated card works: batches one after another, and the rests between them. Pure.
 
 The rests are the gateway's own: its account of work and rest decides here as it does there.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The plant under a scenario, with the work it gets done. Pure.
 
 Throughput follows the measured curve of the plant; batch limit, dispatch duty and pauses multiply

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The attach socket: what a CUDA context is on a real card, a connection is on a simulated one.
 
 A context lives as long as the connection's last descriptor, whoever holds it, and counts under

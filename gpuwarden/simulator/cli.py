@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden-sim``: look at the simulated cards, and hurt them."""
 
 import argparse

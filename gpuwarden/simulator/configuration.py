@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """cards.json: which cards stand in this node, and at which PCI addresses."""
 
 import json

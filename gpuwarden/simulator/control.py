@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The control socket: what ``gpuwarden-sim`` asks is done here."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulator's daemon: steps the physics, serves both sockets, publishes the state file."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A file whose writers sleep uninterruptibly: on a loop-mounted file system that is frozen.
 
 That is how a wedged driver looks from outside: state D, no signal ends it. Where loop mounts are

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden-sim hold``: a program of somebody else's that holds memory of a card."""
 
 import json

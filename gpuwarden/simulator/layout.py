@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The state shared with the simulated NVML: state.h, field by field.
 
 The daemon is the only writer of samples; setters in other processes write single words of

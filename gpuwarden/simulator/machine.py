@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One simulated card: its plant, who uses it, what is broken. Writes its part of the state file."""
 
 from dataclasses import dataclass, replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is said on the simulator's two sockets: one JSON object a line, one answer to each."""
 
 from typing import Annotated, Any, Literal, get_args

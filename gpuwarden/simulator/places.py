@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the simulator keeps its things; everything in /run dies with the boot, as limits do."""
 
 from pathlib import Path

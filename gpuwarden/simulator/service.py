@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden-sim.service``: arguments, cards.json, then the daemon."""
 
 import argparse

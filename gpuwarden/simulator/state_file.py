@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The shared state file: publishing it, taking it over after a crash, writing samples and events.
 
 A daemon that was killed left the driver's settings in the file, and a real driver would have kept

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Sockets that systemd opened for this process (sd_listen_fds)."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When calendar expressions of timers were last due, as systemd itself reckons."""
 
 import os

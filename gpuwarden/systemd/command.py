@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """systemctl, for the short-lived parts that need one word of systemd and no bus connection."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Journal events: one MESSAGE_ID each, for the catalogue to explain and for tooling to find.
 
 Each has an entry in packaging/catalog/gpuwarden.catalog, which ``journalctl -x`` shows with it. An

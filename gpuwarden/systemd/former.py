@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes of a unit's former life that no signal ends, as the next one finds them.
 
 systemd kills all of a unit's control group before it restarts it and waits until the group is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The journal's native protocol: messages with fields, so that ops tooling needs no parsing.
 
 Where there is no journal (tests, a terminal) messages go to standard error instead.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A service's work from its start to systemd's SIGTERM."""
 
 import asyncio

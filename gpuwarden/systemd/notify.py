@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What this process tells systemd about itself: ready, status, watchdog.
 
 A thin wrap of ``sdnotify`` that cures its traps: it encodes Latin-1 and drops the whole datagram,

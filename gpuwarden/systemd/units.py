@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """systemd's manager over D-Bus: start, stop and watch units that we know by name.
 
 Signals are subscribed to before anything is asked for, so no answer can be missed.

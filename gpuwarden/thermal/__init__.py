@@ -1,1 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
 """The thermal guard of one card. No D-Bus in it, ever."""

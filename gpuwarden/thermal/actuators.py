@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can be moved on one card: power limit, SM clock lock, memory clock lock.
 
 Applies a policy's settings by their differences, the coolest means first, reads back what it wrote,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guarded card as the service sees it: look at it, set it, put it back, let go of it.
 
 Everything here runs in the driver's thread, where any call may hang for ever, and never raises for

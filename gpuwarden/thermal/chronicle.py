@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What happens to one card: told to the journal, and the last of it kept for who asks."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A clock lock of one card, SM or memory: set, and taken away again.
 
 No driver tells which lock is set. So a lock is on record before it is on the card, one that a

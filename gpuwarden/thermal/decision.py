@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a policy is told about its card and what it answers. Pure.
 
 A policy sees readings and never the card: the guard and ``gpuwarden simulate`` run the same one.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The loop round one card: look, decide, set, publish; and what operators may ask of it."""
 
 import asyncio

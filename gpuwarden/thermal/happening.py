@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the guard's driver thread has to tell; the loop writes it to the journal. Pure."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An hour of one card in memory, a row a second, of fixed size. Pure."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Overrides and releases: for a bounded time, towards cooler only. Pure."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One card's record in memory and on disk, and what is told about it."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From what is seen, what was asked for and what can be moved to what is to be done. Pure."""
 
 from dataclasses import dataclass, replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What one attempt to read the card brought, and what of it a policy is told. Pure."""
 
 from dataclasses import dataclass

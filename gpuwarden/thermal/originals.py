@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the administrator had set on a card, and what of the card's settings is ours. Pure.
 
 A record is on disk before the card has the value that it names, so a guard that is killed at any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keeps a card's record of originals in two places, so that one bad file costs nothing.
 
 - ``/run/gpuwarden/thermal/<uuid>.originals.json``: written first. It needs no disk, so a full or

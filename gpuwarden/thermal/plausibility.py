@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which readings of a sensor can be believed. Pure, but for the memory of one sensor.
 
 A die follows its power within a second: an H200 went from 41 to 60 C between one second and the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The power limit of one card: set below the original, never above it, and put back.
 
 Runs in the driver's thread. A card or driver that is gone raises; every other refusal becomes the

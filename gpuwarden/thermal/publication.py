@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The view as it is published: the snapshot, and one line for systemctl. Pure."""
 
 from collections.abc import Iterable, Mapping

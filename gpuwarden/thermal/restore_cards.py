@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden-daemon restore-cards``: each card as its administrator had it, when the package goes.
 
 To be run after the thermal guards have ended. Nobody will put anything back later, so a card that

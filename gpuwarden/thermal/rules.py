@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the configuration says about one card, as its guard takes it."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads one card, attempt by attempt: opens it when it can, closes it when it is lost.
 
 Everything here runs in the driver's thread and may hang there for ever.

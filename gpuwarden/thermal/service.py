@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """medgemma-thermal@N: samples card N, decides, cools it, publishes. One process a card, no D-Bus.
 
 The loop never calls the driver: a thread does, and may be lost there. The watchdog is fed only

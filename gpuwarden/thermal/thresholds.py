@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """At which temperatures a card is hot: what was configured, else what the card itself says. Pure.
 
 Fixed numbers are wrong on some cards: a T4 slows itself at 85 C by design, an MX330 tops out at

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the guard knows of its card, and since when it is in which state. Pure."""
 
 from collections.abc import Iterable, Mapping

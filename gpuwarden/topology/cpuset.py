@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a control group's cpuset leaves, as the kernel has it in force (cgroup version 2)."""
 
 from pathlib import Path, PurePosixPath

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """CPUs, cores and NUMA nodes as plain values. Pure."""
 
 from collections.abc import Collection, Mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Reads the topology from the kernel; the root is a parameter, so any machine can be tested."""
 
 from pathlib import Path

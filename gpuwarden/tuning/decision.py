@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is to be done about the host's profile: pure."""
 
 from dataclasses import dataclass, replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The host's tuner as a service: whether there is one, and having it run."""
 
 from gpuwarden import names

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keeps the record of the former profile, so that no crash and no power cut loses it."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """medgemma-tuning: has the host tuned to the time of day, once, or gives back what it had."""
 
 import asyncio

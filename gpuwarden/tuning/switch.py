@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Switches the host from profile to profile, and back to what it had: decides by the pure part."""
 
 import logging

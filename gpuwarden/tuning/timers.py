@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The two timers as systemd has them, drop-ins of an administrator included."""
 
 import asyncio

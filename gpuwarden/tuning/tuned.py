@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """tuned over D-Bus. Its answers come before the change is made, so its signal is waited for."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an engine's allocator says of the card's memory: by itself, or torch's for it."""
 
 import logging

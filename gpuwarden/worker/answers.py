@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The answers of a batch in one frame, each as the JSON that its caller gets.
 
 Most answers are a small JSON object, and those of a batch are made together. In a RESULT of its own

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which requests run together: a batch is complete when nobody in it is awaited any more.
 
 The gateway forms the batches and says with each JOB how many belong to it. A member that fails

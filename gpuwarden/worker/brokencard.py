@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Errors after which nothing of a process runs on its card any more. Pure.
 
 Such an error stays with the CUDA context: each call after it fails as the first one did. Only a new

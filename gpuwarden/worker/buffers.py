@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Buffers lent by the gateway: descriptors in the worker, read-only mappings in CPU processes.
 
 The gateway numbers its buffers anew whenever it starts, so the worker gives each its own number

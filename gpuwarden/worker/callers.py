@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who waits for the answers of a batch that runs."""
 
 import asyncio

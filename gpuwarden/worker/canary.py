@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether the card still answers: asked when no process of the worker stands in the card's list.
 
 What can't be known is said to be unknown: only a card that refuses counts as lost.

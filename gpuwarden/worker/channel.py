@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SOCK_SEQPACKET connections that carry frames and descriptors, blocking and for asyncio."""
 
 import array

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenAI's chat form in a CPU process: what a request asks, its parameters, its images.
 
 The gateway hands the body over unparsed. Here its images are sliced out of the mapping, the rest is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The parameters of OpenAI's chat form: what is taken, in which bounds, and what is refused.
 
 What would change an answer and can't be done here is refused, never ignored: an answer must not be

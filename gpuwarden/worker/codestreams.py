@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The size that a JPEG or JPEG 2000 codestream names in its header."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """JSON without spaces, for frames and answers.
 
 ``json.dumps`` makes a new encoder for each value, and ``json.loads`` looks for spaces around it:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Takes the images out of a JSON body before anything parses it.
 
 A 32 MB image is 43 MB of base64 in a JSON string. json.loads would copy it three times; here it

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a DICOM object says of its size: rows, columns, frames, and its codestreams' own.
 
 A walk over the elements of the outermost level, up to the pixel data, that reads five numbers and

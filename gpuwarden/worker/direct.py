@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests of a model class without a ``preprocess`` of its own: no CPU process has a part in them.
 
 Its ``predict`` reads each body where the gateway received it, mapped read-only into this process.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The class that an integrator writes: one model behind four methods.
 
 Each method says where it runs. CPU process: one of a few processes without a GPU, which work

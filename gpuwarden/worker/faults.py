@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What went wrong, told twice: to the caller with its text, to the log without."""
 
 import asyncio

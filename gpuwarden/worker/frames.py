@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The worker channel's frames: one SOCK_SEQPACKET record is one frame.
 
 A frame is a 32-byte header, a JSON object (``meta``) and, for small bodies, the body itself.

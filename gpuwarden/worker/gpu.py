@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The one thread that touches the card, and what it does with a batch."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a prepared request goes from a CPU process to the GPU process.
 
 Pickle protocol 5 keeps large buffers apart. A small result lies in the record itself, a larger

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A worker: hosts one model class between the gateway and the card.
 
 One loop on the main thread for channel, watchdog and CPU processes; one thread for the card.

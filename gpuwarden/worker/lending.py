@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Large results on their way out: asks the gateway for a buffer, fills it, lets go of it.
 
 The data is written through the descriptor and not through a mapping: without a writable mapping

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The worker's connection to the gateway: made again for ever, whoever restarts.
 
 A result that could not be sent waits for the next connection. It is sent only to the very

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From settings to an engine that can answer, or to a text that says why not."""
 
 import asyncio

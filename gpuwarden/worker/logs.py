@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Logging of a worker: to stderr for the journal, and never a patient's data.
 
 Libraries put values of what they read into their messages. Once requests may come, records from

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The memory that a CPU process may take for one image, whatever the image turns out to be."""
 
 import resource

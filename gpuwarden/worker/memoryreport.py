@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tells the gateway every few seconds how the engine's memory stands, and drops caches for it."""
 
 import asyncio

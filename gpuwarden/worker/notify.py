@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the worker tells systemd, by sd_notify's protocol (see sd_notify(3))."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether this worker is on its card, as the scan of that card publishes it for everybody to read.
 
 The scan asks the driver and knows each process's control group; a worker may do neither. What is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an engine answers, checked, in the form in which it travels.
 
 Most answers are a small JSON object in the RESULT's meta. What is larger, or no JSON, is a

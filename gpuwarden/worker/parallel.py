@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An engine whose requests run side by side: who runs, who is next, who is told to stop.
 
 The gateway sends each request at once, as it does for an engine with slots. What a worker that dies

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What makes Python pause: the collector's rounds, and threads that wait for one another's turn."""
 
 import gc

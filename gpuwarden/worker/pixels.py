@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How many pixels an image says that it has, read from its header before anything decodes it.
 
 A file of a few kilobytes can stand for gigabytes of pixels. Whatever engine runs, its images pass

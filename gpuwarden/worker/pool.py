@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The worker's CPU processes: started, fed one request each, replaced when they die.
 
 Each is an exec of this interpreter with its own socket pair. Not multiprocessing: fork would

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A CPU process of the worker: takes one request at a time, prepares it, hands it back.
 
 Started by exec (see ``pool``). It ends when its socket does, so it can't outlive the worker.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The priority of the thread that drives the card, set by that thread for itself alone.
 
 SCHED_RESET_ON_FORK goes with it, so whatever a library starts from there (threads, processes) is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A worker's answers to PROBE: whether its card still does what it is asked."""
 
 import asyncio

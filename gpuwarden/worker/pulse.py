@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether the worker is well: systemd's watchdog is fed only while it is."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests with slots that ran out of memory, and beside how many others each tries again. Pure."""
 
 from collections import deque

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A batch that the GPU thread has, whose answers leave as soon as they are made.
 
 Answers that are plain go out from the GPU thread itself, and after a quick batch nobody wakes the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the launcher tells a worker: one JSON object in a sealed descriptor."""
 
 import json

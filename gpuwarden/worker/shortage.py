@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Out of memory: how it is told from other failures, and what gives memory back.
 
 It costs no worker its life. Whoever ran is tried again with fewer beside it, at last alone after

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a CUDA context is on a simulated card: a connection to the simulator.
 
 For as long as it is open the process stands in the card's process list with its memory, and its

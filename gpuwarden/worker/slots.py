@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An engine whose requests join and leave between its steps: who is in which slot, who is next.
 
 The gateway sends each request at once, as long as there is a free slot or a place among the few

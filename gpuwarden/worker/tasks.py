@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a CPU process is to prepare, as a JOB of the gateway's says it."""
 
 from typing import Any, Dict, List, Tuple

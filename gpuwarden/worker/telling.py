@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pieces of answers on their way to who streams: all of one step in one record.
 
 An engine with slots makes a piece of each answer at every step. One record each would cost more of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several frames in one record: what belongs together crosses the kernel, and wakes the peer, once.
 
 For small requests that is dearer than all that is in their frames. A record of type ``TOGETHER`` is

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Waiting with a limit that loses no cancellation.
 
 Before Python 3.12 asyncio.wait_for() returns the result, and nobody hears of the cancellation,

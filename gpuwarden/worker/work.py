@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A request's way through the worker: prepared in a CPU process, run in its batch, answered.
 
 While the GPU runs one batch, the CPU processes prepare the next. A RESULT is sent when nothing in

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All benchmarks: ``python -m tests.bench [--write] [SECTION ...]``.
 
 The data plane's sections print a table each and the goals with whether they are met; nothing fails

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The parts of documents that a benchmark writes: between two marks."""
 
 from collections.abc import Sequence

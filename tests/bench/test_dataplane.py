@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The benchmark itself works, on a small scale and without the peers."""
 
 import os

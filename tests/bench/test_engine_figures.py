@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the engine's benchmark makes of its measurements."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All presets, scenarios and both policies: ``python -m tests.bench.thermal [--write]``.
 
 Prints the table and what ``regulated`` doesn't keep; with ``--write`` the table goes into

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The scenarios of the thermal table: those that are shipped, moved to where cards get hot."""
 
 from dataclasses import dataclass

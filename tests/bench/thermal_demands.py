@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the regulated policy has to keep, as text where it doesn't."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The table of docs/thermal.md: a row a case, both policies side by side."""
 
 import re

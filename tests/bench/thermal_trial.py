@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Both policies and the best constant setting on one case."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tiny models, made once; nothing is collected where torch is not installed."""
 
 import os

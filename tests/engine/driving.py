@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The engine driven by hand, and the library's own generation beside it."""
 
 import io

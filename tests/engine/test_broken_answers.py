@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model that computes what is no number: that caller gets an error, and nobody else."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whoever its neighbours are, a request's tokens are those of the library's own ``generate``."""
 
 import json

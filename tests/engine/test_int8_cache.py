@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The cache in int8: how far answers are off, and that neighbours change nothing."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who joins while others stream: looked at and taken in between their steps."""
 
 from pathlib import Path

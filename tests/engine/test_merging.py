@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights merged at load, and the kernel for one row where it runs by torch's own product."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The int8 cache: how far a value can be off, and what attention makes of that."""
 
 import math

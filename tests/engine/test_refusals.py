@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can't be used is refused, to its caller alone, with what would do."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Drawn tokens: by the request's own terms and seed, whoever its neighbours are."""
 
 from pathlib import Path

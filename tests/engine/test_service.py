@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The front door, a worker's own process and this engine: what a caller gets."""
 
 import asyncio

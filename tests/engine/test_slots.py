@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Slots: who leaves, who is parked, who is told what."""
 
 from pathlib import Path

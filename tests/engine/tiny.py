@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tiny models of random weights with all their files, made on the spot: no weights are shipped."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The card that the trials read: the first of the node, over the guard's own sampler."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Work like a 4B vision-language model's: prefill of images, then token after token.
 
 Random weights of the shapes of Gemma 3 4B in bf16: each token reads all 7.8 GB of them, so the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The thermal guard's own process on the first card of the node, unable to change anything on it.
 
     python -m tests.gpu.guard_process FOLDER

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Software alone holds a card's mean temperature: the guard's policy, no setter, real work.
 
 ``python -m tests.gpu.holding FOLDER`` measures what batches and duty do to the card, lowers the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A worker's memory on a real card: what torch says of it, running out of it, and what frees it.
 
 ``python -m tests.gpu.memory`` runs the worker's own parts on the first card and prints what it

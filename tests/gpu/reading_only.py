@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Makes this process unable to change a card: only what reads can be called from then on."""
 
 import inspect

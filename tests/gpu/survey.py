@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the NVML module reads of a card, and what each call costs. Reads only.
 
 ``python -m tests.gpu.survey [--json] [--loop-seconds 60]``

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The transformers engine on a real card: layers and heads as large as the real ones, but few.
 
 Needs torch and transformers beside the driver. ``GPUWARDEN_TRY_ON_CPU=1`` tries these tests

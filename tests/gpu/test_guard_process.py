@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the guard's whole process costs on a real card; it reads, and can't set."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Software alone holds a real card's mean, in a minute. Needs torch beside the driver; reads only.
 
 The long version, with what it shows, is in docs/thermal-h200.md.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who holds a real card's memory: a context of our own, and one whose maker has ended."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The NVML module against a real card: it reads, and never sets."""
 
 from collections.abc import Iterator

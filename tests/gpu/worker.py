@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A worker process for the trials: it takes the size of a batch and says how long it ran.
 
 The GPU is a real one with torch, or the simulator's, whose attach socket a simulated library's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """polkit for tests: the real one with our actions and rules of the test, or one that is slow."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bodies whose frame is right and whose content is not, and the error that each must get."""
 
 import base64

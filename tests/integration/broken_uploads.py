@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests that are not what they say, as bytes on a connection, and what may come of each."""
 
 import gzip

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A client in its own process that does to a service what a broken or hostile client could.
 
 Run as ``python -m tests.integration.bus_abuse ADDRESS flood|guard|signatures|big COUNT``.

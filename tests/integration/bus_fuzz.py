@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Calls as no sane client makes them: every member by its introspected signature, and beside it."""
 
 import contextlib

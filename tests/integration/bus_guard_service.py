@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guard's real objects in a process of their own, to be maltreated.
 
 Run as ``python -m tests.integration.bus_guard_service ADDRESS FOLDER``; prints ``ready`` when it

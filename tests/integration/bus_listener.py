@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A listener of another user: prints ``ready NAME``, each signal of a peer, ``gone`` at its end.
 
 It eavesdrops where the bus lets it, and prints ``eavesdrops`` then.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Services and clients for bus tests."""
 
 import asyncio

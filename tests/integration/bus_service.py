@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The service to be maltreated, on our bus, in a process of its own.
 
 Run as ``python -m tests.integration.bus_service ADDRESS``; prints ``ready`` when it owns its name.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """States of a service to export in tests."""
 
 from gpuwarden.control.states import GatewayData, GuardData, ThermalData, WorkerStatus

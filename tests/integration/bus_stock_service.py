@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # mypy: disable-error-code="name-defined,valid-type,misc,untyped-decorator"
 # ruff: noqa: F821, N802  dbus-next reads annotations as signatures and names as members
 """The same service on stock dbus-next: what its defects are shown on.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole service as busctl and gdbus would see it, one line a member, for the golden file.
 
 ``python -m tests.integration.bus_tree`` writes it again.

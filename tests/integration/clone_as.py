@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The parent of a process with a chosen PID (clone3(2), set_tid), for as long as that lives."""
 
 import ctypes

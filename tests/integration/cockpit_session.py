@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real Cockpit over a private bus: its web server, its bridge, its cockpit.js, our page.
 
 Without its login, which the tests of the whole node see: the session is that of who runs the tests.

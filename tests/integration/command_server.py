@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A worker whose model is a server of OpenAI's form, behind a front door."""
 
 import asyncio

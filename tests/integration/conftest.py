@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The nodes that several files of tests share: a worker's peer, simulated cards."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A running front door on a random loopback port, for tests."""
 
 import asyncio

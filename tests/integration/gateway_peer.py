@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A worker's end of the channel: the real frames, sockets and mappings, without a model.
 
 As a program it is a worker process to be killed: it maps and hashes each body, then answers.

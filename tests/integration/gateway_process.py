@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The front door as the process that it is on a node, for tests."""
 
 import asyncio

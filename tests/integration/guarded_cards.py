@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A guarded card of the simulator, in this process: its clock and its files in the test's hand."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The wire between a service and its bus, that can hold back a flood and let it through as one.
 
 It runs in the service's own loop: what the service does before it comes to the end of the flood is

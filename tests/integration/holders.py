@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes that hold memory of a simulated card, in all the ways that processes can."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A folder with a configuration and cards' states in it, in which hooks run as processes."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Two simulated cards of which one is made hot or broken, and their thermal guards."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SIGKILL of the front door with durable jobs in flight: each 202 ends in exactly one result.
 
 Callers submit and try again under their key, a worker answers and connects again, and the front

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What stands for the journal: takes entries in its native form, field by field."""
 
 import socket

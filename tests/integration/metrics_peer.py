@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The metrics service as the process that it is on a node, its socket held as systemd holds it."""
 
 import asyncio

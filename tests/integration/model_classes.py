@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Model classes that the worker's tests run: each request says what to do with it.
 
 ``say_*`` and ``wait_*`` name a FIFO that a byte is written to or awaited from.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Run in a process of its own: NVML calls through pynvml against the simulated library.
 
 Reads one JSON list of [function, argument, ...] a line; a string "gpu:N" or "uuid:..." among the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A small server of OpenAI's chat form that does what the question says; standard library only.
 
 A question is a few words: ``say 5`` streams five words, ``whole`` answers in one piece, ``status

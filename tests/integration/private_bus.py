@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real dbus-daemon of the system type for tests, with our shipped policy.
 
 Clients of other users run through setpriv: the daemon takes a client's user and groups from the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the maltreated service does, whatever library carries it; imports none of ours.
 
 (Importing gpuwarden.bus would cure the stock library's cache in the same process.)

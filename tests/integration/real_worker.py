@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real worker process at a real front door, and OpenAI's own client before it."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What stands for everything that the bus's methods do: takes down what was asked."""
 
 from dataclasses import dataclass, field

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What scanners and thermal guards publish of two cards, without either."""
 
 from pathlib import Path

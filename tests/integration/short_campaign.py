@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The short form of a campaign whose figures are about time, among other things."""
 
 from collections.abc import Awaitable, Callable

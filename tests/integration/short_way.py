@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The short way of small requests: what goes it, and who has gone it."""
 
 from typing import cast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The simulator's daemon and library in a folder, and the node's services beside it."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A simulated node for tests: the built library, a running daemon, processes that call NVML."""
 
 import json

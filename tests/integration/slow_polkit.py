@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A polkit that thinks for ever; prints ``ready``, then each question and each one taken back.
 
 Run as root as ``python -m tests.integration.slow_polkit ADDRESS``: it takes the identity of

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """systemd's manager as far as the guard asks it, on a private bus: units are real processes."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node of two cards with a worker each, a real gateway, and a supervisor over it, for tests."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What stands for systemd on a private bus: units that start and stop at a word, jobs that end."""
 
 import itertools

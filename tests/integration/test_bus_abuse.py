@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # What a broken or hostile client, or a sick bus daemon, can do to a service: shown on stock
 # dbus-next 0.2.3, and gone in ours. (The other defects: test_bus_defects.py.)
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Who may do what, on a bus of the system type with the shipped policy: root, a member of the
 # group, anybody else, against every member there is.
 

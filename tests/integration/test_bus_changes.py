@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Who may change something, and what happens then: every method that acts, as root and as a member
 # of the group, with the real polkit, without one, and with one that never answers.
 

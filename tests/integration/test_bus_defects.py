@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Each known defect of dbus-next 0.2.3, shown on the stock library and gone in ours.
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # One client's flood, of the calls that cost the guard most, and what another client has to wait.
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Every member of the guard's real objects, called as no sane client calls: it answers each in
 # words, goes on serving others, and grows no bigger. (The long run: make soak CAMPAIGNS=bus-fuzz.)
 

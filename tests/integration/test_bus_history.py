@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A card's history over the bus: the seconds asked for, in the contract's tuples.
 
 import json

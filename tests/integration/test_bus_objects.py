@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The exported objects as others see them: busctl, the shipped XML, signals.
 
 import asyncio

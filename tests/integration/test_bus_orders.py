@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Every method that changes something: who may have it done, what is done then, what is refused.
 
 import asyncio

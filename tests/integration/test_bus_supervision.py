@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A bus daemon that dies and comes back, names that are lost, peers that fail.
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The canary's whole way: control socket, front door, a real worker, its card, and back."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The journal's own tool takes the catalogue, entry by entry, as it stands in the file."""
 
 import shutil

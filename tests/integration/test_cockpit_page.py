@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page in Cockpit, in a real browser over a real Cockpit and the service's real objects."""
 
 import json

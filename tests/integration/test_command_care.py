@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How a worker looks after the server that it runs, seen without a worker around it."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Requests to a real server of OpenAI's form, behind a real front door."""
 
 import asyncio

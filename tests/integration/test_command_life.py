@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The life of a server that a worker runs: its start, its end, and that of its worker."""
 
 import asyncio

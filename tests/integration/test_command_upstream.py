@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a server may send that is no good answer, and what comes of it."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an installation does not compile ahead is what none of our programs imports."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whoever is killed: no image or result stays in memory, on a disk, or in the next one's buffer."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The documentation as pages: built strictly, and whole without network, server and script."""
 
 import re

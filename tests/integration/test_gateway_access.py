@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who gets in: programs on the node; elsewhere the API key or the proxy's word; no browser."""
 
 import socket

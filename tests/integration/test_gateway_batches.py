@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which requests go to a worker together, and when: with the real front door and its clock."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each wrong content ends in the error that names it, and its neighbours don't notice."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each broken upload ends in the right refusal, and its neighbours don't notice."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the front door makes of a worker that doesn't keep to the channel's rules."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenAI's own client against a real front door and a real worker."""
 
 import base64

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The HTTP contract, member by member: method, path, statuses, headers and fields of each."""
 
 import asyncio

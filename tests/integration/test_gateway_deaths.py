@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Workers die, at any time and of anything: what becomes of the requests that they had."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # Workers that the guard wants idle: no request is lost, whoever else is there.
 
 import asyncio

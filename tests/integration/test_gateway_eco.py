@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Eco by order over HTTP: a lease, on top of what the thermal guards say."""
 
 import asyncio

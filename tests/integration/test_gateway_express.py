@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The short way of small requests: nobody can tell it from aiohttp's own."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Large bodies that a thread reads out of their sockets, and those of them that break off."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Heads that the short way knows: each is right for its own request, by the rules of now."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A hot card at the front door: the guards' states lie there, everything else follows."""
 
 import asyncio

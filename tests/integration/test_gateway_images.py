@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images that are sent once: kept for a time, within a budget, in no log, and given to nobody."""
 
 import asyncio

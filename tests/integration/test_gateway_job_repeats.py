@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Submissions of durable jobs that come again: the same job, or none; never another's answer."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Large results of durable jobs: stored encrypted, read back whole, gone with the job."""
 
 import asyncio

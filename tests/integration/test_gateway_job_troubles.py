@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Durable jobs while the disk fails, results are damaged, or several wait for the same end."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Durable jobs over HTTP, with workers' real frames and a store on disk."""
 
 import asyncio

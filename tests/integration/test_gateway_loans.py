@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What can go wrong with a buffer that is lent for a large result; each ends well."""
 
 import asyncio

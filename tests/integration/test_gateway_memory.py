@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the front door makes of what workers say of their memory."""
 
 from functools import partial

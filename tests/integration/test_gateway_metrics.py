@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What /metrics tells, and what it must not."""
 
 import asyncio

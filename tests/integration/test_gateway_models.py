@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A chat that was accepted for a model is never answered by, or refused for, another one."""
 
 import asyncio

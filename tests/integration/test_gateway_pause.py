@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The front door shut for a time: what callers see, what goes on, what outlives what.
 
 import asyncio

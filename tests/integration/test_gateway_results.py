@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Large results: from a real worker process, through a lent buffer, to the caller."""
 
 import asyncio

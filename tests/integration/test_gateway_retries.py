@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Idempotency-Key: a retry joins the request that it repeats, whatever became of its caller."""
 
 import asyncio

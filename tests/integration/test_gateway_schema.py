@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """schemathesis drives every operation of /openapi.json: no 500, and answers as described."""
 
 import asyncio

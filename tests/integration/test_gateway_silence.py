@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nothing of a request is told: not in a log, not in a metric, not in a state, not in a file name.
 
 A front door and a worker as processes, with all that they log, and a marker in every place that a

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Clients that take their time: each has an end, and nobody else waits for them."""
 
 import asyncio

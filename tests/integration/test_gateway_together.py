@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Several frames in one record: only between those who say that they take them."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The supervisor over a node whose workers are unwell: what is published, asked and restarted."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A card that stays too hot, or that somebody released: what the supervisor does with its workers.
 
 import asyncio

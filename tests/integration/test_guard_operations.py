@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # What operators order of workers, carried out by a real supervisor with a real gateway.
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A plan that no longer holds: the supervisor makes another before it starts a worker by it.
 
 from collections.abc import AsyncIterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A card is released when both of its services have closed it; otherwise neither stays away."""
 
 from collections.abc import AsyncIterator

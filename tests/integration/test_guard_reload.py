@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A reload asked of every component: who takes the new configuration, who keeps the old and why.
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A systemd that answers nobody, and a bus that goes away under a job: what the guard makes of it.
 
 import asyncio

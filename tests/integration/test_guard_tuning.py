@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guard's side of the host's tuning: what it has done, and what it knows without asking."""
 
 import asyncio

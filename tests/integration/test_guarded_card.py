@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A card's settings, from the driver up: set, refused, changed by others, put back."""
 
 import json

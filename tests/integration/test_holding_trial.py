@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The trial for real cards on a simulated one, and the walls that keep it from setting anything."""
 
 import csv

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A hook as the process that it is: against a real server, with a real command."""
 
 import socket

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The guard's side of hooks: what is started when a card's state changes, and what is said."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What docs/integrate-bus.md tells people to write, on a private bus with the guard's objects."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """medgemma-metrics as a process: what it tells, and that nobody who asks can hurt it."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the administrator had set survives whatever happens to the guard, its files and its disk."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The short form of the campaigns ``overload`` of ``make soak``."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page of docs/page.md: what it says of the heat, and asks, at a real front door.
 
 Gradio itself is no dependency of ours, and larger than all of them. So the page is in two files:

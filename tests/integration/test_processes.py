@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real processes and their end by pidfd: TERM, then KILL, and never anybody else."""
 
 import asyncio

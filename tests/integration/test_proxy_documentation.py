@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The proxies of docs/proxy.md, before a real front door, with real certificates."""
 
 import asyncio

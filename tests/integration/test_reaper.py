@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Real processes on cards that only the snapshots know: who is ended, and what is said of it."""
 
 import asyncio

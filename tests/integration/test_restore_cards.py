@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the package's removal does for the cards: all back and read back, or said with the watts."""
 
 import shutil

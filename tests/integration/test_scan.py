@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who holds a card's memory: real processes on a simulated card, seen by the scan's own process."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The daemon's own clock and what it tells systemd."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cards on a clock of the test's own, read through NVML: hours pass in milliseconds."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The thermal guard's process, from the card's heat to the card's limit and back."""
 
 import contextlib

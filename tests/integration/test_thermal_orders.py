@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a thermal guard is asked over its control socket, and does."""
 
 from collections.abc import Iterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The host's profile, switched and put back through a tuned that answers before it acts."""
 
 from collections.abc import AsyncIterator

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What docs/vllm.md tells people to write, with a small server in vLLM's place."""
 
 import re

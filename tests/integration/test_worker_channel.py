@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a worker makes of a front door that doesn't keep to the channel's rules."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The short form of the campaigns ``worker-kills`` of ``make soak``."""
 
 from pathlib import Path

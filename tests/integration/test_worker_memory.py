@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A worker whose card runs full: it is told, remedied, and costs nobody more than need be."""
 
 import asyncio

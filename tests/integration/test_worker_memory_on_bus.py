@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A real worker's memory, through the real front door and supervisor, as an operator reads it."""
 
 import json

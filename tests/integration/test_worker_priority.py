@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a real kernel gives the GPU thread of a real worker, and nothing else of it."""
 
 import os

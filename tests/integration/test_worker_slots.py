@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A worker whose requests join and leave between the steps of its engine."""
 
 import asyncio

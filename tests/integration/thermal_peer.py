@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What stands for the cards' thermal guards: real control sockets, answers that a test sets."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A host on a private bus: a tuned that answers before it has done it, and a systemd round it."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The other end of the worker: a small gateway, a notify socket, a worker process."""
 
 import asyncio

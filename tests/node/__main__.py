@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The test node by hand: ``python -m tests.node run COMMAND``, ``shell``, ``build``."""
 
 import argparse

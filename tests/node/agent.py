@@ -1,4 +1,5 @@
 #!/usr/bin/python3 -IS
+# SPDX-License-Identifier: Apache-2.0
 """Runs commands in the guest for the host: frames over one virtio-serial port.
 
 Both sides send frames: a header (``HEADER``: kind, channel, length) and a payload.  A channel is

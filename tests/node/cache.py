@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where images and snapshots are kept, under which names, and who may change them."""
 
 import contextlib

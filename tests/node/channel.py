@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The host's end of the agent's port: commands, their output as it comes, files in and out."""
 
 import json

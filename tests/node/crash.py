@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every way a disk can look after a power cut: QEMU records its writes, the host replays them.
 
 A logged disk is a small ext4 disk behind QEMU's ``blklogwrites``.  Each flush (and each forced

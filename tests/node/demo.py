@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``make run``: the main job on a real node, shown step by step."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the node is made of, as QEMU arguments."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Bootable images from Debian's packages: mmdebstrap for the files, mke2fs for the disk."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether this machine's KVM really runs a Debian kernel.
 
 ``/dev/kvm`` may exist and be unusable: some nested hypervisors stop QEMU at an unknown register, on

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How far a node is when a test gets it: booted, or with gpuwarden installed and running.
 
 Each level is made once and kept as a snapshot (disk, memory, devices); a test's node is a private

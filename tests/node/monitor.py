@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """QEMU's monitor (QMP): the few commands that the node needs."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A person at the node: output as it comes, and a shell that behaves like one."""
 
 import contextlib

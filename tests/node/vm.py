@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The running node: started, restored, asked, cut off."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``make soak``: every long campaign, one after the other, and a table of what was seen."""
 
 import asyncio

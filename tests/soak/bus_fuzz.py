@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bus's campaign: thousands of calls as no sane client makes them, by the guard's real objects.
 
 Natively, on a private bus: what is tried is our code, not the node.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A front door of this host as its own process, workers that are started again, and callers."""
 
 import asyncio

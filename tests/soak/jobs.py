@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The durable jobs' long campaigns: kills of the front door, power cuts, crashes of their disk."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A caller of the job service in the node itself, with the standard library alone.
 
     python3 jobs_in_node.py submit [MARKS]    submits until it is killed, tells each id on a line

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Kills one card's thermal guard again and again; runs in the node itself, on gpuwarden's modules.
 
     python3 kills_in_node.py GPU COUNT SEED

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The straight line of least squares through looks at something: no single look bends it much."""
 
 from collections.abc import Sequence

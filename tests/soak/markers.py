@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nobody ever gets another's answer: each request carries a marker in its image and its prompt.
 
 Real workers at a real front door, killed and started again; chats whole and streamed, forms, raw
@@ -137,9 +138,7 @@ class Campaign:
     async def _returned(self, request: Marked, random_: random.Random) -> None:
         path = f"/predict?question={request.marker}"
         headers = {"Idempotency-Key": request.marker} if random_.random() < RETRY_SHARE else {}
-        reply = await self.node.post(
-            request.image, path=path, headers=headers, media_type="image/png"
-        )
+        reply = await self._post(request.image, path=path, headers=headers, media_type="image/png")
         self._judge(request, reply, request.marker)
         if reply.status == 200:
             told = json.loads(reply.headers["x-gpuwarden-result"])["answer"]

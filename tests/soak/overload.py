@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Ten times as many requests as the workers can answer: who is accepted is answered in time.
 
 "Within 50 ms" is what the service takes, not what a busy machine does to it: the kernel counts how

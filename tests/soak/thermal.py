@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The thermal guard's long campaigns on a node: kills, power cuts, every crash of its disk.
 
 Each begins with a cool card at its original limit. An override makes the guard write to the card at

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SIGKILL of busy workers under callers: nobody may notice but by a wait that has a bound.
 
 Real processes on this host; what restarts the workers does so at once. The bound of a wait: the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Asks everything there is of the bus as one user after the other; runs as root in the node itself.
 
     python3 bus_members.py all|acting|hear USER...

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cockpit in a node that has no network: its packages, and one port of its own for the browser.
 
 Both are this test's alone: the image stays as small as it is for all others.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model that does what torch's compiler does under it: it writes code, loads it and runs it."""
 
 import ctypes

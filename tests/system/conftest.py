@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nodes for the system tests, their journal attached where one fails.
 
 Fresh for each test; or shared with others, for tests that undo whatever they do (shared.py).

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Asks the front door all the time until a file is there; says what came. Runs in the node itself.
 
 python3 load.py FILE CLIENTS

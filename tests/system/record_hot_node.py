@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Records a node with a card in alert: python -m tests.system.record_hot_node [SECONDS].
 
 A whole node: its service, its simulated cards, requests at its front door. What ``gpuwarden top``

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How the kernel schedules the threads of a worker, and where its memory lies."""
 
 from collections.abc import Iterable

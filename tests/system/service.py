@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the system tests ask of a node, in the words of the service."""
 
 import json

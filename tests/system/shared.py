@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Nodes that several tests have, one after the other, for those that leave nothing behind.
 
 Each fresh node pays for itself anew: its memory is read from the snapshot, and all code that it

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Under its unit's hardening a worker can compile, run what it compiled, and keep it."""
 
 import subprocess

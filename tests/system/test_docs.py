@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every ``sh`` block of the documentation runs as it is written, in order, as root."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The doctor on a running node: healthy, broken in several ways at once, mended as it says."""
 
 import json

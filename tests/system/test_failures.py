@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parts that die: each comes back, the others go on, nothing is left behind."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Workers that are unwell and strangers on a card, in one node: seen, said, mended.
 
 The configured times are short, so that it is the guard that restarts a stuck worker here, and not

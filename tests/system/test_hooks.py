@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Hooks on a node: started by systemd, behind the walls of their unit."""
 
 from tests.node.vm import Node

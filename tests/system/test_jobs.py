@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Durable jobs on the node: who can read what, their key, the power, their disk."""
 
 import json

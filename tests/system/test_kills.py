@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Parts killed at random under load, and a node without its bus, its systemd, a thermal guard."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The life cycle on a node: whatever a worker does, it ends, leaves nothing, and loses nothing."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The main job: a DICOM image in, its statistics out, everything where the plan put it."""
 
 import hashlib

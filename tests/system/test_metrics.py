@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The node's metrics in their real unit: started by a scrape, whoever else is dead."""
 
 from tests.node.vm import Node

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A newcomer's mistakes: each gets words that say what to do, and everything else goes on."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who may what on the bus, as documented: everybody against every member, in a whole node.
 
 An unprivileged user (alice), a member of the group gpuwarden (oscar) and root; with polkit, without

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where workers run, read from the kernel: equal to the plan, on each kind of node."""
 
 import contextlib

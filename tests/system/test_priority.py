@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the plan of a worker is worth, by the kernel's own word: priority, memory, CPU time."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who holds a card's memory, on a node: workers, strangers, hidden ones, and cards out of sight."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One screen and the journal tell an operator how the service is, with the supervisor dead, too."""
 
 import json

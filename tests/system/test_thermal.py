@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The thermal guard on a node: from heat to alert and back, through every fault."""
 
 import json

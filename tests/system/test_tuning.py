@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A host tuned for real by day and by night, and as it was afterwards."""
 
 from tests.node.hardware import LOGGED_DISK_BUS

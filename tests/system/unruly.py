@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model that misbehaves on request: its question says how. For the table of failures."""
 
 import ctypes

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the queue's tests begin with."""
 
 from gpuwarden.gateway.queue import RequestQueue

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the dev loop leaves out has run with the same bytes."""
 
 from pathlib import Path

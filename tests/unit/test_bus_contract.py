@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # The bus as the design fixes it: every member with its type, who may change something, and what a
 # caller's words can reach. Held against the tables that all else is made from.
 

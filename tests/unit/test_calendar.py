@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When a timer was last due, by systemd's own reckoning."""
 
 from datetime import UTC, datetime

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``journalctl -x`` explains every event, by what the event really carries."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The map of the code matches the code."""
 
 from tools.code_map import DOCUMENT, ROOT, filled, inner, layers, parts, purpose

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The JSON of frames and answers: what ``json`` makes of it, faster."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every block of code in the documentation is run, or shown for a reason."""
 
 import re

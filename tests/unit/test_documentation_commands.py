@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every command of ours that a page names is one that the program takes."""
 
 import re

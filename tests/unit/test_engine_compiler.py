@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether compiled code can be had, tried with the node's own compiler."""
 
 import os

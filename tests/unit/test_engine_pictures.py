@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures for the engine's eyes: what numpy, pydicom and Pillow make of the whole image."""
 
 import io

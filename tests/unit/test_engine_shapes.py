@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The transformers engine's books, which need neither torch nor a card: rows, shapes, options."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From tokens to text: pieces as they can be told, and whose request a tokenizer's error is."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the next life of a service finds of the former one."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Batches: what is there at once, a moment of waiting where it pays, never more than fits."""
 
 import pytest

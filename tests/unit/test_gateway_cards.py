@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the queue gives to the workers of a hot card."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The share of the time in which a card works, whatever the batches are."""
 
 import itertools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which requests are not accepted because their answer would come after their deadline."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A request is known by its bytes only where the parser would surely say the same of it."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a thermal guard's state means for its card's workers."""
 
 from typing import Any

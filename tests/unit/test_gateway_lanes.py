@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whose large body is read while others send theirs."""
 
 import asyncio

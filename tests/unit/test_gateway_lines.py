@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """People before jobs, and neither for ever."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An accepted request gets a worker with the model that it asks for, or none."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Single promises of the queue, one situation each."""
 
 from gpuwarden.gateway.queue import RequestQueue

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A pause of the front door as a value: when it ends, what is believed of a file.
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The queue under anything that callers, workers and time can do to it, in any order."""
 
 from collections import Counter

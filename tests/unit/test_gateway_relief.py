@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is done about a worker that holds too much of its share of the card."""
 
 import pytest

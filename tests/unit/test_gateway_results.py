@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A RESULT that is taken without its model is one that the model would have taken as it is."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is set aside: bounded in time and number, known by every byte, readable by nobody."""
 
 import asyncio

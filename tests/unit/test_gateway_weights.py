@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a request brings into a batch, known without decoding it."""
 
 import base64

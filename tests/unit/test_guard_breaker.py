@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When a card is taken out of service, and when it comes back."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A user in a loop is counted; everybody else is told as ever."""
 
 from hypothesis import given

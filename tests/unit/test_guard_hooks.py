@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which hooks a change of a card's state asks for."""
 
 from hypothesis import given

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the guard does beside its loop, and how often it tells a failure."""
 
 import asyncio

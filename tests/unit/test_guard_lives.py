@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is remembered of a worker's life while it lasts."""
 
 from gpuwarden.guard.jobs import Jobs

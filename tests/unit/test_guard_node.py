@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the configuration must fit on this node: its cards and its front door's address."""
 
 import os

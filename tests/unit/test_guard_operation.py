@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What may be done with a worker and when; never two things at once, and it ends as wanted."""
 
 from typing import Any

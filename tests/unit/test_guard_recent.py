@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The last events of the service, as its status shows them."""
 
 import logging

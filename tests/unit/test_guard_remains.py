@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is said of a worker's remains, and that real processes are found, whatever they did."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # A thermal guard that says nothing: said loudly and once, and not while it only starts.
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which configuration a guard starts with when the files are wrong, or don't fit the node."""
 
 from collections.abc import Sequence

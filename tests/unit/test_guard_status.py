@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 from gpuwarden.control.host import TuningData
 from gpuwarden.control.states import (
     Card,

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When workers are tried again that failed: by card."""
 
 from typing import cast

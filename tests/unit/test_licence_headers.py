@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Each source file says its licence."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The manual pages: one for everything that there is, clean, and true to its source."""
 
 import argparse

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a model will take of a card, before it is loaded."""
 
 import re

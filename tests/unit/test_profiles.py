@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which profiles tuned would find, on Debian 12 and on Debian 13."""
 
 from pathlib import Path

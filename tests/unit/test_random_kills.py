@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # What the campaign of random kills calls a fault, and what it doesn't.
 
 import http.client

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the campaign ``day`` calls flat."""
 
 from tests.soak.day.campaign import Day, rise_kib

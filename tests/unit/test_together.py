@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Frames that share a record are the same frames, in their order."""
 
 import pytest

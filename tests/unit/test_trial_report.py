@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The page about a real card says what was recorded on it, no more and no less."""
 
 import pytest

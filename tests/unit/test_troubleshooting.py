@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """docs/troubleshoot.md quotes the journal as the service writes it."""
 
 import ast

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """ANSWERS: what is packed comes out, whoever's it is; anything else is refused whole."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which errors mean that nothing of a process runs on its card any more."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # What a worker says of its card, for every way in which the card, or nobody, answers.
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What an image says of its size is read, and refused, before anything decodes it."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A batch at the GPU thread: whose it is, when it may begin, and what leaves from there."""
 
 import socket

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Out of memory in a worker: recognised, tried again by fewer, and fatal to nobody."""
 
 import gc

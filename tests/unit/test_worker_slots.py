@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who joins, who waits and what is told of it: the decisions of an engine with slots."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Writes every page into a folder: python -m tools.manual FOLDER. The package build runs it."""
 
 import re

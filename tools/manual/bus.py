@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """org.gpuwarden1(5): every object and member of the bus, from the tables that it is made of."""
 
 from collections.abc import Iterator, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """gpuwarden(1), and a page for each of its commands, from the tree of arguments."""
 
 import argparse

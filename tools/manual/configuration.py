@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """gpuwarden.toml(5), from the page that gpuwarden.config.reference makes of the models."""
 
 from collections.abc import Iterator

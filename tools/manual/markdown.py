@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Puts the little Markdown that our generated documents have on a manual page. Pure."""
 
 import re

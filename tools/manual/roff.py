@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pages in the man(7) language, as values. Pure."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A page for each unit: what it is for, how to use it, and itself with the reasons it gives."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Write the shipped interface files: ``python -m gpuwarden.bus.objects packaging/dbus``."""
 
 import sys

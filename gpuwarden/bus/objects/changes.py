@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What happened between two states of the service, as far as signals tell it. Pure."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """org.gpuwarden1.Gateway: the front door's queue and counters."""
 
 from collections.abc import Callable, Mapping, Sequence

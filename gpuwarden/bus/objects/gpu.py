@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """org.gpuwarden1.Gpu: one card as its thermal guard last sampled it."""
 
 from gpuwarden.bus.interface import Emits, Interface, Property

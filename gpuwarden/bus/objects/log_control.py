@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """org.freedesktop.LogControl1: systemd's own convention for a service's log level.
 
 ``systemctl service-log-level medgemma-guard debug`` speaks it. Its properties are written, not

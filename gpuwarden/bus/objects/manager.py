@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """org.gpuwarden1.Manager: the service as a whole."""
 
 from collections.abc import Mapping, Sequence

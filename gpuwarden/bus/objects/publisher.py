@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keeps the exported objects in step with the service, and tells who listens what changed."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The documentation of the bus, from the tables: ``python -m gpuwarden.bus.objects.reference``.
 
 It rewrites what stands between two marks in docs/dbus.md: who may do what, and every member.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """org.gpuwarden1.Thermal: how one card is kept cool."""
 
 from collections.abc import Mapping, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """org.gpuwarden1.Worker: one model worker."""
 
 from collections.abc import Mapping, Sequence

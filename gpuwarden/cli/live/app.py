@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The terminal side of ``gpuwarden top``, the only importer of textual.
 
 It hands keys to :mod:`session`, what was seen to :mod:`views`, and paints the lines that changed.

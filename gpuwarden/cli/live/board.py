@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The main view of ``gpuwarden top``: cards, workers, queue, jobs, events. Pure."""
 
 from collections.abc import Collection, Sequence

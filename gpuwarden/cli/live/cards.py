@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cards on the screen of ``gpuwarden top``: figures, small charts, and the state in words. Pure."""
 
 from collections.abc import Sequence

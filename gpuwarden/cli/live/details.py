@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is known of one card or worker, as ``gpuwarden thermal`` and ``workers`` tell it."""
 
 import textwrap

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Lines of a screen as values: pieces of text, and how each is painted. Pure."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Gives the orders of ``gpuwarden top``, as ``gpuwarden workers`` and ``thermal`` do."""
 
 from collections.abc import Callable

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Looks at the service again and again, beside the screen: a slow answer holds up no key."""
 
 import threading

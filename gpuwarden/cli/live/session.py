@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who uses ``gpuwarden top``: what is looked at, what is asked, and what a key does. Pure."""
 
 from dataclasses import dataclass, replace

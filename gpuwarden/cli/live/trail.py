@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The last minutes of each card, for the small charts. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The whole screen of ``gpuwarden top``, for each view and size. Pure."""
 
 import textwrap

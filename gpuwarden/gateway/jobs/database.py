@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """SQLite in a thread of its own: one writer, many changes in one commit.
 
 A change is durable when ``write`` returns (WAL, synchronous=FULL). Changes that come while a commit

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the disk of the job store says: its room, and its errors in our words."""
 
 import errno

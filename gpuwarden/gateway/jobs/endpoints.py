@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``/v1/jobs``: submit, look, list, change, delete."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Keeps the workers busy with jobs when nobody else needs them: claims, decrypts, dispatches, acks.
 
 Only so many jobs are in memory as the workers can take next; all others wait on disk. Each of them

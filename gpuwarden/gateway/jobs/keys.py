@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The store's key: a credential that systemd unseals for this process; its file is never ours.
 
 ``medgemma-jobs-key.service`` makes it and keeps it sealed to this machine.

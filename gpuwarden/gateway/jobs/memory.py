@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much of the buffer pool jobs may use: people's requests always find the rest."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Opens the store, and makes whole what a crash, a power cut or a broken disk has left.
 
 | found | done |

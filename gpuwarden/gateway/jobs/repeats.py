@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether a submission repeats the one that came before under its Idempotency-Key.
 
 It does if it asks the same of the same image. What is kept to tell is a keyed hash. The image's own

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A job's result as a sealed file.
 
 Most are a JSON object, which is the file's content. A large answer, or a file, is the content

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``GET /v1/results/{id}``: a finished job's result itself, without its envelope."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The job table: what is asked of it and changed in it, each as a function over a connection.
 
 Nothing of a job's content is in it: neither image nor question nor answer, and of a caller's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One body or result as a file that only the holder of the store's key can read.
 
 The content is one AES-256-GCM message under a key of the file's own; that key lies in the file's

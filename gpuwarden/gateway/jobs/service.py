@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The job service: opens the store, works through it, lets what is old go."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where jobs are kept, and the small part of it that whoever works on them relies on.
 
 ``JobStore`` is all that dispatch knows: a broker that several nodes share can take this place.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a durable job is made of, between HTTP, store and dispatch."""
 
 import secrets

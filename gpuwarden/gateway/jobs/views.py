@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A job as its caller sees it. Pure."""
 
 from typing import Any

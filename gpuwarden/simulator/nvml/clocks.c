@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* Clocks: what they are, which there are, locking them. */
 #include "core.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* The mapped state: opening it, handles into it, consistent copies, the right to change it. */
 #define _GNU_SOURCE
 #include "core.h"

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* What every file of the library builds on: handles, samples, the right to write. */
 #ifndef GPUWARDEN_SIM_CORE_H
 #define GPUWARDEN_SIM_CORE_H

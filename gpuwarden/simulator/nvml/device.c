@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* What a card is: name, addresses, place in the node, modes that the simulator doesn't change. */
 #define _GNU_SOURCE
 #include "core.h"

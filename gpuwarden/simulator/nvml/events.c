@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* Events: a set of cards and types, and waiting until one of them happens. */
 #include "core.h"
 

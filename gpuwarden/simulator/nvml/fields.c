@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* nvmlDeviceGetFieldValues: the values that have a number instead of a function. */
 #include "core.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* The part of NVIDIA's NVML interface (API 13) that the simulator answers: names, values and
  * layouts as nvidia-ml-py 13 uses them. Functions are exported by their definition (API). */
 #ifndef GPUWARDEN_SIM_NVML_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* Watts: what the card draws, what it may draw, and setting that. */
 #include "core.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* Memory, who holds it, how busy the card is, the health of its memory cells. */
 #include "core.h"
 

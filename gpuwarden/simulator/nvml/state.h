@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* The state that the simulator's daemon shares with every process that loads the simulated NVML.
  *
  * One file, mapped by all. gpuwarden/simulator/layout.py mirrors it field by field; a test

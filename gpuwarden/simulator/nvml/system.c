@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* The node: versions, error texts, how many cards, handles by index, UUID and PCI address. */
 #include "core.h"
 

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0
 /* Temperatures, thresholds, clock-event reasons and how long they lasted. */
 #include "core.h"
 

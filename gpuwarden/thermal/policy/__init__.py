@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which settings a card gets at which temperature. Pure: values in, values out."""
 
 from gpuwarden.thermal.decision import Authority, Policy

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One sensor with the sink under it: how far it is from alert, what power it bears. Pure."""
 
 import math

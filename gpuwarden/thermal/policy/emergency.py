@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When a card is critical, and when not even that helps. Pure."""
 
 import math

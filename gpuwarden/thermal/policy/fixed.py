@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The fixed answers to heat, which need no model: the articles' steps. Pure."""
 
 from dataclasses import replace

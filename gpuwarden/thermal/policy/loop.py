@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The loop that holds a card's power where its sensors are just under alert. Pure.
 
 Below a ceiling from the sinks' estimated temperatures, a velocity-form PI term: the integral of the

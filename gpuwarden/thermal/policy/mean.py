@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Means that need no list. Pure."""
 
 import math

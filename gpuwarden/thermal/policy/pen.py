@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which changes are worth a write to the card. Pure.
 
 A write costs the driver milliseconds and the journal a line; a sensor of whole degrees would ask

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which state a regulated card is in. Pure."""
 
 from gpuwarden.values import ThermalState

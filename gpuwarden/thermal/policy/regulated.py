@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Holds a card just under alert and gives back all that heat doesn't need. Pure.
 
 Design and trials: docs/architecture.md.

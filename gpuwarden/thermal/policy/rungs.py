@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is moved to draw less or more, in which order. Pure.
 
 Power limit, then SM clock, then batches, then the share of time with work: each rung is moved only

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The die's and the memory's sensor, each against its own thresholds. Pure."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How warm the heat sink under a sensor is: what a load step will start from. Pure.
 
 Most of a die's rise is proportional to power and over within a second (H200, measured: 0.033 C/W,

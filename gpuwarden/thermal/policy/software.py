@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The loop for cards on which nothing can be set: rests, and smaller batches. Pure.
 
 The die follows each burst of work within a second, so rests have authority over its mean, not over

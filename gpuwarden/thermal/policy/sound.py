@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What of a reading can be reckoned with, so that no reading can break a policy. Pure.
 
 The sampler rejects what no card can show; this is the second line: nothing that isn't a number, or

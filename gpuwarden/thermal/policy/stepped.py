@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The policy of the articles: a fixed cap at alert, the least at critical, all back at safe."""
 
 from dataclasses import replace

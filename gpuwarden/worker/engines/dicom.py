@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """DICOM files to stored values, with pydicom from 2.3 (Debian 12) to 3."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The engine that answers with what it was asked: to try the service without a model.
 
 A chat's answer is also told word by word, as a language model's is.

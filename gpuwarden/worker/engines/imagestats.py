@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The engine that answers with figures of an image: DICOM, PNG or JPEG, no model needed.
 
 Options: ``max_pixels`` (columns x rows that are still decoded, where fewer than the worker's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How much of a card a model will take, reckoned before anything is loaded. Pure.
 
 An engine calls it once, in ``load``::

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The sizes of a model, from its ``config.json``: what a memory plan counts with. Pure.
 
 The family of Gemma 3 (its files leave out what is the library's default), and causal models with

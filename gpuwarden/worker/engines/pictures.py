@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the image decoders of ``imagestats`` share: a picture, a limit, a reader of views."""
 
 from dataclasses import dataclass

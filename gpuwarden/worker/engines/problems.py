@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is wrong with a table of options, told alike by all engines. Pure."""
 
 from dataclasses import dataclass

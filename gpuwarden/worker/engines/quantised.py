@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A KV cache in int8: each key and each value of a head at a position has a scale of its own.
 
 Symmetric: the largest of its values becomes 127, zero stays zero. No value is off by more than

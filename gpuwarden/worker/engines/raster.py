@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """PNG and JPEG to stored values, with Pillow."""
 
 import struct

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a name in the configuration to an engine."""
 
 import importlib

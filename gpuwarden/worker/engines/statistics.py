@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Figures of stored values, through their histogram: exact, and of little memory."""
 
 from typing import TYPE_CHECKING, Any, Dict

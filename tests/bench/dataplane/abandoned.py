@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Callers who hang up, and one who comes after them."""
 
 import http.client

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bare steps between two processes: a small record there and back, an image read in place."""
 
 import mmap

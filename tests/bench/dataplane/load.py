@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m tests.bench.dataplane.load SPEC``: clients that ask again once answered.
 
 A process of its own, the same for every system. It says ``ready``, starts on a line of input, and

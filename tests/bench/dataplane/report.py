@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a section says: a table of figures, and the goals with whether they are met."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Interleaved rounds: each system in turn, again and again, so that a busy minute hits them all."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Runs sections of the data plane's benchmark and puts what they say together."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The parts of the benchmark: each puts its loads on all systems, and judges what it saw."""
 
 import asyncio

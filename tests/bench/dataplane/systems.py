@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is measured: our front door with its workers, the peers, and aiohttp alone."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a system's processes have used of the processors, and how they are kept from using any."""
 
 import contextlib

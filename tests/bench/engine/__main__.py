@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m tests.bench.engine [one-card|two-cards|proof] [--tiny] [--minutes 9] ...``.
 
 Builds a model of MedGemma 4B's shape with random weights, runs the naive loop, then gateway and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Callers in processes of their own: started with what to ask, and what came of it collected."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One run of the benchmark: a model, a node, sections one after the other, and their results.
 
 What is known is in ``engine.json`` from the first section on. A section that fails, or for which

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m tests.bench.engine.callers SPEC``: callers that each send an image, ask, and stream.
 
 Once they are answered they delete their image, as who has no more questions does, and ask about the

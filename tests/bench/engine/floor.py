@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m tests.bench.engine.floor FOLDER``: how long the card takes to read the weights once.
 
 A decode step of one request reads every weight of the language model, so no step is shorter. The

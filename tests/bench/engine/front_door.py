@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m tests.bench.engine.front_door PORT FOLDER``: the gateway, with room for such images.
 
 Its sockets and states are in the folder; workers are this user's processes.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Why streams paused: each long gap laid beside what the worker did meanwhile. Pure."""
 
 from bisect import bisect_left

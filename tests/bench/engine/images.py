@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Images as a modality sends them: DICOM, grey, 12 bits in 16, uncompressed."""
 
 import io

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a worker's threads did, and when: a file that grows twice a second, for the benchmark.
 
 Each line is JSON: ``[began (time.time()), seconds, kind, amount]``. Kinds: ``step``, ``join``

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a teacher said of the engine's choices, in counts. Pure."""
 
 from collections.abc import Sequence

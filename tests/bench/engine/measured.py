@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The engine as it is, with notes of what it does and counts, in files for the benchmark.
 
 ``figures.json`` and ``journal.jsonl`` of the folder that an environment variable names.

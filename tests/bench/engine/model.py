@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model of the real one's shape with random weights, saved as a download would be."""
 
 import sys

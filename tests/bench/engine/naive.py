@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m tests.bench.engine.naive FOLDER IMAGE COUNT tiny|card SECONDS``: a page's script.
 
 One process: preprocessing, then ``generate``, batch 1. Prints a JSON object after each request:

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node without systemd: the front door, workers, a card's readings."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The sections on one card, by worth: what comes last has the time that is left."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the time of a load goes: the seconds of an engine's parts, by wrapping them."""
 
 import functools

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m tests.bench.engine.picture``: what making a picture of a DICOM image takes of a CPU.
 
 No model and no card. Beside the plain way, which pydicom, numpy and Pillow go over the whole image.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m tests.bench.engine.probe FOLDER tiny|card OUT``: the engine's parts alone, no HTTP.
 
 Each variant's milliseconds per step, prompt group and picture, and the kernels that take longest.

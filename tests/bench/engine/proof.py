@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is proved on a card rather than measured: programs side by side, each with its own file.
 
 Nothing here is timed, so all but the trial of memory run at once: the engine against a teacher, its

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A question that makes a prompt of exactly so many tokens."""
 
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How fast something came, and when it came as fast again as before. Pure."""
 
 from bisect import bisect_left

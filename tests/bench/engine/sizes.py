@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is measured: the shapes on a card, and small ones that try the program on a CPU."""
 
 from dataclasses import dataclass

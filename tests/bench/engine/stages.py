@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where the time of a request goes in the worker, from its CPU process to its first piece of text.
 
 A CPU process notes what it did on what it hands over; the worker adds up, by stage.

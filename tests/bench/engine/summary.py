@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What came of many requests, in a few figures. Pure."""
 
 from collections import Counter

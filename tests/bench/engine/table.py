@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The results as the documentation shows them: each goal, what was measured, whether it is met."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m tests.bench.engine.teacher FOLDER tiny|card OUT SECONDS``: the engine's own choices.
 
 transformers' own forward is shown each answer's tokens and says what it would have chosen at each

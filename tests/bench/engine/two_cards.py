@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The sections on two cards: a worker on each, one front door, twice the callers."""
 
 import time

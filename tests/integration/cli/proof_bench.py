@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Simulated cards on which the proof runs, and what it leaves on them."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden baseline`` against a running front door and the states of thermal guards."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Tab in bash, zsh and fish, with the files that the package installs."""
 
 import os

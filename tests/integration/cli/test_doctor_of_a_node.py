@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden doctor`` as its user meets it: a made-up machine with simulated cards."""
 
 import json

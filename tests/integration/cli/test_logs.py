@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden logs`` becomes journalctl, with words that are all its own or checked."""
 
 import os

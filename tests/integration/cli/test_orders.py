@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Orders to workers and the end of orphans, given to a service that answers as told."""
 
 import asyncio

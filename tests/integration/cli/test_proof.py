@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The proof on simulated cards, with the driver's library in a process of its own."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever ends a proof, the card has its own back, or the record names what it has."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden simulate`` as it is typed; it needs no node, no card and no root."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden submit`` and ``gpuwarden jobs`` against a running front door."""
 
 import asyncio

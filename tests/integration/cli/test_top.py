@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden top`` as its user meets it: on a terminal, over a private bus, and where it can't."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``gpuwarden status --watch`` as its user meets it: on a terminal, and off one."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Thermal guards' sockets and snapshots, answering as told."""
 
 import os

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # mmdebstrap's essential hook ($1: the root): an initrd with only what the node's disk needs.
 # A third of the size, built in a fraction of the time, unpacked faster under emulation.
 set -eu

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # mmdebstrap's customize hook ($1: the root): turns a Debian into the test node.
 set -eu
 root=$1

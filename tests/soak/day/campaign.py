@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The day as a campaign: on a node, or in short on this host; judged by what is held at its end.
 
 Flat means: from the fifth hour on, when caches and allocators have what they need, the straight

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The day in the node itself: ``python3 -m tests.soak.day.in_node SECONDS SEED``.
 
 Each look is a line of JSON on standard output, the last one what became of the requests.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Callers of all kinds: people who wait, streams, some who hang up, durable jobs.
 
 Each gets its own answer, or is refused at the door with the time to come back.

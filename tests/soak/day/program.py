@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What happens in the course of the day, hour by hour, and what is looked at."""
 
 import math

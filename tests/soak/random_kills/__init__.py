@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """500 random kills of random parts under load.
 
 ``campaign`` puts the rest into a node and makes a table of what it tells; all but that module runs

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random kills on a node: started from outside, judged, told as a table.
 
 **Back within 5 s.** The node is emulated and slow, so its times count as multiples of what

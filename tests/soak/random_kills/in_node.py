@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The campaign itself: ``python3 -m tests.soak.random_kills.in_node COUNT SEED PAIRS``.
 
 PAIRS is the share of rounds in which two are struck at once: who comes back may need who is away.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steady requests through the front door, and what becomes of each.
 
 No accepted request is lost. What that means depends on who dies, for a request waits in the memory

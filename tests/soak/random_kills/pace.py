@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """How fast this node is at a moment: what the smallest Python program takes."""
 
 import subprocess

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes of this node by /proc and control groups, and a kill that waits for the end."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who can be struck, and how."""
 
 import random

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a whole node looks like, and what of it is missing at a moment."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A difference is told from noise as surely as is said, and no more often."""
 
 import random

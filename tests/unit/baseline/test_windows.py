@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From the front door's metrics at both ends of a window to the window."""
 
 import pytest

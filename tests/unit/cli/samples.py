@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """States of a service, for what the command makes of them."""
 
 from gpuwarden.control.states import (

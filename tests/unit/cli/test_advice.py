@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever is wrong, a command is named that helps, and that command exists."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The doctor's screen: what is bad first, in full; what is good in a line."""
 
 from pathlib import Path

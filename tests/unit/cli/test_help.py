@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every help text teaches by example, and the examples are right."""
 
 import argparse

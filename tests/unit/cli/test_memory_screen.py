@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The workers' memory as it is shown to an operator."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When an order to workers is done, and when it will not come about."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What scripts are promised in docs/operate.md is what there is."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A sign of life appears only where somebody looks, and leaves nothing behind."""
 
 import os

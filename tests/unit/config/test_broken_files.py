@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Files that can't be read, and several problems at once: each is told, with its place."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the files' settings are, and which values are refused."""
 
 import pytest

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model that the workers are to run, as the configuration describes it."""
 
 import re

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the worker's runtime reads of the engine's free table, as the configuration checks it."""
 
 from pathlib import Path

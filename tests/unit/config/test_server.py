@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A server that the workers are to run, as the configuration describes it."""
 
 from pathlib import Path

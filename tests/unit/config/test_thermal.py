@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """[thermal]: thresholds, the cards' own tables, and hooks."""
 
 import dataclasses

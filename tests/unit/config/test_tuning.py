@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """[tuning]: off until somebody wants it, and profiles by names that tuned could have."""
 
 from pathlib import Path

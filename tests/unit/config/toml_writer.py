@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Random TOML documents in random styles, written by code that knows each key's line."""
 
 from dataclasses import dataclass, field

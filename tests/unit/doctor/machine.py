@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Machines in a folder, for readers that take a root."""
 
 from collections.abc import Mapping, Sequence

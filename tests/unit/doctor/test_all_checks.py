@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What holds for every check: no facts break it, and what can't be seen is never wrong."""
 
 from collections.abc import Callable, Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The bus policy by its file, its group, and what calls get."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a model's worker compiles with, on machines made file by file."""
 
 from typing import Any

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The driver by the kernel's word and by NVML's."""
 
 import time

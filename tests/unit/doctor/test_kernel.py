@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """IOMMU, control groups, systemd, clock."""
 
 from dataclasses import replace

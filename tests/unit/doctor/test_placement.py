@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Workers against their plan, as /proc shows them."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Governor, real-time limit, and who has which priority."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who else reaches for the cards and the CPUs' clocks."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The service, seen without asking it."""
 
 from dataclasses import replace

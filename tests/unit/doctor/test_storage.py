@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Disks, XFS, and room for jobs."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A store on disk, for tests."""
 
 from pathlib import Path

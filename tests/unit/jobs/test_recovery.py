@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a start makes of whatever a crash has left."""
 
 import contextlib

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A sealed file: what was written or nothing, and nothing at all without its key."""
 
 from pathlib import Path

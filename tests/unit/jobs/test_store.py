@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Leases, priorities, deletion: the store without a front door."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node's published states, for what its metrics make of them."""
 
 from gpuwarden.control.host import TuningData

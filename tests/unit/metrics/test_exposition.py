@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 

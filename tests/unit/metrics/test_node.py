@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the node's metrics say of published states, and what they leave out."""
 
 import pytest

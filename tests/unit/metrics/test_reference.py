@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 from pathlib import Path
 
 from gpuwarden.gateway.meters import METERS as OF_GATEWAY

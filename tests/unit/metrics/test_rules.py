@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Every alert fires when it is to and is quiet when not, by Prometheus' own reckoning."""
 
 import json

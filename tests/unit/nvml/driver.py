@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A driver library at the ctypes border, for what the simulator has not: old drivers, odd answers.
 
 pynvml looks its functions up as attributes of the loaded library: one that isn't here is one that

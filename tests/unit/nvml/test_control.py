@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Settings and events at the border to the driver, for what the simulator has not."""
 
 from typing import Any

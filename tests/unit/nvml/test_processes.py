@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The lists of processes: several versions, odd answers, divided cards."""
 
 from collections.abc import Callable

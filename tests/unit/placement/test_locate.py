@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 from gpuwarden.placement.locate import locate
 from gpuwarden.topology.model import NO_NODE
 from tests.machines import machine

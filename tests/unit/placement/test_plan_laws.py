@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What holds for every plan, on whatever machine: sockets, nodes and cpusets at random."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Processes as they are seen, for tests."""
 
 from dataclasses import replace

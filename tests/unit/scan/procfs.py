@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A /proc in a folder."""
 
 from collections.abc import Sequence

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whose a process is: the table of classes, and what keeps a bystander out of ``ours-dead``."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The snapshot, field by field as it is in the golden file."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When it is looked for processes that the driver doesn't list, and who is none of them."""
 
 from pathlib import Path

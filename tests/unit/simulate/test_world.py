@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import pytest
 
 from gpuwarden.plant.cards import H200, RTX_3090, T4

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A guard at work on a stand-in for its card, which hangs and fails as a test wants."""
 
 import asyncio

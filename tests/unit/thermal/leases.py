@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Overrides and releases for tests."""
 
 from typing import Literal

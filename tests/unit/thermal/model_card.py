@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A card, its administrator, its driver and its disk, stopped between any two steps."""
 
 import errno

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cards within a wide range, what happens to them, and a policy that guards them step by step."""
 
 from collections.abc import Iterator

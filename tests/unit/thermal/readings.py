@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a card may be seen to do."""
 
 from gpuwarden.nvml.card import Condition, Sample

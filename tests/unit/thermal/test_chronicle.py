@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the journal is told, field by field, and what is kept of it."""
 
 import logging

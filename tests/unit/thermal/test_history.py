@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """An hour of seconds, of fixed size."""
 
 import tracemalloc

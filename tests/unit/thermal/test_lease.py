@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Overrides and releases: towards cooler only, for a bounded time, across a restart."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From what is seen and asked for to what is to be done."""
 
 from dataclasses import replace

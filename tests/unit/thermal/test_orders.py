@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is asked of a thermal guard, and what it answers."""
 
 import inspect

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whatever is killed, whenever: ours is never taken for the original, and it comes back."""
 
 import tempfile

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 import csv
 from itertools import pairwise
 from pathlib import Path

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Critical: least power, no new work, and in the end no workers."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The regulated policy on single cards: what it holds, gives back, and goes on from."""
 
 from dataclasses import replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The articles' policy: three fixed steps, and half a minute of safe."""
 
 from gpuwarden.plant.cards import H100

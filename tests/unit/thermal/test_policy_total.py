@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """No reading breaks a policy: it answers, within the card's range, and goes on."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The snapshot and the line for systemctl."""
 
 from gpuwarden.thermal.observation import Trouble

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Cards on which nothing can be set: rests hold the mean, batches stay as long as peaks allow."""
 
 from dataclasses import dataclass, field, replace

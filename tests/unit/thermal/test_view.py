@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What the guard knows of its card: states, blindness, counters, since."""
 
 import pytest

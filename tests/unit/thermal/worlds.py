@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Scenarios in a line each, and rehearsals of them."""
 
 from gpuwarden.plant.cards import CardModel

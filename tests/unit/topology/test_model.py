@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 from gpuwarden.topology.model import Bounds, Topology
 from tests.machines import machine
 

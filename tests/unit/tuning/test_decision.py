@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which profile is wanted, what is kept of the host's own, and how it comes back."""
 
 from typing import Literal

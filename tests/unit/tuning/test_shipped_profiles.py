@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The profiles that the package ships: where tuned looks, and each setting with its reason."""
 
 from pathlib import Path

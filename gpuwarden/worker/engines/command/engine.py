@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Any server with a port of its own as a worker: vLLM, another server of OpenAI's API, a page.
 
 It runs as a child in the worker's own control group, so all limits of the worker are its limits and

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a server says of itself in Prometheus's form, in the words of ours. Pure."""
 
 import math

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """OpenAI's chat form, from a request of ours to its body and from its events to a text. Pure."""
 
 import base64

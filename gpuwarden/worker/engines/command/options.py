@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What ``[workers.options]`` says of a server, checked as a whole. Pure."""
 
 import json

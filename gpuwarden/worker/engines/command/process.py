@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The server's process: started in the worker's own control group, heard, and ended.
 
 systemd ends what is in the unit's control group whatever happens. Beside that the kernel ends the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """When a server can serve: its page answers, and one of its processes is on the card."""
 
 import asyncio

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """HTTP/1.1 to a server on this node's loopback: one request a connection, the answer as it comes.
 
 A connection that is closed before its answer has ended tells the server that nobody waits any more.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The engine for models of the transformers library: requests join and leave between its steps.
 
 What the library and torch have is used as it is: model classes, weights, tokenizer and image

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """One request on its way through the steps, as the host knows it."""
 
 from dataclasses import dataclass, field

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Attention of a step, plugged into the library's interface; prompts go by the library's own.
 
 A step has one query a row and head, and several heads share their keys. The library repeats the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """All parts of the engine on the card's side, put together; imports torch."""
 
 import logging

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The KV cache: a row for each slot, and layers that write at each row's own position.
 
 Layers plug into the library's Cache. Layers that see everything write token t at place t, those

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which way a product of one row takes is measured at load: torch's own, or a shape of the kernel.
 
 All weights of one size are run one after the other, as a step does, so that none is in the card's

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Whether code can be compiled and run in this process: tried once at load, in a tenth of a second.
 
 torch's compiler builds with the node's C compiler and loads what came of it from a folder. Where

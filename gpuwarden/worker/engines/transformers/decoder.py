@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steps over all rows: the device's side of decoding. It knows rows and tensors, no requests.
 
 Each row has a position, the place of its newest token, whose keys the next step writes. A step

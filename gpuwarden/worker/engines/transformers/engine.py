@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The engine itself: the runtime's calls, led to the parts that do the work."""
 
 import threading

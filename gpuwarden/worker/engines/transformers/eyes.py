@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Pictures through the model's eyes, one at a time: what they see waits for its prompt.
 
 One at a time since that is as fast: a picture of 4096 patches fills a card by itself. So it can be

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where a model's files are on this machine; nothing is fetched."""
 
 import os

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A model's folder: where it is, what kind of model its files say it holds, their digest.
 
 Standard library only: what is wrong with a folder is told before a gigabyte is read.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A step or a group of prompts in one shape: captured once and replayed, or run as it is."""
 
 from typing import Any, Callable, Optional

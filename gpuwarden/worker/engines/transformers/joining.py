@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What is done for those who join, between two steps: whoever streams waits for it meanwhile. Pure.
 
 Pictures and prompts are work of their own. While somebody streams, between two steps either one

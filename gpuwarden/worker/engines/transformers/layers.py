@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Layers compiled one by one: all of a kind share their code, so a model compiles in seconds.
 
 Compiling the model as a whole would unroll its layers into one program, minutes for each shape.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a folder to a model on its device, with the library's own classes and nothing fetched."""
 
 from dataclasses import dataclass

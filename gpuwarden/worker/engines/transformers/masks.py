@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Who sees whom, made on the device from positions and lengths: the host waits for nothing.
 
 A mask is added to the scores: 0 where a token is seen, minus infinity where not. Only prompts need

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Weights that read the same input, merged at load: one product in place of two or three.
 
 The library's modules stay as they are, but for their ``Linear``s: the first of a family makes the

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Products of one row with a weight, by a kernel of our own: torch's own reads at half speed there.
 
 A step of one row is nothing but reading the weights. The libraries' matrix products tile rows by 8

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The engine's options, from ``[workers.options]``: checked once, with all problems in one text."""
 
 from dataclasses import dataclass, fields

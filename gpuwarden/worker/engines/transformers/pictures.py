@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a DICOM, PNG or JPEG file to the 8-bit picture that the model's eyes are made for."""
 
 from typing import Any, Optional

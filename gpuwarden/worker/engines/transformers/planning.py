@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What a model's folder will take of the card, by its files and the options, before it is read."""
 
 from typing import Optional

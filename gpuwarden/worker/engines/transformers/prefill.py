@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Taking prompts in: in a group, in one of a few shapes, with what the eyes have seen for them."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The library's tokenizer and image processor of a model, as the CPU processes use them."""
 
 from typing import Any, Dict, List, Optional, Sequence, Tuple

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From a request to tokens and pictures, in a CPU process: all that the card need not do."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Which sequence is in which row of the cache. Pure.
 
 A step runs the first rows up to the last one in use, so rows are kept close together: whoever

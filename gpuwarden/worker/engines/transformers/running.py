@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Steps sent ahead: while the device works on one, the host looks at what the one before gave."""
 
 from collections import deque

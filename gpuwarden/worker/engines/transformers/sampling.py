@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From logits to tokens, on the device: greedy, or drawn by each row's own terms and seed.
 
 Drawn as the library does: temperature, then the top k, then the top p. The random number of a row

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Buckets: the few shapes that steps run in, so that each can be captured once. Pure."""
 
 from dataclasses import dataclass

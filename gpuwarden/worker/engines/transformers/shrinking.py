@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Large grey images brought to the size of the model's eyes: in bands, on a few threads at once.
 
 Each band is shaded and resized by Pillow while it is in a CPU's cache, so that nothing as large as

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From tokens to text, off the thread that steps: pieces to who streams, and whole answers."""
 
 import queue

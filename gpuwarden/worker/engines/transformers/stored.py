@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Where keys or values of all rows lie: in the type that is computed in, or in int8 with scales."""
 
 from dataclasses import dataclass

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """Those who wait to join: their pictures are looked at, their prompts taken in, between steps."""
 
 from dataclasses import dataclass, replace

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """From stored values of up to 16 bits to shades of 8: one table of all values an image can have.
 
 Its ends are two percentiles, read from a count of the values: that takes a seventh of sorting them.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The work as a model class of ours."""
 
 from typing import Any

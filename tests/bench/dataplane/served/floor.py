@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m tests.bench.dataplane.served.floor PORT``: aiohttp alone, answering by itself."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m tests.bench.dataplane.served.litserve_peer PORT``: the work under LitServe."""
 
 import sys

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m tests.bench.dataplane.served.mosec_peer --port PORT ...``: the work under mosec."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """``python -m tests.bench.dataplane.served.queue_design PORT``: the articles' own design.
 
 A front with a bounded ``multiprocessing.Queue`` of requests, worker processes that look into it

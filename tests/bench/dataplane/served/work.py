@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The work that every system does for a request: no model, so that only the way there is measured.
 
 A big body is an image whose bytes are all added up where they lie; a small one is JSON, read and

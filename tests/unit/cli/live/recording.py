@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What tests.system.record_hot_node has recorded of a node with a card in alert."""
 
 import json

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node with a card in alert, and what the screen makes of it."""
 
 from collections.abc import Sequence

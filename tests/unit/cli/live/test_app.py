@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """The screen under textual's own pilot, with states as values."""
 
 import asyncio

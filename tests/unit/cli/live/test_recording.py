@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """A node that was recorded with a card in alert, as the documentation shows it."""
 
 import time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What keys do: nothing is ordered that was not asked about and answered."""
 
 import string

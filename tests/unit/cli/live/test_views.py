@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 """What ``gpuwarden top`` shows, in every size."""
 
 import pytest
