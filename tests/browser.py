@@ -182,7 +182,7 @@ class Page:
 
     async def until(self, expression: str, seconds: float = WAIT_SECONDS) -> Any:
         """The value of an expression once it is true; looked at again and again."""
-        error = ""
+        error = text = ""
         try:
             async with asyncio.timeout(seconds):
                 while True:
@@ -193,7 +193,11 @@ class Page:
                         error = str(thrown)
                     await asyncio.sleep(0.05)
         except TimeoutError:
-            text = await self.evaluate("document.body?.innerText")
+            with contextlib.suppress(BrowserError):
+                text = await self.evaluate("document.body?.innerText")
+            if not text:  # there is no such frame: what the page itself says may tell why
+                self.inside = ""
+                text = await self.evaluate("document.body?.innerText")
             raise AssertionError(
                 f"{expression} did not come true in {seconds} s {error}; "
                 f"complaints: {self.complaints}; page:\n{text}"

@@ -58,7 +58,9 @@ async def visit(node: Node, address: str) -> None:
 
 
 async def log_in(page: Page) -> None:
-    await page.until("Boolean(document.querySelector('#login-user-input'))", LOGIN_SECONDS)
+    # It is there before it is shown, and not listened to before that.
+    shown = "Boolean(document.querySelector('#login-user-input')?.offsetParent)"
+    await page.until(shown, LOGIN_SECONDS)
     await page.type("#login-user-input", USER)
     await page.type("#login-password-input", PASSWORD)
     await page.click("#login-button")
