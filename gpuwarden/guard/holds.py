@@ -112,7 +112,8 @@ class Holds:
 
 
 def _former_breakers(former: GuardData | None) -> dict[int, Breaker]:
-    if former is None or former.state is ServiceState.STOPPING:
+    """What was judged before, by a guard that was stopped too: no reset is asked for twice."""
+    if former is None:
         return {}
     cards = {card.index: card for card in former.gpus}
     needs: dict[int, Held] = {worker.gpu: worker.held for worker in former.workers}

@@ -20,7 +20,7 @@ GATEWAY = "org.gpuwarden1 /org/gpuwarden1/gateway org.gpuwarden1.Gateway"
 
 @pytest.fixture
 def node(shared_node: Node) -> Node:
-    """Cards are cool and whole again after each of these, but for those that cut the power."""
+    """Cards are cool and whole again after each of these, but for those that kill and cut."""
     return shared_node
 
 
@@ -91,8 +91,8 @@ def test_a_card_that_nothing_cools_has_its_workers_stopped_until_it_is_cool(node
     thermal.wait_for_limit(node, ORIGINAL_WATTS)
 
 
-def test_kills_at_any_moment_leave_the_original(node: Node) -> None:
-    figures = thermal.kills(node, 2, SEED)
+def test_kills_at_any_moment_leave_the_original(own_node: Node) -> None:
+    figures = thermal.kills(own_node, 2, SEED)
     assert (figures.done, figures.faults) == (2, [])
 
 
