@@ -3,7 +3,7 @@
 import { kept } from "./events.js";
 import { merged, rowsOf } from "./history.js";
 import { ORDERS } from "./workers.js";
-import { THERMAL, TROUBLE, WORKER, worded } from "./words.js";
+import { BACK, THERMAL, TROUBLE, WORKER, worded } from "./words.js";
 
 /** Nothing is known yet; `now` in unix seconds. */
 export function beginning(now) {
@@ -46,7 +46,7 @@ const CHANGES = {
         statusAt: state.now,
         link: "live",
         problem: "",
-        said: changes(state.status, data) || state.said,
+        said: changes(state.status, data) || (state.link in TROUBLE ? BACK : state.said),
     }),
     away: () => ({ link: "away", said: TROUBLE.away }),
     trouble: (state, { error }) => {

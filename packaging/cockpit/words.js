@@ -19,6 +19,7 @@ export const TROUBLE = {
     denied: "You may not see this",
     failed: "The service doesn't answer as it should",
 };
+export const BACK = "The service answers again";
 
 export const THERMAL = {
     normal: ["good", "Cool enough", "Nothing is held back by heat."],

@@ -122,6 +122,9 @@ export const tests = {
         same(after(live(), { type: "status", data: hot }).said, "Card 0: Running hot.");
         const busy = status({ workers: [worker({ state: "busy" }), worker({ number: 1 })] });
         same(after(live(), { type: "status", data: busy }).said, "");
+        const away = after(live(), { type: "away" });
+        same(away.said, "The service isn't running");
+        same(after(away, { type: "status", data: status() }).said, "The service answers again");
     },
 
     "jobs and pauses are told"() {

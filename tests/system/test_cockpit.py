@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The page in Cockpit as a hospital has it: installed, behind Cockpit's own login and rights.
-
-By hand, for it has yet to show that it is steady: ``pytest tests/system/cockpit_visit.py``.
-"""
+"""The page in Cockpit as a hospital has it: installed, behind Cockpit's own login and rights."""
 
 import asyncio
 from pathlib import Path
