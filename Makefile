@@ -70,13 +70,15 @@ build/axe/ready: requirements/axe.txt $(VENV)/ready
 	$(VENV)/bin/pip install --quiet --upgrade --no-deps --no-compile --require-hashes --target build/axe -r requirements/axe.txt
 	touch $@
 
+# Not by its own name in the recipe: `make -n test` would run all of it.
+AGAIN = $(MAKE) --no-print-directory
 .PHONY: test
 test: $(VENV)/ready build/engine-venv/ready build/axe/ready deb ## everything: lint, types, unit, integration (private bus), system (VM)
 	# The nodes' images and what is installed there, beside what compares nothing with a clock.
 	$(PYTHON) -m tests.node build >&2 & images=$$!
 	trap 'kill $$images 2>/dev/null || true' EXIT
-	$(MAKE) --no-print-directory lint
-	$(MAKE) --no-print-directory test-engine
+	$(AGAIN) lint
+	$(AGAIN) test-engine
 	$(PYTHON) -m pytest -n 2 --dist worksteal tests/unit tests/bench
 	wait $$images
 	# These wait for something, three quarters of their time.

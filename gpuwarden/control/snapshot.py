@@ -8,12 +8,15 @@ suspend doesn't stop.
 
 import functools
 import json
+import logging
 import os
 import time
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+
+log = logging.getLogger(__name__)
 
 Data = TypeVar("Data", bound=BaseModel)
 
@@ -75,6 +78,7 @@ class SnapshotWriter:
         self.valid_milliseconds = valid_milliseconds
         self._sequence = 0
         self._boot_id = boot_id()
+        self._fails = False
 
     def publish(self, data: BaseModel) -> None:
         """Replace the published state. Raises OSError if the folder can't be written."""
@@ -91,6 +95,20 @@ class SnapshotWriter:
         }
         body = f'{json.dumps(head)[:-1]}, "data": {data.model_dump_json()}}}\n'
         write_atomically(self.path, body.encode())
+
+    def publish_or_say(self, data: BaseModel) -> None:
+        """The same for whoever publishes again: what can't be written is said once, and outlived.
+
+        Readers see the former state, whose age tells them that they know nothing.
+        """
+        try:
+            self.publish(data)
+        except OSError as error:
+            if not self._fails:
+                log.error("%s can't be written: %s", self.path, error.strerror)
+            self._fails = True
+        else:
+            self._fails = False
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o644) -> None:

@@ -17,8 +17,6 @@ from gpuwarden.gateway.relief import Decision, News, Reading, Relief, Step, deci
 from gpuwarden.systemd.events import Event, tell
 from gpuwarden.worker.frames import Frame, FrameType
 
-log = logging.getLogger(__name__)
-
 ROWS = 720  # an hour of them
 ROW_SECONDS = 4.0  # a report each 5 s; what comes earlier is of the same row
 HOUR_SECONDS = 3600.0
@@ -63,7 +61,6 @@ class MemoryWatch:
         self._loop = asyncio.get_running_loop()
         self._kept: dict[int, _Kept] = {}
         self._published_at = -HOUR_SECONDS
-        self._failed = False
 
     def told(self, link: WorkerLink, figures: Figures) -> None:
         """A worker has said how its memory stands."""
@@ -125,13 +122,7 @@ class MemoryWatch:
         for number, kept in list(self._kept.items()):
             if now - kept.last_seconds > HOUR_SECONDS:
                 del self._kept[number]
-        try:
-            self._writer.publish(self.history())
-            self._failed = False
-        except OSError as error:
-            if not self._failed:
-                log.error("the history of memory can't be published: %s", error)
-            self._failed = True
+        self._writer.publish_or_say(self.history())
 
     def history(self) -> MemoryHistory:
         """The last hour."""

@@ -2,7 +2,6 @@
 """Tells the others how it stands: snapshot, ``STATUS=``, watchdog. Each from the loop it proves."""
 
 import asyncio
-import logging
 from collections.abc import Callable
 from typing import Literal, Protocol, cast
 
@@ -11,8 +10,6 @@ from gpuwarden.control.states import GatewayData, GatewayJobs, GatewayWorker, Se
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.link import WorkerLink
 from gpuwarden.gateway.memory import memory_of
-
-log = logging.getLogger(__name__)
 
 PUBLISH_SECONDS = 1.0  # a snapshot is never older
 COALESCE_SECONDS = 0.1  # nor written more often: changes within are told together
@@ -44,7 +41,6 @@ class Publisher:
         self._writer = writer
         self._notifier = notifier
         self._changed = asyncio.Event()
-        self._failed = False
         self.jobs: Callable[[], GatewayJobs | None] = lambda: None
 
     def changed(self) -> None:
@@ -67,13 +63,7 @@ class Publisher:
         self._changed.clear()
         data = gateway_data(dispatcher, self.jobs())
         self._notifier.status(status_text(data))
-        try:
-            self._writer.publish(data)
-            self._failed = False
-        except OSError as error:
-            if not self._failed:
-                log.error("state can't be published: %s", error)
-            self._failed = True
+        self._writer.publish_or_say(data)
 
 
 async def feed_watchdog(notifier: ServiceNotifier) -> None:

@@ -125,7 +125,6 @@ class Service:
         self._supervisor.tuning = self._tuning.look
         self._reloading = Reloading(self._reload)
         self._publisher: Publisher | None = None
-        self._publish_fails = False
         self._stop = asyncio.Event()
 
     def status(self) -> GuardData:
@@ -137,15 +136,7 @@ class Service:
         """Tell a state to the bus, the snapshot's readers and ``systemctl status``."""
         if self._publisher is not None:
             self._publisher.publish(new)
-        try:
-            self._writer.publish(new)
-        except OSError as error:
-            # Readers see an old state and know that it is one; the bus answers all the same.
-            if not self._publish_fails:
-                log.error("%s can't be written: %s", self._writer.path, error.strerror)
-            self._publish_fails = True
-        else:
-            self._publish_fails = False
+        self._writer.publish_or_say(new)  # the bus answers all the same
         self._notifier.status(status_line(new))
 
     async def run(self) -> None:

@@ -7,7 +7,6 @@ not said again: the state is ``blind``, and nothing is claimed of anybody.
 
 import asyncio
 import contextlib
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +22,6 @@ from gpuwarden.scan.outcome import NotSeen, Seen
 from gpuwarden.scan.publication import blind_data, released_data, seen_data, status_line
 from gpuwarden.systemd.former import former_processes
 from gpuwarden.systemd.notify import Notifier
-
-log = logging.getLogger(__name__)
 
 PUBLISH_EVERY_SECONDS = 1.0
 LEASE_EVERY_SECONDS = 0.5  # a release is obeyed within a second
@@ -86,7 +83,6 @@ class CardWatch:
         self._entered = False
         self._scans = 0
         self._ready = False
-        self._publish_fails = False
 
     async def run(self) -> None:
         """Watch the card until cancelled."""
@@ -189,15 +185,7 @@ class CardWatch:
         self._chronicle.changed(before, data)
 
     def _publish(self) -> None:
-        try:
-            self._writer.publish(self.data)
-        except OSError as error:
-            # Readers see an old snapshot and know that they know nothing.
-            if not self._publish_fails:
-                log.error("%s can't be written: %s", self._writer.path, error.strerror)
-            self._publish_fails = True
-        else:
-            self._publish_fails = False
+        self._writer.publish_or_say(self.data)
         self._notifier.status(status_line(self.data, self._simulated))
         if not self._ready:
             self._ready = True

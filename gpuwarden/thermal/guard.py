@@ -36,8 +36,6 @@ from gpuwarden.thermal.publication import CardFacts, status_line, thermal_data
 from gpuwarden.thermal.view import BLIND_AFTER_SECONDS, HELD, View, aged, judged, take, taken_back
 from gpuwarden.values import ThermalState
 
-log = logging.getLogger(__name__)
-
 PUBLISH_EVERY_SECONDS = 1.0
 APPLY_EVERY_SECONDS = 1.0  # also what didn't change: a refused write is tried again
 LOOK_AGAIN_SECONDS = 10.0  # design: a lost card or a missing driver is looked for that often
@@ -127,7 +125,6 @@ class ThermalGuard:
         self._applied_at = 0.0
         self._closed = False
         self._ready = False
-        self._publish_fails = False
         self._facts = CardFacts()
 
     async def run(self) -> None:
@@ -332,15 +329,7 @@ class ThermalGuard:
 
     def _publish(self) -> None:
         data = self.data()
-        try:
-            self._writer.publish(data)
-        except OSError as error:
-            # Readers see an old snapshot and take the card for blind, which is safe.
-            if not self._publish_fails:
-                log.error("%s can't be written: %s", self._writer.path, error.strerror)
-            self._publish_fails = True
-        else:
-            self._publish_fails = False
+        self._writer.publish_or_say(data)  # of an old one readers take the card for blind: safe
         self._notifier.status(status_line(data, self._simulated))
         if not self._ready:
             self._ready = True

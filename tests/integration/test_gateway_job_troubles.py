@@ -3,6 +3,7 @@
 
 import asyncio
 import errno
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,19 @@ def counted(node: GatewayNode, status: JobStatus) -> int:
     return node.service.jobs.opened.store.counts[status]
 
 
+async def ended_by(
+    node: GatewayNode, reading: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> str:
+    """By which error a job ends whose image is read that way."""
+    identifier = await submit(node)
+    with monkeypatch.context() as patched:
+        patched.setattr(sealed, "read", reading)
+        await node.busy_worker()
+        await node.until(lambda: counted(node, JobStatus.FAILED) == 1)
+    error: str = (await node.get(f"/v1/jobs/{identifier}")).json["error"]["type"]
+    return error
+
+
 async def test_a_job_whose_image_can_not_be_opened_for_a_while_is_tried_again(
     place: JobPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -70,13 +84,7 @@ async def test_a_job_whose_image_the_disk_has_lost_ends_and_says_so(
         raise OSError(errno.EIO, "Input/output error")
 
     async with gateway_node(jobs=place) as node:
-        identifier = await submit(node)
-        with monkeypatch.context() as patched:
-            patched.setattr(sealed, "read", broken)
-            await node.busy_worker()
-            await node.until(lambda: counted(node, JobStatus.FAILED) == 1)
-        job = (await node.get(f"/v1/jobs/{identifier}")).json
-        assert job["error"]["type"] == "body_unreadable"
+        assert await ended_by(node, broken, monkeypatch) == "body_unreadable"
 
 
 async def test_a_job_on_which_we_fail_ourselves_ends_after_three_tries(
@@ -86,13 +94,7 @@ async def test_a_job_on_which_we_fail_ourselves_ends_after_three_tries(
         raise ValueError("DOE^JOHN")
 
     async with gateway_node(jobs=place) as node:
-        identifier = await submit(node)
-        with monkeypatch.context() as patched:
-            patched.setattr(sealed, "read", faulty)
-            await node.busy_worker()
-            await node.until(lambda: counted(node, JobStatus.FAILED) == 1)
-        job = (await node.get(f"/v1/jobs/{identifier}")).json
-        assert job["error"]["type"] == "internal_error"
+        assert await ended_by(node, faulty, monkeypatch) == "internal_error"
     assert caplog.text.count("a job has failed here: ValueError at") == 3
     assert "DOE" not in caplog.text
 

@@ -123,4 +123,4 @@ async def test_a_history_that_can_not_be_written_is_logged_once_and_ends_nothing
         await node.until(partial(has_heard, node, 2))
         assert (await node.post(b"image")).status == 200
         node.state_path.with_name(".memory.json.tmp").rmdir()
-    assert caplog.text.count("the history of memory can't be published") == 1
+    assert caplog.text.count("memory.json can't be written") == 1
