@@ -82,13 +82,14 @@ def test_events_are_waited_for_without_waiting(session: Session) -> None:
 def test_a_card_that_was_let_go_of_can_be_reset() -> None:
     if not DRIVER_VERSION_FILE.exists():
         pytest.skip("no NVIDIA GPU")
+    before = devices_open()  # torch keeps some, where a test of the engine ran before this one
     with Session(Library(DRIVER_LIBRARY, simulated=False)) as session:
         opened = session.open_whole_card(session.cards().cards[0].uuid)
         opened.reader.sample()
         opened.events.drain()
-        assert devices_open()
+        assert len(devices_open()) > len(before)
         opened.events.close()  # a set of events alone would keep the card open
-    assert devices_open() == []
+    assert devices_open() == before
 
 
 def test_a_card_that_is_not_there_is_lost(session: Session) -> None:
@@ -101,4 +102,4 @@ def devices_open() -> list[str]:
     """The card's own devices that this process has open; a reset is refused while anybody has."""
     descriptors = [each for each in Path("/proc/self/fd").iterdir() if each.is_symlink()]
     targets = [str(each.readlink()) for each in descriptors]
-    return [target for target in targets if target.startswith("/dev/nvidia")]
+    return sorted(target for target in targets if target.startswith("/dev/nvidia"))

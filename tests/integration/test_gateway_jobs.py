@@ -117,8 +117,13 @@ async def test_people_never_feel_what_waits_on_disk(place: JobPlace) -> None:
             await submit(node, b"%d" % number)
         worker = await node.busy_worker(auto=False, max_batch=1)
         await worker.next_job()
-        await node.until(lambda: shown(node).running == 4)
-        assert (shown(node).queued, node.snapshot().queue_depth) == (16, 0)
+        await node.until(lambda: store_of(node).counts[JobStatus.RUNNING] == 4)  # leased ahead
+        # The worker has one, and the next one lies ready there: so their documents tell it.
+        await node.until(lambda: shown(node).running == 2)
+        assert (shown(node).queued, node.snapshot().queue_depth) == (18, 0)
+        listed = (await node.get("/v1/jobs?status=running", **KEY)).json
+        assert [one["status"] for one in listed["data"]] == ["running"] * 2
+        assert (listed["counts"]["running"], listed["counts"]["queued"]) == (2, 18)
         worker.answers_by_itself = True
 
 

@@ -111,15 +111,15 @@ class JobEndpoints:
         with translated():
             if "after" in request.query:
                 after = (await find_job(opened, request.query["after"])).sequence
-            found = await opened.store.page(statuses, after, limit + 1)
-        documents = [
-            job_document(row, opened.feeder.running_seconds(row.id)) for row in found[:limit]
-        ]
+            at_work = opened.feeder.at_work()
+            found = await opened.store.page(statuses, after, limit + 1, at_work)
+        documents = [job_document(row, at_work.get(row.id)) for row in found[:limit]]
+        counts = opened.counts()
         content = {
             "object": "list",
             "data": documents,
             "has_more": len(found) > limit,
-            "counts": {status.value: opened.store.counts[status] for status in SHOWN},
+            "counts": {status.value: counts[status] for status in SHOWN},
         }
         return json_response(content)
 

@@ -94,6 +94,11 @@ class Feeder:
         since = None if one is None else one.dispatched_at
         return None if since is None else asyncio.get_running_loop().time() - since
 
+    def at_work(self) -> dict[str, float]:
+        """The jobs that a worker has, with ``running_seconds``; others are leased, and wait."""
+        seconds = {id: self.running_seconds(id) for id in self.running}
+        return {id: since for id, since in seconds.items() if since is not None}
+
     def wake(self) -> None:
         """There may be work, or room for it."""
         if self._store.has_work and len(self.running) < self.look_ahead():

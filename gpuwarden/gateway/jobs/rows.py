@@ -6,7 +6,7 @@ Idempotency-Key, of the request and of the body keyed hashes alone.
 """
 
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from gpuwarden.gateway.jobs.values import (
     FINAL,
@@ -128,13 +128,18 @@ def page(
     statuses: Sequence[JobStatus],
     after: int,
     limit: int,
+    at_work: Collection[str] = (),
 ) -> list[JobRow]:
-    """Jobs in the order of their acceptance, from behind sequence ``after``."""
-    marks = ", ".join("?" * len(statuses))
+    """Jobs in the order of their acceptance, from behind sequence ``after``.
+
+    :param at_work: the jobs that a worker has: of the leased ones they alone count as running.
+    """
+    marks, ids = ", ".join("?" * len(statuses)), ", ".join("?" * len(at_work))
+    shown = f"iif(status = ? AND id NOT IN ({ids}), ?, status)"
     found = connection.execute(
-        f"SELECT {ROW} FROM jobs WHERE sequence > ? AND status IN ({marks})"
+        f"SELECT {ROW} FROM jobs WHERE sequence > ? AND {shown} IN ({marks})"
         " ORDER BY sequence LIMIT ?",
-        (after, *statuses, limit),
+        (after, JobStatus.RUNNING, *at_work, JobStatus.QUEUED, *statuses, limit),
     )
     return [row_of(values) for values in found]
 

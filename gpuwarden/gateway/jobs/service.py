@@ -21,7 +21,14 @@ from gpuwarden.gateway.jobs.memory import JobMemory
 from gpuwarden.gateway.jobs.recovery import open_store
 from gpuwarden.gateway.jobs.sealed import SealError
 from gpuwarden.gateway.jobs.store import DiskStore
-from gpuwarden.gateway.jobs.values import JobResult, JobRow, JobStatus, JobStoreError, is_id
+from gpuwarden.gateway.jobs.values import (
+    JobCounts,
+    JobResult,
+    JobRow,
+    JobStatus,
+    JobStoreError,
+    is_id,
+)
 from gpuwarden.gateway.jobs.views import job_document
 from gpuwarden.gateway.link import WorkerLink
 from gpuwarden.gateway.messages import ResultError, Told
@@ -57,6 +64,10 @@ class Open:
         self._closing = False
         self._taking_over: set[asyncio.Task[None]] = set()
         self.feeder.on_finished = self._tell_finished
+
+    def counts(self) -> JobCounts:
+        """All jobs in figures, as their documents tell it."""
+        return self.store.counts.shown(len(self.feeder.at_work()))
 
     async def document(self, row: JobRow, result: JobResult | None) -> dict[str, Any]:
         """A job as its caller sees it, with its place or its result."""
@@ -219,7 +230,7 @@ class Jobs:
         """The figures for the snapshot."""
         if self.opened is None:
             return self._last_published or GatewayJobs(problem=self.problem)
-        counts = self.opened.store.counts
+        counts = self.opened.counts()
         return GatewayJobs(
             queued=counts[JobStatus.QUEUED],
             running=counts[JobStatus.RUNNING],

@@ -14,7 +14,7 @@ import hashlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -162,9 +162,15 @@ class DiskStore:
         """How many jobs come before a queued one."""
         return await self.database.read(lambda connection: rows.ahead(connection, row))
 
-    async def page(self, statuses: Sequence[JobStatus], after: int, limit: int) -> list[JobRow]:
-        """Jobs in the order of their acceptance, from behind sequence ``after``."""
-        return await self.database.read(lambda c: rows.page(c, statuses, after, limit))
+    async def page(
+        self,
+        statuses: Sequence[JobStatus],
+        after: int,
+        limit: int,
+        at_work: Collection[str] = (),
+    ) -> list[JobRow]:
+        """Jobs in the order of their acceptance: see ``rows.page``."""
+        return await self.database.read(lambda c: rows.page(c, statuses, after, limit, at_work))
 
     async def result(self, id: str) -> JobResult:
         """How a finished job ended. Raises SealError, FileNotFoundError, JobStoreError."""

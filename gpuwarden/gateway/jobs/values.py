@@ -2,7 +2,7 @@
 """What a durable job is made of, between HTTP, store and dispatch."""
 
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -144,6 +144,14 @@ class JobCounts:
 
     def __getitem__(self, status: JobStatus) -> int:
         return self.by_status.get(status, 0)
+
+    def shown(self, at_work: int) -> "JobCounts":
+        """As callers see them: so many of the leased jobs run, the others wait in memory."""
+        leased = self[JobStatus.RUNNING]
+        running = min(at_work, leased)  # whose end is being written is nobody's any more
+        queued = self[JobStatus.QUEUED] + leased - running
+        seen = {JobStatus.QUEUED: queued, JobStatus.RUNNING: running}
+        return replace(self, by_status={**self.by_status, **seen})
 
 
 class JobStoreError(Exception):

@@ -26,8 +26,6 @@ TEMPLATE = (
     "{% if add_generation_prompt %}<start_of_turn>model\n{% endif %}"
 )
 WEIGHT_DEVIATION = 0.02
-# Of the tokens' vectors: large beside what layers add, which is nearly the same at every place.
-EMBEDDING_DEVIATION = 0.2
 QUERY_SCALE = 2.0  # attention that looks at few places: what is seen then depends on who looks
 
 
@@ -46,7 +44,7 @@ def save_model(folder: Path, sizes: Sizes) -> None:
             model: Any = Gemma3ForConditionalGeneration(_config(sizes))
             with torch.no_grad():
                 for name, parameter in model.named_parameters():
-                    _fill(name, parameter)
+                    _fill(name, parameter, sizes.embedding_deviation)
     finally:
         torch.set_default_dtype(torch.float32)
     model.generation_config = GenerationConfig(
@@ -56,14 +54,14 @@ def save_model(folder: Path, sizes: Sizes) -> None:
     _save_processor(folder, sizes)
 
 
-def _fill(name: str, parameter: Any) -> None:
+def _fill(name: str, parameter: Any, embedding_deviation: float) -> None:
     """Random values that say many different things: trained ones do, plain noise repeats itself.
 
     Gemma's own norms multiply by one more than their weight; those of the eyes by their weight. The
     last norm turns the sign of half of all values, so that no token chooses itself again, though
     the vectors that it is read from and chosen by are the same.
     """
-    parameter.normal_(0.0, EMBEDDING_DEVIATION if "embed_tokens" in name else WEIGHT_DEVIATION)
+    parameter.normal_(0.0, embedding_deviation if "embed_tokens" in name else WEIGHT_DEVIATION)
     if name.endswith("language_model.norm.weight"):
         parameter.copy_(parameter.sign() - 1.0)
     elif name.endswith("q_norm.weight"):

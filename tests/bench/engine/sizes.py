@@ -16,6 +16,8 @@ class Sizes:
     :ivar prompt_tokens: of a request, its image among them.
     :ivar answer_tokens: of each answer.
     :ivar alone, together, mixed, naive: how many requests; mixed ones are of mixed sizes.
+    :ivar embedding_deviation: of the tokens' vectors: large beside what the layers add, which is
+        nearly the same at every place.
     """
 
     text: dict[str, Any]
@@ -34,6 +36,7 @@ class Sizes:
     mixed: int
     naive: int
     device: str
+    embedding_deviation: float = 0.2
 
 
 # Gemma 3 4B, as MedGemma 4B has it.

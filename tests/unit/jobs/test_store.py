@@ -79,6 +79,28 @@ async def test_figures_follow_every_change(tmp_path: Path) -> None:
     await store.close()
 
 
+async def test_what_is_leased_and_in_no_workers_hands_is_listed_and_counted_as_queued(
+    tmp_path: Path,
+) -> None:
+    store = await opened(tmp_path)
+    first, second, third = await submitted(store, b"1", b"2", b"3")
+    await store.claim(2, 60.0)
+
+    async def listed(*statuses: JobStatus) -> list[str]:
+        return [row.id for row in await store.page(statuses, 0, 10, [first])]
+
+    assert await listed(JobStatus.RUNNING) == [first]
+    assert await listed(JobStatus.QUEUED) == [second, third]
+    assert await listed(JobStatus.QUEUED, JobStatus.RUNNING) == [first, second, third]
+    shown = store.counts.shown(1)
+    assert (shown[JobStatus.QUEUED], shown[JobStatus.RUNNING]) == (2, 1)
+    await store.ack((await store.claim(1, 60.0))[0], ANSWER)
+    shown = store.counts.shown(5)  # an end that is being written
+    assert (shown[JobStatus.QUEUED], shown[JobStatus.RUNNING]) == (0, 2)
+    assert shown[JobStatus.SUCCEEDED] == 1
+    await store.close()
+
+
 async def test_a_hundred_at_once_share_commits_and_are_all_there(tmp_path: Path) -> None:
     store = await opened(tmp_path)
     await asyncio.gather(*(store.submit(job(b"%d" % number)) for number in range(100)))
