@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the node is made of, as QEMU arguments."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +11,7 @@ from tests.node import agent
 #
 # A processor of Intel's family, for the kernel trusts their time stamp counter: with ``max`` each
 # look at the clock was a port's, under QEMU's one lock (``python3 -c pass`` took twice as long).
-#
-# With a thread for each of a node's processors, those that run spin for those that wait for a
-# processor of ours. Where two nodes have more than there are, one thread for each node is faster:
-# by a quarter for two on two. Three on two take longer than two and one after the other.
-THREADS = "multi" if len(os.sched_getaffinity(0)) >= 8 else "single"
-EMULATION = ("-accel", f"tcg,thread={THREADS},tb-size=256", "-cpu", "Nehalem,-cx16")
+EMULATION = ("-accel", "tcg,thread=multi,tb-size=256", "-cpu", "Nehalem,-cx16")
 # QEMU 7.2 translates code anew for each address that it is found at: with each program at the same
 # one, what one process ran the next has ready (/bin/true: half the time).
 EMULATION_KERNEL_LINE = "norandmaps tsc=reliable"
