@@ -352,7 +352,6 @@ class Dispatcher:
 
     def _send_batch(self, dispatch: Dispatch) -> None:
         link = self.links[dispatch.seat]
-        self.metrics.dispatched(len(dispatch.jobs))
         now, boottime = self._loop.time(), boottime_nanoseconds()
         jobs: list[Sent] = []
         for request, lease in dispatch.jobs:
@@ -366,6 +365,7 @@ class Dispatcher:
                 deadline = boottime + int(max(0.0, request.deadline - now) * 1e9)
             jobs.append((request.number, lease, body, deadline))
         link.send_batch(dispatch.batch, jobs)
+        self.metrics.dispatched(len(jobs))
 
     def _retire(self, buffer: Buffer) -> None:
         for link in self.links.values():

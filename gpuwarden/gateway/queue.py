@@ -37,6 +37,7 @@ from gpuwarden.gateway.work import (
     Ending,
     Limits,
     Phase,
+    Ran,
     Refusal,
     Refused,
     Request,
@@ -63,7 +64,7 @@ class RequestQueue:
         self._lines = ModelLines(self.seats)
         self._timers = Timers(self.seats)
         self.population = [0] * len(Phase)  # of people's requests
-        self._waiting = 0  # of all
+        self.waiting = 0  # requests that a worker could be given, the background among them
         self._serial = itertools.count(1)
 
     # --- callers
@@ -198,18 +199,19 @@ class RequestQueue:
         unwanted = [batch for batch in seat.not_begun if batch.is_background or not is_last]
         return self._recall(*unwanted) + self._assign(now)
 
-    def results(
-        self, seat: Seat, answers: list[Answered], now: float
-    ) -> tuple[list[Verdict], list[Action]]:
-        """The worker has answered leases (or gives them back unexecuted)."""
-        ran: dict[Batch, float | None] = {}  # what comes together ran together
-        verdicts = [self._settle(seat, one, ran) for one in answers]
+    def settle(self, seat: Seat, answers: list[Answered]) -> tuple[list[Verdict], Ran]:
+        """The worker has answered leases (or gives them back unexecuted): see ``go_on``."""
+        ran: Ran = {}
+        return [self._settle(seat, one, ran) for one in answers], ran
+
+    def go_on(self, seat: Seat, ran: Ran, now: float) -> list[Action]:
+        """After ``settle``: its card is charged, and it gets the next batch."""
         for batch, gpu_seconds in ran.items():
             self._account(seat, batch, gpu_seconds, now)
             self._close_batch(seat, batch, now)
-        return verdicts, self._assign(now)
+        return self._assign(now)
 
-    def _settle(self, seat: Seat, answered: Answered, ran: dict[Batch, float | None]) -> Verdict:
+    def _settle(self, seat: Seat, answered: Answered, ran: Ran) -> Verdict:
         batch = seat.batch_of(answered.lease)
         if batch is None:
             return Verdict.STALE
@@ -261,7 +263,7 @@ class RequestQueue:
         when = known if timer is None else min(known, timer)
         if self.batching.until is not None:
             when = min(when, self.batching.until)
-        if self._waiting and (rested := self.cards.next_rested()) is not None:
+        if self.waiting and (rested := self.cards.next_rested()) is not None:
             when = min(when, rested)
         return None if when == math.inf else when
 
@@ -316,7 +318,7 @@ class RequestQueue:
         if not request.background:
             self.population[request.phase] -= 1
             self.population[phase] += 1
-        self._waiting += (phase is Phase.WAITING) - is_waiting(request)
+        self.waiting += (phase is Phase.WAITING) - is_waiting(request)
         request.phase, request.seat = phase, seat
 
     def _wait(self, request: Request) -> None:
@@ -374,7 +376,7 @@ class RequestQueue:
         """Give waiting requests to workers for as long as both are there."""
         actions: list[Action] = []
         self.batching.until = None
-        while self._waiting and (turn := next_turn(self._lines, self.cards, self.batching, now)):
+        while self.waiting and (turn := next_turn(self._lines, self.cards, self.batching, now)):
             actions.append(self._dispatch(*turn, now))
         return actions
 

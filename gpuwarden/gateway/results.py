@@ -39,17 +39,25 @@ class Results:
         """A worker has sent RESULTs together."""
         parts = self._parts
         answers = [answered(*one) for one in said]
-        verdicts, actions = parts.queue.results(link.seat, answers, now)
-        parts.carry_out(actions)  # the worker first: whoever is answered has time
+        verdicts, ran = parts.queue.settle(link.seat, answers)
+        # Where others wait the worker comes first: whoever is answered has time.
+        if others_wait := parts.queue.waiting > 0:
+            parts.carry_out(parts.queue.go_on(link.seat, ran, now))
         for (frame, result), verdict in zip(said, verdicts, strict=True):
-            if verdict is Verdict.STALE:
-                self._discard(link)
-                continue
-            if result.predict_seconds:
-                parts.statistics.ran(result.predict_seconds)
-            if verdict is Verdict.DELIVER:
-                self._deliver(link, frame, result)
-            self.release(link, frame.lease)
+            self._hand_on(link, frame, result, verdict)
+        if not others_wait:
+            parts.carry_out(parts.queue.go_on(link.seat, ran, now))
+
+    def _hand_on(self, link: WorkerLink, frame: Frame, result: Told, verdict: Verdict) -> None:
+        """What was said of one lease, to whoever waits for it."""
+        if verdict is Verdict.STALE:
+            self._discard(link)
+            return
+        if verdict is Verdict.DELIVER:
+            self._deliver(link, frame, result)
+        if result.predict_seconds:
+            self._parts.statistics.ran(result.predict_seconds)
+        self.release(link, frame.lease)
 
     def piece(self, link: WorkerLink, piece: Piece) -> None:
         """A worker has sent a piece of an answer."""

@@ -161,6 +161,9 @@ class Batch:
         return any(request.background for request in self.awaited)
 
 
+Ran = dict[Batch, float | None]  # what was answered together, with its seconds on the card
+
+
 @dataclass(eq=False)
 class Seat:
     """One connected worker.
@@ -240,7 +243,9 @@ class Seat:
     @property
     def open(self) -> bool:
         """Whether it takes another batch now."""
-        if self.exclusive or self.credit <= 0 or not self.serving:
+        if self.exclusive or self.credit <= 0:
+            return False
+        if not self.ready or self.draining or self.stalled:  # serving
             return False
         return self.slots or len(self.batches) < BATCHES_PER_WORKER
 

@@ -119,12 +119,11 @@ class Channel:
         elif not self.closed:
             self._leave(record, descriptors)
 
-    def send_from_thread(self, frame: Frame) -> bool:
-        """Send a frame, from any thread; False where that can't be at once, and the loop's to try.
+    def send_from_thread(self, record: bytes) -> bool:
+        """Send a record, from any thread; False where that can't be at once, and the loop's to try.
 
         It overtakes nothing but what is sent by the loop meanwhile.
         """
-        record = encode(frame)
         with self._closing:
             if self.closed or self._waiting:
                 return False

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gpuwarden.worker.answers import pack
-from gpuwarden.worker.frames import Frame, FrameType, encode
+from gpuwarden.worker.frames import Frame, FrameType, decode, encode
 from gpuwarden.worker.together import together
 from tests.integration.gateway_node import DEADLINE_SECONDS, GatewayNode, Reply, gateway_node
 from tests.integration.gateway_peer import GatewayPeer, ReceivedJob
@@ -68,7 +68,7 @@ async def test_answers_in_one_frame_go_to_their_callers_as_they_came() -> None:
         worker = await node.worker(auto=False)
         asked, jobs = await batch_of(node, worker)
         said = [(job.frame, b'{"sha256": "%b"}' % job.sha256.encode()) for job in jobs]
-        worker.send(pack(said, 0.1))
+        worker.send(decode(pack(said, 0.1)))
         replies = [await one for one in asked]
         assert {one.json["answer"]["sha256"] for one in replies} == {job.sha256 for job in jobs}
         assert all(b'{"sha256": "' in one.body for one in replies)  # with the worker's own spaces
@@ -80,7 +80,7 @@ async def test_an_answer_for_anothers_lease_is_dropped_alone() -> None:
         asked, jobs = await batch_of(node, worker)
         said = [(job.frame, b'{"sha256":"%b"}' % job.sha256.encode()) for job in jobs]
         stale = Frame(FrameType.JOB, jobs[0].frame.request, jobs[1].frame.lease)
-        worker.send(pack([(stale, b'{"sha256":"anothers"}'), *said], 0.1))
+        worker.send(decode(pack([(stale, b'{"sha256":"anothers"}'), *said], 0.1)))
         told = {(await one).json["answer"]["sha256"] for one in asked}
         assert told == {job.sha256 for job in jobs}
         assert node.service.dispatcher.statistics.stale_results == 1
@@ -90,7 +90,7 @@ async def test_answers_that_are_malformed_end_the_connection_and_reach_nobody() 
     async with gateway_node() as node:
         worker = await node.worker(auto=False)
         asked, jobs = await batch_of(node, worker)
-        good = pack([(job.frame, b'{"sha256":"of nobody"}') for job in jobs], 0.1)
+        good = decode(pack([(job.frame, b'{"sha256":"of nobody"}') for job in jobs], 0.1))
         worker.send(replace(good, body=good.body[1:]))
         await asyncio.wait_for(worker.closed.wait(), 5)
         await node.worker(1)

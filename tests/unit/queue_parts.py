@@ -59,8 +59,8 @@ def result(
 ) -> tuple[Verdict, list[Action]]:
     """The seat's worker answers one lease."""
     answer = Answered(number, lease, returned, gpu_seconds)
-    verdicts, actions = queue.results(seat, [answer], now)
-    return verdicts[0], actions
+    verdicts, ran = queue.settle(seat, [answer])
+    return verdicts[0], queue.go_on(seat, ran, now)
 
 
 def exceeds(weights: list[Weight], budget: Weight) -> bool:

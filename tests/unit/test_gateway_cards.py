@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the queue gives to the workers of a hot card."""
 
+import itertools
+
 import pytest
 
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.work import CardLimits, Phase, Refusal, Refused, Seat, Withdraw
-from tests.unit.queue_parts import LIMITS, result, serving_seat, waiting_request
+from tests.unit.queue_parts import LIMITS, enqueue, result, serving_seat, waiting_request
 
 
 def test_a_card_of_which_nothing_is_known_computes_one_request_at_a_time() -> None:
@@ -78,3 +80,33 @@ def test_a_batch_that_is_answered_in_parts_has_its_time_for_each_part() -> None:
     assert queue.expire(25.0) == []
     result(queue, seat, second.number, second.lease, returned=False, now=28.0, gpu_seconds=14.0)
     assert second.phase is Phase.ENDED
+
+
+@pytest.mark.parametrize(("seconds", "longest_row"), [(0.001, 33), (0.3, 1)])
+def test_workers_take_turns_and_quick_ones_keep_theirs_for_a_while(
+    seconds: float, longest_row: int
+) -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seats = {key: serving_seat(queue, key) for key in (1, 2)}
+    row = []
+    for now in range(400):
+        request = queue.admit(1, float(now))
+        enqueue(queue, request, float(now))
+        assert request.seat is not None
+        row.append(request.seat)
+        seat = seats[request.seat]
+        result(
+            queue,
+            seat,
+            request.number,
+            request.lease,
+            returned=False,
+            now=float(now),
+            gpu_seconds=seconds,
+        )
+    known = row[2:]  # of the first ones nothing was known
+    rows = [len(list(group)) for _, group in itertools.groupby(known)]
+    assert max(rows) <= longest_row
+    assert len(rows) >= 2
+    assert (max(rows) > 1) == (longest_row > 1)
+    assert abs(row.count(1) - row.count(2)) <= longest_row

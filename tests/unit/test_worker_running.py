@@ -13,7 +13,7 @@ import pytest
 from gpuwarden.worker.answers import unpack
 from gpuwarden.worker.channel import Channel
 from gpuwarden.worker.faults import Failure
-from gpuwarden.worker.frames import RECORD_LIMIT_BYTES, Frame, FrameType, decode
+from gpuwarden.worker.frames import RECORD_LIMIT_BYTES, Frame, FrameType, decode, encode
 from gpuwarden.worker.held import Held
 from gpuwarden.worker.link import Session
 from gpuwarden.worker.outputs import Answer, checked_answer
@@ -136,10 +136,10 @@ async def test_whatever_is_unusual_is_left_to_the_loop(
 async def test_nothing_is_written_from_the_thread_to_a_closed_or_full_connection() -> None:
     with connected() as (session, gateway):
         assert session.channel is not None
-        frame = Frame(FrameType.ANSWERS, body=bytes(60_000))
-        while session.channel.send_from_thread(frame):
+        record = encode(Frame(FrameType.ANSWERS, body=bytes(60_000)))
+        while session.channel.send_from_thread(record):
             pass  # the socket has room
         assert not session.channel.pending  # what found none is the loop's to send
         session.channel.close()
-        assert not session.channel.send_from_thread(frame)
+        assert not session.channel.send_from_thread(record)
         assert gateway.recv(RECORD_LIMIT_BYTES)
