@@ -73,7 +73,8 @@ build/axe/ready: requirements/axe.txt $(VENV)/ready
 # Not by its own name in the recipe: `make -n test` would run all of it.
 AGAIN = $(MAKE) --no-print-directory
 .PHONY: test
-test: $(VENV)/ready build/engine-venv/ready build/axe/ready deb ## everything: lint, types, unit, integration (private bus), system (VM)
+test: $(VENV)/ready ## everything: lint, types, unit, integration (private bus), system (VM)
+	$(AGAIN) --jobs 3 build/engine-venv/ready build/axe/ready deb
 	# The nodes' images and what is installed there, beside what compares nothing with a clock.
 	$(PYTHON) -m tests.node build >&2 & images=$$!
 	trap 'kill $$images 2>/dev/null || true' EXIT

@@ -4,7 +4,7 @@
 
 from tests.soak.bus_fuzz import fuzz
 
-CALLS = 1000
+CALLS = 500
 SEED = 20261125
 
 

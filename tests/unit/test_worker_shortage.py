@@ -74,9 +74,11 @@ class Small(Engine):
 def outcomes(engine: Engine, items: list[int]) -> tuple[list[Answer], list[bool]]:
     shortages: list[bool] = []
     gc.disable()  # what is freed is freed because nobody holds it
+    gc.freeze()  # collecting goes through all that the other tests have loaded
     try:
         answers = run_batch(engine, items, lambda: None, Audience(), on_shortage=shortages.append)
     finally:
+        gc.unfreeze()
         gc.enable()
     return answers, shortages
 
