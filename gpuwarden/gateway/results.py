@@ -43,10 +43,12 @@ class Results:
         # Where others wait the worker comes first: whoever is answered has time.
         if others_wait := parts.queue.waiting > 0:
             parts.carry_out(parts.queue.go_on(link.seat, ran, now))
-        for (frame, result), verdict in zip(said, verdicts, strict=True):
-            self._hand_on(link, frame, result, verdict)
-        if not others_wait:
-            parts.carry_out(parts.queue.go_on(link.seat, ran, now))
+        try:
+            for (frame, result), verdict in zip(said, verdicts, strict=True):
+                self._hand_on(link, frame, result, verdict)
+        finally:  # a fault of ours with one answer must not leave the worker without work
+            if not others_wait:
+                parts.carry_out(parts.queue.go_on(link.seat, ran, now))
 
     def _hand_on(self, link: WorkerLink, frame: Frame, result: Told, verdict: Verdict) -> None:
         """What was said of one lease, to whoever waits for it."""
