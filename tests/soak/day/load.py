@@ -118,7 +118,8 @@ class Load:
         elif status != 200:
             self._fault(f"{kind} was answered {status}: {text[:200]!r}")
         elif got != wanted:
-            self._fault(f"{kind}: another's answer, or none: {text[:300]!r}")
+            # The end says why a stream broke off.
+            self._fault(f"{kind}: another's answer, or none: {text[:100]!r} ... {text[-300:]!r}")
         else:
             self._count(kind)
 
