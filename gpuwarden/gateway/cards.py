@@ -147,12 +147,10 @@ class Cards:
         seats = [seat for seat in self._with(model) if seat.open]
         if not seats:
             return []
-        cards = self._cards
-        # Who is open serves: that need not be asked again.
-        usable = [one for one in seats if not (one.drained or cards[one.card].limits.paused)]
+        usable = [seat for seat in seats if self.is_usable(seat)]
         if not usable and (last := self.last_resort(model)):
             usable = [seat for seat in seats if seat in last]
-        return [seat for seat in usable if cards[seat.card].takes(seat, now)]
+        return [seat for seat in usable if self._cards[seat.card].takes(seat, now)]
 
     @property
     def have_quarantine(self) -> bool:
@@ -163,11 +161,14 @@ class Cards:
         """They in the order in which they are given some: the queue's "Cards"."""
         return sorted(self.usable(model) or self.last_resort(model), key=self.load_key())
 
-    def load_key(self) -> Callable[[Seat], tuple[object, ...]]:
-        """What that order goes by, as things stand."""
+    def load_key(self, *, alone: bool = False) -> Callable[[Seat], tuple[object, ...]]:
+        """What that order goes by, as things stand.
+
+        :param alone: nobody else waits.
+        """
         cards, seats = self._cards, self._seats.values()
         if not any(seat.batches for seat in seats):  # nobody has anything
-            turn = TURN if all(cards[seat.card].is_quick for seat in seats) else 1
+            turn = TURN if alone and all(cards[seat.card].is_quick for seat in seats) else 1
             return lambda one: (cards[one.card].warmth, one.last_used // turn, -one.last_used)
         load: dict[int, int] = {}
         own: dict[int, int] = {}

@@ -2,8 +2,8 @@
 """Whose turn it is: the next requests, and the worker that gets them. Pure.
 
 - **Cards**: the card with least outstanding work first, then the worker with least, then the
-  cooler card, then the worker that has rested longest; while nobody has anything, and batches take
-  next to no time, each worker keeps its turn for some requests.
+  cooler card, then the worker that has rested longest; who comes alone while nobody has anything
+  goes to the worker that has just answered, where batches take next to no time, for some requests.
 - **Suspects**: people's first; each is given to an idle worker, and that worker gets nothing beside
   it; one worker at a time is enough for them while others wait for the rest.
 - **Batches**: what is there and of one kind, within the worker's budget, and shared out where
@@ -56,7 +56,7 @@ def turn_of(
     if not ordinary or not seats:
         return None
     # Mostly it is the one that has just answered.
-    seat = seats[0] if len(seats) == 1 else min(seats, key=cards.load_key())
+    seat = seats[0] if len(seats) == 1 else min(seats, key=cards.load_key(alone=lines.people < 2))
     card = cards[seat.card]
     size = 1 if seat.slots else min(card.batch_size(seat), seat.credit)
     if lines.may_exceed(size):
@@ -74,7 +74,7 @@ def turn_of(
 
 def share_of(size: int, lines: Lines, seats: list[Seat]) -> int:
     """How many of the people who wait a worker gets: no more than its part where others idle."""
-    if len(seats) == 1 or lines.people < 2:
+    if lines.people < 2:
         return size  # there is nothing to share out
     idle = sum(not seat.batches for seat in seats)
     return size if idle < 2 or not lines.has_people else min(size, -(-lines.people // idle))

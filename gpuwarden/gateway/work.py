@@ -243,9 +243,7 @@ class Seat:
     @property
     def open(self) -> bool:
         """Whether it takes another batch now."""
-        if self.exclusive or self.credit <= 0:
-            return False
-        if not self.ready or self.draining or self.stalled:  # serving
+        if self.exclusive or self.credit <= 0 or not self.serving:
             return False
         return self.slots or len(self.batches) < BATCHES_PER_WORKER
 

@@ -13,7 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from tests.node import cache, kvm
-from tests.node.channel import NodeError
+from tests.node.channel import NodeError, check_output
 from tests.node.hardware import Hardware, Memory
 from tests.node.image import image
 from tests.node.vm import Machine, Node, make_overlay
@@ -77,8 +77,7 @@ def cold_node(suite: str = "bookworm", hardware: Hardware = DEFAULT_HARDWARE) ->
 @contextlib.contextmanager
 def continued(chosen: Machine, level: Path) -> Iterator[Node]:
     """A private continuation of the snapshot in ``level``."""
-    below = booted_level(chosen)
-    with cache.using(chosen.image.folder, below, level), cache.workspace() as folder:
+    with cache.using(*entries_of(level / "disk.qcow2")), cache.workspace() as folder:
         make_overlay(level / "disk.qcow2", "qcow2", folder / "disk.qcow2")
         with Node(chosen, folder, folder / "disk.qcow2") as node:
             node.restore(level, Memory(level))
@@ -88,12 +87,19 @@ def continued(chosen: Machine, level: Path) -> Iterator[Node]:
 @contextlib.contextmanager
 def rebooted(chosen: Machine, level: Path) -> Iterator[Node]:
     """The disk of the snapshot in ``level`` in another machine, which boots it now."""
-    below = booted_level(machine(chosen.image.suite))
-    with cache.using(chosen.image.folder, below, level), cache.workspace() as folder:
+    with cache.using(*entries_of(level / "disk.qcow2")), cache.workspace() as folder:
         make_overlay(level / "disk.qcow2", "qcow2", folder / "disk.qcow2")
         with Node(chosen, folder, folder / "disk.qcow2") as node:
             node.power_on()
             yield node
+
+
+def entries_of(disk: Path) -> list[Path]:
+    """The entries that a disk stands on, its own among them: they stay while it is in use."""
+    told = check_output(
+        "qemu-img", "info", "--force-share", "--backing-chain", "--output=json", str(disk)
+    )
+    return [Path(each["filename"]).parent for each in json.loads(told)]
 
 
 def debs() -> list[Path]:
@@ -157,7 +163,10 @@ def level_above(
         for memory in below.glob("memory*"):
             cache.copy_sparse(memory, folder / memory.name)
         make_overlay(below / "disk.qcow2", "qcow2", folder / "disk.qcow2")
-        with Node(chosen, folder, folder / "disk.qcow2") as node:
+        with (
+            cache.using(*entries_of(below / "disk.qcow2")),
+            Node(chosen, folder, folder / "disk.qcow2") as node,
+        ):
             node.restore(below, Memory(folder, shared=True))
             do(node)
             node.save(folder)

@@ -110,3 +110,16 @@ def test_workers_take_turns_and_quick_ones_keep_theirs_for_a_while(
     assert len(rows) >= 2
     assert (max(rows) > 1) == (longest_row > 1)
     assert abs(row.count(1) - row.count(2)) <= longest_row
+
+
+def test_where_several_wait_even_quick_workers_take_turns() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    for key in (1, 2):
+        seat = serving_seat(queue, key)
+        queue.cards[key].batch_seconds = 0.001
+        seat.last_used = key
+    first, second = (queue.admit(1, 0.0) for _ in range(2))
+    queue.join(first, 0.0)
+    queue.join(second, 0.0)
+    queue.serve([first, second], 0.0)
+    assert (first.seat, second.seat) == (1, 2)  # who has rested longest first

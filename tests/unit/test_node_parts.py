@@ -9,6 +9,8 @@ from tests.node.channel import NodeError
 from tests.node.crash import ENTRY, FLUSH, MAGIC, SUPERBLOCK, read_log
 from tests.node.hardware import Card, Hardware, Memory
 from tests.node.image import Downloads
+from tests.node.levels import entries_of
+from tests.node.vm import make_overlay
 
 SECTOR = 512
 
@@ -132,3 +134,20 @@ def test_a_log_that_is_none_or_was_cut_off_is_refused(tmp_path: Path) -> None:
     log.write_bytes(b"")
     with pytest.raises(NodeError, match="ends within"):
         read_log(log)
+
+
+def test_a_node_keeps_every_entry_that_its_disk_stands_on(tmp_path: Path) -> None:
+    disk = tmp_path / "images" / "disk.raw"
+    disk.parent.mkdir()
+    disk.write_bytes(bytes(1 << 20))
+    kind = "raw"
+    for name in ("booted", "unstarted", "installed"):
+        above = tmp_path / name / "disk.qcow2"
+        above.parent.mkdir()
+        make_overlay(disk, kind, above)
+        disk, kind = above, "qcow2"
+    for folder in tmp_path.iterdir():
+        (folder / cache.COMPLETE).touch()
+    with cache.using(*entries_of(disk)):
+        assert all(cache.in_use(folder) for folder in tmp_path.iterdir())
+    assert not any(cache.in_use(folder) for folder in tmp_path.iterdir())
