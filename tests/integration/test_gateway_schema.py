@@ -37,6 +37,7 @@ CHECKS = [
     response_schema_conformance,
 ]
 statuses: dict[tuple[str, str], set[int]] = defaultdict(set)  # that each operation answered
+CANCEL = ("PATCH", "/v1/jobs/{id}")
 NAMES = [(operation.method, operation.path) for operation in OPERATIONS]
 
 
@@ -126,5 +127,6 @@ def test_no_request_gets_an_answer_that_is_not_described(
 def test_the_requests_got_past_the_key_and_the_names() -> None:
     """Of every operation that was tried, one at least was answered with what it is for."""
     reached = {name for name, answers in statuses.items() if min(answers) < 300}
-    assert set(statuses) - reached <= {("PATCH", "/v1/jobs/{id}")}  # too late: 409 is what is due
-    assert 409 in statuses.get(("PATCH", "/v1/jobs/{id}"), {409})
+    if 409 in statuses.get(CANCEL, ()):
+        reached.add(CANCEL)  # it came too late, as it does unless the worker is slow
+    assert set(statuses) <= reached
