@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the guard's whole process costs on a real card; it reads, and can't set."""
+"""What the guard's whole process costs on a real card; it reads, and can't set.
+
+The driver's own library takes what it takes in whoever starts it (14.6 MiB, driver 580.159 on an
+H200), so that is measured beside the guard, and the rest is held to the promise.
+"""
 
 import json
 import signal
@@ -14,7 +18,15 @@ import pytest
 from gpuwarden.nvml.library import DRIVER_VERSION_FILE, choose_library
 from tests.gpu.cards import first_card, write_plan
 
-MOST_ANONYMOUS_KIB = 40 * 1024
+MOST_OF_OURS_KIB = 30 * 1024
+# What a process has of its own before and after it has started the driver's library.
+START_OF_DRIVER = """
+import pynvml
+for start in (lambda: None, pynvml.nvmlInit):
+    start()
+    with open("/proc/self/status") as status:
+        print(next(line.split()[1] for line in status if line.startswith("RssAnon")))
+"""
 DEADLINE_SECONDS = 60.0
 SAMPLED = 100  # snapshots: more than a minute and a half of the whole loop
 
@@ -46,5 +58,14 @@ def test_it_guards_within_its_memory(guard: subprocess.Popen[bytes], tmp_path: P
     assert data["original_power_limit_watts"] == data["power_limit_watts"]
     status = Path(f"/proc/{guard.pid}/status").read_text(encoding="ascii")
     anonymous = next(int(line.split()[1]) for line in status.splitlines() if "RssAnon" in line)
-    print(f"RssAnon {anonymous / 1024:.1f} MiB after {SAMPLED} snapshots")
-    assert anonymous <= MOST_ANONYMOUS_KIB
+    drivers = kib_of_driver()
+    print(f"RssAnon after {SAMPLED} snapshots: {anonymous} KiB, {drivers} of them the driver's")
+    assert anonymous - drivers <= MOST_OF_OURS_KIB
+
+
+def kib_of_driver() -> int:
+    """What starting the driver's library costs a process that has nothing else."""
+    command = [sys.executable, "-c", START_OF_DRIVER]
+    told = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    before, after = map(int, told.split())
+    return after - before
