@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Single promises of the queue, one situation each."""
 
+import pytest
+
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.work import CardLimits, End, Ending, Phase, Request, Withdraw
 from tests.unit.queue_parts import LIMITS, enqueue, result, serving_seat, waiting_request
@@ -135,6 +137,22 @@ def test_what_has_been_streamed_in_part_is_not_begun_again_elsewhere() -> None:
     assert End(running, Ending.EXECUTION_TIMEOUT) in actions
     assert End(heard, Ending.BROKEN_OFF) in actions
     assert silent.phase is Phase.WAITING
+
+
+@pytest.mark.parametrize("why", ["its card is paused", "it is drained"])
+def test_a_batch_that_a_worker_had_ready_before_the_older_one_stays_with_it(why: str) -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1, max_batch=1)
+    serving_seat(queue, 2, max_batch=1)
+    requests = [waiting_request(queue)[0] for _ in range(4)]
+    large, small = (one for one in requests if one.seat == 1)
+    assert queue.piece(seat, small.number, small.lease)
+    if why == "its card is paused":
+        actions = queue.limit(1, CardLimits(paused=True), 2.0)
+    else:
+        actions = queue.drain(seat, True, 2.0)
+    assert actions == []
+    assert [one.seat for one in (large, small)] == [1, 1]
 
 
 def test_others_go_on_while_a_suspect_waits_for_an_idle_worker() -> None:
