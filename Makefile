@@ -74,8 +74,9 @@ build/axe/ready: requirements/axe.txt $(VENV)/ready
 AGAIN = $(MAKE) --no-print-directory
 .PHONY: test
 test: $(VENV)/ready ## everything: lint, types, unit, integration (private bus), system (VM)
-	$(AGAIN) --jobs 3 build/engine-venv/ready build/axe/ready deb
-	# The nodes' images and what is installed there, beside what compares nothing with a clock.
+	# Much of this waits for downloads, the images of the nodes among it.
+	$(AGAIN) --jobs 4 node-image build/engine-venv/ready build/axe/ready deb
+	# What is installed in the nodes, beside what compares nothing with a clock.
 	$(PYTHON) -m tests.node build >&2 & images=$$!
 	trap 'kill $$images 2>/dev/null || true' EXIT
 	$(AGAIN) lint

@@ -344,12 +344,12 @@ class RequestQueue:
         return [Withdraw(request.seat, request.number, request.lease)]
 
     def _account(self, seat: Seat, batch: Batch, gpu_seconds: float | None, now: float) -> None:
-        """Charge the card for what is answered; what is left of the batch begins now."""
-        if batch.started is None:
-            return
-        self.cards[seat.card].batch_ended(batch.started, gpu_seconds, now)
-        if gpu_seconds is not None and batch.leases:
-            self._start(seat, batch, now)
+        """Charge the card for what is answered; what is left of it, or was passed, begins now."""
+        first = batch if seat.slots else next(iter(seat.batches.values()))
+        if first.started is not None:
+            self.cards[seat.card].batch_ended(first.started, gpu_seconds, now)
+            if gpu_seconds is not None and first.leases:
+                self._start(seat, first, now)
 
     def _close_batch(self, seat: Seat, batch: Batch, now: float) -> None:
         if not batch.leases:

@@ -4,7 +4,7 @@
 import pytest
 
 from gpuwarden.gateway.queue import RequestQueue
-from gpuwarden.gateway.work import CardLimits, End, Ending, Phase, Request, Withdraw
+from gpuwarden.gateway.work import Answered, CardLimits, End, Ending, Phase, Request, Withdraw
 from tests.unit.queue_parts import LIMITS, enqueue, result, serving_seat, waiting_request
 
 
@@ -153,6 +153,19 @@ def test_a_batch_that_a_worker_had_ready_before_the_older_one_stays_with_it(why:
         actions = queue.drain(seat, True, 2.0)
     assert actions == []
     assert [one.seat for one in (large, small)] == [1, 1]
+
+
+def test_a_batch_that_another_has_passed_has_its_time_from_then_on() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1, max_batch=1)
+    large, small = (queue.admit_background(1, 0, 0, 0.0) for _ in range(2))
+    for one in (large, small):
+        enqueue(queue, one, 0.0)
+    answer = Answered(small.number, small.lease, gpu_seconds=18.0)
+    _, ran = queue.settle(seat, [answer])
+    queue.go_on(seat, ran, 19.0)
+    assert queue.expire(38.9) == []
+    assert End(large, Ending.EXECUTION_TIMEOUT) in queue.expire(39.0)
 
 
 def test_others_go_on_while_a_suspect_waits_for_an_idle_worker() -> None:
