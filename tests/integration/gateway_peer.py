@@ -109,6 +109,12 @@ class GatewayPeer:
         meta = {"joining": joining}
         self.send(Frame(FrameType.JOINING, frame.request, frame.lease, meta=meta))
 
+    def tell(self, job: ReceivedJob, text: str) -> None:
+        """Send a piece of the answer to who streams it."""
+        named = {"request": job.frame.request, "lease": job.frame.lease}
+        piece = named | {"text": text, "terms": {"stream": True}}
+        self.send(Frame(FrameType.CHUNK, meta={"pieces": [piece]}))
+
     async def borrow(self, job: ReceivedJob, length: int) -> Frame:
         """Ask for a buffer for a result; the front door's answer."""
         frame = job.frame

@@ -25,6 +25,7 @@ from tests.integration.gateway_node import (
 )
 from tests.integration.gateway_peer import GatewayPeer
 from tests.integration.gateway_process import predict, ready_by_hand
+from tests.integration.real_worker import openai_client
 from tests.waiting import seconds_at_best
 
 EFFECT_SECONDS = 1.0  # from a guard's word to what its card's workers are given
@@ -178,6 +179,30 @@ async def test_the_cooler_card_takes_over_what_a_paused_one_has_not_begun(
         node.guards.publish(0)
         first.answers_by_itself = True
         assert (await node.post(b"cool again")).json["worker"] == 0
+
+
+async def test_a_stream_goes_on_that_passed_an_older_request_before_its_card_was_paused() -> None:
+    async with gateway_node() as node, openai_client(node) as client:
+        worker = await node.worker(0, auto=False, max_batch=1)
+        older = asyncio.create_task(node.post(b"image"))
+        large = await worker.next_job()
+        streaming = asyncio.create_task(
+            client.chat.completions.create(
+                model="imagestats", messages=[{"role": "user", "content": "?"}], stream=True
+            )
+        )
+        small = await worker.next_job()
+        worker.tell(small, "Clear ")
+        stream = await streaming
+        node.guards.publish(0, state="critical", admission="paused")
+        await until_paused(node, 0)
+        worker.tell(small, "lungs.")
+        worker.answer(small, answer={"text": "Clear lungs.", "finish_reason": "stop"})
+        worker.answer(large)
+        told = [choice async for chunk in stream for choice in chunk.choices]
+        assert "".join(choice.delta.content or "" for choice in told) == "Clear lungs."
+        assert told[-1].finish_reason == "stop"
+        assert (await older).status == 200
 
 
 async def test_where_all_cards_are_too_hot_the_front_door_says_so_and_what_waits_goes_on() -> None:
