@@ -7,7 +7,8 @@ import queue
 import threading
 import time
 from collections import deque
-from typing import Any, Callable, Deque, Dict, List, Optional, Set, Tuple, TypeVar
+from functools import partial
+from typing import Any, Callable, Deque, Dict, List, Optional, Set, TypeVar
 
 from gpuwarden.worker.brokencard import breaks_card
 from gpuwarden.worker.engine import Audience, Engine, RequestError
@@ -31,7 +32,7 @@ class GpuThread:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._work: queue.SimpleQueue[Optional[Callable[[], None]]] = queue.SimpleQueue()
-        self._settled: Deque[Tuple[Settle, Any, Raised]] = deque()
+        self._for_loop: Deque[Callable[[], None]] = deque()
         # daemon: a call that hangs in the driver must not keep the process from ending
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         self._thread.start()
@@ -75,17 +76,21 @@ class GpuThread:
             except BaseException as error:  # noqa: BLE001 - settle raises it again, in the loop
                 caught = error
             self.busy_since = None
-            self._settled.append((settle, result, caught))
+            self._for_loop.append(partial(settle, result, caught))
             if caught is not None or not may_wait():
                 self._loop.call_soon_threadsafe(self.catch_up)
 
         self._work.put(call)
 
+    def pass_on(self, function: Callable[..., None], *arguments: Any) -> None:
+        """Have the loop call a function, before it settles what runs now (on this thread)."""
+        self._for_loop.append(partial(function, *arguments))
+        self._loop.call_soon_threadsafe(self.catch_up)
+
     def catch_up(self) -> None:
-        """Settle what has been done so far (in the loop)."""
-        while self._settled:
-            settle, result, error = self._settled.popleft()
-            settle(result, error)
+        """Settle what has been done so far, in the order in which it was (in the loop)."""
+        while self._for_loop:
+            self._for_loop.popleft()()
 
     def end(self, seconds: float) -> bool:
         """Let the thread end; whether it did within that time."""

@@ -124,6 +124,7 @@ class Host:
             self._on_change,
         )
         self.work.given.catch_up = self.gpu.catch_up
+        self.work.given.pass_on = self.gpu.pass_on
         self.pool = Pool(self.settings, self.work.on_prepared)
         self.work.pool = self.pool
         self.work.on_drain_asked = self._on_drain_asked

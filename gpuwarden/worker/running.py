@@ -96,11 +96,13 @@ class Given:
     """The batches that the GPU thread has: one that runs, and one that lies ready.
 
     :ivar catch_up: has the loop hear what the thread has done.
+    :ivar pass_on: has it call a function, in its turn among what it hears (GPU thread).
     """
 
     def __init__(self) -> None:
         self._batches: List[Running] = []
         self.catch_up: Callable[[], None] = lambda: None
+        self.pass_on: Callable[..., None] = lambda function, *arguments: function(*arguments)
 
     def __len__(self) -> int:
         return len(self._batches)

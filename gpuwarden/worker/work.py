@@ -255,7 +255,7 @@ class Work(Receiver, Guests):
         self._on_change()
         items = [job.prepared.value for job in jobs if job.prepared]
         # Last: the GPU thread has this one's turn as soon as it rests.
-        self._predict(items, Callers(self._hand_on, jobs), running, done)
+        self._predict(items, Callers(self.given.pass_on, self._hand_on, jobs), running, done)
 
     def _end(self, running: Running, answers: Answers) -> None:
         """A batch has run."""
