@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.soak.day.campaign import on_host
 
-SECONDS = 8.0
+SECONDS = 12.0  # a worker's start may take some of them
 
 
 async def test_a_day_of_mixed_load_leaves_no_process_larger(tmp_path: Path) -> None:

@@ -159,8 +159,9 @@ class Host:
             self._door.guards.publish(0)
 
     def recycle(self) -> None:
-        """SIGTERM, then its next life."""
-        self._loop.call_soon_threadsafe(self._workers[1].retire)
+        """SIGTERM, then its next life; not while that is still starting, on a busy machine."""
+        if self._workers[1].ready.is_set():
+            self._loop.call_soon_threadsafe(self._workers[1].retire)
 
 
 async def on_host(folder: Path, seconds: float, seed: int) -> Day:
