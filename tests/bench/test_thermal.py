@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the thermal guard promises, case by case, and that the documented table says the same.
 
-A third of the cases; ``make bench SECTIONS=thermal`` tries them all.
+A fifth of the cases; ``make bench SECTIONS=thermal`` tries them all.
 """
 
 import pytest

@@ -122,7 +122,7 @@ class Story:
         return guard
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=750, deadline=None)
 @given(
     rounding=st.sampled_from([1, 100, 1000, 2000]),
     load_is_seen=st.booleans(),
