@@ -348,7 +348,7 @@ class RequestQueue:
         first = batch if seat.slots else next(iter(seat.batches.values()))
         if first.started is not None:
             self.cards[seat.card].batch_ended(first.started, gpu_seconds, now)
-            if gpu_seconds is not None and first.leases:
+            if gpu_seconds is not None and (first.leases or first is not batch):
                 self._start(seat, first, now)
 
     def _close_batch(self, seat: Seat, batch: Batch, now: float) -> None:
