@@ -67,7 +67,7 @@ class Regulated:
             for limits in self._limits
         ]
         self._power.adopt(authority, rated)
-        self._software.max_batch = authority.max_batch
+        self._software.adopt(authority.max_batch)
 
     def decide(self, reading: Reading) -> Judgement:
         """Follow the sinks with every reading, decide when it is time."""

@@ -9,6 +9,8 @@ holds the mean, and batches shrink for peaks near critical, or where no more res
 (docs/thermal-h200.md).
 """
 
+from dataclasses import replace
+
 from gpuwarden.thermal.decision import FULL_DUTY, Reading, Settings
 from gpuwarden.thermal.policy.channel import Channel
 from gpuwarden.thermal.policy.mean import SlowMean
@@ -47,6 +49,13 @@ class SoftwareLoop:
         self._mean, self._mean_before = SlowMean(MEAN_SECONDS), SlowMean(TREND_SECONDS)
         self._headroom = float("inf")  # of the highest reading since the last step, to critical
         self._decided_at = self._batch_at = self._peaked_at = float("-inf")
+
+    def adopt(self, max_batch: int) -> None:
+        """Go on with batches of another size: a limit that is none any more is let go."""
+        self.max_batch = max_batch
+        limit = self.settings.batch_limit
+        if limit is not None and limit >= max_batch:
+            self.settings = replace(self.settings, batch_limit=None)
 
     def see(self, reading: Reading, channels: list[Channel]) -> None:
         """Follow means and peaks."""

@@ -150,3 +150,17 @@ def test_an_unreachable_threshold_leaves_some_work_in_the_smallest_batches() -> 
     before = card.busy_seconds
     card.run(100)
     assert card.busy_seconds > before
+
+
+@pytest.mark.parametrize(("max_batch", "limit"), [(8, 2), (2, None), (1, None)])
+def test_a_limit_of_batches_goes_where_the_configured_size_is_no_larger_any_more(
+    max_batch: int, limit: int | None
+) -> None:
+    means = Authority(None, 0.0, None, None, None, MAX_BATCH, None)
+    policy = Regulated(means, thresholds(80.0))
+    hot = Reading(0.0, CRITICAL_CELSIUS - 0.5, None, 60.0)
+    for second in range(8):
+        judgement = policy.decide(replace(hot, at_seconds=float(second)))
+    assert judgement.settings.batch_limit == 2
+    policy.adopt(replace(means, max_batch=max_batch), thresholds(80.0))
+    assert policy.decide(replace(hot, at_seconds=8.0)).settings.batch_limit == limit
