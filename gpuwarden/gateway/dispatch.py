@@ -270,7 +270,7 @@ class Dispatcher:
 
     def told(self, link: WorkerLink, piece: Piece) -> None:
         """A worker has sent a piece of an answer."""
-        self._results.piece(link, piece)
+        self._results.piece(link, piece, self._loop.time())
 
     def joins(self, link: WorkerLink, frame: Frame, joining: bool) -> None:
         """A worker takes a request into a slot, or has done so."""

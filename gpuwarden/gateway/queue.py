@@ -229,20 +229,19 @@ class RequestQueue:
         self._end(request)
         return Verdict.DELIVER
 
-    def piece(self, seat: Seat, number: int, lease: int) -> bool:
+    def piece(self, seat: Seat, number: int, lease: int, now: float) -> bool:
         """The worker has sent a piece of an answer: whether somebody waits for it."""
-        if (request := seat.awaits(number, lease)) is not None:
+        if (request := seat.awaits(number, lease)) is not None and not request.streamed:
             request.streamed = True
+            self._start(seat, seat.batch_of(lease), now)  # it may have passed an older batch
         return request is not None
 
     def joins(self, seat: Seat, number: int, lease: int, joining: bool, now: float) -> None:
         """A worker with slots begins to take a request in, or has taken it in."""
-        request, batch = seat.awaits(number, lease), seat.batch_of(lease)
-        if request is not None and batch is not None and seat.slots:
+        if (request := seat.awaits(number, lease)) is not None and seat.slots:
             request.joining = joining
-            if batch.started is None:
-                self._start(seat, batch, now)
-                self.cards.count(seat.card, now)
+            self._start(seat, seat.batch_of(lease), now)
+            self.cards.count(seat.card, now)
 
     def detach(self, seat: Seat, now: float) -> list[Action]:
         """The worker's connection is gone: it died, or has left after draining."""
@@ -344,29 +343,30 @@ class RequestQueue:
         return [Withdraw(request.seat, request.number, request.lease)]
 
     def _account(self, seat: Seat, batch: Batch, gpu_seconds: float | None, now: float) -> None:
-        """Charge the card for what is answered; what is left of it, or was passed, begins now."""
+        """Charge the card for what is answered; what is left of it, or was passed, begins anew."""
         first = batch if seat.slots else next(iter(seat.batches.values()))
         if first.started is not None:
             self.cards[seat.card].batch_ended(first.started, gpu_seconds, now)
-            if gpu_seconds is not None and (first.leases or first is not batch):
-                self._start(seat, first, now)
+            first.started = first.started if gpu_seconds is None else None
 
     def _close_batch(self, seat: Seat, batch: Batch, now: float) -> None:
         if not batch.leases:
             del seat.batches[batch.number]
             self.cards.count(seat.card, now)
-            self._start_first(seat, now)
+        self._start_first(seat, now)
         if not seat.batches:
             seat.exclusive = False
             seat.stalled = False
 
     def _start_first(self, seat: Seat, now: float) -> None:
-        for batch in seat.begun:
-            if batch.started is None:
-                self._start(seat, batch, now)
+        """A worker begins with its oldest batch, but for one with slots, which says it itself."""
+        if not seat.slots and seat.batches:
+            self._start(seat, next(iter(seat.batches.values())), now)
 
-    def _start(self, seat: Seat, batch: Batch, now: float) -> None:
-        self._timers.start(seat, batch, now, self.limits.execution_seconds)
+    def _start(self, seat: Seat, batch: Batch | None, now: float) -> None:
+        """A batch has begun, if that was not known yet."""
+        if batch is not None and batch.started is None:
+            self._timers.start(seat, batch, now, self.limits.execution_seconds)
 
     def _note_loss(self, served: bool, now: float) -> None:
         if served and not self.cards.any_usable:

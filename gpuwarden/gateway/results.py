@@ -61,9 +61,9 @@ class Results:
             self._parts.statistics.ran(result.predict_seconds)
         self.release(link, frame.lease)
 
-    def piece(self, link: WorkerLink, piece: Piece) -> None:
+    def piece(self, link: WorkerLink, piece: Piece, now: float) -> None:
         """A worker has sent a piece of an answer."""
-        if not self._parts.queue.piece(link.seat, piece.request, piece.lease):
+        if not self._parts.queue.piece(link.seat, piece.request, piece.lease, now):
             return  # nobody waits for it any more, or it is of a lease that isn't the worker's
         job = self._parts.jobs.get(piece.request)
         if job is None or job.is_over:

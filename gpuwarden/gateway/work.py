@@ -160,11 +160,6 @@ class Batch:
         """Whether nobody waits for it (a batch is of one class)."""
         return any(request.background for request in self.awaited)
 
-    @property
-    def is_heard(self) -> bool:
-        """Whether a part of an answer has come, so that its worker is at it."""
-        return any(request.streamed for request in self.awaited)
-
 
 Ran = dict[Batch, float | None]  # what was answered together, with its seconds on the card
 
@@ -217,23 +212,13 @@ class Seat:
 
     @property
     def begun(self) -> list[Batch]:
-        """What it works on, as far as that is known here.
-
-        A worker with slots says what it has taken into one. Any other begins with the oldest batch,
-        unless a later one was ready before it: that is known once something is heard of it.
-        """
-        batches = list(self.batches.values())
-        if self.slots:
-            return [one for one in batches if one.started is not None]
-        return batches[:1] + [one for one in batches[1:] if one.is_heard]
+        """What it works on, as far as that is known here."""
+        return [one for one in self.batches.values() if one.started is not None]
 
     @property
     def not_begun(self) -> list[Batch]:
         """What it has and doesn't work on yet."""
-        batches = list(self.batches.values())
-        if self.slots:
-            return [one for one in batches if one.started is None]
-        return [one for one in batches[1:] if not one.is_heard]
+        return [one for one in self.batches.values() if one.started is None]
 
     def awaits(self, number: int, lease: int) -> Request | None:
         """The request of a lease, unless it has been withdrawn or is another one."""

@@ -132,7 +132,7 @@ def test_what_has_been_streamed_in_part_is_not_begun_again_elsewhere() -> None:
     for one in (silent, heard):
         enqueue(queue, one, 5.0)
         queue.joins(seat, one.number, one.lease, True, 5.0)
-    assert queue.piece(seat, heard.number, heard.lease)
+    assert queue.piece(seat, heard.number, heard.lease, 5.0)
     actions = queue.expire(20.0)
     assert End(running, Ending.EXECUTION_TIMEOUT) in actions
     assert End(heard, Ending.BROKEN_OFF) in actions
@@ -146,7 +146,7 @@ def test_a_batch_that_a_worker_had_ready_before_the_older_one_stays_with_it(why:
     serving_seat(queue, 2, max_batch=1)
     requests = [waiting_request(queue)[0] for _ in range(4)]
     large, small = (one for one in requests if one.seat == 1)
-    assert queue.piece(seat, small.number, small.lease)
+    assert queue.piece(seat, small.number, small.lease, 1.0)
     if why == "its card is paused":
         actions = queue.limit(1, CardLimits(paused=True), 2.0)
     else:
