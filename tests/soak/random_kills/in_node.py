@@ -28,6 +28,7 @@ SPARED = ("guard", "gateway")
 LONGEST_DELAY_SECONDS = 1.5
 DEADLINE_SECONDS = 240.0  # what counts is the figure; this ends the waiting
 LOOK_SECONDS = 0.2
+REST_SECONDS = 1.0  # until the gateway has seen its callers' connections end
 FAILED_OF_OURS = ("medgemma-", "gpuwarden-")
 
 
@@ -96,30 +97,36 @@ def strike_and_look(
     time.sleep(chance.uniform(0, LONGEST_DELAY_SECONDS))
     in_flight = load.in_flight
     began = time.monotonic()
+    struck = strike(order, wanted, chance)
+    fault = look_until_whole(before)
+    took_seconds, pass_seconds = time.monotonic() - began, pace.pass_seconds(began)
+    with load.at_rest():  # each request under way holds a connection and a buffer
+        time.sleep(REST_SECONDS)
+        memfds, memfd_bytes = processes.shared_memory(
+            [pid for pids in watch.our_processes().values() for pid in pids]
+        )
+        return Round(
+            parts=list(struck),
+            strikes=list(struck.values()),
+            took_seconds=took_seconds,
+            pass_seconds=pass_seconds,
+            in_flight=in_flight,
+            fault=fault,
+            spared=spare,
+            held=held_by_spared(),
+            memfds=memfds,
+            memfd_bytes=memfd_bytes,
+            shared_kib=watch.shared_kib(),
+        )
+
+
+def strike(order: list[Part], wanted: int, chance: random.Random) -> dict[str, str]:
+    """Strike as many as are wanted of those that can be struck; how, by name."""
     struck: dict[str, str] = {}
     for part in order:
-        if len(struck) < wanted:
-            told = part.strike(chance)
-            if told:
-                struck[part.name] = told
-    fault = look_until_whole(before)
-    took_seconds = time.monotonic() - began
-    memfds, memfd_bytes = processes.shared_memory(
-        [pid for pids in watch.our_processes().values() for pid in pids]
-    )
-    return Round(
-        parts=list(struck),
-        strikes=list(struck.values()),
-        took_seconds=took_seconds,
-        pass_seconds=pace.pass_seconds(began),
-        in_flight=in_flight,
-        fault=fault,
-        spared=spare,
-        held=held_by_spared(),
-        memfds=memfds,
-        memfd_bytes=memfd_bytes,
-        shared_kib=watch.shared_kib(),
-    )
+        if len(struck) < wanted and (told := part.strike(chance)):
+            struck[part.name] = told
+    return struck
 
 
 def in_random_order(parts: list[Part], chance: random.Random) -> list[Part]:

@@ -23,7 +23,7 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
 from urllib.parse import quote
@@ -103,6 +103,7 @@ class Load:
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._in_flight = 0
+        self._turns = [threading.Lock() for _ in range(clients)]
         self._threads = [
             threading.Thread(target=self._ask_on, args=(number, random.Random(f"{seed} {number}")))
             for number in range(clients)
@@ -119,6 +120,14 @@ class Load:
         for thread in self._threads:
             thread.join()
 
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Between questions: each client has the answer to its last and asks nothing."""
+        with ExitStack() as stack:
+            for turn in self._turns:
+                stack.enter_context(turn)
+            yield
+
     @property
     def in_flight(self) -> int:
         """Requests that wait for an answer now."""
@@ -134,14 +143,18 @@ class Load:
         while not self._ended.wait(PAUSE_SECONDS):
             number += 1
             question = Question(chance.choice(self._images), f"question {number} of {client}")
-            began = time.monotonic()
-            while not self._ask(question):
-                if time.monotonic() - began > HANG_SECONDS:
-                    self._count(lost=f"no answer in {HANG_SECONDS:g} s, however often it was asked")
-                    break
-            with self._lock:
-                slowest = max(self._counts.slowest_seconds, time.monotonic() - began)
-                self._counts.slowest_seconds = slowest
+            with self._turns[client]:
+                self._ask_until_answered(question)
+
+    def _ask_until_answered(self, question: Question) -> None:
+        began = time.monotonic()
+        while not self._ask(question):
+            if time.monotonic() - began > HANG_SECONDS:
+                self._count(lost=f"no answer in {HANG_SECONDS:g} s, however often it was asked")
+                break
+        with self._lock:
+            slowest = max(self._counts.slowest_seconds, time.monotonic() - began)
+            self._counts.slowest_seconds = slowest
 
     def _ask(self, question: Question) -> bool:
         """Ask once. True where there is nothing more to ask: it is answered, or lost."""
