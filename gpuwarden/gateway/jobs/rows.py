@@ -6,6 +6,7 @@ Idempotency-Key, of the request and of the body keyed hashes alone.
 """
 
 import sqlite3
+import time
 from collections.abc import Collection, Sequence
 
 from gpuwarden.gateway.jobs.values import (
@@ -15,7 +16,9 @@ from gpuwarden.gateway.jobs.values import (
     JobResult,
     JobRow,
     JobStatus,
+    JobStoreError,
     Lease,
+    NewJob,
 )
 
 ROW = (
@@ -94,6 +97,29 @@ def insert(
             *(idempotency, request, executions),
         ),
     )
+
+
+def add(connection: sqlite3.Connection, id: str, job: NewJob, size: int) -> tuple[JobRow, bool]:
+    """Add the row, or find the one that is there under the same Idempotency-Key."""
+    if job.idempotency is not None:
+        known = find_by_key(connection, job.idempotency)
+        if known is not None:
+            return known, False
+    insert(
+        connection,
+        id=id,
+        status=JobStatus.QUEUED,
+        priority=job.priority,
+        created=time.time(),
+        body_bytes=len(job.content),
+        files_bytes=size,
+        idempotency=job.idempotency,
+        request=job.request,
+    )
+    row = find(connection, id)
+    if row is None:
+        raise JobStoreError("the job that was just added is not there")
+    return row, True
 
 
 def find(connection: sqlite3.Connection, id: str) -> JobRow | None:

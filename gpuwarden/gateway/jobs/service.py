@@ -121,7 +121,8 @@ class Open:
     async def cancel(self, id: str) -> bool:
         """End a job; False where it has ended."""
         cancelled = await self.store.cancel(id)
-        await self.feeder.stop_work(id)
+        if cancelled:  # else its end is being written by whoever works on it
+            await self.feeder.stop_work(id)
         self._tell_finished(id)
         return cancelled
 

@@ -14,16 +14,18 @@ import hashlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from gpuwarden.gateway.jobs import rows, sealed
 from gpuwarden.gateway.jobs.budget import RESULT_BYTES, DiskBudget, shortage
 from gpuwarden.gateway.jobs.clocks import boottime_seconds, moment
 from gpuwarden.gateway.jobs.database import CLOSED, Database
 from gpuwarden.gateway.jobs.disk import disk_room, has_lost_it, translated
+from gpuwarden.gateway.jobs.errands import to_the_end
 from gpuwarden.gateway.jobs.keys import StoreKey
 from gpuwarden.gateway.jobs.resultfile import read_result, write_result
 from gpuwarden.gateway.jobs.values import (
@@ -91,7 +93,8 @@ class DiskStore:
         self.database = Database(folder / DATABASE, self.files)
         self._threads = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="jobs-files")
         self._promised_bytes = 0  # uploads that are under way
-        self._finishing: set[str] = set()
+        # Of jobs that end; each kept by those who have or await it.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._set_aside: dict[bytes, float] = {}
         self._is_closed = False
         self.on_change: Callable[[], None] = lambda: None
@@ -142,7 +145,7 @@ class DiskStore:
             )
         )
         try:
-            row, new = await self._change(lambda connection: _insert(connection, id, job, size))
+            row, new = await self._change(lambda connection: rows.add(connection, id, job, size))
         except BaseException:
             await asyncio.shield(self._in_thread(lambda: sealed.destroy(self.body_path(id))))
             raise
@@ -205,6 +208,9 @@ class DiskStore:
 
     async def delete(self, id: str) -> bool:
         """Destroy a job's keys and forget it; False where there is none."""
+        return await self._one_end(id, lambda: self._delete(id))
+
+    async def _delete(self, id: str) -> bool:
         if not await self._change(lambda connection: rows.mark_deleting(connection, id)):
             return False
         await self._in_thread(lambda: self.destroy_files(id))
@@ -219,7 +225,7 @@ class DiskStore:
         result = JobResult(
             ok=False, error_type="job_cancelled", error_message="it was cancelled", cancelled=True
         )
-        return await self._finish(id, lambda row: True, result)
+        return await self._one_end(id, lambda: self._finish(id, lambda row: True, result))
 
     async def expire(self, keep_seconds: float) -> int:
         """Delete what was finished longer ago; returns how many."""
@@ -235,7 +241,9 @@ class DiskStore:
 
         It may have been given out again since; who comes first has done it.
         """
-        return await self._finish(id, lambda row: 0 < token <= row.lease, result, content)
+        return await self._one_end(
+            id, lambda: self._finish(id, lambda row: 0 < token <= row.lease, result, content)
+        )
 
     # --- JobStore
 
@@ -267,9 +275,10 @@ class DiskStore:
         """Finish a job; False where the lease is not held any more: the result is discarded."""
         length = 0 if content is None else len(content)
         promised = self.promise(length) if length > RESULT_BYTES else 0
+        id, token = lease.id, lease.token
         try:
-            return await self._finish(
-                lease.id, lambda row: row.lease == lease.token, result, content
+            return await self._one_end(
+                id, lambda: self._finish(id, lambda row: row.lease == token, result, content)
             )
         finally:
             self.give_back(promised)
@@ -336,23 +345,24 @@ class DiskStore:
     ) -> bool:
         """First the result gets its file, then the job its end, then the body goes."""
         row = await self.find(id)
-        if row is None or row.status.is_final or not holds(row) or id in self._finishing:
+        if row is None or row.status.is_final or not holds(row):
             log.warning("a result for a lease that is not held any more was discarded")
             return False
-        self._finishing.add(id)
-        try:
-            end = moment()
-            path = self.result_path(id)
-            size = await self._in_thread(
-                lambda: write_result(path, self.key, row, result, end[0], content)
-            )
-            if await self._change(lambda c: rows.finish(c, id, result, size, end)):
-                await self._in_thread(lambda: sealed.destroy(self.body_path(id)))
-                return True
-            await self._in_thread(lambda: sealed.destroy(self.result_path(id)))  # deleted meanwhile
-            return False
-        finally:
-            self._finishing.discard(id)
+        end, path = moment(), self.result_path(id)
+        size = await self._in_thread(
+            lambda: write_result(path, self.key, row, result, end[0], content)
+        )
+        await self._change(lambda c: rows.finish(c, id, result, size, end))
+        await self._in_thread(lambda: sealed.destroy(self.body_path(id)))
+        return True
+
+    async def _one_end(self, id: str, work: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
+        """Ends of one job come one after the other, each whole, even if who asked for it leaves.
+
+        Or a deletion would pass a result that is being written, and leave it on disk.
+        """
+        async with self._turns.setdefault(id, asyncio.Lock()):
+            return await to_the_end(work())
 
     async def _change(self, work: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
         """A change that shows in the figures."""
@@ -369,26 +379,3 @@ class DiskStore:
             raise
         except OSError as error:
             raise translated(error) from error
-
-
-def _insert(connection: sqlite3.Connection, id: str, job: NewJob, size: int) -> tuple[JobRow, bool]:
-    """Add the row, or find the one that is there under the same Idempotency-Key."""
-    if job.idempotency is not None:
-        known = rows.find_by_key(connection, job.idempotency)
-        if known is not None:
-            return known, False
-    rows.insert(
-        connection,
-        id=id,
-        status=JobStatus.QUEUED,
-        priority=job.priority,
-        created=time.time(),
-        body_bytes=len(job.content),
-        files_bytes=size,
-        idempotency=job.idempotency,
-        request=job.request,
-    )
-    row = rows.find(connection, id)
-    if row is None:
-        raise JobStoreError("the job that was just added is not there")
-    return row, True

@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Ends of one job that meet: whoever leaves, whatever comes first, nothing is left half done."""
+
+import asyncio
+import errno
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpuwarden.gateway.jobs import sealed
+from gpuwarden.gateway.jobs.values import JobStatus, StoreFullError
+from tests.held_steps import as_far_as_it_gets, held_step
+from tests.unit.jobs.stores import ANSWER, opened, submitted
+
+
+async def test_a_job_that_is_deleted_while_its_answer_is_written_is_gone_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await opened(tmp_path)
+    (id,) = await submitted(store, b"1")
+    (lease,) = await store.claim(1, 60.0)
+    with held_step(monkeypatch, sealed, "write") as held:
+        ending = asyncio.create_task(store.ack(lease, ANSWER))
+        await held.is_under_way()
+        deleting = asyncio.create_task(store.delete(id))
+        await as_far_as_it_gets(deleting)
+        ending.cancel()  # as a deletion stops who works on it
+        await as_far_as_it_gets(ending)
+    assert await deleting
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+    await store.close()
+    assert list(store.files.iterdir()) == []
+
+
+async def test_an_end_goes_on_to_the_image_though_who_gave_it_is_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await opened(tmp_path)
+    (id,) = await submitted(store, b"1")
+    (lease,) = await store.claim(1, 60.0)
+    with held_step(monkeypatch, sealed, "write") as held:
+        ending = asyncio.create_task(store.ack(lease, ANSWER))
+        await held.is_under_way()
+        for _ in range(2):
+            ending.cancel()
+            await as_far_as_it_gets(ending)
+    with pytest.raises(asyncio.CancelledError):
+        await ending
+    row = await store.find(id)
+    assert row is not None
+    assert row.status is JobStatus.SUCCEEDED
+    assert [file.suffix for file in store.files.iterdir()] == [".result"]
+    await store.close()
+
+
+async def test_an_answer_counts_where_the_cancel_before_it_found_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await opened(tmp_path)
+    (id,) = await submitted(store, b"1")
+    (lease,) = await store.claim(1, 60.0)
+    write, tries = sealed.write, []
+
+    def full_once(*arguments: Any) -> int:
+        tries.append(1)
+        if len(tries) == 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(*arguments)
+
+    monkeypatch.setattr(sealed, "write", full_once)
+    with held_step(monkeypatch, sealed, "write") as held:
+        cancelling = asyncio.create_task(store.cancel(id))
+        await held.is_under_way()
+        ending = asyncio.create_task(store.ack(lease, ANSWER))
+        await as_far_as_it_gets(ending)
+    with pytest.raises(StoreFullError):
+        await cancelling
+    assert await ending
+    assert (await store.result(id)).answer == ANSWER.answer
+    await store.close()
