@@ -32,6 +32,34 @@ async def to_the_end(work: Coroutine[Any, Any, Outcome]) -> Outcome:
         raise
 
 
+class Errands:
+    """Tasks of their own, for those who may leave before the end: callers who hang up."""
+
+    def __init__(self) -> None:
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    def begin(self, work: Coroutine[Any, Any, Outcome]) -> asyncio.Task[Outcome]:
+        """Have it done; ``close`` waits for it."""
+        task = asyncio.create_task(work)
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        return task
+
+    async def run(self, work: Coroutine[Any, Any, Outcome]) -> Outcome:
+        """Have it done, and wait for it; who is cancelled meanwhile leaves it to itself."""
+        task = self.begin(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            task.add_done_callback(_tell_failure)
+            raise
+
+    async def close(self) -> None:
+        """Wait for all that was begun."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+
+
 def _tell_failure(task: asyncio.Task[Any]) -> None:
     """Nobody else hears of it."""
     error = None if task.cancelled() else task.exception()

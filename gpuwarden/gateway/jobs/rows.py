@@ -271,10 +271,15 @@ def mark_deleting(connection: sqlite3.Connection, id: str) -> bool:
     """Take a job out of sight before its files go; False where there is none."""
     return bool(
         connection.execute(
-            "UPDATE jobs SET status = ?, idempotency = NULL WHERE id = ? AND status != ?",
-            (JobStatus.DELETING, id, JobStatus.DELETING),
+            "UPDATE jobs SET status = ?, idempotency = NULL WHERE id = ?", (JobStatus.DELETING, id)
         ).rowcount
     )
+
+
+def deleting(connection: sqlite3.Connection) -> list[str]:
+    """Jobs out of sight whose files may be there yet."""
+    found = connection.execute("SELECT id FROM jobs WHERE status = ?", (JobStatus.DELETING,))
+    return [id for (id,) in found]
 
 
 def forget(connection: sqlite3.Connection, id: str) -> None:

@@ -15,6 +15,7 @@ from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.errors import worker_error
 from gpuwarden.gateway.jobs import sealed
 from gpuwarden.gateway.jobs.budget import DiskBudget
+from gpuwarden.gateway.jobs.errands import Errands
 from gpuwarden.gateway.jobs.feeder import Feeder
 from gpuwarden.gateway.jobs.keys import NoKeyError, StoreKey, key_from_credential
 from gpuwarden.gateway.jobs.memory import JobMemory
@@ -62,7 +63,7 @@ class Open:
         # Kept by those who wait: one that has left takes the end from none of the others.
         self._finished: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self._closing = False
-        self._taking_over: set[asyncio.Task[None]] = set()
+        self.errands = Errands()
         self.feeder.on_finished = self._tell_finished
 
     def counts(self) -> JobCounts:
@@ -119,15 +120,21 @@ class Open:
             event.set()
 
     async def cancel(self, id: str) -> bool:
-        """End a job; False where it has ended."""
+        """End a job, though its caller may leave; False where it has ended."""
+        return await self.errands.run(self._cancel(id))
+
+    async def delete(self, id: str) -> None:
+        """Destroy a job, though its caller may leave."""
+        await self.errands.run(self._delete(id))
+
+    async def _cancel(self, id: str) -> bool:
         cancelled = await self.store.cancel(id)
         if cancelled:  # else its end is being written by whoever works on it
             await self.feeder.stop_work(id)
         self._tell_finished(id)
         return cancelled
 
-    async def delete(self, id: str) -> None:
-        """Destroy a job."""
+    async def _delete(self, id: str) -> None:
         await self.store.delete(id)
         await self.feeder.stop_work(id)
         self._tell_finished(id)
@@ -142,10 +149,7 @@ class Open:
             log.warning("worker %d handed over half a result; dropped", link.number)
             return
         content = None if result.content is None else memoryview(body)
-        taking = self._take_over(id, int(token), result_of(link, result), content)
-        task = asyncio.create_task(taking)
-        self._taking_over.add(task)
-        task.add_done_callback(self._taking_over.discard)
+        self.errands.begin(self._take_over(id, int(token), result_of(link, result), content))
 
     async def _take_over(
         self, id: str, token: int, result: JobResult, content: memoryview | None
@@ -225,6 +229,7 @@ class Jobs:
         if opened is not None:
             opened.dismiss()
             await opened.feeder.close(seconds)
+            await opened.errands.close()
             await opened.store.close()
 
     def published(self) -> GatewayJobs:

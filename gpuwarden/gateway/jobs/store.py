@@ -228,11 +228,17 @@ class DiskStore:
         return await self._one_end(id, lambda: self._finish(id, lambda row: True, result))
 
     async def expire(self, keep_seconds: float) -> int:
-        """Delete what was finished longer ago; returns how many."""
-        old = await self.database.read(lambda c: rows.expired(c, keep_seconds, moment()))
+        """Delete what was finished longer ago, or was to be deleted before; returns how many."""
+        old = await self.database.read(
+            lambda c: rows.expired(c, keep_seconds, moment()) + rows.deleting(c)
+        )
+        deleted = 0
         for id in old:
-            await self.delete(id)
-        return len(old)
+            try:
+                deleted += await self.delete(id)
+            except JobStoreError as error:  # one bad file must not keep the others
+                log.error("%s can't be deleted now: %s", sealed.shown(id), error)
+        return deleted
 
     async def hand_over(
         self, id: str, token: int, result: JobResult, content: memoryview | None = None

@@ -80,3 +80,27 @@ async def test_an_answer_counts_where_the_cancel_before_it_found_no_room(
     assert await ending
     assert (await store.result(id)).answer == ANSWER.answer
     await store.close()
+
+
+async def test_a_file_that_can_not_be_destroyed_keeps_no_other_from_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await opened(tmp_path)
+    bad, good = await submitted(store, b"1", b"2")
+    for id in (bad, good):
+        assert await store.cancel(id)
+    destroy = sealed.destroy
+
+    def broken(path: Path) -> None:
+        if path.stem == bad:
+            raise OSError(errno.EIO, "Input/output error")
+        destroy(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sealed, "destroy", broken)
+        assert await store.expire(0.0) == 1
+        assert await store.expire(0.0) == 0
+    assert [file.stem for file in store.files.iterdir()] == [bad]
+    assert await store.expire(0.0) == 1
+    assert list(store.files.iterdir()) == []
+    await store.close()
