@@ -188,17 +188,19 @@ def release_all(connection: sqlite3.Connection) -> int:
     ).rowcount
 
 
-def claim(
-    connection: sqlite3.Connection, count: int, now: float, until: float, unix: float
-) -> list[Lease]:
-    """Lease the first ``count`` queued jobs; what is leased beyond its time counts as queued.
-
-    :param now: and ``until``: on the clock of leases; ``unix``: seconds since 1970.
-    """
+def release_expired(connection: sqlite3.Connection, now: float) -> None:
+    """Put back to its place what is leased beyond its time; ``now`` on the clock of leases."""
     connection.execute(
         "UPDATE jobs SET status = ?, lease_until = NULL WHERE status = ? AND lease_until < ?",
         (JobStatus.QUEUED, JobStatus.RUNNING, now),
     )
+
+
+def claim(connection: sqlite3.Connection, count: int, until: float, unix: float) -> list[Lease]:
+    """Lease the first ``count`` queued jobs.
+
+    :param until: on the clock of leases; ``unix``: seconds since 1970.
+    """
     found = connection.execute(
         "UPDATE jobs SET status = ?, lease = lease + 1, executions = executions + 1,"
         " started = coalesce(started, ?), lease_until = ? WHERE sequence IN"

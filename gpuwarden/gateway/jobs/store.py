@@ -15,7 +15,6 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
@@ -23,8 +22,8 @@ from weakref import WeakValueDictionary
 from gpuwarden.gateway.jobs import rows, sealed
 from gpuwarden.gateway.jobs.budget import RESULT_BYTES, DiskBudget, shortage
 from gpuwarden.gateway.jobs.clocks import boottime_seconds, moment
-from gpuwarden.gateway.jobs.database import CLOSED, Database
-from gpuwarden.gateway.jobs.disk import disk_room, has_lost_it, translated
+from gpuwarden.gateway.jobs.database import Database
+from gpuwarden.gateway.jobs.disk import FileThreads, disk_room, has_lost_it
 from gpuwarden.gateway.jobs.errands import to_the_end
 from gpuwarden.gateway.jobs.keys import StoreKey
 from gpuwarden.gateway.jobs.resultfile import read_result, write_result
@@ -66,7 +65,7 @@ class JobStore(Protocol):
         """Put the image where ``place`` of its length says. Raises SealError, JobStoreError."""
 
     async def extend(self, leases: Sequence[Lease], seconds: float) -> set[str]:
-        """Hold on to leases; the ids of those that are still held."""
+        """Hold on to leases; the ids of those that are still held. What nobody held on to ends."""
 
     async def ack(self, lease: Lease, result: JobResult, content: memoryview | None = None) -> bool:
         """Finish a job; False where the lease is not held any more: the result is discarded."""
@@ -91,12 +90,11 @@ class DiskStore:
         self.budget = budget
         self.counts = JobCounts()
         self.database = Database(folder / DATABASE, self.files)
-        self._threads = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="jobs-files")
+        self._threads = FileThreads(FILE_THREADS)
         self._promised_bytes = 0  # uploads that are under way
         # Of jobs that end; each kept by those who have or await it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._set_aside: dict[bytes, float] = {}
-        self._is_closed = False
         self.on_change: Callable[[], None] = lambda: None
 
     # --- callers
@@ -139,7 +137,7 @@ class DiskStore:
             "idempotency": job.idempotency and job.idempotency.hex(),
             "request": job.request and job.request.hex(),
         }
-        size = await self._in_thread(
+        size = await self._threads.run(
             lambda: sealed.write(
                 self.body_path(id), self.key.secret, f"{id}.body", meta, job.content
             )
@@ -147,10 +145,10 @@ class DiskStore:
         try:
             row, new = await self._change(lambda connection: rows.add(connection, id, job, size))
         except BaseException:
-            await asyncio.shield(self._in_thread(lambda: sealed.destroy(self.body_path(id))))
+            await asyncio.shield(self._threads.run(lambda: sealed.destroy(self.body_path(id))))
             raise
         if not new:
-            await self._in_thread(lambda: sealed.destroy(self.body_path(id)))
+            await self._threads.run(lambda: sealed.destroy(self.body_path(id)))
         return row, new
 
     async def find(self, id: str) -> JobRow | None:
@@ -177,7 +175,7 @@ class DiskStore:
 
     async def result(self, id: str) -> JobResult:
         """How a finished job ended. Raises SealError, FileNotFoundError, JobStoreError."""
-        return await self._in_thread(lambda: read_result(self.result_path(id), self.key, id))
+        return await self._threads.read(lambda: read_result(self.result_path(id), self.key, id))
 
     async def content(self, id: str, place: Place) -> None:
         """Put what a result has beside it where ``place`` of its length says.
@@ -185,11 +183,11 @@ class DiskStore:
         :raises SealError, FileNotFoundError, JobStoreError: it is not what was written.
         """
         path, name = self.result_path(id), f"{id}.result"
-        await self._in_thread(lambda: sealed.read(path, self.key.secret, name, place))
+        await self._threads.read(lambda: sealed.read(path, self.key.secret, name, place))
 
     async def sha256(self, content: memoryview) -> bytes:
         """An image's hash, made beside the event loop: 32 MB cost 20 to 80 ms."""
-        return await self._in_thread(lambda: hashlib.sha256(content).digest())
+        return await self._threads.run(lambda: hashlib.sha256(content).digest())
 
     def asked(self, sha256: bytes, media_type: str, question: str | None) -> bytes:
         """The keyed hash by which a repeat is known: of an image's hash and what is asked of it."""
@@ -203,7 +201,7 @@ class DiskStore:
         """
         if not self._set_aside:
             return False
-        digest = await self._in_thread(lambda: self._digest(content, question))
+        digest = await self._threads.run(lambda: self._digest(content, question))
         return self._set_aside.get(digest, 0.0) > time.time()
 
     async def delete(self, id: str) -> bool:
@@ -213,7 +211,7 @@ class DiskStore:
     async def _delete(self, id: str) -> bool:
         if not await self._change(lambda connection: rows.mark_deleting(connection, id)):
             return False
-        await self._in_thread(lambda: self.destroy_files(id))
+        await self._threads.run(lambda: self.destroy_files(id))
         await self._change(lambda connection: rows.forget(connection, id))
         return True
 
@@ -255,15 +253,14 @@ class DiskStore:
 
     async def claim(self, count: int, seconds: float) -> list[Lease]:
         """Lease up to ``count`` jobs, the most important and oldest first."""
-        now = boottime_seconds()
-        unix = time.time()
-        return await self._change(lambda c: rows.claim(c, count, now, now + seconds, unix))
+        until, unix = boottime_seconds() + seconds, time.time()
+        return await self._change(lambda c: rows.claim(c, count, until, unix))
 
     async def fetch(self, lease: Lease, place: Place) -> JobBody:
         """Put the image where ``place`` of its length says. Raises SealError, JobStoreError."""
         path, name = self.body_path(lease.id), f"{lease.id}.body"
         try:
-            body = await self._in_thread(lambda: sealed.read(path, self.key.secret, name, place))
+            body = await self._threads.read(lambda: sealed.read(path, self.key.secret, name, place))
         except FileNotFoundError:
             raise sealed.SealError(f"{sealed.shown(name)}: it is gone") from None
         except JobStoreError as error:
@@ -273,9 +270,17 @@ class DiskStore:
         return JobBody(body.meta["media_type"], body.meta["question"], body.length)
 
     async def extend(self, leases: Sequence[Lease], seconds: float) -> set[str]:
-        """Hold on to leases; the ids of those that are still held."""
-        until = boottime_seconds() + seconds
-        return await self.database.write(lambda c: rows.extend(c, leases, until))
+        """Hold on to leases; the ids of those that are still held. What nobody held on to ends."""
+        if not self.counts[JobStatus.RUNNING]:
+            return set()
+        now = boottime_seconds()
+
+        def extend(connection: sqlite3.Connection) -> set[str]:
+            held = rows.extend(connection, leases, now + seconds)
+            rows.release_expired(connection, now)
+            return held
+
+        return await self._change(extend)
 
     async def ack(self, lease: Lease, result: JobResult, content: memoryview | None = None) -> bool:
         """Finish a job; False where the lease is not held any more: the result is discarded."""
@@ -306,7 +311,7 @@ class DiskStore:
             return memoryview(content)
 
         body = await self.fetch(lease, place)
-        digest = await self._in_thread(lambda: self._digest(memoryview(content), body.question))
+        digest = await self._threads.run(lambda: self._digest(memoryview(content), body.question))
         until = time.time() + SET_ASIDE_SECONDS
         await self.database.write(lambda c: rows.set_aside(c, digest, until))
         self._set_aside[digest] = until
@@ -332,8 +337,7 @@ class DiskStore:
     async def close(self) -> None:
         """Finish what was asked for, then close."""
         await self.database.close()
-        self._is_closed = True
-        self._threads.shutdown()
+        self._threads.close()
 
     async def look_again(self) -> None:
         """Take the figures, and what is set aside, from the database."""
@@ -355,11 +359,11 @@ class DiskStore:
             log.warning("a result for a lease that is not held any more was discarded")
             return False
         end, path = moment(), self.result_path(id)
-        size = await self._in_thread(
+        size = await self._threads.run(
             lambda: write_result(path, self.key, row, result, end[0], content)
         )
         await self._change(lambda c: rows.finish(c, id, result, size, end))
-        await self._in_thread(lambda: sealed.destroy(self.body_path(id)))
+        await self._threads.run(lambda: sealed.destroy(self.body_path(id)))
         return True
 
     async def _one_end(self, id: str, work: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
@@ -375,13 +379,3 @@ class DiskStore:
         outcome, self.counts = await self.database.write(lambda c: (work(c), rows.counts(c)))
         self.on_change()
         return outcome
-
-    async def _in_thread(self, work: Callable[[], Outcome]) -> Outcome:
-        if self._is_closed:
-            raise JobStoreError(CLOSED)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise translated(error) from error
