@@ -260,7 +260,10 @@ class DiskStore:
         """Put the image where ``place`` of its length says. Raises SealError, JobStoreError."""
         path, name = self.body_path(lease.id), f"{lease.id}.body"
         try:
-            body = await self._threads.read(lambda: sealed.read(path, self.key.secret, name, place))
+            # Whoever is stopped gives the place back: to be another's, nothing may write to it.
+            body = await to_the_end(
+                self._threads.read(lambda: sealed.read(path, self.key.secret, name, place))
+            )
         except FileNotFoundError:
             raise sealed.SealError(f"{sealed.shown(name)}: it is gone") from None
         except JobStoreError as error:

@@ -104,3 +104,24 @@ async def test_a_file_that_can_not_be_destroyed_keeps_no_other_from_its_end(
     assert await store.expire(0.0) == 1
     assert list(store.files.iterdir()) == []
     await store.close()
+
+
+async def test_nobody_writes_to_the_place_of_an_image_whose_reading_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await opened(tmp_path)
+    await submitted(store, b"one caller's")
+    (lease,) = await store.claim(1, 60.0)
+    buffer = bytearray(len(b"one caller's"))
+    with held_step(monkeypatch, sealed, "read") as held:
+        fetching = asyncio.create_task(store.fetch(lease, lambda length: memoryview(buffer)))
+        await held.is_under_way()
+        fetching.cancel()
+        await as_far_as_it_gets(fetching)
+        given_back = fetching.done()
+    with pytest.raises(asyncio.CancelledError):
+        await fetching
+    buffer[:] = b"another's..."
+    await store.close()  # and all of its threads
+    assert not given_back
+    assert buffer == b"another's..."
