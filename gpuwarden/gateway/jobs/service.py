@@ -59,12 +59,21 @@ class Open:
     def __init__(self, store: DiskStore, dispatcher: Dispatcher) -> None:
         self.store = store
         self.memory = JobMemory(dispatcher.pool)
+        self._dispatcher = dispatcher
         self.feeder = Feeder(store, dispatcher, self.memory)
         # Kept by those who wait: one that has left takes the end from none of the others.
         self._finished: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self._closing = False
         self.errands = Errands()
         self.feeder.on_finished = self._tell_finished
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long a caller waits for the disk: as long as a body may take to come in.
+
+        A disk that takes longer to write it than the network to bring it has failed.
+        """
+        return self._dispatcher.settings.request_timeout_seconds
 
     def counts(self) -> JobCounts:
         """All jobs in figures, as their documents tell it."""
