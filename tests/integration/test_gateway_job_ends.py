@@ -129,6 +129,24 @@ async def test_a_caller_who_hung_up_keeps_the_front_door_until_the_job_is_gone(
     assert files(place) == []
 
 
+@pytest.mark.parametrize(("method", "body"), [("DELETE", b""), ("PATCH", CANCEL)])
+async def test_a_worker_is_stopped_though_the_disk_refuses_to_destroy_the_image(
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch, method: str, body: bytes
+) -> None:
+    def broken(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    async with gateway_node(jobs=place) as node:
+        worker = await node.worker(auto=False)
+        identifier = await submit(node)
+        job = await worker.next_job()
+        with monkeypatch.context() as patched:
+            patched.setattr(sealed, "destroy", broken)
+            reply = await change(node, identifier, method, body)
+            assert reply.status == (503 if method == "DELETE" else 200)
+            assert (await worker.next_frame()).lease == job.frame.lease  # not wanted any more
+
+
 async def test_a_deletion_that_the_disk_refuses_for_a_while_is_finished_later(
     place: JobPlace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -144,9 +144,11 @@ class Open:
         return cancelled
 
     async def _delete(self, id: str) -> None:
-        await self.store.delete(id)
-        await self.feeder.stop_work(id)
-        self._tell_finished(id)
+        try:
+            await self.store.delete(id)
+        finally:  # nobody wants its result, even if the disk refuses to destroy what is there
+            await self.feeder.stop_work(id)
+            self._tell_finished(id)
 
     def handed_over(self, ticket: str, link: WorkerLink, result: Told, body: bytes) -> None:
         """A worker has the result of a job that a former front door gave out."""

@@ -95,6 +95,7 @@ class DiskStore:
         # Of jobs that end; each kept by those who have or await it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._set_aside: dict[bytes, float] = {}
+        self._bodies_left: set[str] = set()  # of jobs that have ended; a start looks for them, too
         self.on_change: Callable[[], None] = lambda: None
 
     # --- callers
@@ -230,6 +231,8 @@ class DiskStore:
         old = await self.database.read(
             lambda c: rows.expired(c, keep_seconds, moment()) + rows.deleting(c)
         )
+        for id in list(self._bodies_left):
+            await self._destroy_body(id)
         deleted = 0
         for id in old:
             try:
@@ -366,8 +369,17 @@ class DiskStore:
             lambda: write_result(path, self.key, row, result, end[0], content)
         )
         await self._change(lambda c: rows.finish(c, id, result, size, end))
-        await self._threads.run(lambda: sealed.destroy(self.body_path(id)))
+        await self._destroy_body(id)
         return True
+
+    async def _destroy_body(self, id: str) -> None:
+        """The job has its end whatever the disk says; what it refuses is tried again later."""
+        try:
+            await self._threads.run(lambda: sealed.destroy(self.body_path(id)))
+            self._bodies_left.discard(id)
+        except JobStoreError as error:
+            log.error("%s can't be destroyed now: %s", sealed.shown(f"{id}.body"), error)
+            self._bodies_left.add(id)
 
     async def _one_end(self, id: str, work: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
         """Ends of one job come one after the other, each whole, even if who asked for it leaves.

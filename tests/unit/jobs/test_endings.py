@@ -125,3 +125,24 @@ async def test_nobody_writes_to_the_place_of_an_image_whose_reading_was_stopped(
     await store.close()  # and all of its threads
     assert not given_back
     assert buffer == b"another's..."
+
+
+async def test_a_job_has_its_end_though_its_image_can_not_be_destroyed_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await opened(tmp_path)
+    (id,) = await submitted(store, b"1")
+    (lease,) = await store.claim(1, 60.0)
+
+    def broken(path: Path) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(sealed, "destroy", broken)
+        assert await store.ack(lease, ANSWER)
+    assert store.body_path(id).exists()
+    assert id not in caplog.text
+    await store.expire(60.0)
+    assert [file.suffix for file in store.files.iterdir()] == [".result"]
+    assert (await store.result(id)).answer == ANSWER.answer
+    await store.close()
