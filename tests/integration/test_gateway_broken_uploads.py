@@ -5,15 +5,17 @@ import asyncio
 import contextlib
 import hashlib
 import os
+from pathlib import Path
 
 import pytest
 
 from tests.integration.broken_uploads import CORPUS, POST, PROBE, Broken
-from tests.integration.gateway_node import GatewayNode, Reply, gateway_node, read_reply
+from tests.integration.gateway_node import GatewayNode, Reply, gateway_node, job_place, read_reply
 from tests.open_files import open_files
 
 CHAT = b"/v1/chat/completions"
-PATHS = (b"/predict", b"/v1/images", CHAT)
+JOBS = b"/v1/jobs"
+PATHS = (b"/predict", b"/v1/images", CHAT, JOBS)
 TOGETHER = 8
 POOLED = 2 * TOGETHER  # descriptors of buffers that are kept for reuse, here and at the worker
 
@@ -56,10 +58,14 @@ def is_right(broken: Broken, path: bytes, statuses: list[int]) -> bool:
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.decode().rpartition("/")[2])
 async def test_every_broken_upload_ends_in_its_refusal_and_neighbours_are_undisturbed(
-    path: bytes,
+    path: bytes, tmp_path: Path
 ) -> None:
+    place = job_place(tmp_path / "jobs")
     async with gateway_node(
-        body_limit_bytes=3 << 20, request_timeout_seconds=2.0, header_timeout_seconds=1.0
+        jobs=place,
+        body_limit_bytes=3 << 20,
+        request_timeout_seconds=2.0,
+        header_timeout_seconds=1.0,
     ) as node:
         await node.worker()
         before = open_files()
@@ -89,5 +95,6 @@ async def test_every_broken_upload_ends_in_its_refusal_and_neighbours_are_undist
         await node.until(lambda: node.service.pool.in_use_bytes == 0)
         assert node.service.dispatcher.queue.held_bytes == 0
         assert node.service.images.held_bytes == 0
+        assert list((place.folder / "files").iterdir()) == []
         await node.until(lambda: open_files() <= before + POOLED)
     assert [one for one in tries if one is not None] == []

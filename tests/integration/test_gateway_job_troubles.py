@@ -5,12 +5,14 @@ import asyncio
 import errno
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gpuwarden.gateway.jobs import feeder, sealed
 from gpuwarden.gateway.jobs.service import JobPlace
 from gpuwarden.gateway.jobs.values import JobStatus, StoreFullError
+from gpuwarden.worker.compact import compact_json
 from gpuwarden.worker.frames import encode
 from tests.integration.gateway_node import GatewayNode, gateway_node, job_place, read_reply
 from tests.integration.gateway_peer import GatewayPeer, ReceivedJob
@@ -97,6 +99,68 @@ async def test_a_job_on_which_we_fail_ourselves_ends_after_three_tries(
         assert await ended_by(node, faulty, monkeypatch) == "internal_error"
     assert caplog.text.count("a job has failed here: ValueError at") == 3
     assert "DOE" not in caplog.text
+
+
+async def test_an_end_on_which_we_fail_ourselves_is_an_error_of_its_job(
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    write, tries = sealed.write, []
+
+    def faulty_once(*arguments: Any) -> int:
+        tries.append(1)
+        if len(tries) == 1:
+            raise KeyError("DOE^JOHN")
+        return write(*arguments)
+
+    async with gateway_node(jobs=place) as node:
+        identifier = await submit(node)
+        monkeypatch.setattr(sealed, "write", faulty_once)
+        await node.busy_worker()
+        job = (await node.get(f"/v1/jobs/{identifier}?wait=8")).json
+        assert (job["status"], job["error"]["type"]) == ("failed", "engine_error")
+    assert "a job's result can't be stored: KeyError at" in caplog.text
+    assert "DOE" not in caplog.text
+
+
+async def test_an_answer_is_kept_until_the_folder_for_it_is_back(
+    place: JobPlace, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with gateway_node(jobs=place) as node:
+        worker = await node.worker(auto=False)
+        identifier = await submit(node)
+        job = await worker.next_job()
+        away = (place.folder / "files").rename(place.folder / "away")
+        worker.answer(job)
+        await node.until(lambda: "a job's result can't be stored, trying on" in caplog.text)
+        away.rename(place.folder / "files")
+        assert (await node.get(f"/v1/jobs/{identifier}?wait=8")).json["executions"] == 1
+        assert counted(node, JobStatus.SUCCEEDED) == 1
+
+
+async def test_an_answer_that_is_nested_deeply_is_kept_as_it_is(place: JobPlace) -> None:
+    answer: dict[str, Any] = {}
+    for _ in range(800):
+        answer = {"in": answer}
+    async with gateway_node(jobs=place) as node:
+        worker = await node.worker(auto=False)
+        identifier = await submit(node)
+        worker.answer(await worker.next_job(), answer=answer)
+        reply = await node.get(f"/v1/jobs/{identifier}?wait=8")
+        assert b'"status":"succeeded"' in reply.body
+        assert compact_json(answer).encode() in reply.body
+
+
+async def test_a_job_that_somebody_lost_hold_of_waits_again_though_no_other_comes(
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeder, "EXTEND_SECONDS", 0.02)
+    async with gateway_node(jobs=place) as node:
+        identifier = await submit(node)
+        assert node.service.jobs.opened is not None
+        await node.service.jobs.opened.store.claim(1, 0.0)
+        await node.busy_worker()
+        job = (await node.get(f"/v1/jobs/{identifier}?wait=8")).json
+        assert job["status"] == "succeeded"
 
 
 async def test_a_wrong_priority_is_told_before_the_body_is_sent(place: JobPlace) -> None:

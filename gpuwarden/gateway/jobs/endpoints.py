@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """``/v1/jobs``: submit, look, list, change, delete."""
 
-import asyncio
+import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from gpuwarden.gateway.http import IDENTIFIER, Handler, json_response
 from gpuwarden.gateway.idempotency import check_key
 from gpuwarden.gateway.intake import Intake
 from gpuwarden.gateway.jobs.repeats import check_digest, check_same, told_digest
-from gpuwarden.gateway.jobs.results import ResultEndpoint, existing, find_job, translated
+from gpuwarden.gateway.jobs.results import ResultEndpoint, answering, existing, find_job, translated
 from gpuwarden.gateway.jobs.service import Jobs, Open
 from gpuwarden.gateway.jobs.values import (
     PAGE,
@@ -75,18 +75,18 @@ class JobEndpoints:
         priority_of(request, {})  # what the query says of it is known before the body is
         key, digest = idempotency_key(request), told_digest(request, upload)
         named = Named(None if key is None else opened.store.key.digest(key.encode()), digest)
-        with translated():
+        async with answering(opened):
             known = await find_known(opened, named)
-            if known is not None and digest is not None:
-                check_same(known, opened.store.asked(digest, upload.media_type, upload.question))
-                return await self._answer(request, opened, known, status=200)
-            self._intake.check_room(is_new=known is None)
-            named = replace(named, is_known=known is not None)
-            promised = 0 if named.is_known else opened.store.promise(upload.length or 0)
-        try:
-            row, new = await self._take(opened, request, upload, named)
-        finally:
-            opened.store.give_back(promised)
+        if known is not None and digest is not None:
+            check_same(known, opened.store.asked(digest, upload.media_type, upload.question))
+            return await self._answer(request, opened, known, status=200)
+        self._intake.check_room(is_new=known is None)
+        named = replace(named, is_known=known is not None)
+        with contextlib.ExitStack() as held:
+            with translated():
+                promised = 0 if named.is_known else opened.store.promise(upload.length or 0)
+            held.callback(opened.store.give_back, promised)
+            row, new = await self._take(opened, request, upload, named, held)
         return await self._answer(request, opened, row, status=202 if new else 200)
 
     async def show(self, request: BaseRequest) -> StreamResponse:
@@ -96,7 +96,7 @@ class JobEndpoints:
         row = await find_job(opened, request[IDENTIFIER])
         seconds = number_of(request, "wait", 0, 0, WAIT_LIMIT_SECONDS)
         if seconds and not row.status.is_final:
-            with translated():
+            async with answering(opened, seconds):
                 row = existing(await opened.until_finished(row.id, seconds))
         return await self._answer(request, opened, row, status=200)
 
@@ -108,7 +108,7 @@ class JobEndpoints:
         statuses = statuses_of(request)
         limit = number_of(request, "limit", PAGE, 1, PAGE_LIMIT)
         after = 0
-        with translated():
+        async with answering(opened):
             if "after" in request.query:
                 after = (await find_job(opened, request.query["after"])).sequence
             at_work = opened.feeder.at_work()
@@ -133,7 +133,7 @@ class JobEndpoints:
             raise ApiError(
                 "invalid_request", 'what can be changed is {"status": "cancelled"}', param="status"
             )
-        with translated():
+        async with answering(opened):
             if not await opened.cancel(row.id):
                 raise ApiError("job_finished", "the job is finished already", param="id")
         return await self._answer(
@@ -146,28 +146,33 @@ class JobEndpoints:
         opened = self._opened()
         check_query(request, ())
         row = await find_job(opened, request[IDENTIFIER])
-        with translated():
+        async with answering(opened):
             await opened.delete(row.id)
         return json_response({"id": row.id, "object": "job", "deleted": True})
 
     async def _take(
-        self, opened: Open, request: BaseRequest, upload: Upload, named: Named
+        self,
+        opened: Open,
+        request: BaseRequest,
+        upload: Upload,
+        named: Named,
+        held: contextlib.ExitStack,
     ) -> tuple[JobRow, bool]:
         """Keep what comes, or a copy of an image that was sent before."""
         if upload.image is not None:
             body = self._intake.referred(upload.image, Body("", upload.question, 0, 0))
-            return await self._kept(opened, request, upload, body, named)
+            return await self._kept(opened, request, upload, body, named, held)
         settings, pool = self._dispatcher.settings, self._dispatcher.pool
         room = Room(pool, settings.upload_limit_bytes, lambda size: None)
-        with opened.memory.for_upload(upload.length or settings.body_limit_bytes):
-            try:
-                room.reserve(upload.length or 0)
-                body = await self._intake.upload(request, upload, room)
-                if body.reference is not None:
-                    body = self._intake.referred(body.reference, body)
-                return await self._kept(opened, request, upload, body, named)
-            finally:
-                room.free()
+        held.enter_context(opened.memory.for_upload(upload.length or settings.body_limit_bytes))
+        try:
+            room.reserve(upload.length or 0)
+            body = await self._intake.upload(request, upload, room)
+            if body.reference is not None:
+                body = self._intake.referred(body.reference, body)
+            return await self._kept(opened, request, upload, body, named, held)
+        finally:
+            room.free()
 
     async def _kept(
         self,
@@ -176,14 +181,24 @@ class JobEndpoints:
         upload: Upload,
         body: Body,
         named: Named,
+        held: contextlib.ExitStack,
     ) -> tuple[JobRow, bool]:
-        """Keep it even if the caller leaves now: the file is being written from the buffer."""
-        keeping = asyncio.ensure_future(self._keep(opened, request, upload, body, named))
+        """Keep it even if the caller leaves now: the file is being written from the buffer.
+
+        What is ``held`` for it, in memory and on disk, goes when that is done, not before.
+        """
         buffer, pool = body.buffer, self._dispatcher.pool
         if buffer is not None:
             pool.hold(buffer)
-            keeping.add_done_callback(lambda _: pool.release(buffer))
-        return await asyncio.shield(keeping)
+            held.callback(pool.release, buffer)
+        taken = held.pop_all()
+
+        async def keep() -> tuple[JobRow, bool]:
+            with taken:
+                return await self._keep(opened, request, upload, body, named)
+
+        async with answering(opened):
+            return await opened.errands.run(keep())
 
     async def _keep(
         self,
@@ -241,7 +256,7 @@ class JobEndpoints:
     async def _answer(
         self, request: BaseRequest, opened: Open, row: JobRow, status: int
     ) -> StreamResponse:
-        with translated():
+        async with answering(opened):
             result = await opened.result(row)
             document = await opened.document(row, result)
         location = f"/v1/jobs/{row.id}"

@@ -163,12 +163,10 @@ class Feeder:
             one.task = asyncio.create_task(self._work(one))
 
     async def _hold_on(self) -> None:
-        """Extend what is held; drop what was lost."""
+        """Extend what is held; drop what was lost, and have what nobody holds wait again."""
         while True:
             await asyncio.sleep(EXTEND_SECONDS)
             ours = [one.lease for one in self.running.values()]
-            if not ours:
-                continue
             try:
                 held = await self._store.extend(ours, LEASE_SECONDS)
             except JobStoreError as error:
@@ -344,8 +342,10 @@ class Feeder:
                     )
                 told = True
                 await asyncio.sleep(RETRY_SECONDS)
-            except ValueError as error:  # no JSON, say: no second try would store it
-                log.error("a job's result is none: %s", where(error))
+            except Exception as error:  # noqa: BLE001 - no JSON, say: no second try would store it
+                log.error("a job's result can't be stored: %s", where(error))
+                if result is NO_RESULT:
+                    await asyncio.sleep(RETRY_SECONDS)
                 result, content = NO_RESULT, None
             else:
                 return

@@ -11,12 +11,15 @@
 | a file without a row | taken back: nobody was told yet, or the row was lost; else destroyed |
 | a row without its file | the job ends in an error that says so |
 | no sound database | set aside, a new one is made from the files |
+| a file that the disk refuses | left as it is, and told: all others are put in order |
 | a database under another key | left as it is, and jobs are refused: the key may come back |
 """
 
+import contextlib
 import logging
 import sqlite3
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +32,8 @@ from gpuwarden.gateway.jobs.resultfile import read_result
 from gpuwarden.gateway.jobs.store import DATABASE, FILES, DiskStore
 from gpuwarden.gateway.jobs.values import JobResult, JobStatus, JobStoreError
 from gpuwarden.systemd.events import Event, tell
+
+log = logging.getLogger(__name__)
 
 KEY_FACT = "key"
 BODY_GONE = JobResult(
@@ -113,24 +118,35 @@ def recover(connection: sqlite3.Connection, store: DiskStore, end: Moment) -> Re
     bodies, results = stored(store.files, found)
     statuses = rows.statuses(connection)
     for id in (bodies | results) - statuses.keys():
-        if readmit(connection, store, id, end):
-            found.taken_back += 1
-        else:
-            store.destroy_files(id)
-            found.destroyed += 1
+        with passed_over_if_refused(id):
+            if readmit(connection, store, id, end):
+                found.taken_back += 1
+            else:
+                store.destroy_files(id)
+                found.destroyed += 1
     for id, status in statuses.items():
-        if status is JobStatus.DELETING:
-            store.destroy_files(id)
-            rows.forget(connection, id)
-        elif status.is_final:
-            found.destroyed += id in bodies
-            sealed.destroy(store.body_path(id))
-        elif id in results and end_with_result(connection, store, id, end):
-            found.finished += 1
-        elif id not in bodies:
-            rows.finish(connection, id, BODY_GONE, 0, end)
-            found.lost += 1
+        with passed_over_if_refused(id):
+            if status is JobStatus.DELETING:
+                store.destroy_files(id)
+                rows.forget(connection, id)
+            elif status.is_final:
+                sealed.destroy(store.body_path(id))
+                found.destroyed += id in bodies
+            elif id in results and end_with_result(connection, store, id, end):
+                found.finished += 1
+            elif id not in bodies:
+                rows.finish(connection, id, BODY_GONE, 0, end)
+                found.lost += 1
     return found
+
+
+@contextlib.contextmanager
+def passed_over_if_refused(name: str) -> Iterator[None]:
+    """One file on a bad sector must not keep all other jobs from their callers."""
+    try:
+        yield
+    except OSError as error:
+        log.error("%s can't be put in order and stays: %s", sealed.shown(name), error.strerror)
 
 
 def stored(files: Path, found: Recovered) -> tuple[set[str], set[str]]:
@@ -142,8 +158,9 @@ def stored(files: Path, found: Recovered) -> tuple[set[str], set[str]]:
         elif path.suffix == ".result":
             results.add(path.stem)
         else:
-            sealed.destroy(path)
-            found.destroyed += 1
+            with passed_over_if_refused(path.name):
+                sealed.destroy(path)
+                found.destroyed += 1
     return bodies, results
 
 

@@ -6,7 +6,6 @@ itself; how the job ended is then in the file's head, to be read without it.
 """
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +41,9 @@ def write_result(
         "idempotency": row.idempotency and row.idempotency.hex(),
     }
     if content is None:
-        content = memoryview(json.dumps(asdict(result), allow_nan=False).encode())
+        content = memoryview(json.dumps(vars(result), allow_nan=False).encode())
     else:
-        meta[ENDED] = asdict(result)
+        meta[ENDED] = vars(result)
     return sealed.write(path, key.secret, f"{row.id}.result", meta, content)
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """``GET /v1/results/{id}``: a finished job's result itself, without its envelope."""
 
+import asyncio
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 from aiohttp.web import BaseRequest, StreamResponse
 
@@ -16,6 +17,7 @@ from gpuwarden.gateway.outlet import send
 from gpuwarden.gateway.outputs import Output, OutputPool
 from gpuwarden.worker.frames import INLINE_LIMIT_BYTES
 
+SLOW = "the job store's disk doesn't answer; what was asked for may be done yet: look again later"
 NO_SUCH_JOB = "there is no such job: its time is over, or it was deleted"
 
 
@@ -37,7 +39,7 @@ class ResultEndpoint:
         if not row.status.is_final:
             text = "the job is not finished: GET /v1/jobs/ID?wait=60 waits for it"
             raise ApiError("job_unfinished", text, param="id", retry_after_seconds=1)
-        with translated():
+        async with answering(opened):
             result = await opened.result(row)
         if result is None or not result.ok:
             raise ApiError("not_found", "the job has no result: GET /v1/jobs/ID says why")
@@ -57,7 +59,7 @@ class ResultEndpoint:
         output = self._room(result)
         small = bytearray(0 if output.buffer else result.content_bytes)
         try:
-            with translated():
+            async with answering(opened):
                 await opened.store.content(
                     row.id,
                     lambda length: (
@@ -84,7 +86,7 @@ class ResultEndpoint:
 
 async def find_job(opened: Open, id: str) -> JobRow:
     """A job by its id. Raises ApiError 404."""
-    with translated():
+    async with answering(opened):
         return existing(await opened.store.find(id) if is_id(id) else None)
 
 
@@ -93,6 +95,20 @@ def existing(row: JobRow | None) -> JobRow:
     if row is None:
         raise ApiError("not_found", NO_SUCH_JOB, param="id")
     return row
+
+
+@contextlib.asynccontextmanager
+async def answering(opened: Open, seconds: float = 0.0) -> AsyncIterator[None]:
+    """What a caller waits for: the store's errors as the caller's, and one if its disk hangs.
+
+    :param seconds: what the caller is ready to wait besides.
+    """
+    with translated():
+        try:
+            async with asyncio.timeout(opened.patience_seconds + seconds):
+                yield
+        except TimeoutError:
+            raise JobStoreError(SLOW) from None
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ Idempotency-Key, of the request and of the body keyed hashes alone.
 """
 
 import sqlite3
+import time
 from collections.abc import Collection, Sequence
 
 from gpuwarden.gateway.jobs.values import (
@@ -15,7 +16,9 @@ from gpuwarden.gateway.jobs.values import (
     JobResult,
     JobRow,
     JobStatus,
+    JobStoreError,
     Lease,
+    NewJob,
 )
 
 ROW = (
@@ -96,6 +99,29 @@ def insert(
     )
 
 
+def add(connection: sqlite3.Connection, id: str, job: NewJob, size: int) -> tuple[JobRow, bool]:
+    """Add the row, or find the one that is there under the same Idempotency-Key."""
+    if job.idempotency is not None:
+        known = find_by_key(connection, job.idempotency)
+        if known is not None:
+            return known, False
+    insert(
+        connection,
+        id=id,
+        status=JobStatus.QUEUED,
+        priority=job.priority,
+        created=time.time(),
+        body_bytes=len(job.content),
+        files_bytes=size,
+        idempotency=job.idempotency,
+        request=job.request,
+    )
+    row = find(connection, id)
+    if row is None:
+        raise JobStoreError("the job that was just added is not there")
+    return row, True
+
+
 def find(connection: sqlite3.Connection, id: str) -> JobRow | None:
     """One job."""
     found = connection.execute(
@@ -162,17 +188,19 @@ def release_all(connection: sqlite3.Connection) -> int:
     ).rowcount
 
 
-def claim(
-    connection: sqlite3.Connection, count: int, now: float, until: float, unix: float
-) -> list[Lease]:
-    """Lease the first ``count`` queued jobs; what is leased beyond its time counts as queued.
-
-    :param now: and ``until``: on the clock of leases; ``unix``: seconds since 1970.
-    """
+def release_expired(connection: sqlite3.Connection, now: float) -> None:
+    """Put back to its place what is leased beyond its time; ``now`` on the clock of leases."""
     connection.execute(
         "UPDATE jobs SET status = ?, lease_until = NULL WHERE status = ? AND lease_until < ?",
         (JobStatus.QUEUED, JobStatus.RUNNING, now),
     )
+
+
+def claim(connection: sqlite3.Connection, count: int, until: float, unix: float) -> list[Lease]:
+    """Lease the first ``count`` queued jobs.
+
+    :param until: on the clock of leases; ``unix``: seconds since 1970.
+    """
     found = connection.execute(
         "UPDATE jobs SET status = ?, lease = lease + 1, executions = executions + 1,"
         " started = coalesce(started, ?), lease_until = ? WHERE sequence IN"
@@ -245,10 +273,15 @@ def mark_deleting(connection: sqlite3.Connection, id: str) -> bool:
     """Take a job out of sight before its files go; False where there is none."""
     return bool(
         connection.execute(
-            "UPDATE jobs SET status = ?, idempotency = NULL WHERE id = ? AND status != ?",
-            (JobStatus.DELETING, id, JobStatus.DELETING),
+            "UPDATE jobs SET status = ?, idempotency = NULL WHERE id = ?", (JobStatus.DELETING, id)
         ).rowcount
     )
+
+
+def deleting(connection: sqlite3.Connection) -> list[str]:
+    """Jobs out of sight whose files may be there yet."""
+    found = connection.execute("SELECT id FROM jobs WHERE status = ?", (JobStatus.DELETING,))
+    return [id for (id,) in found]
 
 
 def forget(connection: sqlite3.Connection, id: str) -> None:

@@ -15,6 +15,7 @@ from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.errors import worker_error
 from gpuwarden.gateway.jobs import sealed
 from gpuwarden.gateway.jobs.budget import DiskBudget
+from gpuwarden.gateway.jobs.errands import Errands
 from gpuwarden.gateway.jobs.feeder import Feeder
 from gpuwarden.gateway.jobs.keys import NoKeyError, StoreKey, key_from_credential
 from gpuwarden.gateway.jobs.memory import JobMemory
@@ -58,12 +59,21 @@ class Open:
     def __init__(self, store: DiskStore, dispatcher: Dispatcher) -> None:
         self.store = store
         self.memory = JobMemory(dispatcher.pool)
+        self._dispatcher = dispatcher
         self.feeder = Feeder(store, dispatcher, self.memory)
         # Kept by those who wait: one that has left takes the end from none of the others.
         self._finished: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self._closing = False
-        self._taking_over: set[asyncio.Task[None]] = set()
+        self.errands = Errands()
         self.feeder.on_finished = self._tell_finished
+
+    @property
+    def patience_seconds(self) -> float:
+        """How long a caller waits for the disk: as long as a body may take to come in.
+
+        A disk that takes longer to write it than the network to bring it has failed.
+        """
+        return self._dispatcher.settings.request_timeout_seconds
 
     def counts(self) -> JobCounts:
         """All jobs in figures, as their documents tell it."""
@@ -119,17 +129,26 @@ class Open:
             event.set()
 
     async def cancel(self, id: str) -> bool:
-        """End a job; False where it has ended."""
+        """End a job, though its caller may leave; False where it has ended."""
+        return await self.errands.run(self._cancel(id))
+
+    async def delete(self, id: str) -> None:
+        """Destroy a job, though its caller may leave."""
+        await self.errands.run(self._delete(id))
+
+    async def _cancel(self, id: str) -> bool:
         cancelled = await self.store.cancel(id)
-        await self.feeder.stop_work(id)
+        if cancelled:  # else its end is being written by whoever works on it
+            await self.feeder.stop_work(id)
         self._tell_finished(id)
         return cancelled
 
-    async def delete(self, id: str) -> None:
-        """Destroy a job."""
-        await self.store.delete(id)
-        await self.feeder.stop_work(id)
-        self._tell_finished(id)
+    async def _delete(self, id: str) -> None:
+        try:
+            await self.store.delete(id)
+        finally:  # nobody wants its result, even if the disk refuses to destroy what is there
+            await self.feeder.stop_work(id)
+            self._tell_finished(id)
 
     def handed_over(self, ticket: str, link: WorkerLink, result: Told, body: bytes) -> None:
         """A worker has the result of a job that a former front door gave out."""
@@ -141,10 +160,7 @@ class Open:
             log.warning("worker %d handed over half a result; dropped", link.number)
             return
         content = None if result.content is None else memoryview(body)
-        taking = self._take_over(id, int(token), result_of(link, result), content)
-        task = asyncio.create_task(taking)
-        self._taking_over.add(task)
-        task.add_done_callback(self._taking_over.discard)
+        self.errands.begin(self._take_over(id, int(token), result_of(link, result), content))
 
     async def _take_over(
         self, id: str, token: int, result: JobResult, content: memoryview | None
@@ -224,6 +240,7 @@ class Jobs:
         if opened is not None:
             opened.dismiss()
             await opened.feeder.close(seconds)
+            await opened.errands.close()
             await opened.store.close()
 
     def published(self) -> GatewayJobs:

@@ -14,16 +14,17 @@ import hashlib
 import logging
 import sqlite3
 import time
-from collections.abc import Callable, Collection, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
+from weakref import WeakValueDictionary
 
 from gpuwarden.gateway.jobs import rows, sealed
 from gpuwarden.gateway.jobs.budget import RESULT_BYTES, DiskBudget, shortage
 from gpuwarden.gateway.jobs.clocks import boottime_seconds, moment
-from gpuwarden.gateway.jobs.database import CLOSED, Database
-from gpuwarden.gateway.jobs.disk import disk_room, has_lost_it, translated
+from gpuwarden.gateway.jobs.database import Database
+from gpuwarden.gateway.jobs.disk import FileThreads, disk_room, has_lost_it
+from gpuwarden.gateway.jobs.errands import to_the_end
 from gpuwarden.gateway.jobs.keys import StoreKey
 from gpuwarden.gateway.jobs.resultfile import read_result, write_result
 from gpuwarden.gateway.jobs.values import (
@@ -64,7 +65,7 @@ class JobStore(Protocol):
         """Put the image where ``place`` of its length says. Raises SealError, JobStoreError."""
 
     async def extend(self, leases: Sequence[Lease], seconds: float) -> set[str]:
-        """Hold on to leases; the ids of those that are still held."""
+        """Hold on to leases; the ids of those that are still held. What nobody held on to ends."""
 
     async def ack(self, lease: Lease, result: JobResult, content: memoryview | None = None) -> bool:
         """Finish a job; False where the lease is not held any more: the result is discarded."""
@@ -89,11 +90,12 @@ class DiskStore:
         self.budget = budget
         self.counts = JobCounts()
         self.database = Database(folder / DATABASE, self.files)
-        self._threads = ThreadPoolExecutor(FILE_THREADS, thread_name_prefix="jobs-files")
+        self._threads = FileThreads(FILE_THREADS)
         self._promised_bytes = 0  # uploads that are under way
-        self._finishing: set[str] = set()
+        # Of jobs that end; each kept by those who have or await it.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._set_aside: dict[bytes, float] = {}
-        self._is_closed = False
+        self._bodies_left: set[str] = set()  # of jobs that have ended; a start looks for them, too
         self.on_change: Callable[[], None] = lambda: None
 
     # --- callers
@@ -136,18 +138,18 @@ class DiskStore:
             "idempotency": job.idempotency and job.idempotency.hex(),
             "request": job.request and job.request.hex(),
         }
-        size = await self._in_thread(
+        size = await self._threads.run(
             lambda: sealed.write(
                 self.body_path(id), self.key.secret, f"{id}.body", meta, job.content
             )
         )
         try:
-            row, new = await self._change(lambda connection: _insert(connection, id, job, size))
+            row, new = await self._change(lambda connection: rows.add(connection, id, job, size))
         except BaseException:
-            await asyncio.shield(self._in_thread(lambda: sealed.destroy(self.body_path(id))))
+            await asyncio.shield(self._threads.run(lambda: sealed.destroy(self.body_path(id))))
             raise
         if not new:
-            await self._in_thread(lambda: sealed.destroy(self.body_path(id)))
+            await self._threads.run(lambda: sealed.destroy(self.body_path(id)))
         return row, new
 
     async def find(self, id: str) -> JobRow | None:
@@ -174,7 +176,7 @@ class DiskStore:
 
     async def result(self, id: str) -> JobResult:
         """How a finished job ended. Raises SealError, FileNotFoundError, JobStoreError."""
-        return await self._in_thread(lambda: read_result(self.result_path(id), self.key, id))
+        return await self._threads.read(lambda: read_result(self.result_path(id), self.key, id))
 
     async def content(self, id: str, place: Place) -> None:
         """Put what a result has beside it where ``place`` of its length says.
@@ -182,11 +184,11 @@ class DiskStore:
         :raises SealError, FileNotFoundError, JobStoreError: it is not what was written.
         """
         path, name = self.result_path(id), f"{id}.result"
-        await self._in_thread(lambda: sealed.read(path, self.key.secret, name, place))
+        await self._threads.read(lambda: sealed.read(path, self.key.secret, name, place))
 
     async def sha256(self, content: memoryview) -> bytes:
         """An image's hash, made beside the event loop: 32 MB cost 20 to 80 ms."""
-        return await self._in_thread(lambda: hashlib.sha256(content).digest())
+        return await self._threads.run(lambda: hashlib.sha256(content).digest())
 
     def asked(self, sha256: bytes, media_type: str, question: str | None) -> bytes:
         """The keyed hash by which a repeat is known: of an image's hash and what is asked of it."""
@@ -200,14 +202,17 @@ class DiskStore:
         """
         if not self._set_aside:
             return False
-        digest = await self._in_thread(lambda: self._digest(content, question))
+        digest = await self._threads.run(lambda: self._digest(content, question))
         return self._set_aside.get(digest, 0.0) > time.time()
 
     async def delete(self, id: str) -> bool:
         """Destroy a job's keys and forget it; False where there is none."""
+        return await self._one_end(id, lambda: self._delete(id))
+
+    async def _delete(self, id: str) -> bool:
         if not await self._change(lambda connection: rows.mark_deleting(connection, id)):
             return False
-        await self._in_thread(lambda: self.destroy_files(id))
+        await self._threads.run(lambda: self.destroy_files(id))
         await self._change(lambda connection: rows.forget(connection, id))
         return True
 
@@ -219,14 +224,22 @@ class DiskStore:
         result = JobResult(
             ok=False, error_type="job_cancelled", error_message="it was cancelled", cancelled=True
         )
-        return await self._finish(id, lambda row: True, result)
+        return await self._one_end(id, lambda: self._finish(id, lambda row: True, result))
 
     async def expire(self, keep_seconds: float) -> int:
-        """Delete what was finished longer ago; returns how many."""
-        old = await self.database.read(lambda c: rows.expired(c, keep_seconds, moment()))
+        """Delete what was finished longer ago, or was to be deleted before; returns how many."""
+        old = await self.database.read(
+            lambda c: rows.expired(c, keep_seconds, moment()) + rows.deleting(c)
+        )
+        for id in list(self._bodies_left):
+            await self._destroy_body(id)
+        deleted = 0
         for id in old:
-            await self.delete(id)
-        return len(old)
+            try:
+                deleted += await self.delete(id)
+            except JobStoreError as error:  # one bad file must not keep the others
+                log.error("%s can't be deleted now: %s", sealed.shown(id), error)
+        return deleted
 
     async def hand_over(
         self, id: str, token: int, result: JobResult, content: memoryview | None = None
@@ -235,21 +248,25 @@ class DiskStore:
 
         It may have been given out again since; who comes first has done it.
         """
-        return await self._finish(id, lambda row: 0 < token <= row.lease, result, content)
+        return await self._one_end(
+            id, lambda: self._finish(id, lambda row: 0 < token <= row.lease, result, content)
+        )
 
     # --- JobStore
 
     async def claim(self, count: int, seconds: float) -> list[Lease]:
         """Lease up to ``count`` jobs, the most important and oldest first."""
-        now = boottime_seconds()
-        unix = time.time()
-        return await self._change(lambda c: rows.claim(c, count, now, now + seconds, unix))
+        until, unix = boottime_seconds() + seconds, time.time()
+        return await self._change(lambda c: rows.claim(c, count, until, unix))
 
     async def fetch(self, lease: Lease, place: Place) -> JobBody:
         """Put the image where ``place`` of its length says. Raises SealError, JobStoreError."""
         path, name = self.body_path(lease.id), f"{lease.id}.body"
         try:
-            body = await self._in_thread(lambda: sealed.read(path, self.key.secret, name, place))
+            # Whoever is stopped gives the place back: to be another's, nothing may write to it.
+            body = await to_the_end(
+                self._threads.read(lambda: sealed.read(path, self.key.secret, name, place))
+            )
         except FileNotFoundError:
             raise sealed.SealError(f"{sealed.shown(name)}: it is gone") from None
         except JobStoreError as error:
@@ -259,17 +276,26 @@ class DiskStore:
         return JobBody(body.meta["media_type"], body.meta["question"], body.length)
 
     async def extend(self, leases: Sequence[Lease], seconds: float) -> set[str]:
-        """Hold on to leases; the ids of those that are still held."""
-        until = boottime_seconds() + seconds
-        return await self.database.write(lambda c: rows.extend(c, leases, until))
+        """Hold on to leases; the ids of those that are still held. What nobody held on to ends."""
+        if not self.counts[JobStatus.RUNNING]:
+            return set()
+        now = boottime_seconds()
+
+        def extend(connection: sqlite3.Connection) -> set[str]:
+            held = rows.extend(connection, leases, now + seconds)
+            rows.release_expired(connection, now)
+            return held
+
+        return await self._change(extend)
 
     async def ack(self, lease: Lease, result: JobResult, content: memoryview | None = None) -> bool:
         """Finish a job; False where the lease is not held any more: the result is discarded."""
         length = 0 if content is None else len(content)
         promised = self.promise(length) if length > RESULT_BYTES else 0
+        id, token = lease.id, lease.token
         try:
-            return await self._finish(
-                lease.id, lambda row: row.lease == lease.token, result, content
+            return await self._one_end(
+                id, lambda: self._finish(id, lambda row: row.lease == token, result, content)
             )
         finally:
             self.give_back(promised)
@@ -291,7 +317,7 @@ class DiskStore:
             return memoryview(content)
 
         body = await self.fetch(lease, place)
-        digest = await self._in_thread(lambda: self._digest(memoryview(content), body.question))
+        digest = await self._threads.run(lambda: self._digest(memoryview(content), body.question))
         until = time.time() + SET_ASIDE_SECONDS
         await self.database.write(lambda c: rows.set_aside(c, digest, until))
         self._set_aside[digest] = until
@@ -317,8 +343,7 @@ class DiskStore:
     async def close(self) -> None:
         """Finish what was asked for, then close."""
         await self.database.close()
-        self._is_closed = True
-        self._threads.shutdown()
+        self._threads.close()
 
     async def look_again(self) -> None:
         """Take the figures, and what is set aside, from the database."""
@@ -336,59 +361,36 @@ class DiskStore:
     ) -> bool:
         """First the result gets its file, then the job its end, then the body goes."""
         row = await self.find(id)
-        if row is None or row.status.is_final or not holds(row) or id in self._finishing:
+        if row is None or row.status.is_final or not holds(row):
             log.warning("a result for a lease that is not held any more was discarded")
             return False
-        self._finishing.add(id)
+        end, path = moment(), self.result_path(id)
+        size = await self._threads.run(
+            lambda: write_result(path, self.key, row, result, end[0], content)
+        )
+        await self._change(lambda c: rows.finish(c, id, result, size, end))
+        await self._destroy_body(id)
+        return True
+
+    async def _destroy_body(self, id: str) -> None:
+        """The job has its end whatever the disk says; what it refuses is tried again later."""
         try:
-            end = moment()
-            path = self.result_path(id)
-            size = await self._in_thread(
-                lambda: write_result(path, self.key, row, result, end[0], content)
-            )
-            if await self._change(lambda c: rows.finish(c, id, result, size, end)):
-                await self._in_thread(lambda: sealed.destroy(self.body_path(id)))
-                return True
-            await self._in_thread(lambda: sealed.destroy(self.result_path(id)))  # deleted meanwhile
-            return False
-        finally:
-            self._finishing.discard(id)
+            await self._threads.run(lambda: sealed.destroy(self.body_path(id)))
+            self._bodies_left.discard(id)
+        except JobStoreError as error:
+            log.error("%s can't be destroyed now: %s", sealed.shown(f"{id}.body"), error)
+            self._bodies_left.add(id)
+
+    async def _one_end(self, id: str, work: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
+        """Ends of one job come one after the other, each whole, even if who asked for it leaves.
+
+        Or a deletion would pass a result that is being written, and leave it on disk.
+        """
+        async with self._turns.setdefault(id, asyncio.Lock()):
+            return await to_the_end(work())
 
     async def _change(self, work: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
         """A change that shows in the figures."""
         outcome, self.counts = await self.database.write(lambda c: (work(c), rows.counts(c)))
         self.on_change()
         return outcome
-
-    async def _in_thread(self, work: Callable[[], Outcome]) -> Outcome:
-        if self._is_closed:
-            raise JobStoreError(CLOSED)
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._threads, work)
-        except FileNotFoundError:
-            raise
-        except OSError as error:
-            raise translated(error) from error
-
-
-def _insert(connection: sqlite3.Connection, id: str, job: NewJob, size: int) -> tuple[JobRow, bool]:
-    """Add the row, or find the one that is there under the same Idempotency-Key."""
-    if job.idempotency is not None:
-        known = rows.find_by_key(connection, job.idempotency)
-        if known is not None:
-            return known, False
-    rows.insert(
-        connection,
-        id=id,
-        status=JobStatus.QUEUED,
-        priority=job.priority,
-        created=time.time(),
-        body_bytes=len(job.content),
-        files_bytes=size,
-        idempotency=job.idempotency,
-        request=job.request,
-    )
-    row = rows.find(connection, id)
-    if row is None:
-        raise JobStoreError("the job that was just added is not there")
-    return row, True

@@ -28,8 +28,8 @@ class JobStatus(StrEnum):
         return self not in (JobStatus.QUEUED, JobStatus.RUNNING)
 
 
-FINAL = tuple(status for status in JobStatus if status.is_final)
 SHOWN = tuple(status for status in JobStatus if status is not JobStatus.DELETING)
+FINAL = tuple(status for status in SHOWN if status.is_final)
 
 
 def new_id() -> str:

@@ -2,13 +2,14 @@
 """What a start makes of whatever a crash has left."""
 
 import contextlib
+import errno
 import sqlite3
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gpuwarden.gateway.jobs import rows
+from gpuwarden.gateway.jobs import rows, sealed
 from gpuwarden.gateway.jobs.keys import NoKeyError, StoreKey
 from gpuwarden.gateway.jobs.resultfile import write_result
 from gpuwarden.gateway.jobs.store import DATABASE
@@ -148,6 +149,79 @@ async def test_a_deletion_that_was_begun_is_finished(tmp_path: Path) -> None:
     store = await opened(tmp_path)
     assert await store.find(id) is None
     assert list(store.files.iterdir()) == []
+    await store.close()
+
+
+def refused_to(monkeypatch: pytest.MonkeyPatch, step: str, id: str) -> None:
+    """Have the disk refuse one step with the files of one job."""
+    done = getattr(sealed, step)
+
+    def refused(path: Path, *arguments: object) -> object:
+        if path.name.startswith(id):
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return done(path, *arguments)
+
+    monkeypatch.setattr(sealed, step, refused)
+
+
+async def test_a_leftover_that_the_disk_refuses_is_left_alone_and_keeps_no_other_job(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = await opened(tmp_path)
+    bad, good = await submitted(store, b"bad", b"good")
+    await store.database.write(lambda connection: rows.forget(connection, bad))
+    await store.database.write(lambda connection: rows.forget(connection, good))
+    await store.close()
+    with monkeypatch.context() as patched:
+        refused_to(patched, "read_meta", bad)
+        store = await opened(tmp_path)
+    assert await store.find(bad) is None
+    assert await content_of(store, good) == b"good"
+    assert f"{bad[:8]}* can't be put in order" in caplog.text
+    assert bad not in caplog.text
+    await store.close()
+    store = await opened(tmp_path)  # the disk is well again
+    assert await content_of(store, bad) == b"bad"
+    await store.close()
+
+
+async def test_what_the_disk_refuses_to_destroy_keeps_no_other_job_and_goes_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await opened(tmp_path)
+    deleted, good = await submitted(store, b"deleted", b"good")
+    half = store.files / f"{'0' * 32}.result.tmp"
+    half.write_bytes(b"half")
+    await store.database.write(lambda connection: rows.mark_deleting(connection, deleted))
+    await store.close()
+    with monkeypatch.context() as patched:
+        refused_to(patched, "destroy", deleted)
+        refused_to(patched, "destroy", "0" * 32)
+        store = await opened(tmp_path)
+        assert half.exists()
+    assert await store.find(deleted) is None
+    assert await content_of(store, good) == b"good"
+    assert await store.expire(60.0) == 1
+    assert not store.body_path(deleted).exists()
+    await store.close()
+
+
+@pytest.mark.parametrize("step", ["read_meta", "read"])
+async def test_a_job_whose_early_result_the_disk_refuses_is_worked_on_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    store = await opened(tmp_path)
+    (id,) = await submitted(store, b"1")
+    row = await store.find(id)
+    assert row is not None
+    write_result(store.result_path(id), store.key, row, ANSWER, 1.0)
+    await store.close()
+    with monkeypatch.context() as patched:
+        refused_to(patched, step, id)
+        store = await opened(tmp_path)
+    (lease,) = await store.claim(1, 60.0)
+    assert await store.ack(lease, ANSWER)
+    assert (await store.result(id)).answer == ANSWER.answer
     await store.close()
 
 

@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A disk of the job store that hangs: whoever waits for it is told, and nothing is lost by that."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpuwarden.gateway.jobs import rows, sealed
+from gpuwarden.gateway.jobs.service import JobPlace
+from gpuwarden.gateway.jobs.values import JobStatus
+from tests.held_steps import held_step
+from tests.integration.gateway_node import GatewayNode, Reply, gateway_node, job_place
+from tests.integration.test_gateway_job_ends import api_key, change, files, submit
+
+MIB = 1 << 20
+PATIENCE_SECONDS = 1.0
+__all__ = ["api_key"]  # a fixture
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> JobPlace:
+    return job_place(tmp_path / "jobs")
+
+
+def patient_node(place: JobPlace, **settings: Any) -> Any:
+    return gateway_node(jobs=place, request_timeout_seconds=PATIENCE_SECONDS, **settings)
+
+
+def check_told(reply: Reply) -> None:
+    assert (reply.status, reply.error) == (503, "jobs_unavailable")
+    assert "disk doesn't answer" in reply.json["error"]["message"]
+    assert "retry-after" in reply.headers
+
+
+def queued(node: GatewayNode) -> int:
+    assert node.service.jobs.opened is not None
+    return node.service.jobs.opened.store.counts[JobStatus.QUEUED]
+
+
+async def test_a_job_whose_writing_hangs_is_told_of_and_keeps_its_share_until_it_is_written(
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with patient_node(place, pool_bytes=4 * MIB) as node:
+        with held_step(monkeypatch, sealed, "write"):
+            check_told(await node.post(b"a" * MIB, path="/v1/jobs"))
+            more = await node.post(b"b" * MIB, path="/v1/jobs")  # a quarter of the pool is full
+            assert (more.status, more.error) == (429, "queue_full")
+        await node.until(lambda: queued(node) == 1)
+        await node.until(lambda: node.service.pool.in_use_bytes == 0)
+        await submit(node, b"c" * MIB)
+
+
+async def test_whoever_looks_at_a_job_is_told_when_the_disk_hangs(
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with patient_node(place) as node:
+        identifier = await submit(node)
+        with held_step(monkeypatch, rows, "find"):
+            looks = (f"/v1/jobs/{identifier}", f"/v1/results/{identifier}")
+            for reply in await asyncio.gather(*map(node.get, looks)):
+                check_told(reply)
+        assert (await node.get(f"/v1/jobs/{identifier}")).status == 200
+
+
+async def test_whoever_waits_for_a_jobs_end_is_told_when_the_disk_hangs(
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with patient_node(place) as node:
+        identifier = await submit(node)
+        opened = node.service.jobs.opened
+        assert opened is not None
+        waiting = asyncio.create_task(node.get(f"/v1/jobs/{identifier}?wait=1"))
+        await node.until(lambda: identifier in opened._finished)
+        with held_step(monkeypatch, rows, "find"):
+            check_told(await waiting)
+
+
+async def test_a_job_is_deleted_though_the_disk_was_too_slow_for_its_caller(
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with patient_node(place) as node:
+        identifier = await submit(node)
+        with held_step(monkeypatch, rows, "mark_deleting"):
+            check_told(await change(node, identifier, "DELETE"))
+        await node.until(lambda: files(place) == [])
+        assert (await node.get(f"/v1/jobs/{identifier}")).status == 404
