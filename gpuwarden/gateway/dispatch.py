@@ -182,6 +182,7 @@ class Dispatcher:
             self._carry_out(self.queue.cancel(job.request, now))
         job.room.free()
         job.pieces.close()
+        job.body = None  # its answer may be kept for a key: the image is not
         for buffer in job.held:
             self.pool.release(buffer)
         job.held.clear()

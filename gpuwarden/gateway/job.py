@@ -63,6 +63,7 @@ def nobody(job: "Job") -> None:
 class Job:
     """An accepted request with its body and whoever waits for it.
 
+    :ivar body: None before it has come, and again once the request is left.
     :ivar pieces: of the answer, for a caller who streams; they end with the outcome.
     :ivar terms: how that caller wants the answer; known, as is the model, with the first piece.
     :ivar shared: whether it outlives its first caller.

@@ -2,11 +2,13 @@
 """Idempotency-Key: a retry joins the request that it repeats, whatever became of its caller."""
 
 import asyncio
+import gc
 import os
 from typing import Any
 
 import pytest
 
+from gpuwarden.gateway.body import Body
 from tests.integration.gateway_node import GatewayNode, Reply, gateway_node
 
 MIB = 1 << 20
@@ -93,6 +95,17 @@ async def test_another_body_under_the_same_key_is_refused() -> None:
         ):
             assert (changed.status, changed.error) == (422, "idempotency_mismatch")
             assert changed.json["error"]["param"] == "Idempotency-Key"
+
+
+async def test_an_answer_is_kept_under_its_key_without_the_image() -> None:
+    image = b"DOE^JANE" * 100  # small: it lies in no buffer
+    async with gateway_node() as node:
+        await node.worker()
+        assert (await keyed(node, image)).status == 200
+        gc.collect()
+        held = [one for one in gc.get_objects() if isinstance(one, Body) and one.inline == image]
+        assert held == []
+        assert (await keyed(node, image)).status == 200
 
 
 async def test_a_failure_is_tried_again_under_its_key() -> None:
