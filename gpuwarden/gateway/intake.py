@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
-from aiohttp.web import BaseRequest
+from aiohttp.web import BaseRequest, RequestKey, StreamResponse
 
 from gpuwarden.gateway.admission import Upload
 from gpuwarden.gateway.body import Body, Room, ask_for_body, is_here, receive, whole_body
 from gpuwarden.gateway.bodyscan import REFERENCES_LIMIT, references_in
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.http import Handler
 from gpuwarden.gateway.idempotency import Attempt, Attempts, check_key
 from gpuwarden.gateway.images import ImageStore
 from gpuwarden.gateway.job import Answer, Job
@@ -27,6 +28,8 @@ IMAGE_GONE = (
     "there is no such image: its time is over, or it was never sent here; send it again to"
     " POST /v1/images"
 )
+
+ACCEPTED = RequestKey("accepted", bool)  # it is counted by how it ends
 
 Examine = Callable[[BaseRequest, GatewaySettings], Upload]
 Check = Callable[[Body], None]
@@ -62,6 +65,7 @@ class Intake:
             answering = self._repeating(request, upload, known)
         else:
             job = self._accept(upload, may_begin)
+            request[ACCEPTED] = True
             answering = self._beginning(request, upload, job, key, check)
         async with answering as shared:
             yield shared
@@ -100,6 +104,7 @@ class Intake:
         """
         with known.work.held_by_caller() as shared:  # from now on: it may be forgotten meanwhile
             repeat = self._accept_repeat(upload)
+            request[ACCEPTED] = True
             with self._leaving(repeat):
                 body = await self._body(request, upload, repeat)
                 known.check_same(await digest_of(request, body))
@@ -124,7 +129,8 @@ class Intake:
 
         Whoever calls this leaves the job in the end. Raises ApiError.
         """
-        job = self._accept(upload)
+        with self.rejecting():
+            job = self._accept(upload)
         try:
             if upload.image is not None:
                 body = self._refer(job, upload.image, Body("", upload.question, 0, 0))
@@ -143,30 +149,40 @@ class Intake:
 
     def examined(self, request: BaseRequest, examine: Examine) -> tuple[str | None, Upload]:
         """A request's Idempotency-Key, and what it is about to bring. Raises ApiError."""
+        return key_of(request), examine(request, self.dispatcher.settings)
+
+    def counted(self, handler: Handler) -> Handler:
+        """The same with its refusals counted: errors for what was never accepted."""
+
+        async def handle(request: BaseRequest) -> StreamResponse:
+            try:
+                return await handler(request)
+            except ApiError:
+                if ACCEPTED not in request:
+                    self.dispatcher.reject()
+                raise
+
+        return handle
+
+    @contextmanager
+    def rejecting(self) -> Iterator[None]:
+        """The same for a step that accepts something, where no handler is."""
         try:
-            return key_of(request), examine(request, self.dispatcher.settings)
+            yield
         except ApiError:
             self.dispatcher.reject()
             raise
 
     def _accept(self, upload: Upload, may_begin: Callable[[], None] = lambda: None) -> Job:
         """Accept a request by its headers. Raises ApiError."""
-        try:
-            may_begin()
-            self._check_room()
-            return self.dispatcher.admit(upload.length or 0)
-        except ApiError:
-            self.dispatcher.reject()
-            raise
+        may_begin()
+        self._check_room()
+        return self.dispatcher.admit(upload.length or 0)
 
     def _accept_repeat(self, upload: Upload) -> Job:
         """Accept a request whose key is known. Raises ApiError."""
-        try:
-            self._check_room()
-            return self.dispatcher.admit_repeat(upload.length or 0)
-        except ApiError:
-            self.dispatcher.reject()
-            raise
+        self._check_room()
+        return self.dispatcher.admit_repeat(upload.length or 0)
 
     async def upload(self, request: BaseRequest, upload: Upload, room: Room) -> Body:
         """Receive a body that no worker is to answer. Raises ApiError."""
@@ -185,13 +201,9 @@ class Intake:
 
         :param is_new: whether it may be work; a repeat is let in during a pause, too.
         """
-        try:
-            if is_new:
-                self.dispatcher.check_open()
-            self._check_room()
-        except ApiError:
-            self.dispatcher.reject()
-            raise
+        if is_new:
+            self.dispatcher.check_open()
+        self._check_room()
 
     def _check_room(self) -> None:
         limit = self.dispatcher.settings.uploads_limit
