@@ -15,6 +15,7 @@ from gpuwarden.gateway.outputs import Output
 from gpuwarden.gateway.pieces import Pieces
 from gpuwarden.gateway.work import Request
 from gpuwarden.worker.compact import compact_json, parse_json
+from gpuwarden.worker.nesting import TOO_DEEP, nests_too_deep
 
 
 @dataclass(slots=True)
@@ -41,6 +42,8 @@ class Answer:
         said = self.said
         if not isinstance(said, bytes):
             return said
+        if nests_too_deep(said):
+            raise ApiError("engine_error", f"the worker's answer {TOO_DEEP}")
         try:
             answer: dict[str, Any] = parse_json(said.decode("ascii"))
         except (ValueError, RecursionError):
