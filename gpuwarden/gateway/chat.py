@@ -35,12 +35,12 @@ class ChatEndpoint:
     async def complete(self, request: BaseRequest) -> StreamResponse:
         """Answer a chat. Raises ApiError as long as nothing was sent."""
         header = request.headers.get(MODEL_HEADER)
-        if header is not None:
-            self._check_model(header, MODEL_HEADER)
+        may_begin = partial(self._check_model, header, MODEL_HEADER)
         check = partial(self._note_model, header)
         response: StreamResponse | None = None
         try:
-            async with self._intake.answering(request, examine_chat, check) as job:
+            intake = self._intake
+            async with intake.answering(request, examine_chat, may_begin, check) as job:
                 await job.pieces.first()
                 if not job.pieces:
                     answer = await outcome_of(job)
@@ -48,7 +48,7 @@ class ChatEndpoint:
                         return await self._whole(request, answer)
                     job.terms, job.model = answer.terms, answer.model
                 response = StreamResponse(headers=STREAM_HEADERS)
-                seconds = self._intake.dispatcher.settings.reader_timeout_seconds
+                seconds = intake.dispatcher.settings.reader_timeout_seconds
                 await stream(request, response, job, seconds)
         except ApiError:
             if response is None:
@@ -68,11 +68,13 @@ class ChatEndpoint:
     def _note_model(self, header: str | None, body: Body) -> None:
         """Note which model is promised by accepting it. Raises ApiError."""
         body.model = header or model_in(body.image)
-        if header is None and body.model is not None:
+        if header is None:
             self._check_model(body.model, "model")
 
-    def _check_model(self, model: str, param: str) -> None:
+    def _check_model(self, model: str | None, param: str) -> None:
         """Refuse at once what no worker runs. Raises ApiError: 404, 503 where its worker goes."""
+        if model is None:
+            return
         links = self._intake.dispatcher.links.values()
         models = {link.model for link in links}
         if models and model not in models:

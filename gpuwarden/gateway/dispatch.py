@@ -9,6 +9,7 @@ from gpuwarden.control.snapshot import boottime_nanoseconds
 from gpuwarden.gateway.alarm import Alarm
 from gpuwarden.gateway.body import Body, Room
 from gpuwarden.gateway.buffers import Buffer, BufferPool
+from gpuwarden.gateway.counting import count
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.givingup import GivingUp
 from gpuwarden.gateway.job import Answer, Job
@@ -30,6 +31,7 @@ from gpuwarden.gateway.work import (
     Dispatch,
     End,
     Ending,
+    Phase,
     Refused,
     Request,
     Withdraw,
@@ -37,6 +39,8 @@ from gpuwarden.gateway.work import (
 from gpuwarden.worker.frames import Frame, FrameType
 
 log = logging.getLogger(__name__)
+
+NO_NUMBER = 0  # the queue's own begin with 1
 
 
 class Dispatcher:
@@ -122,6 +126,22 @@ class Dispatcher:
         self._change()
         return job
 
+    def admit_repeat(self, length: int) -> Job:
+        """Take in what repeats an accepted request, to compare: it has no place in the queue.
+
+        :raises ApiError: 429 where no buffer is free.
+        """
+        now = self._loop.time()
+        deadline = now + self.settings.request_timeout_seconds
+        room = Room(self.pool, self.settings.upload_limit_bytes, lambda size: None)
+        try:
+            room.reserve(length)
+        except ApiError as error:
+            raise self._refusals.later(error) from None
+        self.statistics.accepted += 1
+        self._change()
+        return Job(Request(NO_NUMBER, length, deadline, phase=Phase.ENDED), now, room)
+
     def admit_job(self, length: int, priority: int, failures: int) -> Job:
         """Accept a durable job whose body is on disk. Raises ApiError where no buffer is free."""
         now = self._loop.time()
@@ -174,28 +194,22 @@ class Dispatcher:
         self.statistics.rejected += 1
         self._change()
 
-    def leave(self, job: Job, error: BaseException | None) -> None:
-        """The caller has its answer or its error, or doesn't wait any longer."""
-        now = self._loop.time()
+    def withdraw(self, job: Job) -> None:
+        """It has no need of its place and its memory any more."""
         self._jobs.pop(job.request.number, None)
         if not job.request.has_ended:
-            self._carry_out(self.queue.cancel(job.request, now))
+            self._carry_out(self.queue.cancel(job.request, self._loop.time()))
         job.room.free()
         job.pieces.close()
+        job.body = None  # its answer may be kept for a key: the image is not
         for buffer in job.held:
             self.pool.release(buffer)
         job.held.clear()
-        if job.request.background:
-            pass  # the job store counts its own
-        elif error is None:
-            started = job.request.dispatched_at or now
-            self.statistics.complete(now - job.accepted_at, now - started)
-            queued = job.queued_at or started
-            self.metrics.answered(started - queued, now - started, now - job.accepted_at)
-        elif isinstance(error, asyncio.CancelledError | ConnectionError):
-            self.statistics.cancelled += 1
-        else:
-            self.statistics.failed += 1
+
+    def leave(self, job: Job, error: BaseException | None) -> None:
+        """The caller has its answer or its error, or doesn't wait any longer."""
+        self.withdraw(job)
+        count(job, error, self._loop.time(), self.statistics, self.metrics)
         self._change()
 
     def _resize(self, request: Request, length: int) -> None:

@@ -24,6 +24,8 @@ from gpuwarden.gateway.openapi import as_text
 from gpuwarden.gateway.operations import METRICS_TYPE, OPERATIONS
 from gpuwarden.gateway.predict import PredictEndpoint
 
+BRING_WORK = ("chat", "predict", "keepImage", "submitJob")  # whose refusals are counted
+
 
 class Endpoints:
     """The handlers, over one dispatcher.
@@ -71,6 +73,7 @@ class Endpoints:
             "openapi": self.openapi,
             **JobEndpoints(self._jobs, self.intake).handlers,
         }
+        handlers |= {name: self.intake.counted(handlers[name]) for name in BRING_WORK}
         routes = Routes(self._dispatcher.settings.header_limit_bytes, self._access)
         routes.on_response = self._dispatcher.metrics.responded
         for operation in OPERATIONS:

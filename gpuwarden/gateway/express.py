@@ -79,7 +79,8 @@ class Express:
         """What a request is to bring, by its head. Raises ApiError."""
         self._routes.check(request)
         request[ROUTE] = PATH
-        return self._intake.examined(request, examine)[1]
+        with self._intake.rejecting():
+            return self._intake.examined(request, examine)[1]
 
     def begin(self, upload: Upload, content: bytes) -> Job:
         """Admit a request and have a worker answer it. Raises ApiError."""

@@ -7,7 +7,7 @@ It is set aside first and its caller told then: whoever tries again at once is r
 import asyncio
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 from gpuwarden.gateway.body import Body
 from gpuwarden.gateway.buffers import BufferPool
@@ -40,15 +40,18 @@ class GivingUp:
         """End this one, and those that are the same."""
         if not job.request.background:  # of a durable job its feeder tells
             tell(Event.REQUEST_SET_ASIDE, TEXT, logging.ERROR)
-        task = asyncio.get_running_loop().create_task(self._end(job, error))
+        body, holding = job.body, ExitStack()
+        if body is not None:  # from now on: its caller may leave before the task begins
+            holding.enter_context(self._holding(body))
+        task = asyncio.get_running_loop().create_task(self._end(job, body, error))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda _: holding.close())
 
-    async def _end(self, job: Job, error: ApiError) -> None:
+    async def _end(self, job: Job, body: Body | None, error: ApiError) -> None:
         try:
-            if job.body is not None:
-                with self._holding(job.body):
-                    await self._set_aside.put(job.body)
+            if body is not None:
+                await self._set_aside.put(body)
         finally:
             end(job, error)
         for other in self._jobs():

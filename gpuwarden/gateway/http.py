@@ -12,6 +12,7 @@ from gpuwarden.gateway.admission import check_framing, check_size
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.takeover import was_taken_over
 from gpuwarden.worker.compact import compact_json
+from gpuwarden.worker.faults import location
 
 Handler = Callable[[BaseRequest], Awaitable[StreamResponse]]
 
@@ -121,11 +122,4 @@ def error_response(error: ApiError) -> Response:
 
 def where(error: BaseException | None) -> str:
     """Type and place of an exception, without its text, which may quote a request."""
-    if error is None:
-        return "unknown"
-    trace, place = error.__traceback__, "?"
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        place = f"{code.co_filename.rpartition('/')[2]}:{trace.tb_lineno} in {code.co_name}"
-        trace = trace.tb_next
-    return f"{type(error).__name__} at {place}"
+    return "unknown" if error is None else location(error)

@@ -41,6 +41,15 @@ class Attempt(Generic[Work]):
     until: float | None = None
     kept_bytes: int = 0
 
+    def check_same(self, digest: bytes) -> None:
+        """Raises ApiError 422 if what came now under its key is another request."""
+        if self.digest != digest:
+            raise ApiError(
+                "idempotency_mismatch",
+                "this key came with another request before: choose a new one",
+                param="Idempotency-Key",
+            )
+
 
 @dataclass
 class Attempts(Generic[Work]):
@@ -59,19 +68,10 @@ class Attempts(Generic[Work]):
     def __len__(self) -> int:
         return len(self._attempts)
 
-    def find(self, key: str, digest: bytes, now: float) -> Work | None:
-        """The request that this one repeats, if any. Raises ApiError 422 if it is another one."""
+    def known(self, key: str, now: float) -> Attempt[Work] | None:
+        """The request that came under a key, if any."""
         self._forget(now)
-        attempt = self._attempts.get(key)
-        if attempt is None:
-            return None
-        if attempt.digest != digest:
-            raise ApiError(
-                "idempotency_mismatch",
-                "this key came with another request before: choose a new one",
-                param="Idempotency-Key",
-            )
-        return attempt.work
+        return self._attempts.get(key)
 
     def begin(self, key: str, digest: bytes, work: Work, now: float) -> Attempt[Work]:
         """A request has begun under a new key."""

@@ -6,17 +6,18 @@ A request with an Idempotency-Key outlives its caller: a retry joins it, or gets
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 
-from aiohttp.web import BaseRequest
+from aiohttp.web import BaseRequest, RequestKey, StreamResponse
 
 from gpuwarden.gateway.admission import Upload
 from gpuwarden.gateway.body import Body, Room, ask_for_body, is_here, receive, whole_body
 from gpuwarden.gateway.bodyscan import REFERENCES_LIMIT, references_in
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.errors import ApiError
+from gpuwarden.gateway.http import Handler
 from gpuwarden.gateway.idempotency import Attempt, Attempts, check_key
 from gpuwarden.gateway.images import ImageStore
 from gpuwarden.gateway.job import Answer, Job
@@ -27,6 +28,8 @@ IMAGE_GONE = (
     "there is no such image: its time is over, or it was never sent here; send it again to"
     " POST /v1/images"
 )
+
+ACCEPTED = RequestKey("accepted", bool)  # it is counted by how it ends
 
 Examine = Callable[[BaseRequest, GatewaySettings], Upload]
 Check = Callable[[Body], None]
@@ -45,39 +48,80 @@ class Intake:
 
     @asynccontextmanager
     async def answering(
-        self, request: BaseRequest, examine: Examine, check: Check = lambda body: None
+        self,
+        request: BaseRequest,
+        examine: Examine,
+        may_begin: Callable[[], None] = lambda: None,
+        check: Check = lambda body: None,
     ) -> AsyncIterator[Job]:
         """A job that a worker answers while the block runs. Raises ApiError.
 
+        :param may_begin: looks at the headers, unless this is a repeat; may raise ApiError.
         :param check: looks at the received body before any worker does; may raise ApiError.
         """
-        dispatcher = self.dispatcher
         key, upload = self.examined(request, examine)
-        job = self._accept(upload)
-        failure: BaseException | None = None
-        owned = True
-        try:
+        known = None if key is None else self._attempts.known(key, self._loop.time())
+        if known is not None:
+            answering = self._repeating(request, upload, known)
+        else:
+            job = self._accept(upload, may_begin)
+            request[ACCEPTED] = True
+            answering = self._beginning(request, upload, job, key, check)
+        async with answering as shared:
+            yield shared
+
+    @asynccontextmanager
+    async def _beginning(
+        self, request: BaseRequest, upload: Upload, job: Job, key: str | None, check: Check
+    ) -> AsyncIterator[Job]:
+        """The job, once its body has come; another one where that came first under its key."""
+        with self._leaving(job):
             body = await self._body(request, upload, job)
             check(body)
-            await dispatcher.set_aside.check(body)
+            await self.dispatcher.set_aside.check(body)
             if key is None:
-                dispatcher.start(job, body)
+                self.dispatcher.start(job, body)
                 yield job
                 return
             digest = await digest_of(request, body)
-            known = self._attempts.find(key, digest, self._loop.time())
+            known = self._attempts.known(key, self._loop.time())
             if known is None:
-                self._begin(key, digest, job, body)
+                known = self._begin(key, digest, job, body)
             else:
-                self.leave(job, asyncio.CancelledError())  # its own place isn't needed
-            owned = False
-            with (known or job).held_by_caller() as shared:
+                known.check_same(digest)
+                self.dispatcher.withdraw(job)
+            with known.work.held_by_caller() as shared:
                 yield shared
+
+    @asynccontextmanager
+    async def _repeating(
+        self, request: BaseRequest, upload: Upload, known: Attempt[Job]
+    ) -> AsyncIterator[Job]:
+        """The job that came first under this request's key. Raises ApiError.
+
+        It has its place, its worker or its answer already: what keeps new work out is no reason to
+        refuse this.
+        """
+        with known.work.held_by_caller() as shared:  # from now on: it may be forgotten meanwhile
+            repeat = self._accept_repeat(upload)
+            request[ACCEPTED] = True
+            with self._leaving(repeat):
+                body = await self._body(request, upload, repeat)
+                known.check_same(await digest_of(request, body))
+                self.dispatcher.withdraw(repeat)
+                yield shared
+
+    @contextmanager
+    def _leaving(self, job: Job) -> Iterator[None]:
+        """Leave a job after the block, unless it outlives its caller."""
+        failure: BaseException | None = None
+        try:
+            yield
         except BaseException as error:
             failure = error
             raise
         finally:
-            if owned:
+            if not job.shared:
                 self.leave(job, failure)
 
     def begin(self, upload: Upload, content: bytes) -> Job:
@@ -85,7 +129,8 @@ class Intake:
 
         Whoever calls this leaves the job in the end. Raises ApiError.
         """
-        job = self._accept(upload)
+        with self.rejecting():
+            job = self._accept(upload)
         try:
             if upload.image is not None:
                 body = self._refer(job, upload.image, Body("", upload.question, 0, 0))
@@ -104,20 +149,40 @@ class Intake:
 
     def examined(self, request: BaseRequest, examine: Examine) -> tuple[str | None, Upload]:
         """A request's Idempotency-Key, and what it is about to bring. Raises ApiError."""
+        return key_of(request), examine(request, self.dispatcher.settings)
+
+    def counted(self, handler: Handler) -> Handler:
+        """The same with its refusals counted: errors for what was never accepted."""
+
+        async def handle(request: BaseRequest) -> StreamResponse:
+            try:
+                return await handler(request)
+            except ApiError:
+                if ACCEPTED not in request:
+                    self.dispatcher.reject()
+                raise
+
+        return handle
+
+    @contextmanager
+    def rejecting(self) -> Iterator[None]:
+        """The same for a step that accepts something, where no handler is."""
         try:
-            return key_of(request), examine(request, self.dispatcher.settings)
+            yield
         except ApiError:
             self.dispatcher.reject()
             raise
 
-    def _accept(self, upload: Upload) -> Job:
+    def _accept(self, upload: Upload, may_begin: Callable[[], None] = lambda: None) -> Job:
         """Accept a request by its headers. Raises ApiError."""
-        try:
-            self._check_room()
-            return self.dispatcher.admit(upload.length or 0)
-        except ApiError:
-            self.dispatcher.reject()
-            raise
+        may_begin()
+        self._check_room()
+        return self.dispatcher.admit(upload.length or 0)
+
+    def _accept_repeat(self, upload: Upload) -> Job:
+        """Accept a request whose key is known. Raises ApiError."""
+        self._check_room()
+        return self.dispatcher.admit_repeat(upload.length or 0)
 
     async def upload(self, request: BaseRequest, upload: Upload, room: Room) -> Body:
         """Receive a body that no worker is to answer. Raises ApiError."""
@@ -136,13 +201,9 @@ class Intake:
 
         :param is_new: whether it may be work; a repeat is let in during a pause, too.
         """
-        try:
-            if is_new:
-                self.dispatcher.check_open()
-            self._check_room()
-        except ApiError:
-            self.dispatcher.reject()
-            raise
+        if is_new:
+            self.dispatcher.check_open()
+        self._check_room()
 
     def _check_room(self) -> None:
         limit = self.dispatcher.settings.uploads_limit
@@ -210,13 +271,14 @@ class Intake:
             self.dispatcher.hold(job, image.buffer)
         body.images = tuple(found)
 
-    def _begin(self, key: str, digest: bytes, job: Job, body: Body) -> None:
-        job.shared = True
+    def _begin(self, key: str, digest: bytes, job: Job, body: Body) -> Attempt[Job]:
         self.dispatcher.start(job, body)  # first: who can't be started is nobody's to join
+        job.shared = True
         attempt = self._attempts.begin(key, digest, job, self._loop.time())
         task = self._loop.create_task(self._live(attempt))
         self._living.add(task)
         task.add_done_callback(self._living.discard)
+        return attempt
 
     async def _live(self, attempt: Attempt[Job]) -> None:
         """Stay with a request until its end, whoever leaves meanwhile."""

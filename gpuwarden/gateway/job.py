@@ -15,6 +15,7 @@ from gpuwarden.gateway.outputs import Output
 from gpuwarden.gateway.pieces import Pieces
 from gpuwarden.gateway.work import Request
 from gpuwarden.worker.compact import compact_json, parse_json
+from gpuwarden.worker.nesting import TOO_DEEP, nests_too_deep
 
 
 @dataclass(slots=True)
@@ -41,6 +42,8 @@ class Answer:
         said = self.said
         if not isinstance(said, bytes):
             return said
+        if nests_too_deep(said):
+            raise ApiError("engine_error", f"the worker's answer {TOO_DEEP}")
         try:
             answer: dict[str, Any] = parse_json(said.decode("ascii"))
         except (ValueError, RecursionError):
@@ -63,6 +66,7 @@ def nobody(job: "Job") -> None:
 class Job:
     """An accepted request with its body and whoever waits for it.
 
+    :ivar body: None before it has come, and again once the request is left.
     :ivar pieces: of the answer, for a caller who streams; they end with the outcome.
     :ivar terms: how that caller wants the answer; known, as is the model, with the first piece.
     :ivar shared: whether it outlives its first caller.

@@ -290,17 +290,13 @@ class WorkerLink:
     def _on_hello(self, hello: Hello) -> None:
         if hello.protocol != PROTOCOL_VERSION:
             raise MessageError(f"protocol {hello.protocol}, this side speaks {PROTOCOL_VERSION}")
-        if self.peer.number is None:
-            self.number = hello.number
-        elif hello.number != self.number:
-            log.warning("worker %d calls itself %d; its unit counts", self.number, hello.number)
+        self._take_place(hello)
         self._introduced = True
         self._beats = hello.heartbeat_seconds is not None
         self.model = hello.model
         self.state = hello.state
         self.packs = hello.together
         self.seat.model = hello.model
-        self.seat.card = hello.gpu_index or 0
         self.seat.max_batch = hello.max_batch
         self._limit = (hello.max_batch, ThermalState.NORMAL)
         self._go_by(hello)
@@ -316,6 +312,18 @@ class WorkerLink:
         welcome = {"gateway": __version__, "results_bytes": room, **takes}
         self.send(Frame(FrameType.WELCOME, meta=welcome))
         self._owner.connected(self, hello)
+
+    def _take_place(self, hello: Hello) -> None:
+        """Which worker it is, and on which card: its unit tells, where it runs in one."""
+        if self.peer.number is None:
+            self.number = hello.number
+        elif hello.number != self.number:
+            log.warning("worker %d calls itself %d; its unit counts", self.number, hello.number)
+        told, card = hello.gpu_index or 0, self.peer.card
+        if card is not None and card != told:
+            text = "worker %d says that it runs on GPU %d; its slice counts, of GPU %d"
+            log.warning(text, self.number, told, card)
+        self.seat.card = told if card is None else card
 
     def _go_by(self, said: Hello | StateChange) -> None:
         """Take over how the worker wants its requests."""

@@ -73,6 +73,7 @@ UPLOAD = (
     "unsupported_media_type",
     "queue_full",
     "paused",
+    "unavailable",
 )
 WORK = (
     *UPLOAD,
@@ -82,7 +83,6 @@ WORK = (
     "idempotency_mismatch",
     "engine_error",
     "worker_crashed",
-    "unavailable",
     "too_hot",
     "queue_timeout",
     "execution_timeout",
@@ -205,6 +205,7 @@ OPERATIONS = (
             "image_not_found",
             "idempotency_mismatch",
             "image_set_aside",
+            "result_unreadable",
             "jobs_unavailable",
             "insufficient_storage",
         ),

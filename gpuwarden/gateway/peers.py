@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Who is at the other end of the worker channel: told by the kernel, not by the peer."""
 
+import contextlib
 import os
 import re
 import socket
@@ -10,7 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CREDENTIALS = struct.Struct("iII")  # struct ucred: pid, uid, gid
-WORKER_CGROUP = re.compile(r"/medgemma-worker@(0|[1-9][0-9]{0,3})\.service(?:/|$)")
+WORKER_CGROUP = re.compile(
+    r"0::(?P<group>(?:/[^/]+)*?/medgemma-worker@(?P<number>0|[1-9][0-9]{0,3})\.service)(?:/|$)"
+)
+CARD_SLICE = re.compile(r"/medgemma-workers-gpu(?P<card>0|[1-9][0-9]{0,3})[a-z]?\.slice/")
+CGROUPS = "sys/fs/cgroup"
 START_TIME_FIELD = 22  # proc(5), /proc/PID/stat
 
 
@@ -20,11 +25,22 @@ class Peer:
 
     :param number: which worker it is; None where only its own word tells (development).
     :param start_time: clock ticks since boot when it started: with the pid, its identity.
+    :param card: whose slice it runs in; None where only its own word tells.
     """
 
     number: int | None
     pid: int
     start_time: int
+    card: int | None = None
+
+
+@dataclass(frozen=True)
+class WorkerUnit:
+    """What a worker's cgroup tells: which worker, on which card, and where its processes are."""
+
+    number: int
+    card: int | None
+    group: str
 
 
 class UnknownPeerError(Exception):
@@ -34,21 +50,45 @@ class UnknownPeerError(Exception):
 PeerIdentity = Callable[[socket.socket], Peer]
 
 
-def worker_of_unit(connection: socket.socket) -> Peer:
-    """The worker whose unit holds the peer. Raises UnknownPeerError for anybody else."""
+def worker_of_unit(connection: socket.socket, root: Path = Path("/")) -> Peer:
+    """The worker whose unit's main process the peer is. Raises UnknownPeerError for anybody else.
+
+    :param root: where ``proc`` and ``sys`` are.
+    """
     pid, uid, _ = credentials(connection)
+    who = f"pid {pid} (uid {uid})"
     try:
-        before = start_time(pid)
-        cgroup = Path(f"/proc/{pid}/cgroup").read_text(encoding="utf-8")
-        after = start_time(pid)
+        before = start_time(pid, root)
+        unit = unit_of((root / f"proc/{pid}/cgroup").read_text(encoding="utf-8"))
+        oldest = None if unit is None else first_of(unit, root)
+        after = start_time(pid, root)
     except OSError as error:
-        raise UnknownPeerError(f"pid {pid} (uid {uid}) can't be looked at: {error}") from error
+        raise UnknownPeerError(f"{who} can't be looked at: {error}") from error
     if before != after:
-        raise UnknownPeerError(f"pid {pid} (uid {uid}) is gone")
-    number = worker_number(cgroup)
-    if number is None:
-        raise UnknownPeerError(f"pid {pid} (uid {uid}) runs in no medgemma-worker@ unit")
-    return Peer(number, pid, after)
+        raise UnknownPeerError(f"{who} is gone")
+    if unit is None:
+        raise UnknownPeerError(f"{who} runs in no medgemma-worker@ unit")
+    if oldest is None or oldest < after:
+        raise UnknownPeerError(f"{who} is not the main process of worker {unit.number}")
+    return Peer(unit.number, pid, after, unit.card)
+
+
+def first_of(unit: WorkerUnit, root: Path) -> int | None:
+    """When the first of a unit's processes started. Raises OSError where its cgroup is gone.
+
+    That is its main process, from which all others come: worker-launch begins no worker among
+    processes of a former life. It becomes the worker, and READY counts from it alone. The order of
+    cgroup.procs says nothing, and a process whose parent has ended is a child of PID 1, too.
+    """
+    group = root / CGROUPS / unit.group.lstrip("/")
+    listed = (group / "cgroup.procs").read_text(encoding="ascii").split()
+    for below in group.glob("*/**/cgroup.procs"):
+        listed += below.read_text(encoding="ascii").split()
+    started: list[int] = []
+    for pid in listed:
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it has just ended
+            started.append(start_time(int(pid), root))
+    return min(started, default=None)
 
 
 def same_user(connection: socket.socket) -> Peer:
@@ -66,15 +106,17 @@ def credentials(connection: socket.socket) -> tuple[int, int, int]:
     return pid, uid, gid
 
 
-def worker_number(cgroup: str) -> int | None:
+def unit_of(cgroup: str) -> WorkerUnit | None:
     """Which worker's unit a ``/proc/PID/cgroup`` file names (the unified hierarchy's line)."""
     for line in cgroup.splitlines():
-        if line.startswith("0::") and (match := WORKER_CGROUP.search(line)):
-            return int(match[1])
+        if match := WORKER_CGROUP.match(line):
+            card = CARD_SLICE.search(match["group"])
+            number = int(match["number"])
+            return WorkerUnit(number, int(card["card"]) if card else None, match["group"])
     return None
 
 
-def start_time(pid: int) -> int:
+def start_time(pid: int, root: Path = Path("/")) -> int:
     """When a process started, in clock ticks since boot. Raises OSError if there is none."""
-    stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
+    stat = (root / f"proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
     return int(stat.rpartition(")")[2].split()[START_TIME_FIELD - 3])

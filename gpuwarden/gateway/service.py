@@ -38,6 +38,7 @@ from gpuwarden.gateway.peers import PeerIdentity, same_user, worker_of_unit
 from gpuwarden.gateway.publish import Publisher, ServiceNotifier, feed_watchdog
 from gpuwarden.gateway.setaside import SET_ASIDE_FILE
 from gpuwarden.gateway.settings import GatewaySettings, gateway_settings
+from gpuwarden.gateway.unexpected import tell_unexpected
 from gpuwarden.names import (
     GATEWAY_MEMORY_FILE,
     GATEWAY_STATE_FILE,
@@ -309,9 +310,10 @@ async def serve(
     jobs: JobPlace | None = None,
 ) -> None:
     """Serve on ``sockets`` until SIGTERM, then finish what was accepted."""
-    stop = asyncio.Event()
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    loop.set_exception_handler(tell_unexpected)
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.set)
     if settings.upload_limit_bytes < settings.body_limit_bytes:
         log.warning("pool_bytes limits bodies to %d bytes", settings.upload_limit_bytes)
     service = Service(settings, sockets, writer, notifier, thermal, jobs)

@@ -14,10 +14,12 @@ from enum import IntEnum
 from typing import Any, Dict, Tuple
 
 from gpuwarden.worker.compact import compact_json, parse_json
+from gpuwarden.worker.nesting import NESTING_LIMIT, nests_too_deep
 
 PROTOCOL_VERSION = 1
 INLINE_LIMIT_BYTES = 64 * 1024  # a record of 212,000 bytes passes by default; half kept in reserve
 RECORD_LIMIT_BYTES = 192 * 1024
+LEVELS_AROUND = 8  # of a frame's meta around the deepest answer; it has one or two
 META_LIMIT_BYTES = 96 * 1024
 HEARTBEAT_SECONDS = 2.0  # between two HEARTBEATs of a worker whose loop turns
 
@@ -121,8 +123,11 @@ def decode(record: bytes) -> Frame:
     end = HEADER.size + meta_length
     if end > len(record):
         raise FrameError(f"meta of {meta_length} bytes in a record of {len(record)}")
+    text = record[HEADER.size : end]
+    if nests_too_deep(text, NESTING_LIMIT + LEVELS_AROUND):
+        raise FrameError("meta is nested too deeply")
     try:
-        meta = parse_json(record[HEADER.size : end].decode())
+        meta = parse_json(text.decode())
     except (ValueError, RecursionError) as error:
         raise FrameError(f"meta is not JSON: {error}") from error
     if not isinstance(meta, dict):

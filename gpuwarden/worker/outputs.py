@@ -14,6 +14,7 @@ from gpuwarden.worker.compact import compact_json
 from gpuwarden.worker.engine import Output
 from gpuwarden.worker.faults import Failure
 from gpuwarden.worker.frames import META_LIMIT_BYTES
+from gpuwarden.worker.nesting import TOO_DEEP, nests_too_deep
 
 ANSWER_LIMIT_BYTES = META_LIMIT_BYTES - 1024  # the RESULT's other fields take the rest
 BESIDE_LIMIT_BYTES = 4096  # of JSON beside a file: it is an HTTP header of the answer
@@ -68,6 +69,8 @@ def checked_answer(answer: Any) -> Answer:
     except (TypeError, ValueError, RecursionError) as error:
         text = f"postprocess() must return what JSON can hold: {type(error).__name__}"
         return Failure("engine_error", text)
+    if nests_too_deep(encoded):
+        return Failure("engine_error", f"postprocess() gave an answer that {TOO_DEEP}")
     if len(encoded) > ANSWER_LIMIT_BYTES:
         return Large(WHOLE, JSON_TYPE, memoryview(encoded), answer)
     return Small(answer, encoded)

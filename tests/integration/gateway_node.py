@@ -20,6 +20,7 @@ from gpuwarden.gateway.service import Service, Sockets, bind_dispatch
 from gpuwarden.gateway.settings import GatewaySettings
 from gpuwarden.values import ThermalState
 from tests.integration import gateway_peer
+from tests.integration.described import undescribed_error
 from tests.integration.gateway_peer import GatewayPeer
 
 DEADLINE_SECONDS = gateway_peer.DEADLINE_SECONDS
@@ -127,9 +128,11 @@ class GatewayNode:
             writer.write(f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode() + body)
             await writer.drain()
         try:
-            return await read_reply(reader, seconds)
+            reply = await read_reply(reader, seconds)
         finally:
             writer.close()
+        assert undescribed_error(method, path, reply.status, reply.body) is None
+        return reply
 
     async def get(self, path: str, **headers: str) -> Reply:
         named = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -91,9 +91,19 @@ class Filling(Engine):
         kind, size = result.split()
         if kind == "json":
             return {"filling": "é" * (int(size) // 6)}  # six bytes of JSON each
+        if kind == "levels":
+            return nested(int(size))
         if kind == "text":
             return {"text": "é" * (int(size) // 6), "usage": {"completion_tokens": 7}}
         return Output(kind, filling(int(size)), {"bytes": int(size)})
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """An object in an object in an object."""
+    answer: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        answer = {"within": answer}
+    return answer
 
 
 def filling(size: int) -> bytes:

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
+import errno
 import hashlib
 import os
 import time
 
 import pytest
 
+from gpuwarden.gateway import buffers
 from tests.integration.gateway_node import gateway_node, read_reply
 
 MIB = 1 << 20
@@ -184,3 +186,18 @@ async def test_a_wrong_form_is_named(parts: list[tuple[str, str, bytes]], param:
         )
     assert (reply.status, reply.error) == (400, "invalid_request")
     assert reply.json["error"]["param"] == param
+
+
+async def test_no_memory_for_a_body_is_told_as_such_wherever_one_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def none_left(number: int, size: int) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with gateway_node() as node:
+        await node.worker()
+        monkeypatch.setattr(buffers, "create_buffer", none_left)
+        for path in ("/predict", "/v1/images", "/v1/jobs"):
+            reply = await node.post(bytes(MIB), path=path)
+            assert (reply.status, reply.error) == (503, "unavailable"), path
+            assert int(reply.headers["retry-after"]) >= 1

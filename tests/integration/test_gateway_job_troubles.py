@@ -263,7 +263,11 @@ async def test_a_damaged_answer_is_told_as_such_and_no_log_has_its_id(
 ) -> None:
     async with gateway_node(jobs=place) as node:
         await node.worker()
-        identifier = await submit(node)
+        keyed: dict[str, Any] = {
+            "path": "/v1/jobs",
+            "headers": {"Idempotency-Key": "accession-4711"},
+        }
+        identifier = (await node.post(b"image", **keyed)).json["id"]
         await node.get(f"/v1/jobs/{identifier}?wait=8")
         (file,) = (place.folder / "files").glob("*.result")
         content = bytearray(file.read_bytes())
@@ -272,6 +276,8 @@ async def test_a_damaged_answer_is_told_as_such_and_no_log_has_its_id(
         for path in (f"/v1/jobs/{identifier}", f"/v1/results/{identifier}"):
             reply = await node.get(path)
             assert (reply.status, reply.error) == (500, "result_unreadable"), path
+        repeat = await node.post(b"image", **keyed)
+        assert (repeat.status, repeat.error) == (500, "result_unreadable")
     # The whole id would be the right to read it.
     assert f"{identifier[:8]}*.result" in caplog.text
     assert identifier not in caplog.text

@@ -2,6 +2,7 @@
 """What /metrics tells, and what it must not."""
 
 import asyncio
+from typing import Any
 
 from aiohttp.web import BaseRequest, StreamResponse
 from prometheus_client.parser import text_string_to_metric_families
@@ -10,6 +11,7 @@ from gpuwarden.gateway.work import Phase
 from tests.integration.gateway_node import GatewayNode, gateway_node, read_reply
 
 MIB = 1 << 20
+WAYS = ("predict", "v1/images", "v1/jobs")
 
 
 async def figures(node: GatewayNode) -> dict[str, float]:
@@ -55,6 +57,30 @@ async def test_every_request_is_counted_by_how_it_ended_and_how_long_it_took() -
         assert seen["http_responses_total{route=/predict,status=422}"] == 1
         assert seen["http_responses_total{route=other,status=404}"] == 1
         assert seen["worker_requests_total{worker=3}"] == 4
+
+
+async def test_a_refusal_is_counted_whichever_way_it_came() -> None:
+    chat: dict[str, Any] = {"path": "/v1/chat/completions", "media_type": "application/json"}
+    other_model = {"X-Gpuwarden-Model": "another"}
+    limits: dict[str, Any] = {"images_bytes": MIB, "job_disk_limit_bytes": MIB}
+    async with gateway_node(body_limit_bytes=2 * MIB, **limits) as node:
+        await node.worker()
+        refused = [await node.post(bytes(3 * MIB), path=f"/{way}") for way in WAYS]
+        assert [one.status for one in refused] == [413, 413, 413]
+        refused.append(await node.post(bytes(2 * MIB), path="/v1/images"))
+        refused.append(await node.post(bytes(2 * MIB), path="/v1/jobs"))
+        refused.append(await node.post(b"{}", headers=other_model, **chat))
+        assert [one.status for one in refused[3:]] == [429, 507, 404]
+        for length in (0, MIB):  # the one way and the other
+            refused.append(await node.post(bytes(length), path="/predict?what=else"))
+        assert [one.status for one in refused[6:]] == [400, 400]
+        seen = await figures(node)
+        assert seen["requests_total{outcome=rejected}"] == len(refused)
+        assert seen["accepted_total"] == 0
+        lost = await node.post(b'{"model": "another"}', **chat)  # that is in its body
+        seen = await figures(node)
+        assert (lost.status, seen["requests_total{outcome=failed}"]) == (404, 1)
+        assert seen["requests_total{outcome=rejected}"] == len(refused)
 
 
 async def test_durable_jobs_are_counted_by_status() -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from tests.integration.gateway_node import GatewayNode, Reply, gateway_node
-from tests.integration.model_classes import filling
+from tests.integration.model_classes import filling, nested
 from tests.integration.real_worker import openai_client, real_worker
 
 MIB = 1 << 20
+JSON = "application/json"
 FILLING = {"engine": "model_classes:Filling"}
 
 
@@ -50,6 +51,24 @@ async def test_a_large_answer_looks_like_a_small_one(size: int) -> None:
         assert reply.json["answer"] == {"filling": "é" * (size // 6)}
         assert list(reply.json) == ["answer", "model", "worker", "seconds"]
         await nothing_is_held(node)
+
+
+async def test_an_answer_that_is_nested_too_deeply_fails_by_name_everywhere() -> None:
+    async with gateway_node() as node, real_worker(node, **FILLING):
+        chat = {"model": "test-model", "messages": [{"role": "user", "content": "levels 800"}]}
+        failed = [
+            await ask(node, "levels 800"),
+            await node.post(
+                json.dumps(chat).encode(), path="/v1/chat/completions", media_type=JSON
+            ),
+        ]
+        assert {(one.status, one.error) for one in failed} == {(500, "engine_error")}
+        job = await node.post(b"image", path="/v1/jobs?question=levels%20800")
+        ended = (await node.get(f"/v1/jobs/{job.json['id']}?wait=8")).json
+        assert (ended["status"], ended["error"]["type"]) == ("failed", "engine_error")
+        texts = [one.json["error"]["message"] for one in failed] + [ended["error"]["message"]]
+        assert all("nested more than 100 levels" in text for text in texts)
+        assert (await ask(node, "levels 100")).json["answer"] == nested(100)
 
 
 async def test_a_large_result_after_a_large_image_and_then_the_same_connection_again() -> None:

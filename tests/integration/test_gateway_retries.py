@@ -2,11 +2,13 @@
 """Idempotency-Key: a retry joins the request that it repeats, whatever became of its caller."""
 
 import asyncio
+import gc
 import os
 from typing import Any
 
 import pytest
 
+from gpuwarden.gateway.body import Body
 from tests.integration.gateway_node import GatewayNode, Reply, gateway_node
 
 MIB = 1 << 20
@@ -31,7 +33,7 @@ async def test_a_retry_joins_the_running_request() -> None:
             assert replies[0].json["answer"] == replies[1].json["answer"]
             assert (await keyed(node, image)).json["answer"] == replies[0].json["answer"]
             assert worker.jobs.empty()
-            assert node.service.dispatcher.statistics.completed == 1
+            assert node.service.dispatcher.statistics.completed == 3
             assert node.service.pool.in_use_bytes == 0
 
 
@@ -45,7 +47,8 @@ async def test_a_retry_that_joins_keeps_no_place_and_no_memory_of_its_own() -> N
         retries: list[asyncio.Task[Reply]] = []
         for _ in range(5):
             retries.append(asyncio.create_task(keyed(node, image)))
-            await node.until(lambda: statistics.cancelled == len(retries))
+            await node.until(lambda: statistics.accepted == 1 + len(retries))
+            await node.until(lambda: node.service.pool.in_use_bytes == MIB)
         assert (node.service.dispatcher.queue.depth, node.service.pool.in_use_bytes) == (0, MIB)
         worker.answer(job)
         assert {reply.status for reply in await asyncio.gather(first, *retries)} == {200}
@@ -57,11 +60,15 @@ async def test_retries_that_come_at_once_are_one_request() -> None:
         worker = await node.worker(auto=False)
         callers = [asyncio.create_task(keyed(node, image)) for _ in range(8)]
         job = await worker.next_job()
-        await node.until(lambda: node.service.dispatcher.statistics.cancelled == 7)
+        statistics = node.service.dispatcher.statistics
+        await node.until(lambda: statistics.accepted == 8)
+        await node.until(lambda: node.service.pool.in_use_bytes == MIB)
         worker.answer(job)
         answers = [reply.json["answer"] for reply in await asyncio.gather(*callers)]
         assert answers == [{"sha256": job.sha256, "bytes": MIB}] * 8
         assert worker.jobs.empty()
+        await node.until(lambda: statistics.completed == 8)
+        assert (statistics.cancelled, statistics.failed) == (0, 0)
 
 
 async def test_a_request_with_a_key_outlives_its_caller() -> None:
@@ -82,6 +89,38 @@ async def test_a_request_with_a_key_outlives_its_caller() -> None:
         assert worker.jobs.empty()
 
 
+async def refuse_new(node: GatewayNode, image: bytes) -> Reply:
+    """What another request is told, and what a repeat gets."""
+    fresh = await node.post(image, headers={"Idempotency-Key": "another"})
+    assert fresh.status in (429, 503)
+    again = await keyed(node, image)
+    assert again.status == 200
+    changed = await keyed(node, image + b"!")
+    assert (changed.status, changed.error) == (422, "idempotency_mismatch")
+    assert node.service.pool.in_use_bytes == 0
+    return fresh
+
+
+@pytest.mark.parametrize("size", [5, 2 * MIB])
+async def test_an_answer_that_is_there_is_given_whatever_keeps_new_work_out(size: int) -> None:
+    image = os.urandom(size)
+    async with gateway_node(queue_limit=1, grace_seconds=0.0) as node:
+        worker = await node.worker(max_batch=1)
+        assert (await keyed(node, image)).status == 200
+        worker.answers_by_itself = False
+        waiting = [asyncio.create_task(node.post(b"running")) for _ in range(2)]
+        for _ in waiting:
+            await worker.next_job()
+        waiting.append(asyncio.create_task(node.post(b"waiting")))
+        await node.until(lambda: node.service.dispatcher.queue.depth == 1)
+        assert (await refuse_new(node, image)).error == "queue_full"
+        worker.close()
+        await node.until(lambda: not node.service.dispatcher.links)
+        assert (await refuse_new(node, image)).error == "unavailable"
+        for one in waiting:
+            one.cancel()
+
+
 async def test_another_body_under_the_same_key_is_refused() -> None:
     async with gateway_node() as node:
         await node.worker()
@@ -93,6 +132,17 @@ async def test_another_body_under_the_same_key_is_refused() -> None:
         ):
             assert (changed.status, changed.error) == (422, "idempotency_mismatch")
             assert changed.json["error"]["param"] == "Idempotency-Key"
+
+
+async def test_an_answer_is_kept_under_its_key_without_the_image() -> None:
+    image = b"DOE^JANE" * 100  # small: it lies in no buffer
+    async with gateway_node() as node:
+        await node.worker()
+        assert (await keyed(node, image)).status == 200
+        gc.collect()
+        held = [one for one in gc.get_objects() if isinstance(one, Body) and one.inline == image]
+        assert held == []
+        assert (await keyed(node, image)).status == 200
 
 
 async def test_a_failure_is_tried_again_under_its_key() -> None:

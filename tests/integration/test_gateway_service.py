@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 import asyncio
+import gc
+import os
 import signal
 import socket
 import subprocess
@@ -11,11 +13,19 @@ from pathlib import Path
 import pytest
 
 from gpuwarden.config import ConfigurationError, load_configuration
-from gpuwarden.control.snapshot import read_snapshot
+from gpuwarden.control.snapshot import SnapshotWriter, read_snapshot
 from gpuwarden.control.socket import ControlError, ask_async
 from gpuwarden.control.states import GatewayData
 from gpuwarden.gateway import service
-from tests.integration.gateway_node import DEADLINE_SECONDS, gateway_node, read_reply
+from gpuwarden.gateway.peers import same_user
+from gpuwarden.gateway.settings import GatewaySettings
+from tests.integration.gateway_node import (
+    DEADLINE_SECONDS,
+    RecordingNotifier,
+    gateway_node,
+    job_place,
+    read_reply,
+)
 from tests.integration.gateway_peer import GatewayPeer
 from tests.integration.gateway_process import ROOT, RUN, predict, ready
 
@@ -165,3 +175,37 @@ async def test_a_reload_changes_the_limits_and_a_wrong_file_changes_nothing(
             await ask_async(folder / "control.sock", {"request": "reload"}, 5)
         assert node.service.dispatcher.settings.queue_limit == 7
         assert (await node.post(b"goes on")).status == 200
+
+
+async def test_what_fails_outside_of_requests_is_named_without_its_text(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(words: str) -> None:
+        raise ValueError(words)
+
+    async def fail_later() -> None:
+        fail("DOE^JANE")
+
+    monkeypatch.setattr(service, "spare_collector", lambda: None)  # it is this process's, too
+    http, dispatch = socket.create_server(("127.0.0.1", 0)), folder / "dispatch.sock"
+    notifier = RecordingNotifier()
+    serving = asyncio.create_task(
+        service.serve(
+            GatewaySettings(),
+            service.Sockets([http], service.bind_dispatch(dispatch), same_user),
+            SnapshotWriter(folder / "state.json", "gateway"),
+            notifier,
+            lambda card: folder / f"{card}.json",
+            job_place(folder / "jobs"),
+        )
+    )
+    async with asyncio.timeout(DEADLINE_SECONDS):
+        while "ready" not in notifier.calls:  # noqa: ASYNC110 - it is only told
+            await asyncio.sleep(0.002)
+    asyncio.get_running_loop().call_soon(fail, "DOE^JANE")
+    await asyncio.wait([asyncio.create_task(fail_later())])
+    gc.collect()  # nobody has asked what became of it
+    os.kill(os.getpid(), signal.SIGTERM)
+    await asyncio.wait_for(serving, DEADLINE_SECONDS)
+    assert caplog.text.count("ValueError at test_gateway_service.py") == 2
+    assert "DOE" not in caplog.text

@@ -259,6 +259,16 @@ async def test_the_unit_tells_who_a_worker_is_not_its_own_word() -> None:
         liar.close()
 
 
+async def test_the_slice_tells_which_card_s_heat_holds_for_a_worker() -> None:
+    async with gateway_node(lambda connection: Peer(4, os.getpid(), 0, card=1)) as node:
+        liar = GatewayPeer(node.dispatch_path, 4)
+        liar.hello(gpu_index=0)
+        await liar.next_frame()
+        (link,) = node.service.dispatcher.links.values()
+        assert link.seat.card == 1
+        liar.close()
+
+
 async def test_a_worker_that_breaks_the_protocol_is_hung_up_on() -> None:
     async with gateway_node() as node:
         for nonsense in (

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuwarden.worker.compact import compact_json, encoder_of, parse_json
+from gpuwarden.worker.nesting import nests_too_deep
 
 values = st.recursive(
     st.none()
@@ -42,3 +43,23 @@ def test_what_json_has_no_word_for_is_refused(encode: Any) -> None:
 def test_one_value_and_nothing_around_it_is_taken(text: str) -> None:
     with pytest.raises(ValueError):
         parse_json(text)
+
+
+def levels(value: Any) -> int:
+    if not isinstance(value, (list, dict)):
+        return 0
+    inner = value if isinstance(value, list) else value.values()
+    return 1 + max(map(levels, inner), default=0)
+
+
+@given(values)
+def test_the_levels_of_a_text_are_counted(value: Any) -> None:
+    text = compact_json(value).encode()
+    assert not nests_too_deep(text, levels(value))
+    assert levels(value) == 0 or nests_too_deep(text, levels(value) - 1)
+
+
+def test_brackets_in_texts_are_no_levels() -> None:
+    text = compact_json({"finding": '\\"' + "[{" * 200, "more": []}).encode()
+    assert not nests_too_deep(text, 2)
+    assert nests_too_deep(b"[" * 101)  # whatever comes after

@@ -48,6 +48,7 @@ def test_any_bytes_are_a_frame_or_a_frame_error(record: bytes) -> None:
         (HEADER.pack(9, 1, 0, 0, 0, 0, 0), "protocol version 9"),
         (HEADER.pack(1, 1, 0, 50, 0, 0, 0), "meta of 50 bytes"),
         (HEADER.pack(1, 1, 0, 2, 0, 0, 0) + b"[]", "not an object"),
+        (HEADER.pack(1, 1, 0, 1000, 0, 0, 0) + b"[" * 500 + b"]" * 500, "nested too deeply"),
     ],
 )
 def test_a_broken_record_says_what_is_wrong(record: bytes, why: str) -> None:

@@ -5,29 +5,35 @@ from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.idempotency import Attempts, check_key
 
 
+def work_under(attempts: Attempts[str], key: str, now: float) -> str | None:
+    attempt = attempts.known(key, now)
+    return None if attempt is None else attempt.work
+
+
 def test_a_retry_finds_the_request_that_it_repeats_while_it_runs_and_after() -> None:
     attempts = Attempts[str](seconds=60)
-    assert attempts.find("key", b"body", 0) is None
+    assert work_under(attempts, "key", 0) is None
     attempt = attempts.begin("key", b"body", "work", 0)
-    assert attempts.find("key", b"body", 1000) == "work"
+    assert work_under(attempts, "key", 1000) == "work"
     attempts.finish(attempt, 10, 1000)
-    assert attempts.find("key", b"body", 1059) == "work"
-    assert attempts.find("key", b"body", 1060) is None
+    assert work_under(attempts, "key", 1059) == "work"
+    assert work_under(attempts, "key", 1060) is None
     assert (len(attempts), attempts.kept_bytes) == (0, 0)
 
 
 def test_another_body_under_a_key_is_an_error() -> None:
     attempts = Attempts[str]()
-    attempts.begin("key", b"body", "work", 0)
+    attempt = attempts.begin("key", b"body", "work", 0)
+    attempt.check_same(b"body")
     with pytest.raises(ApiError) as refused:
-        attempts.find("key", b"another", 0)
+        attempt.check_same(b"another")
     assert (refused.value.status, refused.value.param) == (422, "Idempotency-Key")
 
 
 def test_a_failure_is_not_kept() -> None:
     attempts = Attempts[str]()
     attempts.drop(attempts.begin("key", b"body", "work", 0))
-    assert attempts.find("key", b"body", 0) is None
+    assert work_under(attempts, "key", 0) is None
 
 
 def test_answers_are_kept_in_bounded_number_and_bytes_and_the_oldest_go_first() -> None:
@@ -36,9 +42,9 @@ def test_answers_are_kept_in_bounded_number_and_bytes_and_the_oldest_go_first() 
     for number in range(6):
         attempts.finish(attempts.begin(str(number), b"", str(number), 0), 30, 0)
     assert len(attempts) == 3
-    assert attempts.find("5", b"", 0) == "5"
-    assert attempts.find("3", b"", 0) is None
-    assert attempts.find("running", b"", 0) == "running"
+    assert work_under(attempts, "5", 0) == "5"
+    assert work_under(attempts, "3", 0) is None
+    assert work_under(attempts, "running", 0) == "running"
     attempts.finish(running, 90, 0)
     assert attempts.kept_bytes <= 100
 

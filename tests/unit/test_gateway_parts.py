@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
+import os
 import socket
+import subprocess
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,23 +16,73 @@ from gpuwarden.gateway.lazyheap import SLACK, LazyHeap
 from gpuwarden.gateway.messages import Hello, MessageError, parse
 from gpuwarden.gateway.publish import status_text
 from gpuwarden.gateway.statistics import Statistics
+from gpuwarden.names import gpu_slice
+
+WORKERS = "/medgemma.slice/medgemma-workers.slice"
 
 
 @pytest.mark.parametrize(
-    ("cgroup", "number"),
+    ("cgroup", "number", "card"),
     [
-        ("0::/medgemma.slice/medgemma-workers.slice/medgemma-worker@0.service\n", 0),
-        ("0::/medgemma-workers-gpu1.slice/medgemma-worker@12.service/child\n", 12),
-        ("1:name=systemd:/medgemma-worker@3.service\n0::/user.slice\n", None),
-        ("0::/user.slice/medgemma-worker@3.service.d\n", None),
-        ("0::/user.slice/medgemma-worker@03.service\n", None),
-        ("0::/user.slice/not-medgemma-worker@3.service\n", None),
-        ("0::/system.slice/medgemma-gateway.service\n", None),
-        ("", None),
+        (f"0::{WORKERS}/medgemma-worker@0.service\n", 0, None),
+        (f"0::{WORKERS}/medgemma-workers-gpu1.slice/medgemma-worker@12.service/child\n", 12, 1),
+        (f"0::{WORKERS}/medgemma-workers-gpu10b.slice/medgemma-worker@2.service\n", 2, 10),
+        ("0::/medgemma-worker@3.service/medgemma-workers-gpu1.slice/x\n", 3, None),
+        ("1:name=systemd:/medgemma-worker@3.service\n0::/user.slice\n", None, None),
+        ("0::/user.slice/medgemma-worker@3.service.d\n", None, None),
+        ("0::/user.slice/medgemma-worker@03.service\n", None, None),
+        ("0::/user.slice/not-medgemma-worker@3.service\n", None, None),
+        ("0::/system.slice/medgemma-gateway.service\n", None, None),
+        ("", None, None),
     ],
 )
-def test_a_worker_is_known_by_its_cgroup(cgroup: str, number: int | None) -> None:
-    assert peers.worker_number(cgroup) == number
+def test_a_worker_and_its_card_are_known_by_its_cgroup(
+    cgroup: str, number: int | None, card: int | None
+) -> None:
+    unit = peers.unit_of(cgroup)
+    assert (unit and unit.number, unit and unit.card) == (number, card)
+
+
+def test_a_card_s_slice_is_known_whatever_plan_it_is_of() -> None:
+    for variant in ("", "b"):
+        match = peers.CARD_SLICE.search(f"/{gpu_slice(7, variant)}/")
+        assert match and match["card"] == "7"
+
+
+def unit_with(root: Path, processes: list[int], below: list[int]) -> None:
+    """Processes of this machine in the cgroups of worker 3, on card 1."""
+    group = f"{WORKERS[1:]}/{gpu_slice(1)}/medgemma-worker@3.service"
+    for name, pids in (("", processes), ("helpers", below)):
+        folder = root / peers.CGROUPS / group / name
+        folder.mkdir(parents=True)
+        (folder / "cgroup.procs").write_text("".join(f"{pid}\n" for pid in pids))
+    for pid in (*processes, *below):
+        process = root / f"proc/{pid}"
+        process.mkdir(parents=True)
+        process.joinpath("stat").symlink_to(f"/proc/{pid}/stat")
+        process.joinpath("cgroup").write_text(f"0::/{group}\n")
+
+
+def test_the_main_process_of_a_unit_is_its_worker(tmp_path: Path) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    helper = subprocess.Popen(["/bin/sleep", "60"])
+    ended = subprocess.Popen(["/bin/true"])
+    ended.wait()
+    with ours, theirs:
+        unit_with(tmp_path, [helper.pid, ended.pid, os.getpid()], [])
+        peer = peers.worker_of_unit(ours, tmp_path)
+    helper.kill()
+    helper.wait()
+    assert (peer.number, peer.card, peer.pid) == (3, 1, os.getpid())
+
+
+@pytest.mark.parametrize("is_below", [False, True])
+def test_what_a_worker_has_begun_is_no_worker(tmp_path: Path, is_below: bool) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    older = [1]
+    with ours, theirs, pytest.raises(peers.UnknownPeerError, match="not the main process"):
+        unit_with(tmp_path, [os.getpid(), *([] if is_below else older)], older * is_below)
+        peers.worker_of_unit(ours, tmp_path)
 
 
 def test_a_peer_outside_the_workers_units_is_unknown() -> None:

@@ -83,7 +83,10 @@ def test_what_no_frame_holds_does_not_fit() -> None:
     assert not fits([(job(1, 2), half), (job(3, 4), half), (job(5, 6), b"{}")])
 
 
-@pytest.mark.parametrize("said", [b"{nothing}", b"{\xff}", b'{"a":1}{"b":2}'])
+DEEP = b'{"a":' * 500 + b"1" + b"}" * 500
+
+
+@pytest.mark.parametrize("said", [b"{nothing}", b"{\xff}", b'{"a":1}{"b":2}', DEEP])
 def test_an_answer_that_is_no_json_fails_who_reads_it(said: bytes) -> None:
     with pytest.raises(ApiError, match="engine_error"):
         Answer(said, "a model", 0).read()

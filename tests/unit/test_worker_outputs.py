@@ -8,6 +8,7 @@ import pytest
 
 from gpuwarden.worker.engine import Output
 from gpuwarden.worker.faults import Failure
+from gpuwarden.worker.nesting import NESTING_LIMIT
 from gpuwarden.worker.outputs import (
     ANSWER_LIMIT_BYTES,
     BESIDE_LIMIT_BYTES,
@@ -98,3 +99,20 @@ def test_a_chat_gets_long_figures_as_text_and_no_file() -> None:
     assert isinstance(failure, Failure)
     assert "/predict" in failure.message
     assert for_chat({"text": "short"}, told=False) == {"text": "short"}
+
+
+def nested(levels: int) -> dict[str, Any]:
+    answer: dict[str, Any] = {}
+    for _ in range(levels - 1):
+        answer = {"findings": answer}
+    return answer
+
+
+def test_an_answer_that_nobody_could_read_further_on_fails_by_name() -> None:
+    for answer in (nested(NESTING_LIMIT + 1), nested(800), Output(PNG, b"", nested(800))):
+        failure = checked_answer(answer)
+        assert isinstance(failure, Failure)
+        assert failure.kind == "engine_error"
+        assert failure.message.endswith("an answer that is nested more than 100 levels deep")
+    assert checked_answer(nested(NESTING_LIMIT)) == nested(NESTING_LIMIT)
+    assert checked_answer({"text": "[" * 800}) == {"text": "[" * 800}
