@@ -55,11 +55,12 @@ class Running:
     noted_failures: int
     job: Job | None = None
     task: asyncio.Task[None] | None = None
+    noting: asyncio.Task[None] | None = None
     output: Output | None = None
 
     @property
     def was_dispatched(self) -> bool:
-        """Whether a worker may have begun with it."""
+        """Whether a worker may have begun with it, for the last time that is on record."""
         return self.job is not None and self.job.request.dispatched_at is not None
 
     @property
@@ -84,7 +85,6 @@ class Feeder:
         dispatcher.pool.on_freed = self._freed.set
         self._loading = asyncio.Lock()
         self._closing = False
-        self._notes: set[asyncio.Task[None]] = set()
         self.running: dict[str, Running] = {}
         self.on_finished: Callable[[str], None] = lambda id: None
 
@@ -145,13 +145,25 @@ class Feeder:
             one.task.cancel()
             await asyncio.wait([one.task])
 
-    def workers_died(self) -> None:
-        """A worker's connection is gone: whose fault it was has to outlive us, too."""
+    def repeat(self, job: Job) -> None:
+        """A worker may have begun it: the next one gets it when that is on record."""
         for one in self.running.values():
-            failures = one.job.request.solo_deaths if one.job else 0
-            if failures > one.noted_failures:
-                one.noted_failures = failures
-                self._note(one.lease, failures)
+            if one.job is job:
+                one.noting = asyncio.create_task(self._repeat(one, job))
+
+    async def _repeat(self, one: Running, job: Job) -> None:
+        """A power cut from now on leaves no execution uncounted, and no death."""
+        one.noted_failures = max(one.noted_failures, job.request.solo_deaths)
+        while not job.request.has_ended:
+            try:
+                await self._store.note_repeat(one.lease, one.noted_failures)
+            except JobStoreError as error:
+                log.error("a job can't be given out once more, trying on: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                job.request.dispatched_at = None
+                self._dispatcher.start_again(job)
+                return
 
     async def _claim(self) -> None:
         wanted = self.look_ahead() - len(self.running)
@@ -190,7 +202,7 @@ class Feeder:
                 await self._finish(one.lease, result, one.output)
         except asyncio.CancelledError:
             with contextlib.suppress(JobStoreError):  # a start gives it back as well
-                await asyncio.shield(self._nack(one, begun=begun or one.was_dispatched))
+                await asyncio.shield(self._nack(one, begun=begun))
             raise
         finally:
             if one.job is not None:
@@ -307,14 +319,17 @@ class Feeder:
         """Have it tried again, as soon as the store takes it back."""
         while True:
             try:
-                await self._nack(one, begun=one.was_dispatched)
+                await self._nack(one)
             except JobStoreError as error:
                 log.error("a job can't be given back, trying on: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 return
 
-    async def _nack(self, one: Running, *, begun: bool) -> None:
+    async def _nack(self, one: Running, *, begun: bool = False) -> None:
+        if one.noting is not None:
+            await asyncio.wait([one.noting])
+        begun = begun or one.was_dispatched
         await self._store.nack(one.lease, one.noted_failures, begun=begun)
 
     async def _finish(self, lease: Lease, result: JobResult, output: Output | None) -> None:
@@ -349,15 +364,6 @@ class Feeder:
                 result, content = NO_RESULT, None
             else:
                 return
-
-    def _note(self, lease: Lease, failures: int) -> None:
-        async def note() -> None:
-            with contextlib.suppress(JobStoreError):  # it is given back with the figure as well
-                await self._store.note_failures(lease, failures)
-
-        task = asyncio.create_task(note())
-        self._notes.add(task)
-        task.add_done_callback(self._notes.discard)
 
 
 def answered(answer: Answer, seconds: float) -> JobResult:

@@ -211,10 +211,11 @@ def give_back(connection: sqlite3.Connection, lease: Lease, failures: int, *, be
     )
 
 
-def note_failures(connection: sqlite3.Connection, lease: Lease, failures: int) -> None:
-    """Remember that a leased job has killed workers."""
+def note_repeat(connection: sqlite3.Connection, lease: Lease, failures: int) -> None:
+    """Count that a leased job is given out once more, with what it has done to workers."""
     connection.execute(
-        "UPDATE jobs SET failures = max(failures, ?) WHERE id = ?", (failures, lease.id)
+        "UPDATE jobs SET failures = max(failures, ?), executions = executions + 1 WHERE id = ?",
+        (failures, lease.id),
     )
 
 

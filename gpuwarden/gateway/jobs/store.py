@@ -72,8 +72,8 @@ class JobStore(Protocol):
     async def nack(self, lease: Lease, failures: int, *, begun: bool) -> bool:
         """Give a job back to its place; ``begun``: a worker may have had it."""
 
-    async def note_failures(self, lease: Lease, failures: int) -> None:
-        """Remember that a job has killed workers while alone in them."""
+    async def note_repeat(self, lease: Lease, failures: int) -> None:
+        """Remember that a job is given out once more, and that it has killed workers."""
 
     async def set_aside(self, lease: Lease) -> None:
         """Take no more of a body that kills workers."""
@@ -278,9 +278,9 @@ class DiskStore:
         """Give a job back to its place; ``begun``: a worker may have had it."""
         return await self._change(lambda c: rows.give_back(c, lease, failures, begun=begun))
 
-    async def note_failures(self, lease: Lease, failures: int) -> None:
-        """Remember that a job has killed workers while alone in them."""
-        await self.database.write(lambda c: rows.note_failures(c, lease, failures))
+    async def note_repeat(self, lease: Lease, failures: int) -> None:
+        """Remember that a job is given out once more, and that it has killed workers."""
+        await self.database.write(lambda c: rows.note_repeat(c, lease, failures))
 
     async def set_aside(self, lease: Lease) -> None:
         """Take no more of a body that kills workers, for a day. Raises SealError."""

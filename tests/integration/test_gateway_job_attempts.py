@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How often a durable job was executed, and which of its failures count towards its end."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gpuwarden.gateway.jobs import feeder
+from gpuwarden.gateway.jobs.service import JobPlace
+from gpuwarden.gateway.jobs.store import DiskStore
+from gpuwarden.gateway.jobs.values import JobRow, StoreFullError
+from tests.integration.gateway_node import GatewayNode, gateway_node, job_place
+from tests.integration.real_worker import real_worker
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> JobPlace:
+    return job_place(tmp_path / "jobs")
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feeder, "RETRY_SECONDS", 0.01)
+
+
+def store_of(node: GatewayNode) -> DiskStore:
+    assert node.service.jobs.opened is not None
+    return node.service.jobs.opened.store
+
+
+async def submit(node: GatewayNode, body: bytes = b"image", question: str = "json%2060") -> str:
+    reply = await node.post(body, path=f"/v1/jobs?question={question}")
+    assert reply.status == 202, reply.body
+    identifier: str = reply.json["id"]
+    return identifier
+
+
+async def finished(node: GatewayNode, identifier: str) -> dict[str, Any]:
+    reply = await node.get(f"/v1/jobs/{identifier}?wait=8")
+    assert reply.status == 200, reply.body
+    assert reply.json["progress"]["is_finished"], reply.json
+    return reply.json
+
+
+async def row_of(node: GatewayNode, identifier: str) -> JobRow:
+    row = await store_of(node).find(identifier)
+    assert row is not None
+    return row
+
+
+async def test_a_job_whose_worker_dies_when_it_has_worked_says_that_it_was_repeated(
+    place: JobPlace, tmp_path: Path
+) -> None:
+    diary = tmp_path / "diary"
+    options = {"diary": str(diary)}
+    engine = "model_classes:Diarist"
+    async with gateway_node(jobs=place) as node:
+        identifier = await submit(node)
+        async with real_worker(node, engine=engine, options=options | {"die_in_end": 1}) as doomed:
+            await doomed.process.wait()
+        async with real_worker(node, engine=engine, options=options):
+            job = await finished(node, identifier)
+    assert job["status"] == "succeeded"
+    assert job["executions"] == len(diary.read_text().splitlines()) == 2
+
+
+async def test_a_repeat_is_on_record_before_a_worker_gets_it(
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refusals: list[int] = []
+
+    async def full(*_: object) -> None:
+        refusals.append(1)
+        raise StoreFullError("no room on disk")
+
+    async with gateway_node(jobs=place) as node:
+        identifier = await submit(node)
+        doomed = await node.busy_worker(auto=False)
+        await doomed.next_job()
+        worker = await node.worker(1, auto=False)
+        with monkeypatch.context() as patched:
+            patched.setattr(store_of(node), "note_repeat", full)
+            doomed.close()
+            await node.until(lambda: len(refusals) > 2)
+            assert worker.jobs.empty()
+        again = await worker.next_job()
+        row = await row_of(node, identifier)
+        assert (row.executions, row.failures) == (2, 1)
+        worker.answer(again)
+        assert (await finished(node, identifier))["executions"] == 2
+
+
+@pytest.mark.parametrize(("answer", "executions"), [("returned", 1), ("cancelled", 2)])
+async def test_a_job_that_makes_way_is_a_repeat_only_if_it_may_have_begun(
+    place: JobPlace, answer: str, executions: int
+) -> None:
+    async with gateway_node(jobs=place) as node:
+        await submit(node)
+        identifier = await submit(node)
+        worker = await node.busy_worker(auto=False, max_batch=1)
+        running, prepared = await worker.next_job(), await worker.next_job()
+        node.service.dispatcher.drain(0, drained=True)
+        assert (await worker.next_frame()).lease == prepared.frame.lease
+        worker.fail(prepared, answer)
+        worker.answer(running)
+        await node.until(lambda: not node.service.dispatcher.queue.seats[1].batches)
+        node.service.dispatcher.drain(0, drained=False)
+        worker.answer(await worker.next_job())
+        assert (await finished(node, identifier))["executions"] == executions
