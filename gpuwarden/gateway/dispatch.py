@@ -124,10 +124,10 @@ class Dispatcher:
         self._change()
         return job
 
-    def admit_job(self, length: int, priority: int, failures: int) -> Job:
+    def admit_job(self, length: int, priority: int, deaths: int) -> Job:
         """Accept a durable job whose body is on disk. Raises ApiError where no buffer is free."""
         now = self._loop.time()
-        request = self.queue.admit_background(length, priority, failures, now)
+        request = self.queue.admit_background(length, priority, deaths, now)
         job = Job(
             request, now, Room(self.pool, self.settings.upload_limit_bytes, lambda size: None)
         )

@@ -87,16 +87,14 @@ class RequestQueue:
         self.held_bytes += body_bytes
         return request
 
-    def admit_background(
-        self, body_bytes: int, priority: int, failures: int, now: float
-    ) -> Request:
+    def admit_background(self, body_bytes: int, priority: int, deaths: int, now: float) -> Request:
         """Accept what nobody waits for: it takes none of people's room and has no deadline.
 
-        :param failures: deaths of a worker while alone in it, in a former life.
+        :param deaths: of a worker while alone in it, in a former life.
         """
         request = Request(next(self._serial), body_bytes, math.inf, True, priority)
-        request.solo_deaths = failures
-        request.suspect = failures > 0
+        request.solo_deaths = deaths
+        request.suspect = deaths > 0
         self.requests[request.number] = request
         return request
 

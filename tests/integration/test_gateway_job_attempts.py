@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """How often a durable job was executed, and which of its failures count towards its end."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from gpuwarden.gateway.jobs.store import DiskStore
 from gpuwarden.gateway.jobs.values import JobRow, StoreFullError
 from tests.integration.gateway_node import GatewayNode, gateway_node, job_place
 from tests.integration.real_worker import real_worker
+
+MIB = 1 << 20
 
 
 @pytest.fixture
@@ -86,7 +89,7 @@ async def test_a_repeat_is_on_record_before_a_worker_gets_it(
             assert worker.jobs.empty()
         again = await worker.next_job()
         row = await row_of(node, identifier)
-        assert (row.executions, row.failures) == (2, 1)
+        assert (row.executions, row.deaths) == (2, 1)
         worker.answer(again)
         assert (await finished(node, identifier))["executions"] == 2
 
@@ -108,3 +111,65 @@ async def test_a_job_that_makes_way_is_a_repeat_only_if_it_may_have_begun(
         node.service.dispatcher.drain(0, drained=False)
         worker.answer(await worker.next_job())
         assert (await finished(node, identifier))["executions"] == executions
+
+
+async def test_a_job_whose_result_finds_no_room_waits_for_it_however_often(
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feeder, "ROOM_SECONDS", 60.0)  # nothing polls
+    async with gateway_node(jobs=place, results_bytes=MIB) as node:
+        worker = await node.busy_worker(auto=False)
+        identifier = await submit(node)
+        job = await worker.next_job()
+        for _ in range(feeder.TRIES_LIMIT + 1):
+            reading = asyncio.create_task(node.post(b"person"))
+            persons = await worker.next_job()
+            assert "size" in (await worker.borrow(persons, MIB)).meta
+            refused = await worker.borrow(job, MIB)
+            worker.fail(job, refused.meta["error"]["type"])
+            await node.until(lambda: waits_for_room(node))
+            worker.hand_in(persons, b"mask")
+            assert (await reading).status == 200
+            job = await worker.next_job()
+        row = await row_of(node, identifier)
+        assert (row.tries, row.deaths) == (0, 0)
+        worker.answer(job)
+        assert (await finished(node, identifier))["status"] == "succeeded"
+
+
+def waits_for_room(node: GatewayNode) -> bool:
+    opened = node.service.jobs.opened
+    assert opened is not None
+    return opened.feeder._for_results.locked()
+
+
+async def test_executions_that_took_too_long_are_no_deaths_of_workers(place: JobPlace) -> None:
+    async with gateway_node(jobs=place) as node:
+        identifier = await submit(node)
+        worker = await node.worker(auto=False)
+        for _ in range(2):
+            worker.fail(await worker.next_job(), "execution_timeout")
+        await worker.next_job()
+        assert not any(seat.exclusive for seat in node.service.dispatcher.queue.seats.values())
+        worker.close()
+        survivor = await node.worker(auto=False)
+        job = await survivor.next_job()
+        row = await row_of(node, identifier)
+        assert (row.tries, row.deaths) == (2, 1)
+        survivor.answer(job)
+        assert (await finished(node, identifier))["status"] == "succeeded"
+
+
+async def test_an_image_is_not_set_aside_for_the_death_of_a_decoding_process(
+    place: JobPlace,
+) -> None:
+    async with gateway_node(jobs=place) as node:
+        identifier = await submit(node)
+        doomed = await node.worker(auto=False)
+        await doomed.next_job()
+        doomed.close()
+        worker = await node.worker(auto=False)
+        worker.fail(await worker.next_job(), "worker_crashed")
+        job = await finished(node, identifier)
+        assert (job["status"], job["error"]["type"]) == ("failed", "worker_crashed")
+        await submit(node)
