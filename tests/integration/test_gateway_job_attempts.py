@@ -2,6 +2,7 @@
 """How often a durable job was executed, and which of its failures count towards its end."""
 
 import asyncio
+import os
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,27 @@ async def test_a_job_that_makes_way_is_a_repeat_only_if_it_may_have_begun(
         node.service.dispatcher.drain(0, drained=False)
         worker.answer(await worker.next_job())
         assert (await finished(node, identifier))["executions"] == executions
+
+
+async def test_what_a_worker_gives_back_unbegun_was_executed_once(
+    place: JobPlace, tmp_path: Path
+) -> None:
+    diary, gate = tmp_path / "diary", tmp_path / "gate"
+    os.mkfifo(gate)
+    go_on = os.open(gate, os.O_RDWR)
+    options = {"diary": str(diary), "wait_in_end": str(gate)}
+    settings = {"engine": "model_classes:Diarist", "options": options, "max_batch": 1}
+    async with gateway_node(jobs=place) as node, real_worker(node, **settings):
+        jobs = [await submit(node) for _ in range(2)]
+        (seat,) = node.service.dispatcher.queue.seats.values()
+        await node.until(lambda: seat.outstanding == 2)
+        node.service.dispatcher.drain(0, drained=True)
+        await node.until(lambda: seat.outstanding == 1)
+        node.service.dispatcher.drain(0, drained=False)
+        os.write(go_on, b"..")
+        assert [(await finished(node, one))["executions"] for one in jobs] == [1, 1]
+    os.close(go_on)
+    assert len(diary.read_text().splitlines()) == 2
 
 
 async def test_a_job_whose_result_finds_no_room_waits_for_it_however_often(
