@@ -19,6 +19,10 @@ from gpuwarden.cli.working import working
 from gpuwarden.text import one_line
 
 PROBLEMS_SHOWN = 10
+WAIT_AGAIN = (
+    "what was taken is kept: the same command, without --again, waits for it again, and gpuwarden"
+    " jobs show tells how it stands"
+)
 QUESTION_LIMIT_BYTES = 8000  # it stands in the request's first line, which may have 8190
 DEFAULT_PARALLEL = 4  # one reads, one encrypts, one syncs, one is on its way
 
@@ -70,7 +74,11 @@ def run(arguments: argparse.Namespace) -> int:
         submitted = submission.run(images, arguments.parallel, bar.step)
     waits = arguments.wait or arguments.watch
     if waits:
-        wait(arguments, submitted)
+        try:
+            wait(arguments, submitted)
+        except CommandError as error:
+            tell(arguments, submitted)
+            raise CommandError(f"{error}; {WAIT_AGAIN}", error.code) from error
     tell(arguments, submitted)
     is_good = not found.problems and all(one.is_good(answered=waits) for one in submitted)
     return Exit.GOOD if is_good else Exit.WRONG
@@ -99,7 +107,7 @@ def tell_left_out(found: Found) -> None:
 
 
 def wait(arguments: argparse.Namespace, submitted: list[Submitted]) -> None:
-    """Until every job that was taken has ended."""
+    """Until every job that was taken has ended. Raises CommandError (3) where none is told of."""
     taken = [one for one in submitted if one.id]
     with Bar("answered", len(taken)) as bar:
 
@@ -121,7 +129,7 @@ def tell(arguments: argparse.Namespace, submitted: list[Submitted]) -> None:
         print(json.dumps({"schema": 1, "counts": counts, "jobs": jobs}, indent=2))
         return
     for one in submitted:
-        if not one.id or not arguments.watch:
+        if not one.id or not one.job or not arguments.watch:
             print(line(one))
     known = sum(bool(one.id) and not one.is_new for one in submitted)
     if known:

@@ -21,7 +21,10 @@ class Waiting:
         self._connection = door.connect()
 
     def run(self, jobs: Sequence[Submitted], step: Callable[[Submitted], None]) -> None:
-        """Until all have ended; ``step`` is called for each. Raises CommandError (3)."""
+        """Until all have ended; ``step`` is called for each.
+
+        :raises CommandError: nobody answers any more, or nobody who has the jobs (3).
+        """
         for one in jobs:
             while True:
                 reply = self._ask(f"/v1/jobs/{one.id}?wait={WAIT_SECONDS}")
@@ -38,14 +41,19 @@ class Waiting:
             step(one)
 
     def _ask(self, path: str) -> Reply:
-        end = time.monotonic() + AWAY_SECONDS
+        end: float | None = None
         while True:
             try:
                 reply = self._connection.ask("GET", path)
-                if reply.status != 503 or time.monotonic() > end:
+                if reply.status != 503:
                     return reply
+                problem = CommandError(f"{self._door.place}: {reply.message}", Exit.UNREACHABLE)
             except CommandError as error:
-                if error.code is not Exit.UNREACHABLE or time.monotonic() > end:
+                if error.code is not Exit.UNREACHABLE:
                     raise
+                problem = error
                 self._connection.close()
+            end = end or time.monotonic() + AWAY_SECONDS
+            if time.monotonic() > end:
+                raise problem
             time.sleep(PAUSE_SECONDS)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from gpuwarden.gateway.duty import DutyMeter
 from gpuwarden.gateway.statistics import moved
-from gpuwarden.gateway.work import ECO, CardLimits, Seat
+from gpuwarden.gateway.work import ECO, Batch, CardLimits, Seat
 from gpuwarden.values import ThermalState
 
 # A worker that has just answered is the fastest: its code is in the processor's caches still, which
@@ -106,6 +106,25 @@ class Cards:
     def workers_of(self, number: int) -> list[Seat]:
         """The connected workers of a card."""
         return [seat for seat in self._seats.values() if seat.card == number]
+
+    def charge(self, seat: Seat, batch: Batch, gpu_seconds: float | None, now: float) -> None:
+        """For what is answered of a batch; what is left of it, or was passed, begins anew."""
+        first = batch if seat.slots else next(iter(seat.batches.values()))
+        if first.started is not None:
+            self[seat.card].batch_ended(first.started, gpu_seconds, now)
+            first.started = first.started if gpu_seconds is None else None
+
+    def not_begun(self, number: int) -> list[Batch]:
+        """What a card's workers have not begun, for another card or a cooler time."""
+        return [batch for seat in self.workers_of(number) for batch in seat.not_begun]
+
+    def to_make_way(self, model: str | None) -> list[Batch]:
+        """One background batch that has not begun, if any: its worker takes a person's instead."""
+        for seat in reversed(self.by_load(model)):
+            for batch in seat.not_begun:
+                if batch.is_background:
+                    return [batch]
+        return []
 
     def is_usable(self, seat: Seat) -> bool:
         """Whether a worker serves, may get new work, and its card is not paused."""

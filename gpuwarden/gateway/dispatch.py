@@ -33,6 +33,7 @@ from gpuwarden.gateway.work import (
     Ending,
     Phase,
     Refused,
+    Repeat,
     Request,
     Withdraw,
 )
@@ -50,7 +51,8 @@ class Dispatcher:
     :ivar on_card: called before the first request goes to a card, so that its heat is looked at.
     :ivar set_aside: what has killed workers and is not tried again for a while.
     :ivar pause: while it runs, nothing new is accepted.
-    :ivar on_death: called when a worker was lost with requests unanswered.
+    :ivar on_repeat: called with a durable job that a worker may have begun: to note that, then
+        have it ``start_again``.
     :ivar on_handover: called with the result of a durable job that a former front door gave out.
     """
 
@@ -79,7 +81,7 @@ class Dispatcher:
         self.on_card: Callable[[int], None] = lambda card: None
         self.pause: Pause | None = None
         self.on_figures: Callable[[WorkerLink, Figures], None] = lambda *what: None
-        self.on_death: Callable[[], None] = lambda: None
+        self.on_repeat: Callable[[Job], None] = self.start_again
         self.on_handover: Callable[[str, WorkerLink, Told, bytes], None] = lambda *what: None
         parts = Parts(self.queue, self._jobs, self.lending, pool, self.statistics, self._carry_out)
         self._results = Results(parts)
@@ -142,10 +144,10 @@ class Dispatcher:
         self._change()
         return Job(Request(NO_NUMBER, length, deadline, phase=Phase.ENDED), now, room)
 
-    def admit_job(self, length: int, priority: int, failures: int) -> Job:
+    def admit_job(self, length: int, priority: int, deaths: int) -> Job:
         """Accept a durable job whose body is on disk. Raises ApiError where no buffer is free."""
         now = self._loop.time()
-        request = self.queue.admit_background(length, priority, failures, now)
+        request = self.queue.admit_background(length, priority, deaths, now)
         job = Job(
             request, now, Room(self.pool, self.settings.upload_limit_bytes, lambda size: None)
         )
@@ -172,6 +174,11 @@ class Dispatcher:
         if len(self._jobs) == 1:
             self._serve()  # it is alone: nobody is worth waiting for
         self._change()
+
+    def start_again(self, job: Job) -> None:
+        """Have another worker answer it, unless nobody wants that any more."""
+        if job.body is not None and not job.request.has_ended:
+            self.start(job, job.body)
 
     async def execute(self, job: Job, body: Body) -> Answer:
         """Have a worker answer it. Raises ApiError if that can't be had."""
@@ -311,8 +318,6 @@ class Dispatcher:
         self.pool.condemn(link.mapped)
         for lease in list(link.leases):
             self._results.release(link, lease)
-        if unanswered:
-            self.on_death()
         self._carry_out(actions)
 
     def changed(self) -> None:
@@ -339,6 +344,9 @@ class Dispatcher:
                     self._send_batch(action)
                 case Withdraw(seat, request, lease):
                     self.links[seat].send(Frame(FrameType.CANCEL, request, lease))
+                case Repeat(request):
+                    if (repeated := self._jobs.get(request.number)) is not None:
+                        self.on_repeat(repeated)
                 case End(request, ending):
                     job = self._jobs.get(request.number)
                     if job is not None and ending is Ending.WORKER_CRASHED:

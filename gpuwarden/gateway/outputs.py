@@ -11,17 +11,22 @@ not keep finished work from its callers.
 import fcntl
 import mmap
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 OUTPUT_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW
 
 
 class OutputPool:
-    """Room for large results, bounded in bytes."""
+    """Room for large results, bounded in bytes.
+
+    :ivar on_freed: called when there is more room.
+    """
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self.in_use_bytes = 0
+        self.on_freed: Callable[[], None] = lambda: None
 
     def make(self, length: int) -> "OutputBuffer | None":
         """An empty buffer; None while there is no room. Raises OSError without memory."""
@@ -60,6 +65,7 @@ class OutputBuffer:
             os.close(self.descriptor)
             self.descriptor = -1
             self.pool.in_use_bytes -= self.size
+            self.pool.on_freed()
 
 
 @dataclass(eq=False)

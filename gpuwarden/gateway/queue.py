@@ -21,6 +21,7 @@ answer, its caller, its deadline or its own third death.
 import itertools
 import math
 
+from gpuwarden.gateway.again import Again
 from gpuwarden.gateway.batching import Batching
 from gpuwarden.gateway.blame import is_given_up, spread_blame
 from gpuwarden.gateway.cards import Cards
@@ -63,6 +64,7 @@ class RequestQueue:
         self._grace_until = now + limits.grace_seconds
         self._lines = ModelLines(self.seats)
         self._timers = Timers(self.seats)
+        self._again = Again()
         self.population = [0] * len(Phase)  # of people's requests
         self.waiting = 0  # requests that a worker could be given, the background among them
         self._serial = itertools.count(1)
@@ -85,16 +87,14 @@ class RequestQueue:
         self.held_bytes += body_bytes
         return request
 
-    def admit_background(
-        self, body_bytes: int, priority: int, failures: int, now: float
-    ) -> Request:
+    def admit_background(self, body_bytes: int, priority: int, deaths: int, now: float) -> Request:
         """Accept what nobody waits for: it takes none of people's room and has no deadline.
 
-        :param failures: deaths of a worker while alone in it, in a former life.
+        :param deaths: of a worker while alone in it, in a former life.
         """
         request = Request(next(self._serial), body_bytes, math.inf, True, priority)
-        request.solo_deaths = failures
-        request.suspect = failures > 0
+        request.solo_deaths = deaths
+        request.suspect = deaths > 0
         self.requests[request.number] = request
         return request
 
@@ -106,7 +106,7 @@ class RequestQueue:
         request.body_bytes = body_bytes
 
     def join(self, request: Request, now: float) -> None:
-        """The body is complete: it waits, until ``serve``."""
+        """The body is complete, or a repeat is noted: it waits, until ``serve``."""
         request.queued_at = now
         if not request.background:
             self.batching.arrived(now)
@@ -122,7 +122,7 @@ class RequestQueue:
         if len(self.requests) > sum(self.population[: Phase.ENDED]):  # there is background
             for request in joined:
                 if is_waiting(request) and not request.background and self.batching.until is None:
-                    actions += self._make_way(request.model)
+                    actions += self._recall(*self.cards.to_make_way(request.model))
         return actions
 
     def cancel(self, request: Request, now: float) -> list[Action]:
@@ -149,20 +149,7 @@ class RequestQueue:
         card = self.cards[number]
         begins = limits.paused and not card.limits.paused
         card.limit(limits, now)
-        return (self._take_back(number) if begins else []) + self._assign(now)
-
-    def _take_back(self, number: int) -> list[Action]:
-        """Withdraw what the card's workers have not begun, for another card or a cooler time."""
-        seats = self.cards.workers_of(number)
-        return self._recall(*(batch for seat in seats for batch in seat.not_begun))
-
-    def _make_way(self, model: str | None) -> list[Action]:
-        """Withdraw one background batch that has not begun: its worker takes a person's instead."""
-        for seat in reversed(self.cards.by_load(model)):
-            for batch in seat.not_begun:
-                if batch.is_background:
-                    return self._recall(batch)
-        return []
+        return self._recall(*(self.cards.not_begun(number) if begins else ())) + self._assign(now)
 
     # --- workers
 
@@ -207,7 +194,7 @@ class RequestQueue:
     def go_on(self, seat: Seat, ran: Ran, now: float) -> list[Action]:
         """After ``settle``: its card is charged, and it gets the next batch."""
         for batch, gpu_seconds in ran.items():
-            self._account(seat, batch, gpu_seconds, now)
+            self.cards.charge(seat, batch, gpu_seconds, now)
             self._close_batch(seat, batch, now)
         return self._assign(now)
 
@@ -222,9 +209,11 @@ class RequestQueue:
         seat.credit += 1
         ran[batch] = answered.gpu_seconds or ran.get(batch)
         if request is None:
+            if (recalled := self._again.answered(answered.lease)) is not None:
+                self._requeue(recalled, begun=not answered.returned)
             return Verdict.DROPPED
         if answered.returned and not request.streamed:
-            self._requeue(request)
+            self._requeue(request, begun=False)
             return Verdict.RETURNED
         self._end(request)
         return Verdict.DELIVER
@@ -251,6 +240,7 @@ class RequestQueue:
         self._note_loss(served, now)
         self._lines.sort(self.requests.values())
         spread_blame(seat)
+        self._let_go(seat)
         actions = [action for request in seat.awaited for action in self._give_back(request)]
         return actions + self._assign(now)
 
@@ -285,6 +275,7 @@ class RequestQueue:
                 continue
             for request in batch.awaited:
                 actions += self._cut_short(request, Ending.EXECUTION_TIMEOUT)
+        self._let_go(seat)
         served = self.cards.is_usable(seat)
         seat.stalled = True
         self._note_loss(served, now)
@@ -294,17 +285,26 @@ class RequestQueue:
         """Give batches that their workers have not ended back to the queue."""
         actions: list[Action] = []
         for request in [request for batch in batches for request in batch.awaited]:
-            actions += self._withdraw(request) + self._give_back(request)
+            actions += self._withdraw(request)
+            if request.background:
+                self._again.recall(request)
+                self._move(request, Phase.HELD)
+            else:
+                actions += self._give_back(request)
         return actions
+
+    def _let_go(self, seat: Seat) -> None:
+        """Wait no longer for what a worker was asked to give back."""
+        for request in self._again.left_in(seat):
+            self._requeue(request, begun=True)
 
     def _give_back(self, request: Request) -> list[Action]:
         """To the queue; one that is half answered, or has killed too often, ends."""
         if not request.streamed and not is_given_up(request):
-            self._requeue(request)
+            self._requeue(request, begun=True)
             return []
         self._end(request)
-        is_broken = not is_given_up(request)
-        return [End(request, Ending.BROKEN_OFF if is_broken else Ending.WORKER_CRASHED)]
+        return [End(request, Ending.WORKER_CRASHED if is_given_up(request) else Ending.BROKEN_OFF)]
 
     def _cut_short(self, request: Request, ending: Ending) -> list[Action]:
         withdrawn = self._withdraw(request)
@@ -324,8 +324,13 @@ class RequestQueue:
         self._move(request, Phase.WAITING)
         self._lines.join(request)
 
-    def _requeue(self, request: Request) -> None:
+    def _requeue(self, request: Request, *, begun: bool) -> None:
         self.retried += 1
+        if begun and request.background:
+            self._move(request, Phase.HELD)
+            self._again.begun(request)
+            return
+        request.dispatched_at = None
         self._wait(request)
 
     def _end(self, request: Request) -> None:
@@ -341,13 +346,6 @@ class RequestQueue:
         if (batch := self.seats[request.seat].batch_of(request.lease)) is not None:
             batch.leases[request.lease] = None
         return [Withdraw(request.seat, request.number, request.lease)]
-
-    def _account(self, seat: Seat, batch: Batch, gpu_seconds: float | None, now: float) -> None:
-        """Charge the card for what is answered; what is left of it, or was passed, begins anew."""
-        first = batch if seat.slots else next(iter(seat.batches.values()))
-        if first.started is not None:
-            self.cards[seat.card].batch_ended(first.started, gpu_seconds, now)
-            first.started = first.started if gpu_seconds is None else None
 
     def _close_batch(self, seat: Seat, batch: Batch, now: float) -> None:
         if not batch.leases:
@@ -374,7 +372,7 @@ class RequestQueue:
 
     def _assign(self, now: float) -> list[Action]:
         """Give waiting requests to workers for as long as both are there."""
-        actions: list[Action] = []
+        actions = self._again.due()
         self.batching.until = None
         while self.waiting and (turn := next_turn(self._lines, self.cards, self.batching, now)):
             actions.append(self._dispatch(*turn, now))

@@ -35,7 +35,8 @@ class Phase(IntEnum):
     RECEIVING = 0
     WAITING = 1
     RUNNING = 2
-    ENDED = 3
+    HELD = 3  # of the background: no worker gets it before it is noted whether it was begun
+    ENDED = 4
 
 
 class Ending(Enum):
@@ -296,7 +297,14 @@ class End:
     ending: Ending
 
 
-Action = Dispatch | Withdraw | End
+@dataclass(slots=True)
+class Repeat:
+    """Note that a worker may have begun it, then have it ``join`` again."""
+
+    request: Request
+
+
+Action = Dispatch | Withdraw | End | Repeat
 
 
 @dataclass(frozen=True)

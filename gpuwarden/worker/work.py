@@ -31,7 +31,7 @@ from gpuwarden.worker.tasks import task_of
 _log = logging.getLogger(__name__)
 
 LATE = Failure("deadline_exceeded", "its deadline passed")
-RETURNED = Failure("returned", "this worker takes no requests now: give it to another")
+RETURNED = Failure("returned", "this worker has not begun it: give it to another")
 
 Answers = List[Answer]  # named: where a function is made for each batch, its types are, too
 Done = Callable[[Optional[Answers]], None]  # None: it did not run
@@ -107,7 +107,7 @@ class Work(Receiver, Guests):
             same = (job.frame.request, job.frame.lease) == (frame.request, frame.lease)
             if same and job.session is session:
                 job.awaited = False
-                self._drop(serial, CANCELLED)
+                self._drop(serial, RETURNED)  # it has not begun, or runs on and says how it ended
         self._advance()
 
     def on_retire(self, session: Session, buffer_number: int) -> None:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """SIGKILL of the front door with durable jobs in flight: each 202 ends in exactly one result.
 
-Callers submit and try again under their key, a worker answers and connects again, and the front
-door is killed at random moments of all that. What a caller was told must hold in the end.
+Callers submit and try again under their key, a worker answers and connects again, now and then it
+dies of a job that it has executed, and the front door is killed at random moments of all that.
+What a caller was told must hold in the end.
 """
 
 import asyncio
@@ -21,6 +22,7 @@ from tests.integration.gateway_process import RUN, ready
 
 CALLERS = 4
 LONGEST_LIFE_SECONDS = 0.7  # enough for some jobs; most kills hit the store at work
+DEATHS_SHARE = 0.1  # of the jobs: the worker dies when it has executed one for the first time
 BODY_BYTES = (100, 70_000, 1_500_000)  # inline, through the parser, by take-over
 DEADLINE_SECONDS = 60.0
 API_KEY = "open sesame, open sesame"
@@ -29,6 +31,7 @@ API_KEY = "open sesame, open sesame"
 @dataclass
 class Figures:
     kills: int = 0
+    deaths: int = 0  # of the worker
     accepted: int = 0
     repeats: int = 0  # jobs that were given to a worker more than once, and say so
     faults: list[str] = field(default_factory=list)
@@ -44,7 +47,8 @@ class KilledFrontDoor:
             self.port = free.getsockname()[1]
         self._over = asyncio.Event()
         self._accepted: dict[str, bytes] = {}  # id -> body of what was told to be accepted
-        self._executed: list[str] = []  # hash of each body that the worker answered
+        self._executed: list[str] = []  # hash of each body that the worker executed
+        self._deaths = 0
         (folder / "jobs").mkdir()
         (folder / "gpuwarden-jobs-key").write_bytes(bytes(range(32)))
         (folder / "gpuwarden-api-key").write_text(API_KEY)
@@ -111,12 +115,21 @@ class KilledFrontDoor:
                     while not peer.closed.is_set():
                         with contextlib.suppress(TimeoutError):
                             job = await asyncio.wait_for(peer.jobs.get(), 0.2)
-                            self._executed.append(job.sha256)
+                            if self._is_executed_and_deadly(job.sha256):
+                                break
                             peer.answer(job)
             await asyncio.sleep(0.05)
 
+    def _is_executed_and_deadly(self, sha256: str) -> bool:
+        """Whether the worker dies before it can answer."""
+        is_first = sha256 not in self._executed
+        self._executed.append(sha256)
+        is_deadly = is_first and self._chance.random() < DEATHS_SHARE
+        self._deaths += is_deadly
+        return is_deadly
+
     async def _check(self, figures: Figures) -> None:
-        figures.accepted = len(self._accepted)
+        figures.accepted, figures.deaths = len(self._accepted), self._deaths
         for identifier, body in self._accepted.items():
             reply = await self._ask("GET", f"/v1/jobs/{identifier}?wait=60")
             wanted = hashlib.sha256(body).hexdigest()

@@ -299,7 +299,7 @@ async def test_an_image_that_kills_workers_is_given_up_and_set_aside(place: JobP
             if death == 1:
                 row = await store_of(node).find(poison)
                 assert row is not None
-                assert row.failures == 1
+                assert row.deaths == 1
             worker.close()
         job = await finished(node, poison)
         assert (job["status"], job["error"]["type"]) == ("failed", "worker_crashed")

@@ -10,4 +10,5 @@ async def test_each_202_ends_in_exactly_one_result_however_often_it_is_killed(
     figures = await job_kills.campaign(tmp_path, kills=6, seed=7)
     assert figures.faults == []
     assert figures.kills == 6
+    assert figures.deaths > 0
     assert figures.accepted > 6

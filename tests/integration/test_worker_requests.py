@@ -114,7 +114,7 @@ async def test_what_lies_ready_at_the_gpu_is_taken_back_for_a_cooler_card_and_wh
         for request in (2, 3, 4):
             connection.job(request, batch=9, count=3)
         connection.send(cancel(3))
-        assert error_of((await connection.results(1))[3]) == "cancelled"
+        assert error_of((await connection.results(1))[3]) == "returned"
         connection.send(Frame(FrameType.LIMIT, meta={"batch_limit": 1, "thermal_state": "alert"}))
         connection.send(Frame(FrameType.PROBE, 7))
         await connection.next_of(FrameType.PROBED)  # by then the limit is known
@@ -226,13 +226,13 @@ async def test_cancelled_requests_leave_wherever_they_are(node: Node) -> None:
         await busy.reached()
         for request in (2, 4):
             connection.send(cancel(request))
-            assert error_of((await connection.results(1))[request]) == "cancelled"
+            assert error_of((await connection.results(1))[request]) == "returned"
         connection.send(cancel(3))
         connection.send(cancel(1))  # too late: it is on the GPU
         running.open()
         running.open()
         results = await connection.results(2)
-        assert error_of(results[3]) == "cancelled"
+        assert error_of(results[3]) == "returned"
         assert results[1].meta["ok"]
 
 

@@ -35,7 +35,8 @@ def kills(count: int, seed: int) -> Figures:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="jobs-") as folder:
         found = asyncio.run(job_kills.campaign(Path(folder), count, seed))
-    figures.name += f" ({found.accepted} jobs, {found.repeats} repeats)"
+    of_jobs = f"{found.accepted} jobs, {found.repeats} repeats"
+    figures.name += f" ({of_jobs}, {found.deaths} deaths of the worker)"
     figures.done, figures.faults = found.kills, found.faults
     figures.slowest_seconds = time.monotonic() - started
     return figures

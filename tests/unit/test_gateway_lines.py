@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from gpuwarden.gateway.lines import PASSED_OVER, PEOPLE_BATCHES, Bounds, Lines
 from gpuwarden.gateway.queue import RequestQueue
-from gpuwarden.gateway.work import CardLimits, Kind, Phase, Request, Withdraw
+from gpuwarden.gateway.work import CardLimits, Kind, Phase, Repeat, Request, Withdraw
 from tests.unit.queue_parts import LIMITS, enqueue, result, serving_seat, waiting_request
 
 
@@ -153,7 +153,7 @@ def test_the_last_worker_that_is_drained_finishes_for_people_and_jobs_wait() -> 
     seat = serving_seat(queue, 1, max_batch=1)
     running, prepared, waiting = (background(queue) for _ in range(3))
     person, _ = waiting_request(queue)
-    assert prepared.phase is Phase.WAITING  # it made way
+    assert prepared.phase is Phase.HELD  # it made way
     (lease,) = [lease for batch in seat.not_begun for lease in batch.leases]
     actions = queue.drain(seat, True, 0.0)
     result(queue, seat, prepared.number, lease, returned=True, now=0.0)
@@ -172,7 +172,30 @@ def test_jobs_that_a_drained_worker_has_not_begun_are_taken_back() -> None:
     running, prepared = background(queue), background(queue)
     lease = prepared.lease
     assert queue.drain(seat, True, 0.0) == [Withdraw(1, prepared.number, lease)]
-    assert (running.phase, prepared.phase) == (Phase.RUNNING, Phase.WAITING)
+    assert (running.phase, prepared.phase) == (Phase.RUNNING, Phase.HELD)
+    _, actions = result(queue, seat, prepared.number, lease, returned=True, now=0.0)
+    assert (actions, prepared.phase) == ([], Phase.WAITING)
+
+
+def test_a_job_that_had_begun_when_it_was_taken_back_is_noted_before_its_next_turn() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1, max_batch=1)
+    prepared = [background(queue) for _ in range(2)][1]
+    lease = prepared.lease
+    queue.drain(seat, True, 0.0)
+    other = serving_seat(queue, 2, max_batch=1)
+    _, actions = result(queue, seat, prepared.number, lease, returned=False, now=0.0)
+    assert (actions, prepared.phase, other.batches) == ([Repeat(prepared)], Phase.HELD, {})
+    enqueue(queue, prepared, 0.0)
+    assert prepared.seat == 2
+
+
+def test_what_a_stuck_worker_does_not_give_back_counts_as_begun() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1, max_batch=1)
+    _, prepared = background(queue), background(queue)
+    queue.drain(seat, True, 0.0)
+    assert Repeat(prepared) in queue.expire(20.0)
 
 
 def test_jobs_have_no_deadline_and_no_share_in_what_people_may_wait_for() -> None:

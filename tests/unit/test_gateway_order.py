@@ -4,7 +4,16 @@
 import pytest
 
 from gpuwarden.gateway.queue import RequestQueue
-from gpuwarden.gateway.work import Answered, CardLimits, End, Ending, Phase, Request, Withdraw
+from gpuwarden.gateway.work import (
+    Answered,
+    CardLimits,
+    End,
+    Ending,
+    Phase,
+    Repeat,
+    Request,
+    Withdraw,
+)
 from tests.unit.queue_parts import LIMITS, enqueue, result, serving_seat, waiting_request
 
 
@@ -194,7 +203,8 @@ def test_a_job_that_killed_a_worker_waits_for_people_like_any_job() -> None:
     job = queue.admit_background(1, 0, 0, 0.0)
     enqueue(queue, job, 0.0)
     assert job.seat == 1
-    queue.detach(doomed, 0.0)
+    assert queue.detach(doomed, 0.0) == [Repeat(job)]
+    enqueue(queue, job, 0.0)
     people = [waiting_request(queue)[0] for _ in range(3)]
     seat = serving_seat(queue, 2, max_batch=1)
     for person in people:

@@ -21,6 +21,7 @@ from gpuwarden.gateway.work import (
     Phase,
     Refusal,
     Refused,
+    Repeat,
     Request,
     Seat,
     Verdict,
@@ -46,6 +47,7 @@ class Node(RuleBasedStateMachine):
         self.seats: dict[int, Seat] = {}
         self.held: dict[int, dict[int, int]] = {}  # seat -> lease -> request
         self.cancelled: set[tuple[int, int]] = set()
+        self.repeats: list[Request] = []  # that their owner has not noted yet
         self.joining: set[tuple[int, int]] = set()
         self.granted: Counter[int] = Counter()
         self.last_seat = 0
@@ -57,10 +59,15 @@ class Node(RuleBasedStateMachine):
                     self.check_dispatch(self.seats[key], [request for request, _ in jobs])
                     for request, lease in jobs:
                         assert lease not in self.held[key]
+                        assert request not in self.repeats
                         self.held[key][lease] = request.number
                 case Withdraw(key, request, lease):
                     assert self.held[key][lease] == request
                     self.cancelled.add((key, lease))
+                case Repeat(request):
+                    assert request.background
+                    assert request.phase is Phase.HELD
+                    self.repeats.append(request)
                 case End(request, ending):
                     self.finish(request)
                     if ending is Ending.WORKER_CRASHED:
@@ -142,7 +149,10 @@ class Node(RuleBasedStateMachine):
         joining = [lease for lease in running if (seat.key, lease) in self.joining]
         before = {lease: (one.solo_deaths, one.suspect) for lease, one in running.items()}
         shared = {lease: one.shared_deaths for lease, one in running.items()}
+        alive = self.unanswered.values()
+        had = [one for one in alive if one.background and self.is_its(one, held)]
         self.carry_out(self.queue.detach(seat, self.now))
+        assert all(one in self.repeats or one.phase is Phase.ENDED for one in had)
         several = seat.slots and len(joining or running) > 1
         for lease, request in running.items():
             deaths, suspect = before[lease]
@@ -151,6 +161,18 @@ class Node(RuleBasedStateMachine):
             assert request.solo_deaths == deaths + (alone and is_doubted)
             is_forgiven = several and shared[lease] == 0
             assert request.suspect == (suspect or (is_doubted and not is_forgiven))
+
+    def is_its(self, request: Request, held: dict[int, int]) -> bool:
+        """Whether a worker's lease is the last one of a request, which it may have begun."""
+        is_out = request.phase in (Phase.RUNNING, Phase.HELD) and request not in self.repeats
+        return is_out and held.get(request.lease) == request.number
+
+    @precondition(lambda self: self.repeats)
+    @rule()
+    def a_repeat_is_noted(self) -> None:
+        request = self.repeats.pop(0)
+        if request.phase is not Phase.ENDED:
+            self.carry_out(enqueue(self.queue, request, self.now))
 
     @precondition(lambda self: any(self.held.values()))
     @rule(data=st.data(), joining=st.booleans())
@@ -168,11 +190,15 @@ class Node(RuleBasedStateMachine):
         lease = data.draw(st.sampled_from(sorted(self.held[key])))
         number = self.held[key].pop(lease)
         seat, now = self.seats[key], self.now
+        held = [one for one in self.unanswered.values() if one.phase is Phase.HELD]
+        recalled = [one for one in held if self.is_its(one, {lease: number})]
         verdict, actions = result(
             self.queue, seat, number, lease, returned=returned, now=now, gpu_seconds=seconds
         )
         if (key, lease) in self.cancelled:
             assert verdict is Verdict.DROPPED
+            begun = [] if returned else recalled
+            assert [one for one in actions if isinstance(one, Repeat)] == list(map(Repeat, begun))
         elif returned:
             assert verdict is Verdict.RETURNED
         else:
@@ -290,6 +316,10 @@ class Node(RuleBasedStateMachine):
             if (key, lease) not in self.cancelled
         }
         for number, request in self.unanswered.items():
+            if request.phase is Phase.HELD:
+                recalled = any(self.is_its(request, held) for held in self.held.values())
+                assert recalled != (request in self.repeats)
+                continue
             assert request.phase is (Phase.RUNNING if number in running else Phase.WAITING)
             assert request.deadline > self.now
         assert running <= self.unanswered.keys()
@@ -356,6 +386,8 @@ class Node(RuleBasedStateMachine):
             self.carry_out(self.queue.limit(card, CardLimits(), self.now))
         self.connect(4, False, 0)
         for _ in range(10_000):
+            while self.repeats:
+                self.a_repeat_is_noted()
             key = next((one for one, held in self.held.items() if held), None)
             if key is None and self.queue.batching.until is not None:
                 self.now = self.queue.batching.until

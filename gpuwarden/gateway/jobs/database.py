@@ -59,9 +59,9 @@ class Database:
         self._is_closed = False
         self._committing: asyncio.Task[None] | None = None
 
-    async def open(self, schema: str) -> None:
+    async def open(self, make_tables: Work) -> None:
         """Open or make it. Raises BrokenDatabaseError, JobStoreError."""
-        await asyncio.get_running_loop().run_in_executor(self._thread, self._open, schema)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._open, make_tables)
 
     async def read(self, work: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
         """Look something up; sees all that was committed. Raises JobStoreError."""
@@ -116,7 +116,7 @@ class Database:
 
     # --- in the thread
 
-    def _open(self, schema: str) -> None:
+    def _open(self, make_tables: Work) -> None:
         try:
             self._connection = sqlite3.connect(self._path, isolation_level=None)
             for pragma in PRAGMAS:
@@ -124,7 +124,7 @@ class Database:
             verdict = self._connection.execute("PRAGMA quick_check(1)").fetchone()
             if verdict != ("ok",):
                 raise BrokenDatabaseError(f"{self._path.name}: {verdict[0]}")
-            self._make_tables(self._connection, schema)
+            self._make_tables(self._connection, make_tables)
         except sqlite3.Error as error:
             self._close()
             raise _translated(error, self._path) from error
@@ -132,9 +132,9 @@ class Database:
             self._close()
             raise
 
-    def _make_tables(self, connection: sqlite3.Connection, schema: str) -> None:
+    def _make_tables(self, connection: sqlite3.Connection, make_tables: Work) -> None:
         try:
-            connection.executescript(schema)
+            make_tables(connection)
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode != sqlite3.SQLITE_ERROR:
                 raise

@@ -12,11 +12,13 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from gpuwarden.gateway.blame import is_given_up
 from gpuwarden.gateway.body import Body
 from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.http import where
 from gpuwarden.gateway.job import Answer, Job
+from gpuwarden.gateway.jobs.ends import BODY_GONE, NO_RESULT, answered, no_room
 from gpuwarden.gateway.jobs.memory import JobMemory, held_bytes
 from gpuwarden.gateway.jobs.sealed import SealError
 from gpuwarden.gateway.jobs.store import JobStore
@@ -38,13 +40,12 @@ EXTEND_SECONDS = 20.0
 LOOK_AHEAD_LIMIT = 64  # jobs in memory, however many workers there are
 RESERVE = 2  # ready beside what the workers hold
 RETRY_SECONDS = 2.0  # after a store that failed, say of a full disk
-FAILURE_LIMIT = 3  # deaths of a worker while alone, executions over time: then it is given up
+ROOM_SECONDS = 30.0  # at most until a job is executed again whose result found no room
+TRIES_LIMIT = 3  # executions over time, faults of ours: then that is its result
 FAULT = "the service failed; its journal says where"
-NO_RESULT = JobResult(
-    ok=False, error_type="engine_error", error_message="the worker's answer can't be stored"
-)
 # What may be the fault of the moment, and is tried again; all else is the job's own answer.
-PASSING = {"execution_timeout", "internal_error", "unavailable", "queue_timeout", "queue_full"}
+COUNTED = {"execution_timeout", "internal_error"}
+FULL = {"unavailable", "queue_timeout", "queue_full"}  # no fault of the job's: it waits for room
 
 
 @dataclass(eq=False)
@@ -52,14 +53,15 @@ class Running:
     """A leased job in memory."""
 
     lease: Lease
-    noted_failures: int
+    tries: int
     job: Job | None = None
     task: asyncio.Task[None] | None = None
+    noting: asyncio.Task[None] | None = None
     output: Output | None = None
 
     @property
     def was_dispatched(self) -> bool:
-        """Whether a worker may have begun with it."""
+        """Whether a worker may have begun with it, for the last time that is on record."""
         return self.job is not None and self.job.request.dispatched_at is not None
 
     @property
@@ -82,9 +84,11 @@ class Feeder:
         self._wake = asyncio.Event()
         self._freed = asyncio.Event()
         dispatcher.pool.on_freed = self._freed.set
+        self._results_freed = asyncio.Event()
+        dispatcher.lending.pool.on_freed = self._results_freed.set
+        self._for_results = asyncio.Lock()
         self._loading = asyncio.Lock()
         self._closing = False
-        self._notes: set[asyncio.Task[None]] = set()
         self.running: dict[str, Running] = {}
         self.on_finished: Callable[[str], None] = lambda id: None
 
@@ -145,20 +149,31 @@ class Feeder:
             one.task.cancel()
             await asyncio.wait([one.task])
 
-    def workers_died(self) -> None:
-        """A worker's connection is gone: whose fault it was has to outlive us, too."""
+    def repeat(self, job: Job) -> None:
+        """A worker may have begun it: the next one gets it when that is on record."""
         for one in self.running.values():
-            failures = one.job.request.solo_deaths if one.job else 0
-            if failures > one.noted_failures:
-                one.noted_failures = failures
-                self._note(one.lease, failures)
+            if one.job is job:
+                one.noting = asyncio.create_task(self._repeat(one, job))
+
+    async def _repeat(self, one: Running, job: Job) -> None:
+        """A power cut from now on leaves no execution uncounted, and no death."""
+        while not job.request.has_ended:
+            try:
+                await self._store.note_repeat(one.lease, job.request.solo_deaths)
+            except JobStoreError as error:
+                log.error("a job can't be given out once more, trying on: %s", error)
+                await asyncio.sleep(RETRY_SECONDS)
+            else:
+                job.request.dispatched_at = None
+                self._dispatcher.start_again(job)
+                return
 
     async def _claim(self) -> None:
         wanted = self.look_ahead() - len(self.running)
         if wanted <= 0 or not self._store.has_work:
             return
         for lease in await self._store.claim(wanted, LEASE_SECONDS):
-            one = Running(lease, lease.failures)
+            one = Running(lease, lease.tries)
             self.running[lease.id] = one
             one.task = asyncio.create_task(self._work(one))
 
@@ -188,7 +203,7 @@ class Feeder:
                 await self._finish(one.lease, result, one.output)
         except asyncio.CancelledError:
             with contextlib.suppress(JobStoreError):  # a start gives it back as well
-                await asyncio.shield(self._nack(one, begun=begun or one.was_dispatched))
+                await asyncio.shield(self._nack(one, begun=begun))
             raise
         finally:
             if one.job is not None:
@@ -205,11 +220,7 @@ class Feeder:
                 answer = await self._execute(one)
         except SealError as error:
             log.error("a job's image can't be read: %s", error)
-            return JobResult(
-                ok=False,
-                error_type="body_unreadable",
-                error_message="the stored image is gone or damaged: submit it again",
-            )
+            return BODY_GONE
         except ApiError as error:
             return await self._failed(one, error)
         except JobStoreError as error:  # of the moment: too many open files, no memory
@@ -248,9 +259,9 @@ class Feeder:
         while True:
             self._freed.clear()
             try:
-                return self._dispatcher.admit_job(lease.body_bytes, lease.priority, lease.failures)
+                return self._dispatcher.admit_job(lease.body_bytes, lease.priority, lease.deaths)
             except ApiError as error:
-                if error.type not in PASSING:
+                if error.type not in FULL:
                     raise
             with contextlib.suppress(TimeoutError):  # of memory that others give back nothing tells
                 async with asyncio.timeout(RETRY_SECONDS):
@@ -278,13 +289,14 @@ class Feeder:
 
     async def _failed(self, one: Running, error: ApiError) -> JobResult | None:
         """What an error means for the job; None: try it again."""
-        failures = one.noted_failures
-        if error.type in PASSING:
-            failures += 1
-            one.noted_failures = failures
-            if failures < FAILURE_LIMIT:
+        if error.type in FULL:
+            await self._until_room()
+            return None
+        if error.type in COUNTED:
+            one.tries += 1
+            if one.tries < TRIES_LIMIT:
                 return None
-        if error.type == "worker_crashed" and one.job and one.job.request.solo_deaths:
+        if error.type == "worker_crashed" and one.job and is_given_up(one.job.request):
             await self._set_aside(one.lease)
             tell(
                 Event.JOB_GIVEN_UP,
@@ -293,6 +305,15 @@ class Feeder:
                 logging.ERROR,
             )
         return JobResult(ok=False, error_type=error.type, error_message=error.message)
+
+    async def _until_room(self) -> None:
+        """Until a large result was taken: one job for each, or all would be executed in vain."""
+        async with self._for_results:
+            self._results_freed.clear()
+            is_in_use = self._dispatcher.lending.pool.in_use_bytes > 0
+            with contextlib.suppress(TimeoutError):  # of other memory nothing tells
+                async with asyncio.timeout(ROOM_SECONDS if is_in_use else RETRY_SECONDS):
+                    await self._results_freed.wait()
 
     async def _set_aside(self, lease: Lease) -> None:
         """Take no more of its image; where that can't be kept, the job ends all the same."""
@@ -305,15 +326,18 @@ class Feeder:
         """Have it tried again, as soon as the store takes it back."""
         while True:
             try:
-                await self._nack(one, begun=one.was_dispatched)
+                await self._nack(one)
             except JobStoreError as error:
                 log.error("a job can't be given back, trying on: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 return
 
-    async def _nack(self, one: Running, *, begun: bool) -> None:
-        await self._store.nack(one.lease, one.noted_failures, begun=begun)
+    async def _nack(self, one: Running, *, begun: bool = False) -> None:
+        if one.noting is not None:
+            await asyncio.wait([one.noting])
+        begun = begun or one.was_dispatched
+        await self._store.nack(one.lease, one.tries, begun=begun)
 
     async def _finish(self, lease: Lease, result: JobResult, output: Output | None) -> None:
         """Keep the result; on a full disk again and again, for the work is done.
@@ -349,36 +373,3 @@ class Feeder:
                 result, content = NO_RESULT, None
             else:
                 return
-
-    def _note(self, lease: Lease, failures: int) -> None:
-        async def note() -> None:
-            with contextlib.suppress(JobStoreError):  # it is given back with the figure as well
-                await self._store.note_failures(lease, failures)
-
-        task = asyncio.create_task(note())
-        self._notes.add(task)
-        task.add_done_callback(self._notes.discard)
-
-
-def answered(answer: Answer, seconds: float) -> JobResult:
-    """A worker's answer as a job's result."""
-    output = answer.output
-    return JobResult(
-        True,
-        answer.answer,
-        model=answer.model,
-        worker=answer.worker,
-        seconds=seconds,
-        part="" if output is None else output.part,
-        media_type="" if output is None else output.media_type,
-        content_bytes=0 if output is None else output.length,
-    )
-
-
-def no_room(error: StoreFullError) -> JobResult:
-    """The end of a job whose large result the disk can't take."""
-    return JobResult(
-        ok=False,
-        error_type="insufficient_storage",
-        error_message=f"the result could not be stored: {error}",
-    )

@@ -2,6 +2,7 @@
 """How much of the buffer pool jobs may use: people's requests always find the rest."""
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
@@ -14,27 +15,31 @@ UPLOAD_SHARE = 4  # a quarter for jobs that are being received
 
 
 class JobMemory:
-    """Two shares of the pool; each has room for one body at least, however large."""
+    """Two shares of the pool; each has room for one body at least, however large.
+
+    Who waits for room to work has it in the order of arrival: a large body is passed by none.
+    """
 
     def __init__(self, pool: BufferPool) -> None:
         self._pool = pool
         self._working = 0
         self._uploading = 0
-        self._freed = asyncio.Condition()
+        self._waiting: deque[tuple[int, asyncio.Future[None]]] = deque()  # with their sizes
 
     @asynccontextmanager
     async def for_work(self, length: int) -> AsyncIterator[None]:
         """Wait for room for a body that a worker is to have."""
         size = held_bytes(length)
-        async with self._freed:
-            limit = self._pool.limit_bytes // WORK_SHARE
-            await self._freed.wait_for(lambda: not self._working or self._working + size <= limit)
-            self._working += size
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append((size, turn))
+        self._let_in()
         try:
+            await turn
             yield
         finally:
-            self._working -= size
-            await asyncio.shield(self._tell())
+            if not turn.cancelled():  # as the task was that gave up waiting
+                self._working -= size
+            self._let_in()
 
     @contextmanager
     def for_upload(self, length: int) -> Iterator[None]:
@@ -50,9 +55,17 @@ class JobMemory:
         finally:
             self._uploading -= size
 
-    async def _tell(self) -> None:
-        async with self._freed:
-            self._freed.notify_all()
+    def _let_in(self) -> None:
+        """Give room to those who wait, as far as it goes."""
+        limit = self._pool.limit_bytes // WORK_SHARE
+        while self._waiting:
+            size, turn = self._waiting[0]
+            if not turn.cancelled():
+                if self._working and self._working + size > limit:
+                    return
+                self._working += size
+                turn.set_result(None)
+            self._waiting.popleft()
 
 
 def held_bytes(length: int) -> int:

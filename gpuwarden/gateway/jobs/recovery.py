@@ -27,6 +27,7 @@ from gpuwarden.gateway.jobs import rows, sealed
 from gpuwarden.gateway.jobs.budget import DiskBudget
 from gpuwarden.gateway.jobs.clocks import Moment, moment
 from gpuwarden.gateway.jobs.database import BrokenDatabaseError
+from gpuwarden.gateway.jobs.ends import BODY_GONE
 from gpuwarden.gateway.jobs.keys import NoKeyError, StoreKey
 from gpuwarden.gateway.jobs.resultfile import read_result
 from gpuwarden.gateway.jobs.store import DATABASE, FILES, DiskStore
@@ -36,11 +37,6 @@ from gpuwarden.systemd.events import Event, tell
 log = logging.getLogger(__name__)
 
 KEY_FACT = "key"
-BODY_GONE = JobResult(
-    ok=False,
-    error_type="body_unreadable",
-    error_message="the stored image is gone or damaged: submit it again",
-)
 RESULT_GONE = JobResult(
     ok=False,
     error_type="result_unreadable",
@@ -64,12 +60,12 @@ async def open_store(folder: Path, key: StoreKey, budget: DiskBudget) -> DiskSto
     (folder / FILES).mkdir(mode=0o700, exist_ok=True)
     store = DiskStore(folder, key, budget)
     try:
-        await store.database.open(rows.SCHEMA)
+        await store.database.open(rows.make_tables)
     except BrokenDatabaseError as error:
         await store.close()
         set_aside(folder, error)
         store = DiskStore(folder, key, budget)
-        await store.database.open(rows.SCHEMA)
+        await store.database.open(rows.make_tables)
     try:
         await check_key(store)
         found = await store.database.write(lambda connection: recover(connection, store, moment()))

@@ -37,7 +37,8 @@ def write_result(
         "body_bytes": row.body_bytes,
         "request": row.request and row.request.hex(),
         "executions": row.executions,
-        "failures": row.failures,
+        "deaths": row.deaths,
+        "tries": row.tries,
         "idempotency": row.idempotency and row.idempotency.hex(),
     }
     if content is None:

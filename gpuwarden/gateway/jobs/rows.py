@@ -23,9 +23,16 @@ from gpuwarden.gateway.jobs.values import (
 
 ROW = (
     "id, sequence, status, priority, created, started, finished, body_bytes,"
-    " request, executions, failures, lease, idempotency, error"
+    " request, executions, deaths, tries, lease, idempotency, error"
 )
-LEASE = "id, lease, priority, body_bytes, executions, failures"
+LEASE = "id, lease, priority, body_bytes, executions, deaths, tries"
+# A table from before counts deaths of workers and other failures together: who would know which?
+UPGRADE = """
+BEGIN;
+ALTER TABLE jobs RENAME COLUMN failures TO tries;
+ALTER TABLE jobs ADD COLUMN deaths INTEGER NOT NULL DEFAULT 0;
+COMMIT;
+"""
 SCHEMA = f"""
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value BLOB) STRICT;
 CREATE TABLE IF NOT EXISTS jobs (
@@ -41,7 +48,8 @@ CREATE TABLE IF NOT EXISTS jobs (
     body_bytes INTEGER NOT NULL,
     files_bytes INTEGER NOT NULL,
     executions INTEGER NOT NULL DEFAULT 0,
-    failures INTEGER NOT NULL DEFAULT 0,
+    deaths INTEGER NOT NULL DEFAULT 0,
+    tries INTEGER NOT NULL DEFAULT 0,
     lease INTEGER NOT NULL DEFAULT 0,
     lease_until REAL,
     idempotency BLOB UNIQUE,
@@ -67,6 +75,14 @@ END;
 CREATE TABLE IF NOT EXISTS set_aside (digest BLOB PRIMARY KEY, until REAL NOT NULL) STRICT;
 SELECT {ROW} FROM jobs LIMIT 0; -- fails on what another version has made
 """
+
+
+def make_tables(connection: sqlite3.Connection) -> None:
+    """Make them, or take over those of an older version. Raises sqlite3.OperationalError."""
+    columns = [name for _, name, *_ in connection.execute("PRAGMA table_info(jobs)")]
+    if "failures" in columns:
+        connection.executescript(UPGRADE)
+    connection.executescript(SCHEMA)
 
 
 def row_of(values: Sequence[object]) -> JobRow:
@@ -225,24 +241,25 @@ def extend(connection: sqlite3.Connection, leases: Sequence[Lease], until: float
     return held
 
 
-def give_back(connection: sqlite3.Connection, lease: Lease, failures: int, *, begun: bool) -> bool:
+def give_back(connection: sqlite3.Connection, lease: Lease, tries: int, *, begun: bool) -> bool:
     """End a lease without a result; False where it was not held any more."""
     return bool(
         connection.execute(
-            "UPDATE jobs SET status = ?, lease_until = NULL, failures = max(failures, ?),"
+            "UPDATE jobs SET status = ?, lease_until = NULL, tries = max(tries, ?),"
             " executions = executions - ? WHERE id = ? AND lease = ? AND status = ?",
             (
-                *(JobStatus.QUEUED, failures, 0 if begun else 1),
+                *(JobStatus.QUEUED, tries, 0 if begun else 1),
                 *(lease.id, lease.token, JobStatus.RUNNING),
             ),
         ).rowcount
     )
 
 
-def note_failures(connection: sqlite3.Connection, lease: Lease, failures: int) -> None:
-    """Remember that a leased job has killed workers."""
+def note_repeat(connection: sqlite3.Connection, lease: Lease, deaths: int) -> None:
+    """Count that a leased job is given out once more, with what it has done to workers."""
     connection.execute(
-        "UPDATE jobs SET failures = max(failures, ?) WHERE id = ?", (failures, lease.id)
+        "UPDATE jobs SET deaths = max(deaths, ?), executions = executions + 1 WHERE id = ?",
+        (deaths, lease.id),
     )
 
 

@@ -207,7 +207,7 @@ class Jobs:
             return
         self.opened = Open(store, self._dispatcher)
         store.on_change = self._changed
-        self._dispatcher.on_death = self.opened.feeder.workers_died
+        self._dispatcher.on_repeat = self.opened.feeder.repeat
         early, self._early = self._early, None
         for what in early or ():
             self.opened.handed_over(*what)

@@ -70,11 +70,11 @@ class JobStore(Protocol):
     async def ack(self, lease: Lease, result: JobResult, content: memoryview | None = None) -> bool:
         """Finish a job; False where the lease is not held any more: the result is discarded."""
 
-    async def nack(self, lease: Lease, failures: int, *, begun: bool) -> bool:
+    async def nack(self, lease: Lease, tries: int, *, begun: bool) -> bool:
         """Give a job back to its place; ``begun``: a worker may have had it."""
 
-    async def note_failures(self, lease: Lease, failures: int) -> None:
-        """Remember that a job has killed workers while alone in them."""
+    async def note_repeat(self, lease: Lease, deaths: int) -> None:
+        """Remember that a job is given out once more, and how many workers it has killed."""
 
     async def set_aside(self, lease: Lease) -> None:
         """Take no more of a body that kills workers."""
@@ -300,13 +300,13 @@ class DiskStore:
         finally:
             self.give_back(promised)
 
-    async def nack(self, lease: Lease, failures: int, *, begun: bool) -> bool:
+    async def nack(self, lease: Lease, tries: int, *, begun: bool) -> bool:
         """Give a job back to its place; ``begun``: a worker may have had it."""
-        return await self._change(lambda c: rows.give_back(c, lease, failures, begun=begun))
+        return await self._change(lambda c: rows.give_back(c, lease, tries, begun=begun))
 
-    async def note_failures(self, lease: Lease, failures: int) -> None:
-        """Remember that a job has killed workers while alone in them."""
-        await self.database.write(lambda c: rows.note_failures(c, lease, failures))
+    async def note_repeat(self, lease: Lease, deaths: int) -> None:
+        """Remember that a job is given out once more, and how many workers it has killed."""
+        await self.database.write(lambda c: rows.note_repeat(c, lease, deaths))
 
     async def set_aside(self, lease: Lease) -> None:
         """Take no more of a body that kills workers, for a day. Raises SealError."""

@@ -73,7 +73,8 @@ class JobRow:
     body_bytes: int
     request: bytes | None
     executions: int
-    failures: int
+    deaths: int
+    tries: int
     lease: int
     idempotency: bytes | None
     error: str
@@ -84,7 +85,8 @@ class Lease:
     """The right to work on a job for a while; a result under another token is discarded.
 
     :param executions: how often it was given out, this time included: over 1, it is a repeat.
-    :param failures: deaths of a worker while alone in it, and executions that took too long.
+    :param deaths: of workers while it was alone in them.
+    :param tries: executions that took too long, or failed by a fault of ours.
     """
 
     id: str
@@ -92,7 +94,8 @@ class Lease:
     priority: int
     body_bytes: int
     executions: int
-    failures: int
+    deaths: int
+    tries: int
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gpuwarden.cli import waiting
 from gpuwarden.cli.bar import bar_text
 from gpuwarden.cli.main import main
 from tests.integration.gateway_node import GatewayNode, gateway_node
@@ -105,6 +106,22 @@ async def test_an_answer_that_is_an_error_shows_in_the_exit_status(
     code, out, _ = await running
     assert code == 1
     assert out.rstrip().endswith("bad_image: not for us")
+
+
+async def test_waiting_ends_at_the_first_job_when_the_store_stays_away(
+    command: Command, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "AWAY_SECONDS", 0.1)
+    monkeypatch.setattr(waiting, "PAUSE_SECONDS", 0.01)
+    jobs = command.node.service.jobs
+    running = asyncio.create_task(command("submit", study, "--wait"))
+    await command.node.until(lambda: jobs.opened is not None and bool(jobs.opened._finished))
+    await jobs.close(1)
+    code, out, err = await running
+    assert code == 3
+    assert len({line.split()[0] for line in out.splitlines()}) == 13
+    assert "gone" not in out
+    assert "the same command, without --again, waits for it again" in err
 
 
 async def test_jobs_are_listed_shown_cancelled_and_deleted(command: Command, study: Path) -> None:

@@ -239,3 +239,19 @@ async def test_under_another_key_nothing_is_touched(tmp_path: Path) -> None:
 def test_a_key_of_the_wrong_length_is_refused() -> None:
     with pytest.raises(NoKeyError, match="31 bytes, not 32"):
         StoreKey(bytes(31))
+
+
+async def test_the_failures_that_an_older_version_counted_are_no_deaths(tmp_path: Path) -> None:
+    store = await opened(tmp_path)
+    (id,) = await submitted(store, b"1")
+    await store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as former:
+        former.execute("ALTER TABLE jobs DROP COLUMN deaths")
+        former.execute("ALTER TABLE jobs RENAME COLUMN tries TO failures")
+        former.execute("UPDATE jobs SET failures = 2")
+        former.commit()
+    store = await opened(tmp_path)
+    row = await store.find(id)
+    assert row is not None
+    assert (row.deaths, row.tries) == (0, 2)
+    await store.close()
