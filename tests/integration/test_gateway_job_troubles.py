@@ -14,8 +14,10 @@ from gpuwarden.gateway.jobs.service import JobPlace
 from gpuwarden.gateway.jobs.values import JobStatus, StoreFullError
 from gpuwarden.worker.compact import compact_json
 from gpuwarden.worker.frames import encode
+from gpuwarden.worker.nesting import NESTING_LIMIT
 from tests.integration.gateway_node import GatewayNode, gateway_node, job_place, read_reply
 from tests.integration.gateway_peer import GatewayPeer, ReceivedJob
+from tests.integration.model_classes import nested
 
 MIB = 1 << 20
 
@@ -137,10 +139,8 @@ async def test_an_answer_is_kept_until_the_folder_for_it_is_back(
         assert counted(node, JobStatus.SUCCEEDED) == 1
 
 
-async def test_an_answer_that_is_nested_deeply_is_kept_as_it_is(place: JobPlace) -> None:
-    answer: dict[str, Any] = {}
-    for _ in range(800):
-        answer = {"in": answer}
+async def test_an_answer_as_deep_as_it_may_be_is_kept_as_it_is(place: JobPlace) -> None:
+    answer = nested(NESTING_LIMIT)
     async with gateway_node(jobs=place) as node:
         worker = await node.worker(auto=False)
         identifier = await submit(node)
