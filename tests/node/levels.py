@@ -22,8 +22,9 @@ DIST = cache.PROJECT / "dist"
 PACKAGES = ("gpuwarden", "gpuwarden-simulator")
 CONFIG_PATH = "/etc/gpuwarden/conf.d/50-node.toml"
 DEFAULT_HARDWARE = Hardware()
-# The defaults are those of a server; the node has 1.5 GiB.
-DEFAULT_CONFIG = '[workers]\nmemory_max_bytes = "400M"\n'
+# The defaults are those of a server. The node has 1.5 GiB, and each process that decodes images
+# would be a quarter of what a worker's start costs it; two are what `make test` has outside of it.
+DEFAULT_CONFIG = '[workers]\nmemory_max_bytes = "400M"\npreprocess_processes = 1\n'
 INSTALL_SECONDS = 300.0
 # What was on the disk before our packages, to tell what they leave behind.
 FILES_BEFORE = "/var/tmp/files-before"
