@@ -31,7 +31,7 @@ class Lending:
             raise MessageError("a second BORROW for one lease")
         if not link.seat.awaits(frame.request, frame.lease):
             link.refuse(frame, "cancelled", "nobody waits for this result any more")
-        elif wish.length > self.pool.limit_bytes:
+        elif not self.pool.can_hold(wish.length):
             limit = self.pool.limit_bytes
             text = f"the result has {wish.length} bytes, {limit} is the most"
             link.refuse(frame, "result_too_large", f"{text} ([gateway] results_bytes)")

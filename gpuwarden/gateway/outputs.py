@@ -28,9 +28,13 @@ class OutputPool:
         self.in_use_bytes = 0
         self.on_freed: Callable[[], None] = lambda: None
 
+    def can_hold(self, length: int) -> bool:
+        """Whether there is room where nothing else is."""
+        return whole_pages(length) <= self.limit_bytes
+
     def make(self, length: int) -> "OutputBuffer | None":
         """An empty buffer; None while there is no room. Raises OSError without memory."""
-        size = -(-length // mmap.PAGESIZE) * mmap.PAGESIZE
+        size = whole_pages(length)
         if self.in_use_bytes + size > self.limit_bytes:
             return None
         descriptor = os.memfd_create("gpuwarden-result", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
@@ -42,6 +46,11 @@ class OutputPool:
             raise
         self.in_use_bytes += size
         return OutputBuffer(self, size, descriptor)
+
+
+def whole_pages(length: int) -> int:
+    """What so many bytes take."""
+    return -(-length // mmap.PAGESIZE) * mmap.PAGESIZE
 
 
 @dataclass(eq=False)

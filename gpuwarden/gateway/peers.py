@@ -77,8 +77,9 @@ def first_of(unit: WorkerUnit, root: Path) -> int | None:
     """When the first of a unit's processes started. Raises OSError where its cgroup is gone.
 
     That is its main process, from which all others come: worker-launch begins no worker among
-    processes of a former life. It becomes the worker, and READY counts from it alone. The order of
-    cgroup.procs says nothing, and a process whose parent has ended is a child of PID 1, too.
+    processes of a former life. It becomes the worker, and READY counts from it alone. The order in
+    cgroup.procs says nothing, and a process whose parent has ended is a child of PID 1, too. While
+    the others of a unit outlive its main process, the oldest of them would pass.
     """
     group = root / CGROUPS / unit.group.lstrip("/")
     listed = (group / "cgroup.procs").read_text(encoding="ascii").split()

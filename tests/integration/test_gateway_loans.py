@@ -143,6 +143,15 @@ async def test_a_media_type_that_would_break_the_answers_head_is_a_breach_of_the
         assert (await posted).status == 200
 
 
+async def test_what_a_page_more_would_hold_is_too_large_and_not_to_be_tried_again() -> None:
+    async with gateway_node(results_bytes=MIB + 100) as node:
+        worker = await node.worker(auto=False)
+        posted = asyncio.create_task(node.post(b"image"))
+        lend = await worker.borrow(await worker.next_job(), MIB + 50)
+        assert lend.meta["error"]["type"] == "result_too_large"
+        posted.cancel()
+
+
 async def test_without_room_the_caller_is_told_when_to_come_again() -> None:
     async with gateway_node(results_bytes=4 * MIB) as node:
         posted, worker, job, _ = await borrowed(node, 3 * MIB)
