@@ -159,6 +159,25 @@ async def test_a_job_whose_result_finds_no_room_waits_for_it_however_often(
         assert (await finished(node, identifier))["status"] == "succeeded"
 
 
+async def test_jobs_that_wait_for_room_keep_no_other_job_out(place: JobPlace) -> None:
+    async with gateway_node(jobs=place, results_bytes=MIB) as node:
+        worker = await node.worker(auto=False, max_batch=1)
+        reading = asyncio.create_task(node.post(b"person"))
+        persons = await worker.next_job()
+        assert "size" in (await worker.borrow(persons, MIB)).meta
+        opened = node.service.jobs.opened
+        assert opened is not None
+        for _ in range(opened.feeder.look_ahead()):
+            await submit(node, b"large")
+        small = await submit(node, b"small")
+        while (job := await worker.next_job()).image != b"small":
+            worker.fail(job, (await worker.borrow(job, MIB)).meta["error"]["type"])
+        worker.answer(job)
+        assert (await finished(node, small))["status"] == "succeeded"
+        worker.hand_in(persons, b"mask")
+        assert (await reading).status == 200
+
+
 def waits_for_room(node: GatewayNode) -> bool:
     opened = node.service.jobs.opened
     assert opened is not None

@@ -89,6 +89,7 @@ class Feeder:
         self._for_results = asyncio.Lock()
         self._loading = asyncio.Lock()
         self._closing = False
+        self._waiting_for_results = 0
         self.running: dict[str, Running] = {}
         self.on_finished: Callable[[str], None] = lambda id: None
 
@@ -105,7 +106,7 @@ class Feeder:
 
     def wake(self) -> None:
         """There may be work, or room for it."""
-        if self._store.has_work and len(self.running) < self.look_ahead():
+        if self._store.has_work and self._wanted() > 0:
             self._wake.set()
 
     def look_ahead(self) -> int:
@@ -114,6 +115,11 @@ class Feeder:
         if self._closing or not capacity:
             return 0
         return min(LOOK_AHEAD_LIMIT, math.ceil(2 * capacity) + RESERVE)
+
+    def _wanted(self) -> int:
+        """How many more; those that wait for room for a result keep nobody out."""
+        held = len(self.running)
+        return min(self.look_ahead() + self._waiting_for_results, LOOK_AHEAD_LIMIT) - held
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -169,7 +175,7 @@ class Feeder:
                 return
 
     async def _claim(self) -> None:
-        wanted = self.look_ahead() - len(self.running)
+        wanted = self._wanted()
         if wanted <= 0 or not self._store.has_work:
             return
         for lease in await self._store.claim(wanted, LEASE_SECONDS):
@@ -308,12 +314,17 @@ class Feeder:
 
     async def _until_room(self) -> None:
         """Until a large result was taken: one job for each, or all would be executed in vain."""
-        async with self._for_results:
-            self._results_freed.clear()
-            is_in_use = self._dispatcher.lending.pool.in_use_bytes > 0
-            with contextlib.suppress(TimeoutError):  # of other memory nothing tells
-                async with asyncio.timeout(ROOM_SECONDS if is_in_use else RETRY_SECONDS):
-                    await self._results_freed.wait()
+        self._waiting_for_results += 1
+        self.wake()
+        try:
+            async with self._for_results:
+                self._results_freed.clear()
+                is_in_use = self._dispatcher.lending.pool.in_use_bytes > 0
+                with contextlib.suppress(TimeoutError):  # of other memory nothing tells
+                    async with asyncio.timeout(ROOM_SECONDS if is_in_use else RETRY_SECONDS):
+                        await self._results_freed.wait()
+        finally:
+            self._waiting_for_results -= 1
 
     async def _set_aside(self, lease: Lease) -> None:
         """Take no more of its image; where that can't be kept, the job ends all the same."""
