@@ -76,6 +76,8 @@ class GatewayNode:
         self.notifier = RecordingNotifier()
         self._peers: list[GatewayPeer] = []
         self._closing: asyncio.Task[None] | None = None
+        self.ordered_to_stop = asyncio.Event()
+        self.running: asyncio.Task[None]
 
     async def worker(
         self, number: int = 0, *, auto: bool = True, max_batch: int = 4, **said: Any
@@ -240,12 +242,11 @@ async def gateway_node(
         node.address = address
         node.notifier = notifier
         await service.start()
-        stop = asyncio.Event()
-        running = asyncio.create_task(service.run(stop))
+        node.running = asyncio.create_task(service.run(node.ordered_to_stop))
         try:
             yield node
         finally:
-            stop.set()
-            await running
+            node.ordered_to_stop.set()
+            await node.running
             node.hang_up()
             await asyncio.wait_for(node.stop(), DEADLINE_SECONDS)

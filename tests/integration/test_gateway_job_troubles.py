@@ -278,6 +278,7 @@ async def test_a_damaged_answer_is_told_as_such_and_no_log_has_its_id(
             assert (reply.status, reply.error) == (500, "result_unreadable"), path
         repeat = await node.post(b"image", **keyed)
         assert (repeat.status, repeat.error) == (500, "result_unreadable")
+        assert node.service.dispatcher.statistics.rejected == 0  # it was accepted
     # The whole id would be the right to read it.
     assert f"{identifier[:8]}*.result" in caplog.text
     assert identifier not in caplog.text

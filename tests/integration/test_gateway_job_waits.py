@@ -3,15 +3,20 @@
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from gpuwarden.gateway.jobs import rows, sealed
+from gpuwarden.gateway.jobs import results, rows, sealed, service
 from gpuwarden.gateway.jobs.service import JobPlace
 from gpuwarden.gateway.jobs.values import JobStatus
 from tests.held_steps import held_step
-from tests.integration.gateway_node import GatewayNode, Reply, gateway_node, job_place
+from tests.integration.gateway_node import (
+    DEADLINE_SECONDS,
+    GatewayNode,
+    Reply,
+    gateway_node,
+    job_place,
+)
 from tests.integration.test_gateway_job_ends import api_key, change, files, submit
 
 MIB = 1 << 20
@@ -20,12 +25,9 @@ __all__ = ["api_key"]  # a fixture
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> JobPlace:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobPlace:
+    monkeypatch.setattr(results, "PATIENCE_SECONDS", PATIENCE_SECONDS)
     return job_place(tmp_path / "jobs")
-
-
-def patient_node(place: JobPlace, **settings: Any) -> Any:
-    return gateway_node(jobs=place, request_timeout_seconds=PATIENCE_SECONDS, **settings)
 
 
 def check_told(reply: Reply) -> None:
@@ -42,7 +44,7 @@ def queued(node: GatewayNode) -> int:
 async def test_a_job_whose_writing_hangs_is_told_of_and_keeps_its_share_until_it_is_written(
     place: JobPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with patient_node(place, pool_bytes=4 * MIB) as node:
+    async with gateway_node(jobs=place, pool_bytes=4 * MIB) as node:
         with held_step(monkeypatch, sealed, "write"):
             check_told(await node.post(b"a" * MIB, path="/v1/jobs"))
             more = await node.post(b"b" * MIB, path="/v1/jobs")  # a quarter of the pool is full
@@ -55,7 +57,7 @@ async def test_a_job_whose_writing_hangs_is_told_of_and_keeps_its_share_until_it
 async def test_whoever_looks_at_a_job_is_told_when_the_disk_hangs(
     place: JobPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with patient_node(place) as node:
+    async with gateway_node(jobs=place) as node:
         identifier = await submit(node)
         with held_step(monkeypatch, rows, "find"):
             looks = (f"/v1/jobs/{identifier}", f"/v1/results/{identifier}")
@@ -67,7 +69,7 @@ async def test_whoever_looks_at_a_job_is_told_when_the_disk_hangs(
 async def test_whoever_waits_for_a_jobs_end_is_told_when_the_disk_hangs(
     place: JobPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with patient_node(place) as node:
+    async with gateway_node(jobs=place) as node:
         identifier = await submit(node)
         opened = node.service.jobs.opened
         assert opened is not None
@@ -80,9 +82,23 @@ async def test_whoever_waits_for_a_jobs_end_is_told_when_the_disk_hangs(
 async def test_a_job_is_deleted_though_the_disk_was_too_slow_for_its_caller(
     place: JobPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with patient_node(place) as node:
+    async with gateway_node(jobs=place) as node:
         identifier = await submit(node)
         with held_step(monkeypatch, rows, "mark_deleting"):
             check_told(await change(node, identifier, "DELETE"))
         await node.until(lambda: files(place) == [])
         assert (await node.get(f"/v1/jobs/{identifier}")).status == 404
+
+
+async def test_an_order_to_stop_waits_for_no_disk_that_hangs_before_it_serves_to_the_end(
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service, "EXPIRY_SECONDS", 0.02)
+    async with gateway_node(jobs=place, job_keep_seconds=0) as node:
+        await node.worker()
+        await submit(node)
+        with held_step(monkeypatch, rows, "mark_deleting") as held:
+            await held.is_under_way()
+            node.ordered_to_stop.set()
+            await asyncio.wait_for(asyncio.shield(node.running), DEADLINE_SECONDS)
+    assert files(place) == []

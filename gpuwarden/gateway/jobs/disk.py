@@ -64,7 +64,7 @@ class FileThreads:
         except OSError as error:
             raise translated(error) from error
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Finish what was asked for, then close."""
         self._is_closed = True
-        self._threads.shutdown()
+        await asyncio.to_thread(self._threads.shutdown)

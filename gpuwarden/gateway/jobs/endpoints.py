@@ -14,7 +14,7 @@ from gpuwarden.gateway.body import Body, Room
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.http import IDENTIFIER, Handler, json_response
 from gpuwarden.gateway.idempotency import check_key
-from gpuwarden.gateway.intake import Intake
+from gpuwarden.gateway.intake import ACCEPTED, Intake
 from gpuwarden.gateway.jobs.repeats import check_digest, check_same, told_digest
 from gpuwarden.gateway.jobs.results import ResultEndpoint, answering, existing, find_job, translated
 from gpuwarden.gateway.jobs.service import Jobs, Open
@@ -75,10 +75,11 @@ class JobEndpoints:
         priority_of(request, {})  # what the query says of it is known before the body is
         key, digest = idempotency_key(request), told_digest(request, upload)
         named = Named(None if key is None else opened.store.key.digest(key.encode()), digest)
-        async with answering(opened):
+        async with answering():
             known = await find_known(opened, named)
         if known is not None and digest is not None:
             check_same(known, opened.store.asked(digest, upload.media_type, upload.question))
+            request[ACCEPTED] = True
             return await self._answer(request, opened, known, status=200)
         self._intake.check_room(is_new=known is None)
         named = replace(named, is_known=known is not None)
@@ -87,6 +88,7 @@ class JobEndpoints:
                 promised = 0 if named.is_known else opened.store.promise(upload.length or 0)
             held.callback(opened.store.give_back, promised)
             row, new = await self._take(opened, request, upload, named, held)
+        request[ACCEPTED] = True
         return await self._answer(request, opened, row, status=202 if new else 200)
 
     async def show(self, request: BaseRequest) -> StreamResponse:
@@ -96,7 +98,7 @@ class JobEndpoints:
         row = await find_job(opened, request[IDENTIFIER])
         seconds = number_of(request, "wait", 0, 0, WAIT_LIMIT_SECONDS)
         if seconds and not row.status.is_final:
-            async with answering(opened, seconds):
+            async with answering(seconds):
                 row = existing(await opened.until_finished(row.id, seconds))
         return await self._answer(request, opened, row, status=200)
 
@@ -108,7 +110,7 @@ class JobEndpoints:
         statuses = statuses_of(request)
         limit = number_of(request, "limit", PAGE, 1, PAGE_LIMIT)
         after = 0
-        async with answering(opened):
+        async with answering():
             if "after" in request.query:
                 after = (await find_job(opened, request.query["after"])).sequence
             at_work = opened.feeder.at_work()
@@ -133,7 +135,7 @@ class JobEndpoints:
             raise ApiError(
                 "invalid_request", 'what can be changed is {"status": "cancelled"}', param="status"
             )
-        async with answering(opened):
+        async with answering():
             if not await opened.cancel(row.id):
                 raise ApiError("job_finished", "the job is finished already", param="id")
         return await self._answer(
@@ -146,7 +148,7 @@ class JobEndpoints:
         opened = self._opened()
         check_query(request, ())
         row = await find_job(opened, request[IDENTIFIER])
-        async with answering(opened):
+        async with answering():
             await opened.delete(row.id)
         return json_response({"id": row.id, "object": "job", "deleted": True})
 
@@ -197,7 +199,7 @@ class JobEndpoints:
             with taken:
                 return await self._keep(opened, request, upload, body, named)
 
-        async with answering(opened):
+        async with answering():
             return await opened.errands.run(keep())
 
     async def _keep(
@@ -256,7 +258,7 @@ class JobEndpoints:
     async def _answer(
         self, request: BaseRequest, opened: Open, row: JobRow, status: int
     ) -> StreamResponse:
-        async with answering(opened):
+        async with answering():
             result = await opened.result(row)
             document = await opened.document(row, result)
         location = f"/v1/jobs/{row.id}"

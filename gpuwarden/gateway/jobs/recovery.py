@@ -126,7 +126,7 @@ def recover(connection: sqlite3.Connection, store: DiskStore, end: Moment) -> Re
                 store.destroy_files(id)
                 rows.forget(connection, id)
             elif status.is_final:
-                sealed.destroy(store.body_path(id))
+                destroy_body(store, id)
                 found.destroyed += id in bodies
             elif id in results and end_with_result(connection, store, id, end):
                 found.finished += 1
@@ -169,8 +169,15 @@ def end_with_result(connection: sqlite3.Connection, store: DiskStore, id: str, e
         sealed.destroy(path)
         return False
     rows.finish(connection, id, result, path.stat().st_size, end)
-    sealed.destroy(store.body_path(id))
+    destroy_body(store, id)
     return True
+
+
+def destroy_body(store: DiskStore, id: str) -> None:
+    """Of a job that has ended. Raises OSError: it is tried again while the service runs."""
+    store.bodies_left.add(id)
+    sealed.destroy(store.body_path(id))
+    store.bodies_left.discard(id)
 
 
 def readmit(connection: sqlite3.Connection, store: DiskStore, id: str, end: Moment) -> bool:

@@ -18,6 +18,9 @@ from gpuwarden.gateway.outputs import Output, OutputPool
 from gpuwarden.worker.frames import INLINE_LIMIT_BYTES
 
 SLOW = "the job store's disk doesn't answer; what was asked for may be done yet: look again later"
+# How long a caller waits for the disk: what takes it longer than the network has for a body, as
+# request_timeout_seconds comes, has failed.
+PATIENCE_SECONDS = 30.0
 NO_SUCH_JOB = "there is no such job: its time is over, or it was deleted"
 
 
@@ -39,7 +42,7 @@ class ResultEndpoint:
         if not row.status.is_final:
             text = "the job is not finished: GET /v1/jobs/ID?wait=60 waits for it"
             raise ApiError("job_unfinished", text, param="id", retry_after_seconds=1)
-        async with answering(opened):
+        async with answering():
             result = await opened.result(row)
         if result is None or not result.ok:
             raise ApiError("not_found", "the job has no result: GET /v1/jobs/ID says why")
@@ -59,7 +62,7 @@ class ResultEndpoint:
         output = self._room(result)
         small = bytearray(0 if output.buffer else result.content_bytes)
         try:
-            async with answering(opened):
+            async with answering():
                 await opened.store.content(
                     row.id,
                     lambda length: (
@@ -86,7 +89,7 @@ class ResultEndpoint:
 
 async def find_job(opened: Open, id: str) -> JobRow:
     """A job by its id. Raises ApiError 404."""
-    async with answering(opened):
+    async with answering():
         return existing(await opened.store.find(id) if is_id(id) else None)
 
 
@@ -98,14 +101,14 @@ def existing(row: JobRow | None) -> JobRow:
 
 
 @contextlib.asynccontextmanager
-async def answering(opened: Open, seconds: float = 0.0) -> AsyncIterator[None]:
+async def answering(seconds: float = 0.0) -> AsyncIterator[None]:
     """What a caller waits for: the store's errors as the caller's, and one if its disk hangs.
 
     :param seconds: what the caller is ready to wait besides.
     """
     with translated():
         try:
-            async with asyncio.timeout(opened.patience_seconds + seconds):
+            async with asyncio.timeout(PATIENCE_SECONDS + seconds):
                 yield
         except TimeoutError:
             raise JobStoreError(SLOW) from None

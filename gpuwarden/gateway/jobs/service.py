@@ -59,21 +59,12 @@ class Open:
     def __init__(self, store: DiskStore, dispatcher: Dispatcher) -> None:
         self.store = store
         self.memory = JobMemory(dispatcher.pool)
-        self._dispatcher = dispatcher
         self.feeder = Feeder(store, dispatcher, self.memory)
         # Kept by those who wait: one that has left takes the end from none of the others.
         self._finished: WeakValueDictionary[str, asyncio.Event] = WeakValueDictionary()
         self._closing = False
         self.errands = Errands()
         self.feeder.on_finished = self._tell_finished
-
-    @property
-    def patience_seconds(self) -> float:
-        """How long a caller waits for the disk: as long as a body may take to come in.
-
-        A disk that takes longer to write it than the network to bring it has failed.
-        """
-        return self._dispatcher.settings.request_timeout_seconds
 
     def counts(self) -> JobCounts:
         """All jobs in figures, as their documents tell it."""
@@ -229,7 +220,7 @@ class Jobs:
             return
         async with asyncio.TaskGroup() as group:
             group.create_task(self.opened.feeder.run())
-            group.create_task(self._let_go(self.opened.store))
+            group.create_task(self._let_go(self.opened))
             self.opened.feeder.wake()
 
     async def close(self, seconds: float) -> None:
@@ -269,10 +260,11 @@ class Jobs:
         self.wake()
         self._on_change()
 
-    async def _let_go(self, store: DiskStore) -> None:
+    async def _let_go(self, opened: Open) -> None:
         while True:
-            try:
-                await store.expire(self._dispatcher.settings.job_keep_seconds)
+            keep_seconds = self._dispatcher.settings.job_keep_seconds
+            try:  # an errand: a stop of the service must not wait here for a disk that hangs
+                await opened.errands.run(opened.store.expire(keep_seconds))
             except JobStoreError as error:
                 log.error("old jobs can't be deleted now: %s", error)
             await asyncio.sleep(EXPIRY_SECONDS)

@@ -95,7 +95,7 @@ class DiskStore:
         # Of jobs that end; each kept by those who have or await it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._set_aside: dict[bytes, float] = {}
-        self._bodies_left: set[str] = set()  # of jobs that have ended; a start looks for them, too
+        self.bodies_left: set[str] = set()  # of jobs that have ended: the disk has refused them
         self.on_change: Callable[[], None] = lambda: None
 
     # --- callers
@@ -231,7 +231,7 @@ class DiskStore:
         old = await self.database.read(
             lambda c: rows.expired(c, keep_seconds, moment()) + rows.deleting(c)
         )
-        for id in list(self._bodies_left):
+        for id in list(self.bodies_left):
             await self._destroy_body(id)
         deleted = 0
         for id in old:
@@ -343,7 +343,7 @@ class DiskStore:
     async def close(self) -> None:
         """Finish what was asked for, then close."""
         await self.database.close()
-        self._threads.close()
+        await self._threads.close()
 
     async def look_again(self) -> None:
         """Take the figures, and what is set aside, from the database."""
@@ -376,10 +376,10 @@ class DiskStore:
         """The job has its end whatever the disk says; what it refuses is tried again later."""
         try:
             await self._threads.run(lambda: sealed.destroy(self.body_path(id)))
-            self._bodies_left.discard(id)
+            self.bodies_left.discard(id)
         except JobStoreError as error:
             log.error("%s can't be destroyed now: %s", sealed.shown(f"{id}.body"), error)
-            self._bodies_left.add(id)
+            self.bodies_left.add(id)
 
     async def _one_end(self, id: str, work: Callable[[], Coroutine[Any, Any, Outcome]]) -> Outcome:
         """Ends of one job come one after the other, each whole, even if who asked for it leaves.

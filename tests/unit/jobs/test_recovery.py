@@ -206,6 +206,24 @@ async def test_what_the_disk_refuses_to_destroy_keeps_no_other_job_and_goes_late
     await store.close()
 
 
+async def test_the_image_of_an_ended_job_that_the_disk_refuses_at_a_start_goes_soon_after(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await opened(tmp_path)
+    (id,) = await submitted(store, b"image")
+    (lease,) = await store.claim(1, 60.0)
+    with monkeypatch.context() as patched:
+        refused_to(patched, "destroy", id)
+        await store.ack(lease, ANSWER)
+        await store.close()
+        store = await opened(tmp_path)
+    assert store.body_path(id).exists()
+    await store.expire(60.0)
+    assert not store.body_path(id).exists()
+    assert (await store.result(id)).ok
+    await store.close()
+
+
 @pytest.mark.parametrize("step", ["read_meta", "read"])
 async def test_a_job_whose_early_result_the_disk_refuses_is_worked_on_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
