@@ -54,10 +54,10 @@ execution_timeout_seconds = 120.0
 request_timeout_seconds = 120.0
 """
 # Much work and few wake-ups: to wake a halted CPU takes an emulated machine milliseconds that count
-# as waiting, and are no queue.
+# as waiting, and are no queue. How many depends on the machine: what is asserted is a ratio.
 BLOCKS = 48
 REQUESTS = 2
-MOST_WAITING = 0.05
+LEAST_GAIN = 5  # times as long it waits without the plan; 14 and 15 were seen
 PARTS: dict[str, Callable[[Thread], bool]] = {
     "all": lambda thread: True,
     "gpu": lambda thread: thread.name == "gpu",
@@ -121,7 +121,7 @@ def a_busy_host_keeps_no_worker_waiting(node: Node) -> None:
     lift_the_plan(node)
     lifted = measured(node, "without the plan, the host busy everywhere")
     node.run("systemctl stop busy; systemctl start medgemma-worker@0", timeout_seconds=120)
-    assert outside["all"].waiting_share <= MOST_WAITING < lifted["all"].waiting_share
+    assert outside["all"].waiting_share * LEAST_GAIN <= lifted["all"].waiting_share
 
 
 def keep_the_rest_on(node: Node, cpus: str) -> None:
