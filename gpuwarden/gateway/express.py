@@ -79,8 +79,11 @@ class Express:
         """What a request is to bring, by its head. Raises ApiError."""
         self._routes.check(request)
         request[ROUTE] = PATH
-        with self._intake.rejecting():
+        try:
             return self._intake.examined(request, examine)[1]
+        except ApiError:
+            self._intake.dispatcher.reject()
+            raise
 
     def begin(self, upload: Upload, content: bytes) -> Job:
         """Admit a request and have a worker answer it. Raises ApiError."""
