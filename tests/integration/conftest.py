@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The nodes that several files of tests share: a worker's peer, simulated cards."""
+"""What several files of tests share: a worker's peer, simulated cards, a place for durable jobs."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from gpuwarden.gateway.jobs.service import JobPlace
 from tests.integration import simulation
+from tests.integration.gateway_node import job_place
 from tests.integration.worker_peer import Node, close_node, make_node
 
 
@@ -55,3 +57,16 @@ def other_node() -> Iterator[Node]:
     made = make_node()
     yield made
     close_node(made)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> JobPlace:
+    """Where durable jobs are kept, over several front doors."""
+    return job_place(tmp_path / "jobs")
+
+
+@pytest.fixture
+def api_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The front door has the key of ``durable_jobs.KEY``."""
+    (tmp_path / "gpuwarden-api-key").write_text("open sesame, open sesame\n")
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))

@@ -4,47 +4,22 @@
 import asyncio
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from gpuwarden.gateway.jobs import feeder
 from gpuwarden.gateway.jobs.service import JobPlace
-from gpuwarden.gateway.jobs.store import DiskStore
 from gpuwarden.gateway.jobs.values import JobRow, StoreFullError
-from tests.integration.gateway_node import GatewayNode, gateway_node, job_place
+from tests.integration.durable_jobs import finished, store_of, submit
+from tests.integration.gateway_node import GatewayNode, gateway_node
 from tests.integration.real_worker import real_worker
 
 MIB = 1 << 20
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> JobPlace:
-    return job_place(tmp_path / "jobs")
-
-
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeder, "RETRY_SECONDS", 0.01)
-
-
-def store_of(node: GatewayNode) -> DiskStore:
-    assert node.service.jobs.opened is not None
-    return node.service.jobs.opened.store
-
-
-async def submit(node: GatewayNode, body: bytes = b"image", question: str = "json%2060") -> str:
-    reply = await node.post(body, path=f"/v1/jobs?question={question}")
-    assert reply.status == 202, reply.body
-    identifier: str = reply.json["id"]
-    return identifier
-
-
-async def finished(node: GatewayNode, identifier: str) -> dict[str, Any]:
-    reply = await node.get(f"/v1/jobs/{identifier}?wait=8")
-    assert reply.status == 200, reply.body
-    assert reply.json["progress"]["is_finished"], reply.json
-    return reply.json
 
 
 async def row_of(node: GatewayNode, identifier: str) -> JobRow:
@@ -60,7 +35,7 @@ async def test_a_job_whose_worker_dies_when_it_has_worked_says_that_it_was_repea
     options = {"diary": str(diary)}
     engine = "model_classes:Diarist"
     async with gateway_node(jobs=place) as node:
-        identifier = await submit(node)
+        identifier = await submit(node, question="json 60")
         async with real_worker(node, engine=engine, options=options | {"die_in_end": 1}) as doomed:
             await doomed.process.wait()
         async with real_worker(node, engine=engine, options=options):
@@ -79,7 +54,7 @@ async def test_a_repeat_is_on_record_before_a_worker_gets_it(
         raise StoreFullError("no room on disk")
 
     async with gateway_node(jobs=place) as node:
-        identifier = await submit(node)
+        identifier = await submit(node, question="json 60")
         doomed = await node.busy_worker(auto=False)
         await doomed.next_job()
         worker = await node.worker(1, auto=False)
@@ -100,8 +75,8 @@ async def test_a_job_that_makes_way_is_a_repeat_only_if_it_may_have_begun(
     place: JobPlace, answer: str, executions: int
 ) -> None:
     async with gateway_node(jobs=place) as node:
-        await submit(node)
-        identifier = await submit(node)
+        await submit(node, question="json 60")
+        identifier = await submit(node, question="json 60")
         worker = await node.busy_worker(auto=False, max_batch=1)
         running, prepared = await worker.next_job(), await worker.next_job()
         node.service.dispatcher.drain(0, drained=True)
@@ -123,7 +98,7 @@ async def test_what_a_worker_gives_back_unbegun_was_executed_once(
     options = {"diary": str(diary), "wait_in_end": str(gate)}
     settings = {"engine": "model_classes:Diarist", "options": options, "max_batch": 1}
     async with gateway_node(jobs=place) as node, real_worker(node, **settings):
-        jobs = [await submit(node) for _ in range(2)]
+        jobs = [await submit(node, question="json 60") for _ in range(2)]
         (seat,) = node.service.dispatcher.queue.seats.values()
         await node.until(lambda: seat.outstanding == 2)
         node.service.dispatcher.drain(0, drained=True)
@@ -141,7 +116,7 @@ async def test_a_job_whose_result_finds_no_room_waits_for_it_however_often(
     monkeypatch.setattr(feeder, "ROOM_SECONDS", 60.0)  # nothing polls
     async with gateway_node(jobs=place, results_bytes=MIB) as node:
         worker = await node.busy_worker(auto=False)
-        identifier = await submit(node)
+        identifier = await submit(node, question="json 60")
         job = await worker.next_job()
         for _ in range(feeder.TRIES_LIMIT + 1):
             reading = asyncio.create_task(node.post(b"person"))
@@ -186,7 +161,7 @@ def waits_for_room(node: GatewayNode) -> bool:
 
 async def test_executions_that_took_too_long_are_no_deaths_of_workers(place: JobPlace) -> None:
     async with gateway_node(jobs=place) as node:
-        identifier = await submit(node)
+        identifier = await submit(node, question="json 60")
         worker = await node.worker(auto=False)
         for _ in range(2):
             worker.fail(await worker.next_job(), "execution_timeout")
@@ -205,7 +180,7 @@ async def test_an_image_is_not_set_aside_for_the_death_of_a_decoding_process(
     place: JobPlace,
 ) -> None:
     async with gateway_node(jobs=place) as node:
-        identifier = await submit(node)
+        identifier = await submit(node, question="json 60")
         doomed = await node.worker(auto=False)
         await doomed.next_job()
         doomed.close()
@@ -213,4 +188,4 @@ async def test_an_image_is_not_set_aside_for_the_death_of_a_decoding_process(
         worker.fail(await worker.next_job(), "worker_crashed")
         job = await finished(node, identifier)
         assert (job["status"], job["error"]["type"]) == ("failed", "worker_crashed")
-        await submit(node)
+        await submit(node, question="json 60")

@@ -11,45 +11,27 @@ import pytest
 from gpuwarden.gateway.jobs import rows, sealed, service
 from gpuwarden.gateway.jobs.service import JobPlace
 from tests.held_steps import Held, as_far_as_it_gets, held_step
-from tests.integration.gateway_node import GatewayNode, Reply, gateway_node, job_place
+from tests.integration.durable_jobs import change, kinds, submit
+from tests.integration.gateway_node import GatewayNode, gateway_node
+from tests.integration.gateway_peer import GatewayPeer, ReceivedJob
 
-KEY = {"Authorization": "Bearer open sesame, open sesame"}
+pytestmark = pytest.mark.usefixtures("api_key")
+
 CANCEL = json.dumps({"status": "cancelled"}).encode()
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> JobPlace:
-    return job_place(tmp_path / "jobs")
-
-
-@pytest.fixture(autouse=True)
-def api_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "gpuwarden-api-key").write_text("open sesame, open sesame\n")
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-
-
-async def submit(node: GatewayNode, body: bytes = b"image") -> str:
-    reply = await node.post(body, path="/v1/jobs")
-    assert reply.status == 202, reply.body
-    identifier: str = reply.json["id"]
-    return identifier
-
-
-async def change(node: GatewayNode, identifier: str, method: str, body: bytes = b"") -> Reply:
-    return await node.post(body, path=f"/v1/jobs/{identifier}", method=method, headers=KEY)
-
-
-def files(place: JobPlace) -> list[str]:
-    return sorted(path.suffix for path in (place.folder / "files").iterdir())
+async def at_work(node: GatewayNode) -> tuple[GatewayPeer, str, ReceivedJob]:
+    """A worker, and the job that it works on."""
+    worker = await node.worker(auto=False)
+    identifier = await submit(node)
+    return worker, identifier, await worker.next_job()
 
 
 async def test_a_job_that_ends_while_it_is_cancelled_keeps_its_answer_and_is_worked_on_once(
     place: JobPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with gateway_node(jobs=place) as node:
-        worker = await node.worker(auto=False)
-        identifier = await submit(node)
-        job = await worker.next_job()
+        worker, identifier, job = await at_work(node)
         with held_step(monkeypatch, sealed, "write") as held:
             worker.answer(job)
             await held.is_under_way()
@@ -59,23 +41,21 @@ async def test_a_job_that_ends_while_it_is_cancelled_keeps_its_answer_and_is_wor
         assert (reply.status, reply.error) == (409, "job_finished")
         shown = (await node.get(f"/v1/jobs/{identifier}?wait=8")).json
         assert (shown["status"], shown["executions"]) == ("succeeded", 1)
-        assert files(place) == [".result"]
+        assert kinds(place) == [".result"]
 
 
 async def test_a_job_that_is_deleted_while_it_ends_is_not_there_after_a_restart(
     place: JobPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with gateway_node(jobs=place) as node:
-        worker = await node.worker(auto=False)
-        identifier = await submit(node)
-        job = await worker.next_job()
+        worker, identifier, job = await at_work(node)
         with held_step(monkeypatch, sealed, "write") as held:
             worker.answer(job)
             await held.is_under_way()
             deleting = asyncio.create_task(change(node, identifier, "DELETE"))
             await as_far_as_it_gets(deleting)
         assert (await deleting).status == 200
-    assert files(place) == []
+    assert kinds(place) == []
     async with gateway_node(jobs=place) as node:
         assert (await node.get(f"/v1/jobs/{identifier}")).status == 404
 
@@ -99,20 +79,18 @@ async def test_who_hangs_up_has_the_job_deleted_all_the_same(
         identifier = await submit(node)
         with held_step(monkeypatch, rows, "mark_deleting") as held:
             await hang_up_in(node, held, f"DELETE /v1/jobs/{identifier}".encode())
-        await node.until(lambda: files(place) == [])
+        await node.until(lambda: kinds(place) == [])
 
 
 async def test_who_hangs_up_has_the_job_cancelled_and_its_worker_stopped_all_the_same(
     place: JobPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with gateway_node(jobs=place) as node:
-        worker = await node.worker(auto=False)
-        identifier = await submit(node)
-        job = await worker.next_job()
+        worker, identifier, job = await at_work(node)
         with held_step(monkeypatch, sealed, "write") as held:
             await hang_up_in(node, held, f"PATCH /v1/jobs/{identifier}".encode(), CANCEL)
         assert (await worker.next_frame()).lease == job.frame.lease  # not wanted any more
-        await node.until(lambda: files(place) == [".result"])
+        await node.until(lambda: kinds(place) == [".result"])
         assert (await node.get(f"/v1/jobs/{identifier}")).json["status"] == "cancelled"
 
 
@@ -126,7 +104,7 @@ async def test_a_caller_who_hung_up_keeps_the_front_door_until_the_job_is_gone(
             stopping = node.stop()
             await as_far_as_it_gets(stopping)
         await stopping
-    assert files(place) == []
+    assert kinds(place) == []
 
 
 @pytest.mark.parametrize(("method", "body"), [("DELETE", b""), ("PATCH", CANCEL)])
@@ -137,9 +115,7 @@ async def test_a_worker_is_stopped_though_the_disk_refuses_to_destroy_the_image(
         raise OSError(errno.EIO, "Input/output error")
 
     async with gateway_node(jobs=place) as node:
-        worker = await node.worker(auto=False)
-        identifier = await submit(node)
-        job = await worker.next_job()
+        worker, identifier, job = await at_work(node)
         with monkeypatch.context() as patched:
             patched.setattr(sealed, "destroy", broken)
             reply = await change(node, identifier, method, body)
@@ -163,5 +139,5 @@ async def test_a_deletion_that_the_disk_refuses_for_a_while_is_finished_later(
             assert (reply.status, reply.error) == (503, "jobs_unavailable")
             assert (await node.get(f"/v1/jobs/{identifier}")).status == 404
             await node.until(lambda: f"{identifier[:8]}* can't be deleted now" in caplog.text)
-        await node.until(lambda: files(place) == [])
+        await node.until(lambda: kinds(place) == [])
     assert identifier not in caplog.text

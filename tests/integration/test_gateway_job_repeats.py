@@ -4,26 +4,14 @@
 import asyncio
 import base64
 import hashlib
-from pathlib import Path
 
 import pytest
 
 from gpuwarden.gateway.jobs.service import JobPlace
-from tests.integration.gateway_node import DEADLINE_SECONDS, GatewayNode, gateway_node, job_place
+from tests.integration.durable_jobs import submit
+from tests.integration.gateway_node import DEADLINE_SECONDS, gateway_node
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> JobPlace:
-    return job_place(tmp_path / "jobs")
-
-
-async def submit(node: GatewayNode, body: bytes, **headers: str) -> str:
-    reply = await node.post(body, path="/v1/jobs", headers=headers)
-    assert reply.status == 202, reply.body
-    identifier: str = reply.json["id"]
-    return identifier
 
 
 async def test_a_caller_who_tries_again_under_the_same_key_gets_the_same_job(

@@ -2,46 +2,21 @@
 """Large results of durable jobs: stored encrypted, read back whole, gone with the job."""
 
 import asyncio
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gpuwarden.gateway.jobs.service import JobPlace
 from gpuwarden.worker.frames import Frame, FrameType
-from tests.integration.gateway_node import DEADLINE_SECONDS, GatewayNode, gateway_node, job_place
+from tests.integration.durable_jobs import KEY, finished, submit
+from tests.integration.gateway_node import DEADLINE_SECONDS, GatewayNode, gateway_node
 from tests.integration.model_classes import filling
 from tests.integration.real_worker import real_worker
 
+pytestmark = pytest.mark.usefixtures("api_key")
+
 MIB = 1 << 20
 FILLING = {"engine": "model_classes:Filling"}
-KEY = {"Authorization": "Bearer open sesame, open sesame"}
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> JobPlace:
-    return job_place(tmp_path / "jobs")
-
-
-@pytest.fixture(autouse=True)
-def api_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "gpuwarden-api-key").write_text("open sesame, open sesame\n")
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-
-
-async def submit(node: GatewayNode, question: str) -> str:
-    path = f"/v1/jobs?question={question.replace(' ', '%20')}"
-    reply = await node.post(b"image", path=path)
-    assert reply.status == 202, reply.body
-    identifier: str = reply.json["id"]
-    return identifier
-
-
-async def finished(node: GatewayNode, identifier: str) -> dict[str, Any]:
-    reply = await node.get(f"/v1/jobs/{identifier}?wait=8")
-    assert reply.status == 200, reply.body
-    assert reply.json["progress"]["is_finished"], reply.json
-    return reply.json
 
 
 def held_bytes(node: GatewayNode) -> int:
@@ -51,7 +26,7 @@ def held_bytes(node: GatewayNode) -> int:
 async def test_a_file_is_kept_encrypted_and_read_by_whoever_knows_the_id(place: JobPlace) -> None:
     size = 3 * MIB + 1
     async with gateway_node(jobs=place) as node, real_worker(node, **FILLING):
-        identifier = await submit(node, f"image/png {size}")
+        identifier = await submit(node, question=f"image/png {size}")
         job = await finished(node, identifier)
         assert job["status"] == "succeeded"
         assert job["result"]["answer"] == {"bytes": size}
@@ -86,7 +61,7 @@ async def test_a_file_is_kept_encrypted_and_read_by_whoever_knows_the_id(place: 
 @pytest.mark.parametrize("size", [0, 10, 60_000])
 async def test_a_small_file_takes_no_buffer(place: JobPlace, size: int) -> None:
     async with gateway_node(jobs=place) as node, real_worker(node, **FILLING):
-        identifier = await submit(node, f"application/dicom {size}")
+        identifier = await submit(node, question=f"application/dicom {size}")
         assert (await finished(node, identifier))["result"]["content"]["bytes"] == size
         assert (await node.get(f"/v1/results/{identifier}")).body == filling(size)
         assert node.service.dispatcher.lending.lent == 0
@@ -94,7 +69,10 @@ async def test_a_small_file_takes_no_buffer(place: JobPlace, size: int) -> None:
 
 async def test_a_large_answer_of_a_job_looks_like_a_small_one(place: JobPlace) -> None:
     async with gateway_node(jobs=place) as node, real_worker(node, **FILLING):
-        small, large = await submit(node, "json 60"), await submit(node, "json 300000")
+        small, large = (
+            await submit(node, question="json 60"),
+            await submit(node, question="json 300000"),
+        )
         for identifier, count in ((small, 10), (large, 50_000)):
             answer = {"filling": "é" * count}
             job = await finished(node, identifier)
@@ -110,7 +88,7 @@ async def test_a_large_answer_of_a_job_looks_like_a_small_one(place: JobPlace) -
 
 async def test_results_that_are_not_there_are_told(place: JobPlace) -> None:
     async with gateway_node(jobs=place) as node:
-        waiting = await submit(node, "json 60")
+        waiting = await submit(node, question="json 60")
         reply = await node.get(f"/v1/results/{waiting}")
         assert (reply.status, reply.error) == (409, "job_unfinished")
         worker = await node.busy_worker(auto=False)
@@ -122,7 +100,7 @@ async def test_results_that_are_not_there_are_told(place: JobPlace) -> None:
 
 async def test_a_damaged_file_is_never_sent(place: JobPlace) -> None:
     async with gateway_node(jobs=place) as node, real_worker(node, **FILLING):
-        identifier = await submit(node, "image/png 200000")
+        identifier = await submit(node, question="image/png 200000")
         await finished(node, identifier)
         (stored,) = (place.folder / "files").glob("*.result")
         content = bytearray(stored.read_bytes())
@@ -138,9 +116,9 @@ async def test_a_large_result_that_the_disk_has_no_room_for_ends_its_job_by_name
 ) -> None:
     settings: dict[str, Any] = {"job_disk_limit_bytes": MIB, "job_disk_free_share": 0.0}
     async with gateway_node(jobs=place, **settings) as node, real_worker(node, **FILLING):
-        small = await submit(node, "image/png 200000")
+        small = await submit(node, question="image/png 200000")
         assert (await finished(node, small))["status"] == "succeeded"
-        large = await submit(node, "image/png 2000000")
+        large = await submit(node, question="image/png 2000000")
         job = await finished(node, large)
         assert (job["status"], job["error"]["type"]) == ("failed", "insufficient_storage")
         assert "disk_limit_bytes" in job["error"]["message"]
@@ -149,7 +127,7 @@ async def test_a_large_result_that_the_disk_has_no_room_for_ends_its_job_by_name
 
 async def test_a_cancelled_job_leaves_no_buffer(place: JobPlace) -> None:
     async with gateway_node(jobs=place) as node:
-        identifier = await submit(node, "what")
+        identifier = await submit(node, question="what")
         worker = await node.busy_worker(auto=False)
         job = await worker.next_job()
         await worker.borrow(job, MIB)
@@ -168,7 +146,7 @@ async def test_a_small_file_is_handed_over_to_the_next_front_door_and_half_a_one
     place: JobPlace,
 ) -> None:
     async with gateway_node(jobs=place) as node:
-        identifier = await submit(node, "what")
+        identifier = await submit(node, question="what")
         worker = await node.busy_worker(auto=False)
         ticket = (await worker.next_job()).frame.meta["ticket"]
     content = {"part": "file", "media_type": "image/png", "length": 4}
@@ -185,7 +163,7 @@ async def test_a_small_file_is_handed_over_to_the_next_front_door_and_half_a_one
 
 async def test_a_large_result_whose_front_door_ends_is_made_again(place: JobPlace) -> None:
     async with gateway_node(jobs=place) as node:
-        identifier = await submit(node, "image/png 200000")
+        identifier = await submit(node, question="image/png 200000")
         worker = await node.busy_worker(auto=False)
         job = await worker.next_job()
         await worker.borrow(job, 200_000)

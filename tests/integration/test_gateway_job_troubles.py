@@ -15,28 +15,17 @@ from gpuwarden.gateway.jobs.values import JobStatus, StoreFullError
 from gpuwarden.worker.compact import compact_json
 from gpuwarden.worker.frames import encode
 from gpuwarden.worker.nesting import NESTING_LIMIT
-from tests.integration.gateway_node import GatewayNode, gateway_node, job_place, read_reply
+from tests.integration.durable_jobs import store_of, submit
+from tests.integration.gateway_node import GatewayNode, gateway_node, read_reply
 from tests.integration.gateway_peer import GatewayPeer, ReceivedJob
 from tests.integration.model_classes import nested
 
 MIB = 1 << 20
 
 
-@pytest.fixture
-def place(tmp_path: Path) -> JobPlace:
-    return job_place(tmp_path / "jobs")
-
-
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feeder, "RETRY_SECONDS", 0.01)
-
-
-async def submit(node: GatewayNode, body: bytes = b"image") -> str:
-    reply = await node.post(body, path="/v1/jobs")
-    assert reply.status == 202, reply.body
-    identifier: str = reply.json["id"]
-    return identifier
 
 
 def is_waited_for(node: GatewayNode, identifier: str) -> bool:
@@ -45,8 +34,7 @@ def is_waited_for(node: GatewayNode, identifier: str) -> bool:
 
 
 def counted(node: GatewayNode, status: JobStatus) -> int:
-    assert node.service.jobs.opened is not None
-    return node.service.jobs.opened.store.counts[status]
+    return store_of(node).counts[status]
 
 
 async def ended_by(

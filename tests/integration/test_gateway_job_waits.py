@@ -2,7 +2,6 @@
 """A disk of the job store that hangs: whoever waits for it is told, and nothing is lost by that."""
 
 import asyncio
-from pathlib import Path
 
 import pytest
 
@@ -10,24 +9,22 @@ from gpuwarden.gateway.jobs import results, rows, sealed, service
 from gpuwarden.gateway.jobs.service import JobPlace
 from gpuwarden.gateway.jobs.values import JobStatus
 from tests.held_steps import held_step
+from tests.integration.durable_jobs import change, kinds, store_of, submit
 from tests.integration.gateway_node import (
     DEADLINE_SECONDS,
     GatewayNode,
     Reply,
     gateway_node,
-    job_place,
 )
-from tests.integration.test_gateway_job_ends import api_key, change, files, submit
 
+pytestmark = pytest.mark.usefixtures("api_key")
 MIB = 1 << 20
 PATIENCE_SECONDS = 1.0
-__all__ = ["api_key"]  # a fixture
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> JobPlace:
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "PATIENCE_SECONDS", PATIENCE_SECONDS)
-    return job_place(tmp_path / "jobs")
 
 
 def check_told(reply: Reply) -> None:
@@ -37,8 +34,7 @@ def check_told(reply: Reply) -> None:
 
 
 def queued(node: GatewayNode) -> int:
-    assert node.service.jobs.opened is not None
-    return node.service.jobs.opened.store.counts[JobStatus.QUEUED]
+    return store_of(node).counts[JobStatus.QUEUED]
 
 
 async def test_a_job_whose_writing_hangs_is_told_of_and_keeps_its_share_until_it_is_written(
@@ -86,7 +82,7 @@ async def test_a_job_is_deleted_though_the_disk_was_too_slow_for_its_caller(
         identifier = await submit(node)
         with held_step(monkeypatch, rows, "mark_deleting"):
             check_told(await change(node, identifier, "DELETE"))
-        await node.until(lambda: files(place) == [])
+        await node.until(lambda: kinds(place) == [])
         assert (await node.get(f"/v1/jobs/{identifier}")).status == 404
 
 
@@ -101,4 +97,4 @@ async def test_an_order_to_stop_waits_for_no_disk_that_hangs_before_it_serves_to
             await held.is_under_way()
             node.ordered_to_stop.set()
             await asyncio.wait_for(asyncio.shield(node.running), DEADLINE_SECONDS)
-    assert files(place) == []
+    assert kinds(place) == []

@@ -5,7 +5,6 @@ import asyncio
 import json
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -16,7 +15,6 @@ from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.jobs import feeder
 from gpuwarden.gateway.jobs.keys import NoKeyError, StoreKey
 from gpuwarden.gateway.jobs.service import JobPlace, Jobs
-from gpuwarden.gateway.jobs.store import DiskStore
 from gpuwarden.gateway.jobs.values import JobStatus
 from gpuwarden.gateway.link import WorkerLink
 from gpuwarden.gateway.messages import Result
@@ -24,53 +22,18 @@ from gpuwarden.gateway.pause import Pause
 from gpuwarden.gateway.peers import Peer
 from gpuwarden.gateway.settings import GatewaySettings
 from gpuwarden.worker.frames import Frame, FrameType
-from tests.integration.gateway_node import GatewayNode, Reply, gateway_node, job_place
+from tests.integration.durable_jobs import KEY, finished, kinds, store_of, submit
+from tests.integration.gateway_node import GatewayNode, Reply, gateway_node
+
+pytestmark = pytest.mark.usefixtures("api_key")
 
 MIB = 1 << 20
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> JobPlace:
-    return job_place(tmp_path / "jobs")
-
-
-@pytest.fixture(autouse=True)
-def api_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "gpuwarden-api-key").write_text("open sesame, open sesame\n")
-    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
-
-
-KEY = {"Authorization": "Bearer open sesame, open sesame"}
-
-
-def store_of(node: GatewayNode) -> DiskStore:
-    assert node.service.jobs.opened is not None
-    return node.service.jobs.opened.store
-
-
-def kinds(place: JobPlace) -> list[str]:
-    return sorted(path.suffix for path in (place.folder / "files").iterdir())
 
 
 def shown(node: GatewayNode) -> GatewayJobs:
     jobs = node.snapshot().jobs
     assert jobs is not None
     return jobs
-
-
-async def submit(node: GatewayNode, body: bytes = b"image", query: str = "", **headers: str) -> str:
-    reply = await node.post(body, path=f"/v1/jobs{query}", headers=headers)
-    assert reply.status == 202, reply.body
-    identifier: str = reply.json["id"]
-    assert reply.headers["location"] == f"/v1/jobs/{identifier}"
-    return identifier
-
-
-async def finished(node: GatewayNode, identifier: str) -> dict[str, Any]:
-    reply = await node.get(f"/v1/jobs/{identifier}?wait=8")
-    assert reply.status == 200, reply.body
-    assert reply.json["progress"]["is_finished"], reply.json
-    return reply.json
 
 
 async def test_a_job_waits_for_a_worker_and_keeps_its_answer(place: JobPlace) -> None:

@@ -9,17 +9,24 @@ from typing import Any
 import pytest
 
 from gpuwarden.gateway.jobs import sealed
-from gpuwarden.gateway.jobs.values import JobStatus, StoreFullError
+from gpuwarden.gateway.jobs.store import DiskStore
+from gpuwarden.gateway.jobs.values import JobStatus, Lease, StoreFullError
 from tests.held_steps import as_far_as_it_gets, held_step
 from tests.unit.jobs.stores import ANSWER, opened, submitted
+
+
+async def with_a_job_at_work(folder: Path) -> tuple[DiskStore, str, Lease]:
+    """An open store, and its only job."""
+    store = await opened(folder)
+    (id,) = await submitted(store, b"1")
+    (lease,) = await store.claim(1, 60.0)
+    return store, id, lease
 
 
 async def test_a_job_that_is_deleted_while_its_answer_is_written_is_gone_for_good(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = await opened(tmp_path)
-    (id,) = await submitted(store, b"1")
-    (lease,) = await store.claim(1, 60.0)
+    store, id, lease = await with_a_job_at_work(tmp_path)
     with held_step(monkeypatch, sealed, "write") as held:
         ending = asyncio.create_task(store.ack(lease, ANSWER))
         await held.is_under_way()
@@ -37,9 +44,7 @@ async def test_a_job_that_is_deleted_while_its_answer_is_written_is_gone_for_goo
 async def test_an_end_goes_on_to_the_image_though_who_gave_it_is_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = await opened(tmp_path)
-    (id,) = await submitted(store, b"1")
-    (lease,) = await store.claim(1, 60.0)
+    store, id, lease = await with_a_job_at_work(tmp_path)
     with held_step(monkeypatch, sealed, "write") as held:
         ending = asyncio.create_task(store.ack(lease, ANSWER))
         await held.is_under_way()
@@ -58,9 +63,7 @@ async def test_an_end_goes_on_to_the_image_though_who_gave_it_is_stopped(
 async def test_an_answer_counts_where_the_cancel_before_it_found_no_room(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store = await opened(tmp_path)
-    (id,) = await submitted(store, b"1")
-    (lease,) = await store.claim(1, 60.0)
+    store, id, lease = await with_a_job_at_work(tmp_path)
     write, tries = sealed.write, []
 
     def full_once(*arguments: Any) -> int:
@@ -130,9 +133,7 @@ async def test_nobody_writes_to_the_place_of_an_image_whose_reading_was_stopped(
 async def test_a_job_has_its_end_though_its_image_can_not_be_destroyed_yet(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    store = await opened(tmp_path)
-    (id,) = await submitted(store, b"1")
-    (lease,) = await store.claim(1, 60.0)
+    store, id, lease = await with_a_job_at_work(tmp_path)
 
     def broken(path: Path) -> None:
         raise OSError(errno.EIO, "Input/output error")
