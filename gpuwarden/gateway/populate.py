@@ -3,7 +3,8 @@
 
 import asyncio
 import ctypes
-import mmap
+
+from gpuwarden.gateway.outputs import whole_pages
 
 MADV_POPULATE_WRITE = 23  # linux/mman.h, since 5.14; Python has no name for it
 LEAST_BYTES = 4 << 20  # for less, the way to a thread takes as long
@@ -19,6 +20,6 @@ async def populate(view: memoryview) -> None:
 
 def _populate(view: memoryview) -> None:
     start = ctypes.c_char.from_buffer(view)  # it holds the mapping until this is through
-    length = -(-len(view) // mmap.PAGESIZE) * mmap.PAGESIZE
+    length = whole_pages(len(view))
     # Old kernels refuse it, a full memory cuts it short: the first use makes what is missing.
     _libc.madvise(ctypes.addressof(start), length, MADV_POPULATE_WRITE)
