@@ -51,6 +51,7 @@ MODULES = ("__init__", "in_node", "load", "pace", "processes", "strikes", "watch
 # the MiB (ARENA_SIZE of CPython 3.10 and later): one is noise, and a line through it is more.
 GROWTH_KIB, GROWTH_DESCRIPTORS, YOUTH = 2048, 2, 1 / 3
 SHARED_GROWTH_KIB = 16 * 1024  # the pool's buffers of a moment
+GROWTH_MEMFDS = 6  # buffers that the pool keeps: of two sizes, for three callers
 LOST_TOLD = 10
 ROUNDS_A_LINE = 10  # of progress: all of it takes more than an hour
 
@@ -227,6 +228,9 @@ def faults_of_growth(rounds: list[Told]) -> list[str]:
             faults.append(f"the {name} grew by {growth.kib_per_round:.1f} KiB a round")
         if growth.descriptors[1] > growth.descriptors[0] + GROWTH_DESCRIPTORS:
             faults.append(f"the {name}'s descriptors grew: {growth.descriptors}")
+    grown_memfds = rounds[-1]["memfds"] - rounds[0]["memfds"]
+    if grown_memfds > GROWTH_MEMFDS:
+        faults.append(f"{grown_memfds} memfds more")
     grown_kib = rounds[-1]["shared_kib"] - rounds[0]["shared_kib"]
     if grown_kib > SHARED_GROWTH_KIB:
         faults.append(f"{grown_kib} KiB of shared memory were left")

@@ -16,9 +16,11 @@ import sys
 import time
 from dataclasses import asdict, dataclass
 
+import psutil
+
 from gpuwarden import names
 from tests.soak.random_kills import processes, watch
-from tests.soak.random_kills.load import Load
+from tests.soak.random_kills.load import PORT, Load
 from tests.soak.random_kills.pace import Pace
 from tests.soak.random_kills.strikes import Part, Strikes, systemctl
 from tests.soak.random_kills.watch import Whole
@@ -28,7 +30,8 @@ SPARED = ("guard", "gateway")
 LONGEST_DELAY_SECONDS = 1.5
 DEADLINE_SECONDS = 240.0  # what counts is the figure; this ends the waiting
 LOOK_SECONDS = 0.2
-REST_SECONDS = 1.0  # until the gateway has seen its callers' connections end
+LONGEST_REST_SECONDS = 30.0  # for the gateway to see its callers' connections end
+OPEN = (psutil.CONN_ESTABLISHED, psutil.CONN_CLOSE_WAIT)  # at the gateway's end
 FAILED_OF_OURS = ("medgemma-", "gpuwarden-")
 
 
@@ -41,7 +44,7 @@ class Round:
     :ivar pass_seconds: what ``python3 -c pass`` took here meanwhile.
     :ivar in_flight: requests that waited for an answer at the strike.
     :ivar fault: what had not come back at the deadline; empty: everything had.
-    :ivar held: by spared part: PID, descriptors and KiB of anonymous memory.
+    :ivar held: by spared part: PID, descriptors but for memfds, and KiB of anonymous memory.
     :ivar memfds: how many there are, :ivar memfd_bytes: and their size.
     :ivar shared_kib: all memory of the node in files without a disk.
     """
@@ -101,7 +104,7 @@ def strike_and_look(
     fault = look_until_whole(before)
     took_seconds, pass_seconds = time.monotonic() - began, pace.pass_seconds(began)
     with load.at_rest():  # each request under way holds a connection and a buffer
-        time.sleep(REST_SECONDS)
+        wait_until_hung_up()
         memfds, memfd_bytes = processes.shared_memory(
             [pid for pids in watch.our_processes().values() for pid in pids]
         )
@@ -144,6 +147,16 @@ def look_until_whole(before: Whole) -> str:
     return ""
 
 
+def wait_until_hung_up() -> None:
+    """Until the gateway has closed what its callers have; what it never closes shows as growth."""
+    deadline = time.monotonic() + LONGEST_REST_SECONDS
+    while time.monotonic() < deadline and any(
+        one.laddr and one.laddr.port == PORT and one.status in OPEN
+        for one in psutil.net_connections("tcp")
+    ):
+        time.sleep(LOOK_SECONDS)
+
+
 def held_by_spared() -> dict[str, tuple[int, int, int]]:
     """What guard and gateway hold."""
     units = watch.our_processes()
@@ -151,7 +164,7 @@ def held_by_spared() -> dict[str, tuple[int, int, int]]:
     for name, unit in zip(SPARED, (names.GUARD_UNIT, names.GATEWAY_UNIT), strict=True):
         held = processes.held(processes.main_process(units.get(unit, [])))
         if held is not None:
-            found[name] = (held.pid, held.descriptors, held.anonymous_kib)
+            found[name] = (held.pid, held.descriptors - held.memfds, held.anonymous_kib)
     return found
 
 

@@ -20,10 +20,11 @@ VANISHED = (FileNotFoundError, ProcessLookupError)
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds: open descriptors, threads, anonymous memory."""
+    """What a process holds: open descriptors, memfds among them, threads, anonymous memory."""
 
     pid: int
     descriptors: int
+    memfds: int
     threads: int
     anonymous_kib: int
 
@@ -75,13 +76,14 @@ def held(pid: int) -> Held | None:
     """What it holds; None where it is gone."""
     try:
         status = (PROC / str(pid) / "status").read_text()
-        descriptors = len(list((PROC / str(pid) / "fd").iterdir()))
+        links = [str(each.readlink()) for each in (PROC / str(pid) / "fd").iterdir()]
     except VANISHED:
         return None
     told = dict(line.split(":", 1) for line in status.splitlines())
     if "RssAnon" not in told:
         return None  # it has ended, and nobody has waited for it yet
-    return Held(pid, descriptors, int(told["Threads"]), int(told["RssAnon"].split()[0]))
+    memfds = sum(link.startswith("/memfd:") for link in links)
+    return Held(pid, len(links), memfds, int(told["Threads"]), int(told["RssAnon"].split()[0]))
 
 
 def shared_memory(pids: list[int]) -> tuple[int, int]:
