@@ -3,6 +3,8 @@
 
 import http.client
 import json
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -16,6 +18,7 @@ from tests.soak.random_kills.campaign import (
     judge_round,
 )
 from tests.soak.random_kills.load import FrontDoor, Image, Load, Question
+from tests.soak.random_kills.processes import held
 
 PASS_SECONDS = 0.1
 
@@ -131,3 +134,12 @@ def test_an_accepted_request_is_lost_unless_its_own_answer_comes(
     load.judge(Question(Image(b"", "d"), "q"), status, told, json.dumps(body).encode())
     assert len(load.counts()["lost"]) == bool(lost)
     assert lost in "".join(load.counts()["lost"])
+
+
+def test_a_process_that_closes_a_descriptor_while_it_is_looked_at_is_not_gone() -> None:
+    busy = "import os\nwhile True: os.close(os.dup(0))"
+    with subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.DEVNULL) as process:
+        looks = [held(process.pid) for _ in range(2000)]
+        process.kill()
+    assert None not in looks
+    assert held(process.pid) is None

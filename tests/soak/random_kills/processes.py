@@ -76,7 +76,7 @@ def held(pid: int) -> Held | None:
     """What it holds; None where it is gone."""
     try:
         status = (PROC / str(pid) / "status").read_text()
-        links = [str(each.readlink()) for each in (PROC / str(pid) / "fd").iterdir()]
+        links = [link for link, _ in _descriptors(pid)]
     except VANISHED:
         return None
     told = dict(line.split(":", 1) for line in status.splitlines())
@@ -91,11 +91,9 @@ def shared_memory(pids: list[int]) -> tuple[int, int]:
     sizes: dict[int, int] = {}
     for pid in pids:
         with contextlib.suppress(*VANISHED):
-            for entry in (PROC / str(pid) / "fd").iterdir():
-                with contextlib.suppress(*VANISHED):
-                    if str(entry.readlink()).startswith("/memfd:"):
-                        status = entry.stat()
-                        sizes[status.st_ino] = status.st_size
+            for link, status in _descriptors(pid):
+                if link.startswith("/memfd:"):
+                    sizes[status.st_ino] = status.st_size
     return len(sizes), sum(sizes.values())
 
 
@@ -110,6 +108,15 @@ def kill(pid: int) -> None:
             os.close(descriptor)
         if not ended:
             raise TimeoutError(f"process {pid} lives {END_SECONDS:g} s after its SIGKILL")
+
+
+def _descriptors(pid: int) -> list[tuple[str, os.stat_result]]:
+    """What each open descriptor leads to; those are left out that are closed while it looks."""
+    found = []
+    for entry in (PROC / str(pid) / "fd").iterdir():
+        with contextlib.suppress(*VANISHED):
+            found.append((str(entry.readlink()), entry.stat()))
+    return found
 
 
 def _stat(pid: int) -> tuple[str, str]:
