@@ -4,7 +4,8 @@
 A batch that died is suspect: its members are retried alone, so that one poisonous image can't use
 up its neighbours' attempts, and only a death while alone counts. A worker with slots takes its
 requests in one after the other, or in small groups, and says so: if it dies while one joins, that
-one did it, and those that ran beside it are no suspects. If it dies while a group joins, or in a
+one did it, and those that ran beside it are no suspects, as those never are that it only prepared
+while others ran. If it dies while a group joins, or in a
 step of several, these are tried again together, once: a card's fault or a kill from outside is far
 likelier than that one of them did it, and one by one they would keep everybody waiting for as long
 as it takes to load the model.
@@ -20,9 +21,11 @@ def spread_blame(seat: Seat) -> None:
     """Note in the requests of a worker that died what that says of them."""
     if seat.draining:
         return
-    held = seat.awaited
+    batches = (seat.slots and seat.begun) or list(seat.batches.values())
+    held = [request for batch in batches for request in batch.awaited]
     suspects = [one for one in held if one.joining] or held
-    alone = len(suspects) == 1 and (suspects[0].joining or seat.outstanding == 1)
+    is_only = sum(len(batch.leases) for batch in batches) == 1
+    alone = len(suspects) == 1 and (suspects[0].joining or is_only)
     is_shared = seat.slots and len(suspects) > 1
     for request in suspects:
         request.shared_deaths += is_shared

@@ -261,20 +261,22 @@ class RequestQueue:
         actions: list[Action] = []
         while (subject := self._timers.pop(now)) is not None:
             if isinstance(subject, Execution):
-                actions += self._stall(subject.seat, subject.batch, now)
+                actions += self._overrun(subject, now)
                 continue
             actions += self._cut_short(subject, ending_of(subject, self.seats))
         return actions + self._assign(now)
 
-    def _stall(self, seat: Seat, late: Batch, now: float) -> list[Action]:
-        """An execution has passed its limit: take everything away from that worker."""
-        actions: list[Action] = []
-        for batch in seat.batches.values():
-            if batch is not late:
-                actions += self._recall(batch)
-                continue
-            for request in batch.awaited:
-                actions += self._cut_short(request, Ending.EXECUTION_TIMEOUT)
+    def _overrun(self, late: Execution, now: float) -> list[Action]:
+        """An execution has passed its limit: take everything away from its worker.
+
+        One in a slot alone, at first: a worker that turns frees that slot, and keeps the others.
+        """
+        seat, actions = late.seat, list[Action]()
+        for request in late.batch.awaited:
+            actions += self._cut_short(request, Ending.EXECUTION_TIMEOUT)
+        if self._timers.wait_for_slot(late, now):
+            return actions
+        actions += self._recall(*(one for one in seat.batches.values() if one is not late.batch))
         self._let_go(seat)
         served = self.cards.is_usable(seat)
         seat.stalled = True

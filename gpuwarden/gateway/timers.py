@@ -2,11 +2,12 @@
 """What runs out of time: callers' deadlines, executions, and a worker's slowness to begin. Pure."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from gpuwarden.gateway.lazyheap import LazyHeap
 from gpuwarden.gateway.work import Batch, Ending, Phase, Request, Seat
 
+SLOT_SECONDS = 5.0  # until a cancelled slot is free, at most: a step of a worker that turns
 PREPARED_AND_RUNNING = 2  # executions' time that a request may wait for with nobody else before it
 
 
@@ -15,11 +16,13 @@ class Execution:
     """A batch, or what is left of it, that runs in a worker since ``started``: for its limit.
 
     :ivar started: None: a worker with slots has not taken it into one yet.
+    :ivar is_overdue: it has passed its limit in a slot, which is to be freed.
     """
 
     seat: Seat
     batch: Batch
     started: float | None
+    is_overdue: bool = False
 
     @property
     def is_current(self) -> bool:
@@ -57,6 +60,14 @@ class Timers:
         before = sum(one.started is None for one in seat.batches.values() if one is not batch)
         limit = now + (PREPARED_AND_RUNNING + before) * seconds
         self._heap.push(limit, Execution(seat, batch, None))
+
+    def wait_for_slot(self, late: Execution, now: float) -> bool:
+        """Whether a worker is given time, once, to free the slot of what has passed its limit."""
+        if late.is_overdue or not late.seat.slots or late.started is None:
+            return False
+        overdue = replace(late, is_overdue=True)
+        self._heap.push(now + SLOT_SECONDS, overdue)
+        return True
 
     def next(self, known: float) -> float | None:
         """When the first runs out; looked up only if that may be before ``known``."""

@@ -4,6 +4,7 @@
 import pytest
 
 from gpuwarden.gateway.queue import RequestQueue
+from gpuwarden.gateway.timers import SLOT_SECONDS
 from gpuwarden.gateway.work import (
     Answered,
     CardLimits,
@@ -12,6 +13,7 @@ from gpuwarden.gateway.work import (
     Phase,
     Repeat,
     Request,
+    Verdict,
     Withdraw,
 )
 from tests.unit.queue_parts import LIMITS, enqueue, result, serving_seat, waiting_request
@@ -136,16 +138,54 @@ def test_what_has_been_streamed_in_part_is_not_begun_again_elsewhere() -> None:
     queue = RequestQueue(LIMITS, 0.0)
     seat = serving_seat(queue, 1, max_batch=3, slots=True)
     running = waiting_request(queue)[0]
-    silent, heard = (queue.admit(1, 5.0) for _ in range(2))
+    silent, heard = (queue.admit(1, 6.0) for _ in range(2))
     queue.joins(seat, running.number, running.lease, True, 0.0)
     for one in (silent, heard):
-        enqueue(queue, one, 5.0)
-        queue.joins(seat, one.number, one.lease, True, 5.0)
-    assert queue.piece(seat, heard.number, heard.lease, 5.0)
-    actions = queue.expire(20.0)
-    assert End(running, Ending.EXECUTION_TIMEOUT) in actions
-    assert End(heard, Ending.BROKEN_OFF) in actions
+        enqueue(queue, one, 6.0)
+        queue.joins(seat, one.number, one.lease, True, 6.0)
+    assert queue.piece(seat, heard.number, heard.lease, 6.0)
+    late = queue.expire(20.0)
+    assert late == [
+        Withdraw(1, running.number, running.lease),
+        End(running, Ending.EXECUTION_TIMEOUT),
+    ]
+    assert End(heard, Ending.BROKEN_OFF) in queue.expire(20.0 + SLOT_SECONDS)
     assert silent.phase is Phase.WAITING
+    assert not seat.serving
+
+
+def test_a_long_answer_in_a_slot_ends_without_its_neighbours() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 1, max_batch=3, slots=True)
+    long, short = waiting_request(queue)[0], waiting_request(queue)[0]
+    for one in (long, short):
+        queue.joins(seat, one.number, one.lease, True, 0.0 if one is long else 15.0)
+    assert queue.expire(20.0) == [
+        Withdraw(1, long.number, long.lease),
+        End(long, Ending.EXECUTION_TIMEOUT),
+    ]
+    assert result(queue, seat, long.number, long.lease, returned=True, now=20.1) == (
+        Verdict.DROPPED,
+        [],
+    )
+    assert queue.expire(20.0 + SLOT_SECONDS) == []
+    assert short.seat == 1
+    assert seat.serving
+
+
+def test_what_a_worker_only_prepared_while_another_ran_has_not_killed_it() -> None:
+    queue = RequestQueue(LIMITS, 0.0)
+    seat = serving_seat(queue, 0, max_batch=2, slots=True)
+    poison, prepared = waiting_request(queue)[0], waiting_request(queue)[0]
+    assert poison.seat == prepared.seat == 0
+    for deaths in (1, 2, 3):
+        for joining in (True, False):
+            queue.joins(seat, poison.number, poison.lease, joining, 0.0)
+        actions = queue.detach(seat, 0.0)
+        seat = serving_seat(queue, deaths, max_batch=2, slots=True)
+        assert (poison.solo_deaths, prepared.solo_deaths) == (deaths, 0)
+        assert not prepared.suspect
+    assert End(poison, Ending.WORKER_CRASHED) in actions
 
 
 @pytest.mark.parametrize("why", ["its card is paused", "it is drained"])
