@@ -9,7 +9,7 @@ import binascii
 import json
 from typing import Any, Dict, List, Mapping, NoReturn, Optional, Tuple
 
-from gpuwarden.worker.chat_parameters import checked_parameters
+from gpuwarden.worker.chat_parameters import check_unicode, checked_parameters
 from gpuwarden.worker.cuts import Cuts, cut_images
 from gpuwarden.worker.engine import MAX_PIXELS, BadImageError, BadRequestError, Image, Request
 from gpuwarden.worker.pixels import check_pixels
@@ -179,14 +179,6 @@ def decoded(media_type: str, payload: Any, place: str) -> Image:
     if not data or len(data) != len(payload) * 3 // 4 - padding:
         raise BadImageError("the data URL holds no base64 of an image", place)
     return Image(media_type, memoryview(data))
-
-
-def check_unicode(text: str, place: str) -> None:
-    """Refuse halves of surrogate pairs, which no encoder takes. Raises BadRequestError."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        _refuse(place, "the text is not Unicode: it holds half of a surrogate pair")
 
 
 def _uncut(url: str, place: str) -> Image:

@@ -78,6 +78,14 @@ def checked_parameters(document: Dict[str, Any]) -> Tuple[Dict[str, Any], Dict[s
     return parameters, _terms(given)
 
 
+def check_unicode(text: str, place: str) -> None:
+    """Refuse halves of surrogate pairs, which no encoder takes. Raises BadRequestError."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        _refuse(place, "the text is not Unicode: it holds half of a surrogate pair")
+
+
 def _number(name: str, value: Any) -> Any:
     whole = name in WHOLE_NUMBERS
     low, high = WHOLE_NUMBERS[name] if whole else NUMBERS[name]
@@ -92,6 +100,8 @@ def _stops(value: Any) -> Any:
     texts = isinstance(stops, list) and all(isinstance(one, str) for one in stops)
     if not texts or len(stops) > STOPS or any(len(one) > STOP_CHARACTERS for one in stops):
         _refuse("stop", f"a text or up to {STOPS}, of {STOP_CHARACTERS} characters at most")
+    for one in stops:
+        check_unicode(one, "stop")
     return stops
 
 

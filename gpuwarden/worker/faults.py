@@ -12,6 +12,10 @@ from typing import Any, Dict, List, Optional
 from gpuwarden.worker.engine import RequestError
 
 MESSAGE_LIMIT_CHARACTERS = 500  # an error's text is for a human: a screen's worth
+# What the gateway takes of them (messages.py): it hangs up on whoever sends more, or no Unicode.
+KIND_LIMIT_CHARACTERS = 100
+PARAM_LIMIT_CHARACTERS = 200
+TEXT_LIMIT_CHARACTERS = 2000
 LOCATION_FRAMES = 3
 _RUNTIME = Path(__file__).parent
 _REGISTRY = _RUNTIME / "engines" / "registry.py"
@@ -31,10 +35,21 @@ class Failure:
 
     def as_meta(self) -> Dict[str, Any]:
         """The RESULT's meta."""
-        error = {"type": self.kind, "message": self.message}
+        error = {
+            "type": sendable(self.kind, KIND_LIMIT_CHARACTERS),
+            "message": sendable(self.message),
+        }
         if self.param is not None:
-            error["param"] = self.param
+            error["param"] = sendable(self.param, PARAM_LIMIT_CHARACTERS)
         return {"ok": False, "error": error}
+
+
+def sendable(text: object, limit: int = TEXT_LIMIT_CHARACTERS) -> str:
+    """A text that may quote a request, an engine or a file's name, as the gateway takes it.
+
+    Halves of surrogate pairs, which JSON and file names may hold and no encoder takes, become "?".
+    """
+    return str(text)[:limit].encode("utf-8", "replace").decode("utf-8")
 
 
 def raise_error_of(task: "asyncio.Task[Any]") -> None:

@@ -99,6 +99,7 @@ def text(
 
 CT, OCTETS = part("image", ct_image()), "Content-Type: application/octet-stream"
 DEEP = b'{"model": "test-model", "messages": ' + b"[" * 200_000
+HALF = b'{"model": "test-model", "messages": [{"role": "user", "content": "?"}], "\\ud800": 1}'
 DIGITS = b'{"model": "test-model", "messages": [], "seed": ' + b"9" * 900_000 + b"}"
 
 IMAGES = (
@@ -173,6 +174,8 @@ CHATS = (
     chat("surrogate", "messages[0].content[0].text", messages=asking(text="\ud800")),
     chat("text-missing", "messages[0].content[0].text", messages=asking(text=None)),
     chat("parameter-unknown", "temprature", temprature=1),
+    text("parameter-surrogate", "?", HALF),
+    chat("stop-surrogate", "stop", stop=["\udfff"]),
     chat("base64-odd", IMAGE, "bad_image", 422, messages=asking("data:image/png;base64,AAA")),
     chat("base64-signs", IMAGE, "bad_image", 422, messages=asking("data:image/png;base64,A*==")),
     chat("base64-spaces", IMAGE, "bad_image", 422, messages=asking("data:image/png;base64,A A=")),
