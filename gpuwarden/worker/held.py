@@ -58,6 +58,11 @@ class Held:
         return int(self.frame.meta.get("deadline_boottime_ns") or 0)
 
     @property
+    def outlives_its_gateway(self) -> bool:
+        """Whether another connection, or the next gateway, has a use for its answer."""
+        return bool(self.frame.meta.get("ticket")) or self.session.instance is not None
+
+    @property
     def is_plain(self) -> bool:
         """Whether its answer goes to its caller as it is, now or never."""
         meta = self.frame.meta

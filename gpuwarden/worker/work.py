@@ -17,7 +17,7 @@ from gpuwarden.worker.callers import Callers
 from gpuwarden.worker.channel import close_all
 from gpuwarden.worker.direct import Direct
 from gpuwarden.worker.engine import Audience
-from gpuwarden.worker.faults import Failure, raise_error_of
+from gpuwarden.worker.faults import Failure, raise_error_of, sendable
 from gpuwarden.worker.frames import INLINE_LIMIT_BYTES, Frame
 from gpuwarden.worker.held import Held, Stage
 from gpuwarden.worker.lending import Borrowed
@@ -142,10 +142,12 @@ class Work(Receiver, Guests):
         self.given.catch_up()
         for serial, job in list(self._jobs.items()):
             if job.session is session:
+                job.awaited = job.awaited and job.outlives_its_gateway
                 self._drop(serial, RETURNED)
         self._batches.forget(session.number)
         self._retire(session.buffers.retire_all())
         self.on_session_lost(session)
+        self._advance()
 
     # From the CPU processes.
 
@@ -187,7 +189,9 @@ class Work(Receiver, Guests):
             self.direct.retire(own_numbers)
 
     def _drop(self, serial: int, failure: Failure) -> None:
-        job = self._jobs[serial]
+        job = self._jobs.get(serial)
+        if job is None:
+            return  # it was late, and has gone when another one went
         if job.stage is Stage.LEAVING and not (job.awaited and job.session.alive()):
             self._borrowed.forget(job.session, job.frame)
         if job.stage is Stage.RUNNING:
@@ -304,7 +308,7 @@ class Work(Receiver, Guests):
         del self._jobs[serial]
         if job.session.alive():
             self._answer(job, failure or (answer if job.awaited else CANCELLED), seconds)
-        elif job.frame.meta.get("ticket"):
+        elif job.outlives_its_gateway:
             _log.info("a large result was lost with its gateway: the next one has it made again")
         self._settle()
 
@@ -314,7 +318,7 @@ class Work(Receiver, Guests):
         if not terms or not terms["stream"] or not job.awaited or not job.session.alive():
             return
         for start in range(0, len(text), PIECE_CHARACTERS):
-            piece = {"text": text[start : start + PIECE_CHARACTERS], "terms": terms}
+            piece = {"text": sendable(text[start : start + PIECE_CHARACTERS]), "terms": terms}
             self._tell(job.session, job.frame, piece)
         job.told = True
 

@@ -58,9 +58,11 @@ async def held_between_steps(node: Node, connection: Connection) -> AsyncIterato
             await in_step.reached()
 
     stepping_on = asyncio.create_task(step_on())
-    yield
-    stepping_on.cancel()
-    go_on.open()
+    try:
+        yield
+    finally:
+        stepping_on.cancel()
+        go_on.open()
 
 
 async def test_a_request_joins_between_the_steps_of_another_and_leaves_before_it(
@@ -102,6 +104,18 @@ async def test_whose_caller_leaves_gives_its_slot_to_the_next(node: Node) -> Non
         first, second = [await connection.next_of(FrameType.RESULT) for _ in range(2)]
         assert (first.request, first.meta["error"]["type"]) == (1, "cancelled")
         assert (second.request, second.meta["answer"]) == (2, {"slot": 0, "most": 1})
+
+
+async def test_whose_gateway_has_died_gives_its_slot_to_the_next(node: Node) -> None:
+    async with (
+        stepping(node, max_batch=1) as (_, connection),
+        held_between_steps(node, connection),
+    ):
+        connection.close()
+        again = await node.accept()
+        await again.next_of(FrameType.CREDIT)
+        again.job(2, body())
+        assert (await again.results(1))[2].meta["answer"] == {"slot": 0, "most": 1}
 
 
 async def test_who_can_not_be_taken_in_fails_alone(node: Node) -> None:

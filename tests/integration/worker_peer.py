@@ -96,11 +96,12 @@ class Connection:
         return frame
 
     async def next_of(self, kind: FrameType) -> Frame:
-        while True:
-            frame = await self.next_frame()
-            assert frame is not None, f"the connection ended before a {kind.name}"
-            if frame.type == kind:
-                return frame
+        async with asyncio.timeout(DEADLINE_SECONDS):  # heartbeats come for ever
+            while True:
+                frame = await self.next_frame()
+                assert frame is not None, f"the connection ended before a {kind.name}"
+                if frame.type == kind:
+                    return frame
 
     async def next_state(self, state: str) -> Frame:
         while True:
