@@ -4,6 +4,8 @@
 import asyncio
 import gc
 import logging
+import socket
+import struct
 from typing import Any, cast
 
 import pytest
@@ -287,6 +289,21 @@ async def test_a_client_that_leaves_in_the_middle_of_a_file_holds_nothing() -> N
         await reader.readexactly(1000)
         writer.transport.abort()
         await node.until(lambda: node.service.dispatcher.lending.pool.in_use_bytes == 0)
+        assert node.service.dispatcher.statistics.cancelled == 1
+
+
+async def test_a_client_that_leaves_as_its_file_comes_in_holds_nothing() -> None:
+    async with gateway_node() as node:
+        worker = await node.worker(auto=False)
+        with socket.create_connection((node.address, node.port)) as client:
+            client.sendall(request())
+            job = await worker.next_job()
+            await worker.borrow(job, 100_000)
+            # Seen in one turn of the loop: nothing is awaited in between.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        worker.hand_in(job, bytes(100_000))
+        await node.until(lambda: not connections(node))
+        assert node.service.dispatcher.lending.pool.in_use_bytes == 0
         assert node.service.dispatcher.statistics.cancelled == 1
 
 
