@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 
 from aiohttp.web import BaseRequest, RequestKey, StreamResponse
 
@@ -274,25 +275,26 @@ class Intake:
         attempt = self._attempts.begin(key, digest, job, self._loop.time())
         task = self._loop.create_task(self._live(attempt))
         self._living.add(task)
-        task.add_done_callback(self._living.discard)
+        task.add_done_callback(partial(self._let_go, attempt))
         return attempt
 
     async def _live(self, attempt: Attempt[Job]) -> None:
-        """Stay with a request until its end, whoever leaves meanwhile."""
+        """Stay with a request until its end, whoever leaves meanwhile. Raises ApiError."""
         job = attempt.work
-        failure: BaseException | None = asyncio.CancelledError()
-        try:
-            answer = await asyncio.shield(job.outcome)
-            failure = None
-            size = len(answer.data) + 4 * job.pieces.characters
-            size += answer.output.length if answer.output is not None else 0
-            self._attempts.finish(attempt, size, self._loop.time())
-        except ApiError as error:
-            failure = error
-        finally:
-            if failure is not None:
-                self._attempts.drop(attempt)
-            self.dispatcher.leave(job, failure)
+        answer = await asyncio.shield(job.outcome)
+        size = len(answer.data) + 4 * job.pieces.characters
+        size += answer.output.length if answer.output is not None else 0
+        self._attempts.finish(attempt, size, self._loop.time())
+
+    def _let_go(self, attempt: Attempt[Job], living: asyncio.Task[None]) -> None:
+        """Its life has ended, or was cancelled: before its first step, perhaps."""
+        self._living.discard(living)
+        failure = asyncio.CancelledError() if living.cancelled() else living.exception()
+        if failure is not None:
+            self._attempts.drop(attempt)
+        self.dispatcher.leave(attempt.work, failure)
+        if not isinstance(failure, ApiError | asyncio.CancelledError | None):
+            raise failure  # a fault of ours: the loop tells of it
 
 
 async def outcome_of(job: Job) -> Answer:

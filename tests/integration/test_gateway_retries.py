@@ -171,6 +171,28 @@ async def test_a_request_that_we_fail_to_start_is_nobodys_to_join(
         assert node.service.dispatcher.queue.requests == {}
 
 
+async def test_a_stop_before_the_first_step_of_a_keyed_request_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with gateway_node() as node:
+        await node.worker(auto=False)
+        intake = node.service._endpoints.intake
+        begin, close = intake._attempts.begin, intake.close
+        stops: list[asyncio.Task[None]] = []
+
+        def begin_as_it_stops(*told: Any) -> Any:
+            stops.append(asyncio.create_task(close()))  # it has its turn before the request
+            return begin(*told)
+
+        monkeypatch.setattr(intake._attempts, "begin", begin_as_it_stops)
+        asking = asyncio.create_task(keyed(node, b"image"))
+        await node.until(lambda: bool(stops))
+        await asyncio.wait(stops)
+        assert not node.service.dispatcher.queue.requests
+        assert not intake._attempts
+        asking.cancel()
+
+
 async def test_a_key_that_is_none_is_refused() -> None:
     async with gateway_node() as node:
         await node.worker()
