@@ -128,9 +128,12 @@ class ExpressHandler(web.RequestHandler):
             self._end(ConnectionResetError("the client left"))
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come, once the answer before it has gone."""
+        """Parse what has come, once the answer before it has gone; at the end, bodies alone."""
         if self.job is None and not self._held:
-            if not self._take_again(data):
+            if self._close or self._force_close:
+                # aiohttp would drop it, and who was accepted would wait for its body in vain.
+                self._parser.feed_rest(data)
+            elif not self._take_again(data):
                 super().data_received(data)
             return
         self._held += data  # in its order, also where what came before is about to be parsed
