@@ -46,6 +46,7 @@ class Intake:
         self.receiving = 0
         self._attempts: Attempts[Job] = Attempts(on_dropped=Job.part)
         self._living: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None  # until the next answer is too old
 
     @asynccontextmanager
     async def answering(
@@ -192,6 +193,8 @@ class Intake:
         for task in list(self._living):
             task.cancel()
         await asyncio.gather(*self._living, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
         self._attempts.clear()
 
     def check_room(self, *, is_new: bool = True) -> None:
@@ -285,6 +288,20 @@ class Intake:
         size = len(answer.data) + 4 * job.pieces.characters
         size += answer.output.length if answer.output is not None else 0
         self._attempts.finish(attempt, size, self._loop.time())
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        """Forget answers when they are too old, though nobody may come with a key again."""
+        if self._timer is not None:
+            return
+        end = self._attempts.next_end
+        if end is not None:
+            self._timer = self._loop.call_at(end, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._attempts.forget(self._loop.time())
+        self._set_timer()
 
     def _let_go(self, attempt: Attempt[Job], living: asyncio.Task[None]) -> None:
         """Its life has ended, or was cancelled: before its first step, perhaps."""

@@ -145,6 +145,24 @@ async def test_an_answer_is_kept_under_its_key_without_the_image() -> None:
         assert (await keyed(node, image)).status == 200
 
 
+async def test_an_answer_is_gone_after_its_time_though_nobody_comes_with_a_key_again() -> None:
+    async with gateway_node() as node:
+        worker = await node.worker(auto=False)
+        attempts = node.service._endpoints.intake._attempts
+        attempts.seconds = 0.05
+        for size in (1, 100_000):  # in a frame, and in a buffer of its own
+            asking = asyncio.create_task(
+                node.post(b"image", headers={"Idempotency-Key": f"{size}"})
+            )
+            job = await worker.next_job()
+            await worker.borrow(job, size)
+            worker.hand_in(job, bytes(size))
+            assert (await asking).status == 200
+        await node.until(lambda: not attempts)
+        assert node.service.dispatcher.lending.pool.in_use_bytes == 0
+        assert attempts.kept_bytes == 0
+
+
 async def test_a_failure_is_tried_again_under_its_key() -> None:
     async with gateway_node() as node:
         worker = await node.worker(auto=False)
