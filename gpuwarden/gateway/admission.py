@@ -13,7 +13,7 @@ from aiohttp import HttpVersion11
 from aiohttp.web import BaseRequest
 
 from gpuwarden.gateway.errors import ApiError
-from gpuwarden.gateway.multipart import boundary_of, parse_header
+from gpuwarden.gateway.multipart import boundary_of, media_type_of
 from gpuwarden.gateway.settings import GatewaySettings
 
 IMAGE_TYPES = ("application/dicom", "image/png", "image/jpeg", "application/octet-stream")
@@ -103,7 +103,7 @@ def examine_chat(request: BaseRequest, settings: GatewaySettings) -> Upload:
     check_query(request, ())
     length = body_length(request, settings.upload_limit_bytes)
     header = request.headers.get("Content-Type", CHAT_TYPE)
-    if header != CHAT_TYPE and parse_header(header).get_content_type() != CHAT_TYPE:
+    if header != CHAT_TYPE and media_type_of(header) != CHAT_TYPE:
         raise ApiError("unsupported_media_type", f"send {CHAT_TYPE}", param="Content-Type")
     return Upload(length, CHAT_TYPE, None, None, form="chat")
 
@@ -142,10 +142,9 @@ def body_type(header: str) -> tuple[str, bytes | None]:
     """Media type of the body, and the boundary of a multipart one. Raises ApiError."""
     if header in IMAGE_TYPES:
         return header, None
-    content_type = parse_header(header)
-    media_type = content_type.get_content_type()
+    media_type = media_type_of(header)
     if media_type == "multipart/form-data":
-        return media_type, boundary_of(content_type)
+        return media_type, boundary_of(header)
     if media_type not in IMAGE_TYPES:
         raise unsupported(media_type, "Content-Type")
     return media_type, None

@@ -11,9 +11,11 @@ from gpuwarden.gateway.admission import check_encoding, check_query
 from gpuwarden.gateway.ecomode import EcoMode
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.http import json_response
+from gpuwarden.gateway.multipart import media_type_of
 from gpuwarden.gateway.smallbody import read_small
 
 MODES = ("eco", "normal")
+FORM = "application/x-www-form-urlencoded"
 
 
 class EcoModeEndpoint:
@@ -47,7 +49,7 @@ def modes_of(request: BaseRequest, body: bytes) -> list[str]:
     """What a body says of the mode: a form or a JSON object. Raises ApiError."""
     if not body:
         return []
-    if request.content_type == "application/json":
+    if media_type_of(request.headers.get("Content-Type", FORM)) == "application/json":
         try:
             document = json.loads(body)
         except (ValueError, RecursionError):

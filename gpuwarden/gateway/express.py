@@ -116,7 +116,7 @@ class ExpressHandler(web.RequestHandler):
         self._message: RawRequestMessage | None = None  # what is being answered
         self._route = OTHER
         self._held = bytearray()
-        self._sending: asyncio.Task[None] | None = None
+        self._sending: asyncio.Task[int] | None = None
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client has gone."""
@@ -128,9 +128,12 @@ class ExpressHandler(web.RequestHandler):
             self._end(ConnectionResetError("the client left"))
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has come, once the answer before it has gone."""
+        """Parse what has come, once the answer before it has gone; at the end, bodies alone."""
         if self.job is None and not self._held:
-            if not self._take_again(data):
+            if self._close or self._force_close:
+                # aiohttp would drop it, and who was accepted would wait for its body in vain.
+                self._parser.feed_rest(data)
+            elif not self._take_again(data):
                 super().data_received(data)
             return
         self._held += data  # in its order, also where what came before is about to be parsed
@@ -248,34 +251,30 @@ class ExpressHandler(web.RequestHandler):
         elif answer.output is not None:
             request = self._request_of(message, EMPTY_PAYLOAD)  # it has been read
             self._sending = self._loop.create_task(self._send(request, job, answer))
+            self._sending.add_done_callback(self._on_sent)
         else:
             content = prediction_json(job, answer, self._loop.time())
             self._put(200, content)  # first: the client goes on meanwhile
             self._end(None)
             self._written(200)
 
-    async def _send(self, request: BaseRequest, job: Job, answer: Answer) -> None:
-        """Answer with what is larger or other than JSON, in aiohttp's way."""
-        failure: BaseException | None = None
-        status = 0
-        try:
-            response = await respond(request, job, answer)
-            await self.finish_response(request, response, None)
-            status = response.status
-        except asyncio.CancelledError as error:
-            failure = error
-            raise
-        except Exception as error:  # noqa: BLE001 - the answer has begun: the connection ends
-            failure = error
-            if not isinstance(error, ConnectionError):
-                log.error("a handler failed: %s", where(error))
+    async def _send(self, request: BaseRequest, job: Job, answer: Answer) -> int:
+        """Answer with what is larger or other than JSON, in aiohttp's way; the status."""
+        response = await respond(request, job, answer)
+        await self.finish_response(request, response, None)
+        return response.status
+
+    def _on_sent(self, sending: asyncio.Task[int]) -> None:
+        """Such an answer has gone out, or was cancelled: before its first step, perhaps."""
+        self._sending = None
+        failure = asyncio.CancelledError() if sending.cancelled() else sending.exception()
+        self._end(failure)
+        if failure is None:
+            self._written(sending.result())
+        elif not sending.cancelled():  # the answer has begun: the connection ends
+            if not isinstance(failure, ConnectionError):
+                log.error("a handler failed: %s", where(failure))
             self.force_close()
-        finally:
-            self._sending = None
-            self._end(failure)
-        if status:
-            self._express.responded(self._route, status)
-            self._go_on()
 
     def _refuse_for(self, error: BaseException) -> None:
         if not isinstance(error, ApiError):

@@ -10,6 +10,8 @@ here. Whatever is not certain goes through the parser.
 from typing import Any, NamedTuple
 
 from aiohttp.http import RawRequestMessage
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.streams import EMPTY_PAYLOAD
 
 from gpuwarden.gateway.admission import Upload
 
@@ -49,6 +51,7 @@ class Sieve:
     def __init__(self, parser: Any, take: Any) -> None:
         self._parser = parser
         self._take = take
+        self._payload: Any = EMPTY_PAYLOAD  # of the last message: what comes next may be of it
         self.is_between = True
 
     def __getattr__(self, name: str) -> Any:
@@ -58,6 +61,8 @@ class Sieve:
         """What is left for aiohttp."""
         was_between, self.is_between = self.is_between, False
         messages, upgraded, tail = self._parser.feed_data(data)
+        if messages:
+            self._payload = messages[-1][1]
         if len(messages) != 1 or upgraded:
             return messages, upgraded, tail
         head = whole_head(data, *messages[0]) if was_between else b""
@@ -66,6 +71,16 @@ class Sieve:
             self._parser.message_consumed()
             return (), upgraded, tail
         return messages, upgraded, tail
+
+    def feed_rest(self, data: bytes) -> None:
+        """Parse what is left of the body that is coming in; no message begins behind it."""
+        payload = self._payload
+        if payload.is_eof() or payload.exception() is not None:
+            return
+        try:
+            self._parser.feed_data(data)
+        except HttpProcessingError as error:
+            payload.set_exception(error)
 
 
 def whole_head(data: bytes, message: RawRequestMessage, payload: Any) -> bytes:

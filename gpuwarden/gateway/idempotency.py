@@ -70,12 +70,12 @@ class Attempts(Generic[Work]):
 
     def known(self, key: str, now: float) -> Attempt[Work] | None:
         """The request that came under a key, if any."""
-        self._forget(now)
+        self.forget(now)
         return self._attempts.get(key)
 
     def begin(self, key: str, digest: bytes, work: Work, now: float) -> Attempt[Work]:
         """A request has begun under a new key."""
-        self._forget(now)
+        self.forget(now)
         attempt = self._attempts[key] = Attempt(key, digest, work)
         return attempt
 
@@ -85,7 +85,7 @@ class Attempts(Generic[Work]):
             attempt.until = now + self.seconds
             attempt.kept_bytes = answer_bytes
             self.kept_bytes += answer_bytes
-            self._forget(now)
+            self.forget(now)
 
     def drop(self, attempt: Attempt[Work]) -> None:
         """It failed: a retry is a request of its own."""
@@ -99,7 +99,13 @@ class Attempts(Generic[Work]):
         for attempt in list(self._attempts.values()):
             self.drop(attempt)
 
-    def _forget(self, now: float) -> None:
+    @property
+    def next_end(self) -> float | None:
+        """When the next answer is too old; None while none is kept."""
+        ends = (one.until for one in self._attempts.values() if one.until is not None)
+        return min(ends, default=None)
+
+    def forget(self, now: float) -> None:
         """Drop what is too old, and the oldest of what is too much; what runs stays."""
         for attempt in [one for one in self._attempts.values() if one.until is not None]:
             too_much = len(self._attempts) > self.limit or self.kept_bytes > self.limit_bytes

@@ -9,6 +9,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 
 from aiohttp.web import BaseRequest, RequestKey, StreamResponse
 
@@ -45,6 +46,7 @@ class Intake:
         self.receiving = 0
         self._attempts: Attempts[Job] = Attempts(on_dropped=Job.part)
         self._living: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None  # until the next answer is too old
 
     @asynccontextmanager
     async def answering(
@@ -191,6 +193,8 @@ class Intake:
         for task in list(self._living):
             task.cancel()
         await asyncio.gather(*self._living, return_exceptions=True)
+        if self._timer is not None:
+            self._timer.cancel()
         self._attempts.clear()
 
     def check_room(self, *, is_new: bool = True) -> None:
@@ -274,25 +278,40 @@ class Intake:
         attempt = self._attempts.begin(key, digest, job, self._loop.time())
         task = self._loop.create_task(self._live(attempt))
         self._living.add(task)
-        task.add_done_callback(self._living.discard)
+        task.add_done_callback(partial(self._let_go, attempt))
         return attempt
 
     async def _live(self, attempt: Attempt[Job]) -> None:
-        """Stay with a request until its end, whoever leaves meanwhile."""
+        """Stay with a request until its end, whoever leaves meanwhile. Raises ApiError."""
         job = attempt.work
-        failure: BaseException | None = asyncio.CancelledError()
-        try:
-            answer = await asyncio.shield(job.outcome)
-            failure = None
-            size = len(answer.data) + 4 * job.pieces.characters
-            size += answer.output.length if answer.output is not None else 0
-            self._attempts.finish(attempt, size, self._loop.time())
-        except ApiError as error:
-            failure = error
-        finally:
-            if failure is not None:
-                self._attempts.drop(attempt)
-            self.dispatcher.leave(job, failure)
+        answer = await asyncio.shield(job.outcome)
+        size = len(answer.data) + 4 * job.pieces.characters
+        size += answer.output.length if answer.output is not None else 0
+        self._attempts.finish(attempt, size, self._loop.time())
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        """Forget answers when they are too old, though nobody may come with a key again."""
+        if self._timer is not None:
+            return
+        end = self._attempts.next_end
+        if end is not None:
+            self._timer = self._loop.call_at(end, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        self._attempts.forget(self._loop.time())
+        self._set_timer()
+
+    def _let_go(self, attempt: Attempt[Job], living: asyncio.Task[None]) -> None:
+        """Its life has ended, or was cancelled: before its first step, perhaps."""
+        self._living.discard(living)
+        failure = asyncio.CancelledError() if living.cancelled() else living.exception()
+        if failure is not None:
+            self._attempts.drop(attempt)
+        self.dispatcher.leave(attempt.work, failure)
+        if not isinstance(failure, ApiError | asyncio.CancelledError | None):
+            raise failure  # a fault of ours: the loop tells of it
 
 
 async def outcome_of(job: Job) -> Answer:

@@ -81,10 +81,16 @@ async def write(
 
 async def send_buffer(request: BaseRequest, buffer: OutputBuffer, length: int) -> None:
     """Have the kernel send it. Raises ConnectionError."""
-    if request.transport is None:
+    transport = request.transport
+    if transport is None or transport.is_closing():
         raise ConnectionResetError("the client left")
+    loop = asyncio.get_running_loop()
     with os.fdopen(os.dup(buffer.descriptor), "rb", buffering=0) as file:
-        loop = asyncio.get_running_loop()
-        sent = await loop.sendfile(request.transport, file, 0, length, fallback=False)
+        try:
+            sent = await loop.sendfile(transport, file, 0, length, fallback=False)
+        except asyncio.SendfileNotAvailableError:
+            # What asyncio makes of any failure before the first byte. From shared memory into a
+            # socket the kernel can always send: it is the connection that is gone.
+            raise ConnectionResetError("the client left") from None
     if sent != length:
         raise ConnectionResetError("the client left")

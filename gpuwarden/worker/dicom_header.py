@@ -5,8 +5,10 @@ A walk over the elements of the outermost level, up to the pixel data, that read
 steps over the rest. Deflated objects are inflated in pieces, of which only the first is kept.
 """
 
+import math
 import struct
 import zlib
+from contextlib import suppress
 from typing import Dict, List, NamedTuple, Optional, Tuple
 
 from gpuwarden.worker.codestreams import pixels_of_codestream
@@ -19,6 +21,9 @@ LONG_FORMS = b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split()  # part 5, 7.1.2
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 SYNTAX, FRAMES, ROWS, COLUMNS, PIXELS = 0x00020010, 0x00280008, 0x00280010, 0x00280011, 0x7FE00010
+FORMS = {FRAMES: b"IS", ROWS: b"US", COLUMNS: b"US"}  # part 6
+UNTOLD_FORMS = (b"", b"UN")  # readers go by the tag then
+NUMBER_LIMIT_BYTES = 64  # of a number in words; the standard allows 12
 ELEMENTS_LIMIT = 100_000
 FRAGMENTS_LIMIT = 65_536
 HEAD_BYTES = 4 << 20  # of an inflated object, that are walked
@@ -28,6 +33,10 @@ BYTES_A_PIXEL = 6  # the most that an object needs: three samples of 16 bits
 
 class DeflatedError(Exception):
     """A deflated object is damaged, or unfolds to more than its pixels can need."""
+
+
+class NumberError(Exception):
+    """Rows, columns or frames are there, and not as a whole number."""
 
 
 class Element(NamedTuple):
@@ -56,6 +65,7 @@ def pixels_of(body: memoryview, limit: int) -> Optional[int]:
 
     :param limit: the pixels that are allowed, from which follows what may be inflated.
     :raises DeflatedError: it is deflated, and damaged or too large inflated.
+    :raises NumberError: what it says is no number: nobody knows what a reader makes of it.
     """
     try:
         syntax, start = _meta(body)
@@ -116,7 +126,7 @@ def _walk(body: memoryview, position: int, encoding: Encoding) -> Optional[int]:
             # Of unknown form means implicit within (DICOM part 5, 6.2.2).
             within.append(Encoding("<", explicit=False) if element.form == b"UN" else outer)
         else:
-            if not within and element.tag in (FRAMES, ROWS, COLUMNS):
+            if not within and element.tag in FORMS and element.length:
                 numbers[element.tag] = _number(body, element, encoding)
             position += element.length
     return _count(numbers, None)
@@ -131,10 +141,24 @@ def _count(numbers: Dict[int, int], streamed: Optional[int]) -> Optional[int]:
 
 
 def _number(body: memoryview, element: Element, encoding: Encoding) -> int:
-    if element.tag != FRAMES:
-        return int(struct.unpack_from(f"{encoding.order}H", body, element.start)[0])
-    text = bytes(body[element.start : element.start + min(element.length, 16)]).strip(b"\0 ")
-    return int(text) if text.isdigit() else 1
+    if element.form not in (*UNTOLD_FORMS, FORMS[element.tag]):
+        raise NumberError("the DICOM object's size is not written as a number of its kind")
+    if element.tag == FRAMES:
+        return _frames(body[element.start : element.start + element.length])
+    if element.length != struct.calcsize("H"):
+        raise NumberError("the DICOM object's rows or columns are no single number")
+    return int(struct.unpack_from(f"{encoding.order}H", body, element.start)[0])
+
+
+def _frames(value: memoryview) -> int:
+    """A number in words, as pydicom reads it: ``+9``, ``9.`` and ``9E2`` are numbers, too."""
+    number = math.nan
+    if len(value) <= NUMBER_LIMIT_BYTES:
+        with suppress(ValueError):
+            number = float(bytes(value).decode("latin-1").strip("\0 ") or 1)
+    if not number.is_integer() or number < 0:  # what has no end is none either
+        raise NumberError("the DICOM object's number of frames is no whole number")
+    return int(number)
 
 
 def _of_fragments(body: memoryview, position: int) -> Optional[int]:

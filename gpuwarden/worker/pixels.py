@@ -2,8 +2,8 @@
 """How many pixels an image says that it has, read from its header before anything decodes it.
 
 A file of a few kilobytes can stand for gigabytes of pixels. Whatever engine runs, its images pass
-here first, so that such a file is refused before it costs memory. What can't be read here is not
-refused: its engine says what is wrong with it.
+here first, so that such a file is refused before it costs memory. What doesn't say is not refused:
+its engine says what is wrong with it. What says it as no number is: its engine might read one.
 """
 
 import struct
@@ -17,13 +17,13 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
 def check_pixels(image: memoryview, limit: int, place: str) -> None:
-    """Refuse an image of too many pixels. Raises TooManyPixelsError; BadImageError if deflated.
+    """Refuse an image of too many pixels. Raises TooManyPixelsError, BadImageError.
 
     :param place: where the image stands in its request.
     """
     try:
         count = pixels_of(image, limit)
-    except dicom_header.DeflatedError as error:
+    except (dicom_header.DeflatedError, dicom_header.NumberError) as error:
         raise BadImageError(str(error), place) from error
     if count is not None and count > limit:
         raise TooManyPixelsError(

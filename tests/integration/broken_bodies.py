@@ -19,6 +19,8 @@ IMAGE = "messages[0].content[1].image_url.url"
 JSON = "application/json"
 FORM = "multipart/form-data; boundary=b"
 RAW = "application/octet-stream"
+NUMBER = "1" * 5000  # more digits than Python reads
+NO_UNICODE = "\xe9\udcff*=x"  # a letter of UTF-8, and a byte of none
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,10 @@ def form(name: str, param: str, *parts: bytes, path: str = "/predict") -> Wrong:
     return Wrong(name, body, 400, "invalid_request", param, path, FORM)
 
 
+def of_type(name: str, media_type: str, path: str = "/predict") -> Wrong:
+    return Wrong(name, b"x", 400, "invalid_request", "Content-Type", path, media_type)
+
+
 def chat(
     name: str, param: str, kind: str = "invalid_request", status: int = 400, **changes: Any
 ) -> Wrong:
@@ -128,6 +134,14 @@ FORMS = (
     form("part-unknown", "passwd", CT, part("passwd", b"x")),
     form("part-base64", "image", part("image", b"YWJj", "Content-Transfer-Encoding: base64")),
     form("part-quoted", "image", part("image", b"=41", "Content-Transfer-Encoding: x-nothing")),
+    Wrong(
+        "part-of-digits",
+        f"--b\r\nContent-Disposition: form-data; name*{NUMBER}=image\r\n\r\na\r\n--b--".encode(),
+        400,
+        "invalid_request",
+        "body",
+        media_type=FORM,
+    ),
     form("question-for-an-image", "question", CT, part("question", b"a"), path="/v1/images"),
     form("reference-for-an-image", "image", part("image", NOBODY.encode()), path="/v1/images"),
     form("priority-no-number", "priority", CT, part("priority", b"high"), path="/v1/jobs"),
@@ -147,6 +161,25 @@ FORMS = (
         "image_not_found",
         "image",
         media_type=FORM,
+    ),
+)
+
+TYPES = (
+    of_type("type-of-a-strange-charset", "multipart/form-data; boundary*=idna''abc"),
+    of_type("type-of-digits", f"multipart/form-data; boundary*{NUMBER}=x"),
+    of_type("type-no-unicode", NO_UNICODE),
+    of_type("type-no-unicode-of-a-chat", NO_UNICODE, "/v1/chat/completions"),
+    of_type("type-no-unicode-of-an-image", NO_UNICODE, "/v1/images"),
+    of_type("type-no-unicode-of-a-job", NO_UNICODE, "/v1/jobs"),
+    # Its type is read, and its parameters are nothing to anybody.
+    Wrong(
+        "type-of-a-mode",
+        b"x",
+        400,
+        "invalid_request",
+        "body",
+        "/api/thermal_mode",
+        f"{JSON}; a*{NUMBER}=x",
     ),
 )
 
@@ -193,4 +226,4 @@ CHATS = (
     ),
 )
 
-WRONG = (*IMAGES, *FORMS, *CHATS)
+WRONG = (*IMAGES, *FORMS, *TYPES, *CHATS)

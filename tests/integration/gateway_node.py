@@ -127,7 +127,10 @@ class GatewayNode:
         lines = "".join(f"{name}: {value}\r\n" for name, value in head.items())
         with contextlib.suppress(ConnectionError):
             # At once, as clients do: what is small comes whole.
-            writer.write(f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode() + body)
+            head_bytes = f"{method} {path} HTTP/1.1\r\n{lines}\r\n".encode(
+                "utf-8", "surrogateescape"
+            )
+            writer.write(head_bytes + body)
             await writer.drain()
         try:
             reply = await read_reply(reader, seconds)

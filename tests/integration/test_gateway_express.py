@@ -4,10 +4,13 @@
 import asyncio
 import gc
 import logging
+import socket
+import struct
 from typing import Any, cast
 
 import pytest
 
+from gpuwarden.gateway import outlet
 from gpuwarden.worker.frames import FrameType
 from tests.integration.gateway_node import (
     DEADLINE_SECONDS,
@@ -288,6 +291,51 @@ async def test_a_client_that_leaves_in_the_middle_of_a_file_holds_nothing() -> N
         writer.transport.abort()
         await node.until(lambda: node.service.dispatcher.lending.pool.in_use_bytes == 0)
         assert node.service.dispatcher.statistics.cancelled == 1
+
+
+async def test_a_client_that_leaves_as_its_file_comes_in_holds_nothing() -> None:
+    async with gateway_node() as node:
+        worker = await node.worker(auto=False)
+        client = socket.create_connection((node.address, node.port))
+        client.sendall(request())
+        job = await worker.next_job()
+        await worker.borrow(job, 100_000)
+        hang_up(client)  # seen in one turn of the loop: nothing is awaited in between
+        worker.hand_in(job, bytes(100_000))
+        await node.until(lambda: not connections(node))
+        assert node.service.dispatcher.lending.pool.in_use_bytes == 0
+        assert node.service.dispatcher.statistics.cancelled == 1
+
+
+@pytest.mark.parametrize("more", ["", UNUSUAL])
+async def test_a_client_that_leaves_before_the_first_byte_of_its_file_is_no_fault_of_ours(
+    more: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    send_buffer = outlet.send_buffer
+    client = socket.socket()
+
+    async def leave_first(*arguments: Any) -> None:
+        hang_up(client)
+        await send_buffer(*arguments)
+
+    async with gateway_node() as node:
+        worker = await node.worker(auto=False)
+        monkeypatch.setattr(outlet, "send_buffer", leave_first)
+        client.connect((node.address, node.port))
+        client.sendall(request(more=more))
+        job = await worker.next_job()
+        await worker.borrow(job, 100_000)
+        worker.hand_in(job, bytes(100_000))
+        statistics = node.service.dispatcher.statistics
+        await node.until(lambda: statistics.cancelled + statistics.failed > 0)
+        assert statistics.cancelled == 1
+        assert not [one for one in caplog.records if one.levelno >= logging.ERROR]
+
+
+def hang_up(client: socket.socket) -> None:
+    """Reset the connection."""
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    client.close()
 
 
 async def test_a_fault_of_ours_is_a_500_that_quotes_nothing(

@@ -60,6 +60,29 @@ async def test_a_job_that_is_deleted_while_it_ends_is_not_there_after_a_restart(
         assert (await node.get(f"/v1/jobs/{identifier}")).status == 404
 
 
+async def test_a_job_that_nobody_wants_before_its_work_begins_keeps_no_place(
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with gateway_node(jobs=place) as node:
+        assert node.service.jobs.opened is not None
+        feeder = node.service.jobs.opened.feeder
+        claim, unwanted = feeder._claim, list[asyncio.Task[None]]()
+
+        async def claim_what_nobody_wants() -> None:
+            await claim()
+            for one in feeder.running.values():
+                assert one.task is not None
+                one.task.cancel()  # as ``stop_work`` does: its first step has not come yet
+                unwanted.append(one.task)
+
+        monkeypatch.setattr(feeder, "_claim", claim_what_nobody_wants)
+        await node.worker(auto=False)
+        await submit(node)
+        await node.until(lambda: bool(unwanted))
+        await asyncio.wait(unwanted)
+        assert not feeder.running
+
+
 async def hang_up_in(node: GatewayNode, held: Held, head: bytes, body: bytes = b"") -> None:
     """Ask for a change that needs the job's key, and leave in the middle of it."""
     headers = b"Host: localhost\r\nAuthorization: Bearer open sesame, open sesame\r\n"

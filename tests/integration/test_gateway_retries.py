@@ -145,6 +145,24 @@ async def test_an_answer_is_kept_under_its_key_without_the_image() -> None:
         assert (await keyed(node, image)).status == 200
 
 
+async def test_an_answer_is_gone_after_its_time_though_nobody_comes_with_a_key_again() -> None:
+    async with gateway_node() as node:
+        worker = await node.worker(auto=False)
+        attempts = node.service._endpoints.intake._attempts
+        attempts.seconds = 0.05
+        for size in (1, 100_000):  # in a frame, and in a buffer of its own
+            asking = asyncio.create_task(
+                node.post(b"image", headers={"Idempotency-Key": f"{size}"})
+            )
+            job = await worker.next_job()
+            await worker.borrow(job, size)
+            worker.hand_in(job, bytes(size))
+            assert (await asking).status == 200
+        await node.until(lambda: not attempts)
+        assert node.service.dispatcher.lending.pool.in_use_bytes == 0
+        assert attempts.kept_bytes == 0
+
+
 async def test_a_failure_is_tried_again_under_its_key() -> None:
     async with gateway_node() as node:
         worker = await node.worker(auto=False)
@@ -169,6 +187,28 @@ async def test_a_request_that_we_fail_to_start_is_nobodys_to_join(
             assert (await keyed(node, b"image")).status == 500
         assert (await keyed(node, b"image")).status == 200
         assert node.service.dispatcher.queue.requests == {}
+
+
+async def test_a_stop_before_the_first_step_of_a_keyed_request_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with gateway_node() as node:
+        await node.worker(auto=False)
+        intake = node.service._endpoints.intake
+        begin, close = intake._attempts.begin, intake.close
+        stops: list[asyncio.Task[None]] = []
+
+        def begin_as_it_stops(*told: Any) -> Any:
+            stops.append(asyncio.create_task(close()))  # it has its turn before the request
+            return begin(*told)
+
+        monkeypatch.setattr(intake._attempts, "begin", begin_as_it_stops)
+        asking = asyncio.create_task(keyed(node, b"image"))
+        await node.until(lambda: bool(stops))
+        await asyncio.wait(stops)
+        assert not node.service.dispatcher.queue.requests
+        assert not intake._attempts
+        asking.cancel()
 
 
 async def test_a_key_that_is_none_is_refused() -> None:

@@ -21,6 +21,18 @@ def test_a_retry_finds_the_request_that_it_repeats_while_it_runs_and_after() -> 
     assert (len(attempts), attempts.kept_bytes) == (0, 0)
 
 
+def test_the_next_end_is_that_of_the_answer_that_came_first() -> None:
+    attempts = Attempts[str](seconds=60)
+    slow, quick = (attempts.begin(key, b"", key, 0) for key in ("slow", "quick"))
+    while_both_run = attempts.next_end
+    assert while_both_run is None
+    attempts.finish(quick, 10, 5)
+    attempts.finish(slow, 10, 8)
+    assert attempts.next_end == 65
+    attempts.forget(65)
+    assert (len(attempts), attempts.next_end) == (1, 68)
+
+
 def test_another_body_under_a_key_is_an_error() -> None:
     attempts = Attempts[str]()
     attempt = attempts.begin("key", b"body", "work", 0)

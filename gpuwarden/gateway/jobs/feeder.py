@@ -11,6 +11,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from gpuwarden.gateway.blame import is_given_up
 from gpuwarden.gateway.body import Body
@@ -182,6 +183,7 @@ class Feeder:
             one = Running(lease, lease.tries)
             self.running[lease.id] = one
             one.task = asyncio.create_task(self._work(one))
+            one.task.add_done_callback(partial(self._let_go, one))
 
     async def _hold_on(self) -> None:
         """Extend what is held; drop what was lost, and have what nobody holds wait again."""
@@ -211,12 +213,14 @@ class Feeder:
             with contextlib.suppress(JobStoreError):  # a start gives it back as well
                 await asyncio.shield(self._nack(one, begun=begun))
             raise
-        finally:
-            if one.job is not None:
-                one.job.part()
-            self.running.pop(one.lease.id, None)
-            self.on_finished(one.lease.id)
-            self.wake()
+
+    def _let_go(self, one: Running, work: asyncio.Task[None]) -> None:
+        """Its work has ended, or was cancelled: before its first step, perhaps."""
+        if one.job is not None:
+            one.job.part()
+        self.running.pop(one.lease.id, None)
+        self.on_finished(one.lease.id)
+        self.wake()
 
     async def _answer(self, one: Running) -> JobResult | None:
         """Have a worker answer it; None where it is to be tried again."""
