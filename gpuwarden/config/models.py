@@ -171,8 +171,8 @@ class WorkersSettings(Section):
     )
     execution_timeout_seconds: float = setting(
         30.0,
-        description="Time for one batch, or for one answer in a slot. A worker that takes longer is "
-        "stuck and replaced; one with slots only if that slot is not free 5 s later.",
+        description="Time for one batch, or for one answer in a slot. A worker that takes longer "
+        "is stuck and replaced; one with slots only if that slot is not free 5 s later.",
         why="as long as a caller waits; a kernel that hangs is found in half a minute",
         unit="seconds",
         at_least=0.1,
