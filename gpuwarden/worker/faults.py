@@ -37,14 +37,14 @@ class Failure:
         """The RESULT's meta."""
         error = {
             "type": sendable(self.kind, KIND_LIMIT_CHARACTERS),
-            "message": sendable(self.message),
+            "message": sendable(self.message, TEXT_LIMIT_CHARACTERS),
         }
         if self.param is not None:
             error["param"] = sendable(self.param, PARAM_LIMIT_CHARACTERS)
         return {"ok": False, "error": error}
 
 
-def sendable(text: object, limit: int = TEXT_LIMIT_CHARACTERS) -> str:
+def sendable(text: object, limit: int) -> str:
     """A text that may quote a request, an engine or a file's name, as the gateway takes it.
 
     Halves of surrogate pairs, which JSON and file names may hold and no encoder takes, become "?".

@@ -17,7 +17,7 @@ from typing import Any, Callable, ContextManager, Deque, Dict, List, Optional, P
 
 from gpuwarden.worker.buffers import LentBuffers
 from gpuwarden.worker.channel import Channel, close_all
-from gpuwarden.worker.faults import WorkerError, sendable
+from gpuwarden.worker.faults import TEXT_LIMIT_CHARACTERS, WorkerError, sendable
 from gpuwarden.worker.frames import (
     HEARTBEAT_SECONDS,
     PROTOCOL_VERSION,
@@ -144,7 +144,7 @@ class GatewayLink:
 
     def set_state(self, state: str, error: str = "") -> None:
         """Tell the gateway of a new state or error; "ready" asks for work."""
-        error = sendable(error)
+        error = sendable(error, TEXT_LIMIT_CHARACTERS)
         became_ready = state == "ready" and self._state != "ready"
         if (state, error) == (self._state, self._error):
             return
@@ -190,7 +190,7 @@ class GatewayLink:
     def probed(self, session: Session, probe: Frame, outcome: str, detail: str) -> None:
         """Answer a PROBE, on the connection that it came by."""
         if session.alive() and session.channel:
-            meta = {"outcome": outcome, "detail": sendable(detail)}
+            meta = {"outcome": outcome, "detail": sendable(detail, TEXT_LIMIT_CHARACTERS)}
             session.channel.send(Frame(FrameType.PROBED, probe.request, meta=meta))
 
     def tell(self, session: Session, job: Frame, meta: Dict[str, Any]) -> None:

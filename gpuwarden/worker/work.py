@@ -318,8 +318,8 @@ class Work(Receiver, Guests):
         if not terms or not terms["stream"] or not job.awaited or not job.session.alive():
             return
         for start in range(0, len(text), PIECE_CHARACTERS):
-            piece = {"text": sendable(text[start : start + PIECE_CHARACTERS]), "terms": terms}
-            self._tell(job.session, job.frame, piece)
+            piece = sendable(text[start : start + PIECE_CHARACTERS], PIECE_CHARACTERS)
+            self._tell(job.session, job.frame, {"text": piece, "terms": terms})
         job.told = True
 
     # For an engine with slots.

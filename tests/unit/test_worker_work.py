@@ -94,4 +94,4 @@ def test_the_gateway_takes_whatever_a_piece_says(text: str) -> None:
 
 
 def test_what_can_be_sent_is_sent_as_it_is() -> None:
-    assert sendable("œdema, 3 cm: 肺 🫁") == "œdema, 3 cm: 肺 🫁"
+    assert sendable("œdema, 3 cm: 肺 🫁", 100) == "œdema, 3 cm: 肺 🫁"
