@@ -135,6 +135,8 @@ class ExpressHandler(web.RequestHandler):
                 self._parser.feed_rest(data)
             elif not self._take_again(data):
                 super().data_received(data)
+                if self._parser.is_broken:
+                    self.close()  # when that request has been refused
             return
         self._held += data  # in its order, also where what came before is about to be parsed
         if len(self._held) > HELD_BYTES and self.transport is not None:

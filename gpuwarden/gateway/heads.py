@@ -46,6 +46,7 @@ class Sieve:
         whether it has been taken.
     :ivar is_between: whether the parser surely stands between two messages; once it is unknown, it
         stays so.
+    :ivar is_broken: what came ended a body in its middle: nothing more can be read.
     """
 
     def __init__(self, parser: Any, take: Any) -> None:
@@ -53,6 +54,7 @@ class Sieve:
         self._take = take
         self._payload: Any = EMPTY_PAYLOAD  # of the last message: what comes next may be of it
         self.is_between = True
+        self.is_broken = False
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._parser, name)
@@ -60,7 +62,13 @@ class Sieve:
     def feed_data(self, data: bytes) -> tuple[Any, bool, bytes]:
         """What is left for aiohttp."""
         was_between, self.is_between = self.is_between, False
-        messages, upgraded, tail = self._parser.feed_data(data)
+        try:
+            messages, upgraded, tail = self._parser.feed_data(data)
+        except HttpProcessingError as error:
+            if self._payload.is_eof():
+                raise
+            self._break_off(error)
+            return (), False, b""
         if messages:
             self._payload = messages[-1][1]
         if len(messages) != 1 or upgraded:
@@ -74,13 +82,18 @@ class Sieve:
 
     def feed_rest(self, data: bytes) -> None:
         """Parse what is left of the body that is coming in; no message begins behind it."""
-        payload = self._payload
-        if payload.is_eof() or payload.exception() is not None:
+        if self._payload.is_eof():
             return
         try:
             self._parser.feed_data(data)
         except HttpProcessingError as error:
-            payload.set_exception(error)
+            self._break_off(error)
+
+    def _break_off(self, error: HttpProcessingError) -> None:
+        """Tell whoever reads the body that is coming in: it would wait for the rest of it."""
+        self.is_broken = True
+        self._payload.set_exception(error)
+        self._payload.feed_eof()  # or aiohttp, too, would read on, and tell of it as a fault
 
 
 def whole_head(data: bytes, message: RawRequestMessage, payload: Any) -> bytes:

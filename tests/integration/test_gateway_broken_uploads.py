@@ -17,14 +17,24 @@ CHAT = b"/v1/chat/completions"
 JOBS = b"/v1/jobs"
 PATHS = (b"/predict", b"/v1/images", CHAT, JOBS)
 TOGETHER = 8
+HEAD_BYTES = 8192  # whoever writes on behind a refusal of more may be told of a reset alone
+APART_SECONDS = 0.05  # long enough to be read by itself
 POOLED = 2 * TOGETHER  # descriptors of buffers that are kept for reuse, here and at the worker
 
 
-async def answers(node: GatewayNode, broken: Broken, path: bytes) -> list[int]:
-    """The statuses of all that a connection answers to these bytes."""
+async def answers(node: GatewayNode, broken: Broken, path: bytes, *, apart: bool) -> list[int]:
+    """The statuses of all that a connection answers to these bytes.
+
+    :param apart: whether the body comes a while after its head, where that is not refused at once.
+    """
     reader, writer = await node.connect()
+    head, end, body = broken.data.replace(POST[:13], b"POST " + path).partition(b"\r\n\r\n")
     with contextlib.suppress(ConnectionError):
-        writer.write(broken.data.replace(POST[:13], b"POST " + path))
+        writer.write(head + end)
+        if apart and len(head) < HEAD_BYTES:
+            await writer.drain()
+            await asyncio.sleep(APART_SECONDS)
+        writer.write(body)
         if broken.ends:
             writer.write_eof()
         await writer.drain()
@@ -56,9 +66,10 @@ def is_right(broken: Broken, path: bytes, statuses: list[int]) -> bool:
     return len(statuses) == bool(allowed) and set(statuses) <= allowed
 
 
+@pytest.mark.parametrize("apart", [False, True], ids=["together", "apart"])
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.decode().rpartition("/")[2])
 async def test_every_broken_upload_ends_in_its_refusal_and_neighbours_are_undisturbed(
-    path: bytes, tmp_path: Path
+    path: bytes, apart: bool, tmp_path: Path
 ) -> None:
     place = job_place(tmp_path / "jobs")
     async with gateway_node(
@@ -86,7 +97,7 @@ async def test_every_broken_upload_ends_in_its_refusal_and_neighbours_are_undist
 
         async def tried(broken: Broken) -> tuple[str, list[int]] | None:
             async with places:
-                statuses = await answers(node, broken, path)
+                statuses = await answers(node, broken, path, apart=apart)
             return None if is_right(broken, path, statuses) else (broken.name, statuses)
 
         tries = await asyncio.gather(*map(tried, CORPUS))
