@@ -15,9 +15,12 @@ from gpuwarden.bus.wire import parse_body, plain
 
 logger = logging.getLogger(__name__)
 
-# Methods that wait (for polkit, for systemd) at the same time, all callers together. A person at a
+# Changes that wait (for systemd, for a card) at the same time, all callers together. A person at a
 # keyboard needs one; the limit keeps a script in a loop from filling memory.
-MAX_PENDING_CALLS = 64
+MAX_RUNNING_CALLS = 64
+# Those, and calls of which it is not yet known who calls and whether that one may: so many that who
+# may not does not keep out who may. The bus lets a user have 256 connections.
+MAX_PENDING_CALLS = 1024
 
 Authorize = Callable[[Caller, Change], Awaitable[None]]
 
@@ -45,6 +48,7 @@ class CallServer:
         self._objects = objects
         self.authorize = authorize
         self._pending: set[asyncio.Task[None]] = set()
+        self._running = 0
 
     def serve(self, call: Message, frame: Frame, replies: Replies) -> None:
         """Answer ``call``, whose body is still in ``frame``; at once, or by a task."""
@@ -97,8 +101,14 @@ class CallServer:
         self, caller: Caller, change: Change, route: Route, arguments: list[Any]
     ) -> Sequence[object]:
         await self.authorize(caller, change)
-        result = route.handler(*arguments)
-        return await result if isinstance(result, Awaitable) else result
+        if self._running >= MAX_RUNNING_CALLS:
+            raise LimitsExceeded(f"{MAX_RUNNING_CALLS} calls are under way already; try again")
+        self._running += 1
+        try:
+            result = route.handler(*arguments)
+            return await result if isinstance(result, Awaitable) else result
+        finally:
+            self._running -= 1
 
 
 async def _finish(
