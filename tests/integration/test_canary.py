@@ -158,6 +158,7 @@ async def test_a_real_worker_is_heard_of_every_two_seconds() -> None:
 
 async def test_a_worker_whose_loop_stands_still_falls_silent_and_that_is_published() -> None:
     async with front_door() as (node, path), real_worker(node) as worker:
+        await node.until(lambda: bool(node.snapshot().workers))
         worker.process.send_signal(signal.SIGSTOP)
         beats_missed = 2.5  # seconds: one beat and a half
         await node.until(lambda: (node.snapshot().workers[0].silent_seconds or 0) > beats_missed)
@@ -176,6 +177,7 @@ async def test_a_batch_that_does_not_end_is_published_as_stalled_while_the_loop_
         real_worker(node, engine=engine, options=options),
     ):
         assert (await node.post(b"x")).error == "execution_timeout"
+        await node.until(lambda: bool(node.snapshot().workers))
         await node.until(lambda: node.snapshot().workers[0].stalled)
         await node.until(lambda: (node.snapshot().workers[0].silent_seconds or 0) < 3)
         hold.open()
