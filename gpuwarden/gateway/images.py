@@ -11,6 +11,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from gpuwarden.gateway.alarm import Alarm
 from gpuwarden.gateway.body import Body, Room, StoredImage
 from gpuwarden.gateway.buffers import BufferPool, class_bytes
 from gpuwarden.gateway.errors import ApiError
@@ -61,7 +62,9 @@ class ImageStore:
     body_limit_bytes: int
     held_bytes: int = 0
     _kept: dict[str, _Kept] = field(default_factory=dict)
-    _timer: asyncio.TimerHandle | None = None
+
+    def __post_init__(self) -> None:
+        self._alarm = Alarm(self._expire)
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -103,7 +106,7 @@ class ImageStore:
         identifier = secrets.token_hex(ID_BYTES)
         image = StoredImage(identifier, body.media_type, buffer, body.offset, body.length)
         self._kept[identifier] = _Kept(image, self._now() + self.limits.seconds)
-        self._set_timer()
+        self._set_alarm()
         return image, self.limits.seconds
 
     def find(self, identifier: str) -> StoredImage | None:
@@ -126,8 +129,7 @@ class ImageStore:
 
     def close(self) -> None:
         """Forget all."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         for identifier in list(self._kept):
             self.remove(identifier)
 
@@ -143,16 +145,13 @@ class ImageStore:
         self.held_bytes += size
 
     def _expire(self) -> None:
-        self._timer = None
         now = self._now()
         for identifier in [key for key, kept in self._kept.items() if kept.until <= now]:
             self.remove(identifier)
-        self._set_timer()
+        self._set_alarm()
 
-    def _set_timer(self) -> None:
-        if self._timer is None and self._kept:
-            first = min(kept.until for kept in self._kept.values())
-            self._timer = asyncio.get_running_loop().call_at(first, self._expire)
+    def _set_alarm(self) -> None:
+        self._alarm.set(min((kept.until for kept in self._kept.values()), default=None))
 
     @staticmethod
     def _now() -> float:

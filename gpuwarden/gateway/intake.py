@@ -14,6 +14,7 @@ from functools import partial
 from aiohttp.web import BaseRequest, RequestKey, StreamResponse
 
 from gpuwarden.gateway.admission import Upload
+from gpuwarden.gateway.alarm import Alarm
 from gpuwarden.gateway.body import Body, Room, ask_for_body, is_here, receive, whole_body
 from gpuwarden.gateway.bodyscan import REFERENCES_LIMIT, references_in
 from gpuwarden.gateway.dispatch import Dispatcher
@@ -46,7 +47,7 @@ class Intake:
         self.receiving = 0
         self._attempts: Attempts[Job] = Attempts(on_dropped=Job.part)
         self._living: set[asyncio.Task[None]] = set()
-        self._timer: asyncio.TimerHandle | None = None  # until the next answer is too old
+        self._alarm = Alarm(self._forget)
 
     @asynccontextmanager
     async def answering(
@@ -193,8 +194,7 @@ class Intake:
         for task in list(self._living):
             task.cancel()
         await asyncio.gather(*self._living, return_exceptions=True)
-        if self._timer is not None:
-            self._timer.cancel()
+        self._alarm.cancel()
         self._attempts.clear()
 
     def check_room(self, *, is_new: bool = True) -> None:
@@ -288,20 +288,12 @@ class Intake:
         size = len(answer.data) + 4 * job.pieces.characters
         size += answer.output.length if answer.output is not None else 0
         self._attempts.finish(attempt, size, self._loop.time())
-        self._set_timer()
+        self._alarm.set(self._attempts.next_end)
 
-    def _set_timer(self) -> None:
+    def _forget(self) -> None:
         """Forget answers when they are too old, though nobody may come with a key again."""
-        if self._timer is not None:
-            return
-        end = self._attempts.next_end
-        if end is not None:
-            self._timer = self._loop.call_at(end, self._expire)
-
-    def _expire(self) -> None:
-        self._timer = None
         self._attempts.forget(self._loop.time())
-        self._set_timer()
+        self._alarm.set(self._attempts.next_end)
 
     def _let_go(self, attempt: Attempt[Job], living: asyncio.Task[None]) -> None:
         """Its life has ended, or was cancelled: before its first step, perhaps."""
