@@ -9,6 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from gpuwarden.worker.answers import unpack
 from gpuwarden.worker.frames import Frame, FrameType
 from gpuwarden.worker.outputs import MEDIA_TYPE
+from gpuwarden.worker.texts import (
+    KIND_LIMIT_CHARACTERS,
+    PARAM_LIMIT_CHARACTERS,
+    TEXT_LIMIT_CHARACTERS,
+)
 
 
 class Message(BaseModel):
@@ -56,7 +61,7 @@ class StateChange(Message):
     """
 
     state: LinkState
-    error: str = Field(default="", max_length=2000)
+    error: str = Field(default="", max_length=TEXT_LIMIT_CHARACTERS)
     scheduling: Scheduling | None = None
     batch_pixels: int | None = Field(default=None, ge=1)
     batch_tokens: int | None = Field(default=None, ge=1)
@@ -72,9 +77,9 @@ class Joining(Message):
 class ResultError(Message):
     """What went wrong with one request."""
 
-    type: str = Field(max_length=100)
+    type: str = Field(max_length=KIND_LIMIT_CHARACTERS)
     message: str = ""
-    param: str | None = Field(default=None, max_length=200)
+    param: str | None = Field(default=None, max_length=PARAM_LIMIT_CHARACTERS)
 
 
 class Terms(Message):
@@ -214,7 +219,7 @@ class Probed(Message):
     """What came of a PROBE."""
 
     outcome: ProbeOutcome
-    detail: str = Field(default="", max_length=2000)
+    detail: str = Field(default="", max_length=TEXT_LIMIT_CHARACTERS)
 
 
 class MessageError(Exception):

@@ -10,12 +10,14 @@ from types import TracebackType
 from typing import Any, Dict, List, Optional
 
 from gpuwarden.worker.engine import RequestError
+from gpuwarden.worker.texts import (
+    KIND_LIMIT_CHARACTERS,
+    PARAM_LIMIT_CHARACTERS,
+    TEXT_LIMIT_CHARACTERS,
+    sendable,
+)
 
 MESSAGE_LIMIT_CHARACTERS = 500  # an error's text is for a human: a screen's worth
-# What the gateway takes of them (messages.py): it hangs up on whoever sends more, or no Unicode.
-KIND_LIMIT_CHARACTERS = 100
-PARAM_LIMIT_CHARACTERS = 200
-TEXT_LIMIT_CHARACTERS = 2000
 LOCATION_FRAMES = 3
 _RUNTIME = Path(__file__).parent
 _REGISTRY = _RUNTIME / "engines" / "registry.py"
@@ -42,14 +44,6 @@ class Failure:
         if self.param is not None:
             error["param"] = sendable(self.param, PARAM_LIMIT_CHARACTERS)
         return {"ok": False, "error": error}
-
-
-def sendable(text: object, limit: int) -> str:
-    """A text that may quote a request, an engine or a file's name, as the gateway takes it.
-
-    Halves of surrogate pairs, which JSON and file names may hold and no encoder takes, become "?".
-    """
-    return str(text)[:limit].encode("utf-8", "replace").decode("utf-8")
 
 
 def raise_error_of(task: "asyncio.Task[Any]") -> None:

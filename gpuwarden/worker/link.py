@@ -17,7 +17,7 @@ from typing import Any, Callable, ContextManager, Deque, Dict, List, Optional, P
 
 from gpuwarden.worker.buffers import LentBuffers
 from gpuwarden.worker.channel import Channel, close_all
-from gpuwarden.worker.faults import TEXT_LIMIT_CHARACTERS, WorkerError, sendable
+from gpuwarden.worker.faults import WorkerError
 from gpuwarden.worker.frames import (
     HEARTBEAT_SECONDS,
     PROTOCOL_VERSION,
@@ -27,6 +27,7 @@ from gpuwarden.worker.frames import (
 )
 from gpuwarden.worker.settings import Settings
 from gpuwarden.worker.telling import Telling
+from gpuwarden.worker.texts import TEXT_LIMIT_CHARACTERS, sendable
 
 _log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from gpuwarden.worker.callers import Callers
 from gpuwarden.worker.channel import close_all
 from gpuwarden.worker.direct import Direct
 from gpuwarden.worker.engine import Audience
-from gpuwarden.worker.faults import Failure, raise_error_of, sendable
+from gpuwarden.worker.faults import Failure, raise_error_of
 from gpuwarden.worker.frames import INLINE_LIMIT_BYTES, Frame
 from gpuwarden.worker.held import Held, Stage
 from gpuwarden.worker.lending import Borrowed
@@ -27,6 +27,7 @@ from gpuwarden.worker.pool import Outcome, Pool
 from gpuwarden.worker.running import Given, Running
 from gpuwarden.worker.slots import CANCELLED, Guests, Places
 from gpuwarden.worker.tasks import task_of
+from gpuwarden.worker.texts import sendable
 
 _log = logging.getLogger(__name__)
 

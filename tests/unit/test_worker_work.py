@@ -9,12 +9,13 @@ from hypothesis import strategies as st
 
 from gpuwarden.gateway.messages import Pieces, parse, result_in
 from gpuwarden.worker.channel import Channel
-from gpuwarden.worker.faults import Failure, sendable
+from gpuwarden.worker.faults import Failure
 from gpuwarden.worker.frames import Frame, FrameType, decode, encode
 from gpuwarden.worker.held import Stage
 from gpuwarden.worker.link import Session
 from gpuwarden.worker.pool import Pool, Prepared
 from gpuwarden.worker.running import Running
+from gpuwarden.worker.texts import sendable
 from gpuwarden.worker.work import Work
 
 anything = st.text(st.characters(exclude_categories=()), max_size=300)
