@@ -252,7 +252,12 @@ async def chunks_of(request: BaseRequest) -> AsyncIterator[bytes]:
         async for chunk in request.content.iter_any():
             yield chunk
     except (HttpProcessingError, RequestPayloadError, asyncio.IncompleteReadError):
-        raise ApiError("invalid_request", "the body breaks off", param="body") from None
+        raise broken_off() from None
+
+
+def broken_off() -> ApiError:
+    """The error for a body whose framing is broken, or that ends too early."""
+    return ApiError("invalid_request", "the body breaks off", param="body")
 
 
 async def find_image(view: memoryview, upload: Upload) -> Body:

@@ -12,9 +12,10 @@ from collections.abc import Callable
 from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
 from aiohttp.web import BaseRequest, StreamResponse
 
+from gpuwarden.gateway.body import broken_off
 from gpuwarden.gateway.errors import ApiError
 from gpuwarden.gateway.express import Express, ExpressHandler
 from gpuwarden.gateway.http import OTHER, ROUTE, Routes, error_response, where
@@ -88,7 +89,7 @@ class JsonRequestHandler(ExpressHandler):
             raise ConnectionError("the answer has begun already")
         if isinstance(exc, ConnectionError):
             raise exc  # the client left: there is nobody to answer
-        if isinstance(exc, LineTooLong) or (message or "").startswith(TOO_MANY):
+        if is_too_large(exc, message):
             error = headers_too_large(self._settings.header_limit_bytes)
         elif status < 500:
             text = "the request is not well-formed HTTP"
@@ -100,6 +101,12 @@ class JsonRequestHandler(ExpressHandler):
         response.force_close()
         self._express.responded(request.get(ROUTE, OTHER), error.status)
         return response
+
+    def broken_body(self, error: HttpProcessingError) -> ApiError:
+        """The error for a body whose chunks can't be read, or the headers behind them."""
+        if is_too_large(error, error.message):
+            return headers_too_large(self._settings.header_limit_bytes)
+        return broken_off()
 
     def _await_head(self) -> None:
         seconds = self._settings.header_timeout_seconds
@@ -170,6 +177,11 @@ class Server(web.Server):
             max_line_size=line_bytes,
             max_field_size=line_bytes,
         )
+
+
+def is_too_large(error: BaseException | None, message: str | None) -> bool:
+    """Whether aiohttp says of headers that they are too long or too many."""
+    return isinstance(error, LineTooLong) or (message or "").startswith(TOO_MANY)
 
 
 def headers_too_large(limit_bytes: int) -> ApiError:

@@ -20,6 +20,7 @@ from typing import Any
 from aiohttp import HttpVersion11, web
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http import SERVER_SOFTWARE, RawRequestMessage, StreamWriter
+from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web import BaseRequest
 from aiohttp.web_response import REASON_PHRASES
@@ -31,6 +32,7 @@ from gpuwarden.gateway.http import OTHER, ROUTE, Routes, where
 from gpuwarden.gateway.intake import Intake
 from gpuwarden.gateway.job import Answer, Job, nobody
 from gpuwarden.gateway.predict import PATH, prediction_json, respond
+from gpuwarden.gateway.tasks import failure_of
 from gpuwarden.worker.frames import INLINE_LIMIT_BYTES
 
 log = logging.getLogger(__name__)
@@ -108,7 +110,7 @@ class ExpressHandler(web.RequestHandler):
     def __init__(self, server: web.Server, express: Express, **options: Any) -> None:
         super().__init__(server, **options)
         self._express = express
-        self._parser: Any = Sieve(self._parser, self._take)
+        self._parser: Any = Sieve(self._parser, self._take, self.broken_body)
         self.job: Job | None = None
         self.taken = 0
         self._is_taking = False
@@ -126,6 +128,10 @@ class ExpressHandler(web.RequestHandler):
             self._sending.cancel()
         elif self.job is not None:
             self._end(ConnectionResetError("the client left"))
+
+    def broken_body(self, error: HttpProcessingError) -> ApiError:
+        """The error for a body whose chunks can't be read, or what follows them."""
+        raise NotImplementedError
 
     def data_received(self, data: bytes) -> None:
         """Parse what has come, once the answer before it has gone; at the end, bodies alone."""
@@ -269,7 +275,7 @@ class ExpressHandler(web.RequestHandler):
     def _on_sent(self, sending: asyncio.Task[int]) -> None:
         """Such an answer has gone out, or was cancelled: before its first step, perhaps."""
         self._sending = None
-        failure = asyncio.CancelledError() if sending.cancelled() else sending.exception()
+        failure = failure_of(sending)
         self._end(failure)
         if failure is None:
             self._written(sending.result())

@@ -7,6 +7,7 @@ messages, the same bytes are the same request; so those are looked at, and nothi
 here. Whatever is not certain goes through the parser.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from aiohttp.http import RawRequestMessage
@@ -44,14 +45,18 @@ class Sieve:
 
     :param take: given a message that came alone, and the bytes of its head (see ``whole_head``);
         whether it has been taken.
+    :param error_of: what whoever reads a body is told where it breaks off.
     :ivar is_between: whether the parser surely stands between two messages; once it is unknown, it
         stays so.
     :ivar is_broken: what came ended a body in its middle: nothing more can be read.
     """
 
-    def __init__(self, parser: Any, take: Any) -> None:
+    def __init__(
+        self, parser: Any, take: Any, error_of: Callable[[HttpProcessingError], Exception]
+    ) -> None:
         self._parser = parser
         self._take = take
+        self._error_of = error_of
         self._payload: Any = EMPTY_PAYLOAD  # of the last message: what comes next may be of it
         self.is_between = True
         self.is_broken = False
@@ -62,13 +67,7 @@ class Sieve:
     def feed_data(self, data: bytes) -> tuple[Any, bool, bytes]:
         """What is left for aiohttp."""
         was_between, self.is_between = self.is_between, False
-        try:
-            messages, upgraded, tail = self._parser.feed_data(data)
-        except HttpProcessingError as error:
-            if self._payload.is_eof():
-                raise
-            self._break_off(error)
-            return (), False, b""
+        messages, upgraded, tail = self._feed(data)
         if messages:
             self._payload = messages[-1][1]
         if len(messages) != 1 or upgraded:
@@ -82,18 +81,21 @@ class Sieve:
 
     def feed_rest(self, data: bytes) -> None:
         """Parse what is left of the body that is coming in; no message begins behind it."""
-        if self._payload.is_eof():
-            return
-        try:
-            self._parser.feed_data(data)
-        except HttpProcessingError as error:
-            self._break_off(error)
+        if not self._payload.is_eof():
+            self._feed(data)
 
-    def _break_off(self, error: HttpProcessingError) -> None:
-        """Tell whoever reads the body that is coming in: it would wait for the rest of it."""
-        self.is_broken = True
-        self._payload.set_exception(error)
-        self._payload.feed_eof()  # or aiohttp, too, would read on, and tell of it as a fault
+    def _feed(self, data: bytes) -> tuple[Any, bool, bytes]:
+        try:
+            fed: tuple[Any, bool, bytes] = self._parser.feed_data(data)
+        except HttpProcessingError as error:
+            if self._payload.is_eof():
+                raise
+            # Whoever reads the body that is coming in would wait for the rest of it.
+            self.is_broken = True
+            self._payload.set_exception(self._error_of(error))
+            self._payload.feed_eof()  # or aiohttp, too, would read on, and tell of it as a fault
+            return (), False, b""
+        return fed
 
 
 def whole_head(data: bytes, message: RawRequestMessage, payload: Any) -> bytes:

@@ -25,6 +25,7 @@ from gpuwarden.gateway.images import ImageStore
 from gpuwarden.gateway.job import Answer, Job
 from gpuwarden.gateway.setaside import take_in
 from gpuwarden.gateway.settings import GatewaySettings
+from gpuwarden.gateway.tasks import failure_of
 
 IMAGE_GONE = (
     "there is no such image: its time is over, or it was never sent here; send it again to"
@@ -298,7 +299,7 @@ class Intake:
     def _let_go(self, attempt: Attempt[Job], living: asyncio.Task[None]) -> None:
         """Its life has ended, or was cancelled: before its first step, perhaps."""
         self._living.discard(living)
-        failure = asyncio.CancelledError() if living.cancelled() else living.exception()
+        failure = failure_of(living)
         if failure is not None:
             self._attempts.drop(attempt)
         self.dispatcher.leave(attempt.work, failure)
