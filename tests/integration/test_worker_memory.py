@@ -13,6 +13,7 @@ from gpuwarden.gateway.relief import Step
 from gpuwarden.worker.frames import FrameType
 from tests.integration.gateway_node import GatewayNode, gateway_node
 from tests.integration.real_worker import real_worker
+from tests.integration.test_gateway_memory import has_heard
 from tests.integration.test_gateway_metrics import figures
 from tests.integration.worker_peer import Node, Worker
 
@@ -43,16 +44,10 @@ def link_of(node: GatewayNode) -> Any:
     return next(iter(node.service.dispatcher.links.values()))
 
 
-def holds(node: GatewayNode, reserved_bytes: int) -> bool:
-    """Whether the worker has said so; it says nothing until its figures are due."""
-    said = link_of(node).figures
-    return said is not None and said.reserved_bytes == reserved_bytes
-
-
 async def test_what_an_allocator_says_is_told_to_prometheus_and_published() -> None:
     async with hoarding() as (node, _):
         assert (await node.post(body(takes=700, leaves=100))).status == 200
-        await node.until(lambda: holds(node, 100))
+        await node.until(lambda: has_heard(node, 100))
         seen = await figures(node)
         held = {
             kind: seen[f"worker_vram_bytes{{gpu=0,kind={kind},worker=0}}"]
@@ -81,7 +76,7 @@ async def test_over_the_threshold_caches_are_dropped_between_two_batches() -> No
     async with hoarding() as (node, _):
         await node.post(body(leaves=850))
         await node.until(lambda: link_of(node).relief.step is Step.CACHES)
-        await node.until(lambda: holds(node, 0))
+        await node.until(lambda: has_heard(node, 0))
         assert (await node.post(body())).json["answer"]["drops"] == 1
         assert (await figures(node))["worker_memory_remedy{gpu=0,worker=0}"] == 1
 
@@ -89,7 +84,7 @@ async def test_over_the_threshold_caches_are_dropped_between_two_batches() -> No
 async def test_below_the_threshold_nothing_is_done() -> None:
     async with hoarding(warning_threshold=0.9) as (node, _):
         await node.post(body(leaves=850))
-        await node.until(lambda: holds(node, 850))
+        await node.until(lambda: has_heard(node, 850))
         assert link_of(node).relief.step is Step.NONE
 
 
