@@ -23,7 +23,7 @@ class Parsed:
         parser = HttpRequestParser(BaseProtocol(loop), loop, 2**16)
         self.heads: list[bytes] = []
         self._takes = takes
-        self.sieve = Sieve(parser, self._take)
+        self.sieve = Sieve(parser, self._take, lambda error: ValueError("it breaks off"))
 
     def _take(self, message: RawRequestMessage, payload: Any, head: bytes) -> bool:
         self.heads.append(head)
@@ -87,3 +87,13 @@ async def test_only_a_whole_request_with_that_head_is_known() -> None:
     assert known.begins(HEAD + b"other")
     for other in (HEAD, HEAD + b"four", HEAD + b"longer", WHOLE[1:] + b"x", WHOLE.lower()):
         assert not known.begins(other)
+
+
+async def test_who_reads_a_body_that_breaks_off_is_told_in_our_words_and_nothing_follows() -> None:
+    parsed = Parsed(takes=False)
+    chunked = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+    ((_, payload),), _, _ = parsed.sieve.feed_data(chunked)
+    assert parsed.sieve.feed_data(b"zz\r\n") == ((), False, b"")
+    assert parsed.sieve.is_broken
+    with pytest.raises(ValueError, match="it breaks off"):
+        await payload.read()
