@@ -96,12 +96,12 @@ def test_a_stop_right_after_a_crash_leaves_only_the_thermal_guards(
         "systemctl stop medgemma-guard",
         timeout_seconds=120,
     )
-    # What the guard's end came too early for is stopped by a unit of its own, after that stop.
+    # What the guard's end came too early for is stopped by units of its own, after that stop.
     wait_for(
         own_node,
         "! systemctl list-units --plain --no-legend --state=active,activating,deactivating "
         "medgemma-gateway.service 'medgemma-scan@*.service' 'medgemma-worker@*.service' "
-        "medgemma-left-behind.service | grep -q .",
+        "medgemma-shutdown.service medgemma-left-behind.service | grep -q .",
     )
     assert only_thermal_guards(own_node), our_processes(own_node)
 
