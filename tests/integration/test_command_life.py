@@ -26,12 +26,12 @@ from tests.integration.worker_peer import Node, is_running, until
 async def test_a_server_that_dies_ends_its_worker_at_once_and_its_requests_go_to_the_next() -> None:
     async with serving("--child") as (node, client, worker, port):
         server, (child,) = server_of(worker), re.findall(r"child (\d+)", worker.log())
-        hung = asyncio.create_task(ask(client, "slow 100"))
+        hung = asyncio.create_task(ask(client, "hang"))
         await answers_when(port, len)
         async with real_worker(node, number=1, engine="echo"):
             os.kill(server, signal.SIGKILL)
             assert await worker.ended() == 70
-            assert (await hung).choices[0].message.content == "slow 100"
+            assert (await hung).choices[0].message.content == "hang"
         os.kill(int(child), signal.SIGKILL)  # in a unit systemd does it
         assert f"its server (PID {server}) was killed by signal 9" in worker.log()
 
