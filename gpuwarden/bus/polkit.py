@@ -16,8 +16,9 @@ NAME = "org.freedesktop.PolicyKit1"
 PATH = "/org/freedesktop/PolicyKit1/Authority"
 INTERFACE = f"{NAME}.Authority"
 
-# polkit answers from its rules within milliseconds; the first question may have to start it.
-ANSWER_SECONDS = 5.0
+# polkit answers from its rules within milliseconds; the first question may have to start it, and a
+# machine may be busy. Below the 25 s that a caller waits by D-Bus's habit: it is to hear why not.
+ANSWER_SECONDS = 20.0
 # With somebody to type a password. The caller's own patience ends at 25 s by D-Bus's habit, but
 # a caller that expects a question may set more.
 PASSWORD_SECONDS = 60.0

@@ -27,8 +27,8 @@ DOCUMENT = (HERE.parents[1] / "docs/dbus.md").read_text()
 PROGRAM = "/run/bus_members.py"
 LIBRARIES = "PYTHONPATH=/usr/lib/gpuwarden/app:/usr/lib/gpuwarden/vendor"
 RULE_FILE = "/etc/polkit-1/rules.d/60-gpuwarden.rules"
-# polkit is started by who asks it first, and answers once it has read all rules: that takes more
-# than the guard's 5 s on a busy emulated node.
+# polkit is started by who asks it first, and answers once it has read all rules: that takes some
+# of the time that the guard gives it on a busy emulated node.
 FIRST_ANSWER = "pkcheck --action-id org.gpuwarden1.manage-workers --process $$"
 GATEWAY = "org.gpuwarden1 /org/gpuwarden1/gateway org.gpuwarden1.Gateway"
 
