@@ -89,13 +89,15 @@ test: $(VENV)/ready ## everything: lint, types, unit, integration (private bus),
 	$(PYTHON) -m pytest -n 2 --dist worksteal --durations 15 tests/system
 
 .PHONY: bench
-bench: $(VENV)/ready build/bench-venv/ready ## benchmarks: the data plane beside its peers, both thermal policies; SECTIONS='small'
-	@$(PYTHON) -m tests.bench $(SECTIONS)
+bench: build/bench/ready ## benchmarks: the data plane beside its peers, both thermal policies; SECTIONS='small'
+	@build/bench/bin/python -m tests.bench $(SECTIONS)
 
-# The peers that the data plane is compared with: never in the product's environment.
-build/bench-venv/ready: requirements/bench.txt build/host-ready
-	python3 -m venv build/bench-venv
-	build/bench-venv/bin/pip install --quiet --require-hashes -r requirements/bench.txt
+# Measured, ours and the peers, is what a node's own Python makes of it: Debian's, built with a profile
+# and optimised as a whole. Another that comes first on PATH may be built without, and far slower.
+build/bench/ready: requirements/dev.txt requirements/bench.txt build/host-ready
+	/usr/bin/python3 -m venv build/bench
+	build/bench/bin/pip install --quiet --require-hashes -r requirements/dev.txt -r requirements/bench.txt
+	build/bench/bin/pip install --quiet --no-deps --no-build-isolation -e .
 	touch $@
 
 .PHONY: soak

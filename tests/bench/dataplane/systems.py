@@ -21,7 +21,7 @@ from tests.integration.gateway_process import RUN, ready
 from tests.integration.worker_peer import start_worker
 
 ROOT = Path(__file__).parents[3]
-PEERS_PYTHON = ROOT / "build" / "bench-venv" / "bin" / "python"
+PEERS_PYTHON = ROOT / "build" / "bench" / "bin" / "python"
 SERVED = "tests.bench.dataplane.served"
 API_KEY = "a-key-for-the-benchmark"
 START_SECONDS = 60.0
