@@ -164,7 +164,7 @@ class Node:
         *,
         user: str = "root",
         stdin: bytes = b"",
-        timeout_seconds: float = 60.0,
+        timeout_seconds: float = 120.0,
         environment: Mapping[str, str] | None = None,
         check: bool = True,
     ) -> Result:
@@ -193,7 +193,7 @@ class Node:
             order["terminal"] = list(terminal)
         return self.channel.open(command, order)
 
-    def wait_until(self, command: Argv, pattern: str, timeout_seconds: float = 60.0) -> Result:
+    def wait_until(self, command: Argv, pattern: str, timeout_seconds: float = 120.0) -> Result:
         """Runs ``command`` again and again until its output matches; for states without an event.
 
         Where there is an event to wait for, ``start`` the command that shows it and

@@ -71,12 +71,12 @@ def status(node: Node) -> dict[str, Any]:
     return document
 
 
-def wait_for(node: Node, condition: str, timeout_seconds: float = 120) -> None:
+def wait_for(node: Node, condition: str, timeout_seconds: float = 300) -> None:
     """Wait until a shell condition holds in the node; tried again each half second there."""
     node.run(f"until {condition}; do sleep 0.5; done", timeout_seconds=timeout_seconds)
 
 
-def wait_for_state(node: Node, wanted: str, timeout_seconds: float = 150) -> None:
+def wait_for_state(node: Node, wanted: str, timeout_seconds: float = 300) -> None:
     """Wait until the guard has that state, by its own file and on the bus.
 
     To ask the bus takes an emulated node many times as long as to look into the file.

@@ -52,6 +52,7 @@ def test_who_is_back_in_time_is_no_fault_and_who_is_late_or_missing_is() -> None
     judge_round(figures, a_round(took_seconds=15.1))
     judge_round(figures, a_round(fault="card 0 is held by []", parts=["worker", "bus"]))
     late, missing = figures.faults
+    assert figures.late == [late]
     assert late.startswith("15.1 s, 151 times python3 -c pass")
     assert missing.startswith("card 0 is held by [] after SIGKILL of medgemma-worker@0")
     assert figures.done == 4

@@ -185,7 +185,7 @@ def judge_round(figures: RandomKills, told: Told) -> None:
         figures.faults.append(f"{told['fault']} after {struck} (kill {figures.done})")
     elif told["took_seconds"] > allowed_seconds(told):
         passes = told["took_seconds"] / told["pass_seconds"]
-        figures.faults.append(
+        figures.add_late(
             f"{told['took_seconds']:.1f} s, {passes:.0f} times python3 -c pass, after {struck}"
         )
     for _ in told["parts"]:
