@@ -18,6 +18,7 @@ from gpuwarden.gateway.lending import Lending
 from gpuwarden.gateway.link import Said, Sent, Tally, WorkerLink
 from gpuwarden.gateway.messages import Figures, Hello, Piece, Told, Wish
 from gpuwarden.gateway.metrics import Metrics
+from gpuwarden.gateway.notes import Notes
 from gpuwarden.gateway.pause import Pause
 from gpuwarden.gateway.queue import RequestQueue
 from gpuwarden.gateway.refusals import Refusals
@@ -87,7 +88,7 @@ class Dispatcher:
         self._results = Results(parts)
         self._alarm = Alarm(self._expire)
         self._joined: list[Request] = []  # in this turn of the loop
-        self._is_noted = False
+        self._notes = Notes(self._note)
         pool.on_retired = self._retire
 
     # --- callers
@@ -327,7 +328,7 @@ class Dispatcher:
     def close(self) -> None:
         """Hang up on all workers."""
         self._alarm.cancel()
-        self._is_noted = True  # nothing is told any more
+        self._notes.close()
         for link in list(self.links.values()):
             link.close()
 
@@ -355,13 +356,11 @@ class Dispatcher:
                         job.fail(self._refusals.ending(ending))
 
     def _change(self) -> None:
-        """Something has changed: once in a turn of the loop, whatever follows is done."""
-        if not self._is_noted:
-            self._is_noted = True
-            self._loop.call_soon(self._note)
+        """Something has changed: whatever follows is done once for many changes."""
+        queue = self.queue
+        self._notes.change(somebody_waits=queue.waiting > 0 or queue.background > 0)
 
     def _note(self) -> None:
-        self._is_noted = False
         self._serve()
         self._set_timer()
         self._on_change()

@@ -49,6 +49,7 @@ class Lines:
         self._background = LazyHeap[Request](is_waiting)
         self._suspects = LazyHeap[Request](is_waiting)  # people's
         self._background_suspects = LazyHeap[Request](is_waiting)
+        self._others = self._late, self._background, self._suspects, self._background_suspects
         self._people_batches = 0  # given out while the background waited
 
     def join(self, request: Request) -> None:
@@ -118,6 +119,13 @@ class Lines:
             return self._suspects.pop()
         self._people_batches = 0
         return self._background_suspects.pop()
+
+    def take_lone(self) -> Request | None:
+        """Who waits alone, and is a person and no suspect; None where anybody else waits."""
+        if len(self._people) != 1 or any(self._others) or not self._people:
+            return None
+        self._people_batches = 0
+        return self._people.pop()
 
     def incomplete(self, bounds: Bounds, *, with_background: bool) -> list[Request]:
         """The next batch, left in its place, if it is people's and one more of them would fit."""

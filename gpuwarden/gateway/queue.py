@@ -5,12 +5,12 @@ Pure: no clock, no socket, no event loop. Each method takes the time (seconds of
 clock) and returns what is to be done. Nothing accepted is lost: a request leaves only by its
 answer, its caller, its deadline or its own third death.
 
-- **Order**: by acceptance. What a worker gives back returns to its old place, that is the head.
+- **Order**: by acceptance, to the least busy card first (see ``turns``). What a worker gives back
+  returns to its old place, that is the head.
 - **Classes**: people before the background (see ``lines``). A person who finds every worker taken
   gets the place of a background batch that has not begun.
 - **Batches**: greedy. A worker holds one batch that runs and one that is being prepared; while it
   does, requests gather, so batches grow with the load; who waits for company says ``batching``.
-- **Cards**: the least busy card first (see ``turns``).
 - **Heat**: a card's limits bound a batch's size and the share of the time in which it works; while
   it is paused its workers are given nothing, and what they have not begun is taken back.
 - **Drained**: a worker that the guard wants idle gets nothing new; the last one finishes what
@@ -66,6 +66,7 @@ class RequestQueue:
         self._timers = Timers(self.seats)
         self._again = Again()
         self.population = [0] * len(Phase)  # of people's requests
+        self.background = 0  # requests that nobody waits for
         self.waiting = 0  # requests that a worker could be given, the background among them
         self._serial = itertools.count(1)
 
@@ -93,8 +94,8 @@ class RequestQueue:
         :param deaths: of a worker while alone in it, in a former life.
         """
         request = Request(next(self._serial), body_bytes, math.inf, True, priority)
-        request.solo_deaths = deaths
-        request.suspect = deaths > 0
+        request.solo_deaths, request.suspect = deaths, deaths > 0
+        self.background += 1
         self.requests[request.number] = request
         return request
 
@@ -119,7 +120,7 @@ class RequestQueue:
         :param joined: what has joined since: together, so that they get into batches together.
         """
         actions = self._assign(now)
-        if len(self.requests) > sum(self.population[: Phase.ENDED]):  # there is background
+        if self.background:
             for request in joined:
                 if is_waiting(request) and not request.background and self.batching.until is None:
                     actions += self._recall(*self.cards.to_make_way(request.model))
@@ -166,8 +167,7 @@ class RequestQueue:
     def set_state(self, seat: Seat, *, ready: bool, draining: bool, now: float) -> list[Action]:
         """The worker has changed state."""
         served = self.cards.is_usable(seat)
-        seat.ready = ready
-        seat.draining = draining
+        seat.ready, seat.draining = ready, draining
         self._note_loss(served, now)
         return self._assign(now)
 
@@ -337,6 +337,7 @@ class RequestQueue:
 
     def _end(self, request: Request) -> None:
         self._move(request, Phase.ENDED)
+        self.background -= request.background
         if not request.background:
             self.held_bytes -= request.body_bytes
         del self.requests[request.number]
@@ -355,8 +356,7 @@ class RequestQueue:
             self.cards.count(seat.card, now)
         self._start_first(seat, now)
         if not seat.batches:
-            seat.exclusive = False
-            seat.stalled = False
+            seat.exclusive = seat.stalled = False
 
     def _start_first(self, seat: Seat, now: float) -> None:
         """A worker begins with its oldest batch, but for one with slots, which says it itself."""

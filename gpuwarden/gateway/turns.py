@@ -40,8 +40,10 @@ def turn_of(
     lines: Lines, model: str | None, cards: Cards, batching: Batching, now: float
 ) -> Turn | None:
     """The same for those who wait for one model; None: for any."""
-    if not (seats := cards.with_room(now, model)) or lines.is_empty:
+    if not (seats := cards.with_room(now, model)):
         return None
+    if not batching.rules.linger_seconds and (lone := lines.take_lone()) is not None:
+        return next_seat(seats, cards, alone=True), [lone]  # as below, in a quarter of the steps
     ordinary = lines.has_people or (lines.has_background and cards.any_usable)
     suspect = lines.first_suspect()
     if suspect is not None and (cards.any_usable or not suspect.background):
@@ -55,8 +57,7 @@ def turn_of(
             seats = [seat for seat in seats if seat is not by_load[0]]
     if not ordinary or not seats:
         return None
-    # Mostly it is the one that has just answered.
-    seat = seats[0] if len(seats) == 1 else min(seats, key=cards.load_key(alone=lines.people < 2))
+    seat = next_seat(seats, cards, alone=lines.people < 2)
     card = cards[seat.card]
     size = 1 if seat.slots else min(card.batch_size(seat), seat.credit)
     if lines.may_exceed(size):
@@ -70,6 +71,11 @@ def turn_of(
         if batch and batching.holds_back(batch, now):
             return None
     return seat, lines.take(bounds, with_background=background)
+
+
+def next_seat(seats: list[Seat], cards: Cards, *, alone: bool) -> Seat:
+    """Whose turn it is of the workers that have room; mostly it is the one that just answered."""
+    return seats[0] if len(seats) == 1 else min(seats, key=cards.load_key(alone=alone))
 
 
 def share_of(size: int, lines: Lines, seats: list[Seat]) -> int:

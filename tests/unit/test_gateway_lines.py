@@ -209,3 +209,31 @@ def test_jobs_have_no_deadline_and_no_share_in_what_people_may_wait_for() -> Non
     for _ in range(LIMITS.count):
         enqueue(queue, queue.admit(1, 10_000.0), 10_000.0)
     assert all(one.phase is not Phase.ENDED for one in jobs)
+
+
+def test_who_waits_alone_is_found_at_once_and_nobody_who_has_company() -> None:
+    lines = Lines()
+    assert lines.take_lone() is None
+    first, second = request(1), request(2)
+    lines.join(first)
+    assert lines.take_lone() is first
+    assert lines.is_empty
+    for other in (
+        second,
+        request(3, background=True),
+        replace(request(4), suspect=True),
+        replace(request(5, background=True), suspect=True),
+    ):
+        lines = Lines()
+        lines.join(first)
+        lines.join(other)
+        assert lines.take_lone() is None
+    lines = Lines()
+    lines.join(first)
+    lines.set_late_apart(answered_at=first.deadline + 1)
+    lines.join(second)
+    assert lines.take_lone() is None  # one is late, and waits all the same
+    first.phase = second.phase = Phase.ENDED
+    lines = Lines()
+    lines.join(first)
+    assert lines.take_lone() is None
