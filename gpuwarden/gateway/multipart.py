@@ -34,11 +34,12 @@ class Part:
 def readable(error: ApiError) -> Iterator[None]:
     """Read headers with the standard library's parser. Raises ``error`` where it can't.
 
-    A strange charset, a number without end or what is no text makes it raise a ValueError.
+    A strange charset, a number without end or what is no text makes it raise a ValueError, a
+    parameter that comes whole and in pieces (``name*`` and ``name*0``) a TypeError.
     """
     try:
         yield
-    except ValueError:
+    except (ValueError, TypeError):
         raise error from None
 
 

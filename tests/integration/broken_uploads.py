@@ -190,12 +190,20 @@ CORPUS = (
         "form-transfer-encoded",
         form(b"--b", PART, b"Content-Transfer-Encoding: base64", b"", b"YWJj", b"--b--"),
     ),
+    Broken(
+        "form-with-a-name-whole-and-in-pieces",
+        form(b"--b", b'Content-Disposition: form-data; name*="a"; name*0="b"', b"", b"a", b"--b--"),
+    ),
     Broken("boundary-empty", sized(b"abc", BOUNDARY)),
     Broken(
         "boundary-too-long",
         sized(b"abc", BOUNDARY + b"b" * 100),
     ),
     Broken("boundary-of-bytes", sized(b"abc", BOUNDARY + b"\xff")),
+    Broken(
+        "boundary-whole-and-in-pieces",
+        sized(b"abc", BOUNDARY[:-1] + b"*=utf-8''a; boundary*0=b"),
+    ),
     Broken("two-types", sized(b"abc", b"Content-Type: image/png", b"Content-Type: image/jpeg")),
     Broken("type-unknown", sized(b"abc", b"Content-Type: text/html"), only(415)),
     Broken("type-broken", sized(b"abc", b"Content-Type: ;;;"), only(415)),

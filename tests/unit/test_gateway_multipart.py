@@ -17,7 +17,18 @@ NASTY = st.lists(
 ).map(b"".join)
 
 # What the standard library's parser fails on, and what leads there; "\udcff" was no UTF-8.
-HOSTILE = [*"*;=/x'\"%", "boundary", "*0*", "1" * 5000, "idna''", "a\0b''", "\udcff", "\xe9"]
+HOSTILE = [
+    *"*;=/x'\"%",
+    "boundary",
+    "*0*",
+    ";boundary*=a",
+    ";boundary*0=a",
+    "1" * 5000,
+    "idna''",
+    "a\0b''",
+    "\udcff",
+    "\xe9",
+]
 
 
 def form(parts: list[tuple[str, bytes]], *, preamble: bytes = b"", epilogue: bytes = b"") -> bytes:
@@ -69,6 +80,7 @@ async def test_anything_else_is_refused_and_nothing_else_raised(body: bytes) -> 
         'Content-Disposition: form-data; name="image"\r\nContent-Transfer-Encoding: base64',
         "X: " + "y" * 9000,
         f"Content-Disposition: form-data; name*{'1' * 5000}=image",
+        'Content-Disposition: form-data; name*="image"; name*0="image"',
     ],
 )
 async def test_a_part_without_a_usable_head_is_refused(head: str) -> None:
@@ -95,7 +107,16 @@ def test_a_boundary_is_found(header: str, boundary: bytes) -> None:
     assert boundary_of(header) == boundary
 
 
-@pytest.mark.parametrize("value", ["", "; boundary=", "; boundary=" + "x" * 71, "; boundary=ä"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "; boundary=",
+        "; boundary=" + "x" * 71,
+        "; boundary=ä",
+        "; boundary*=utf-8''a; boundary*0=b",
+    ],
+)
 def test_a_form_without_a_usable_boundary_is_refused(value: str) -> None:
     with pytest.raises(ApiError) as refused:
         boundary_of("multipart/form-data" + value)
