@@ -68,7 +68,7 @@ async def test_an_image_that_was_changed_on_its_way_is_no_job(place: JobPlace) -
         changed = await node.post(b"imagf", path="/v1/jobs", headers=digest_header(b"image"))
         assert (changed.status, changed.error) == (400, "invalid_request")
         assert changed.json["error"]["param"] == "Content-Digest"
-        for header in ("sha-256=:AAAA:", "sha-256=nothing", "sha-256="):
+        for header in ("sha-256=:AAAA:", "sha-256=nothing", "sha-256=", "sha-256=:\udcff:"):
             wrong = await node.post(b"image", path="/v1/jobs", headers={"Content-Digest": header})
             assert (wrong.status, wrong.json["error"]["param"]) == (400, "Content-Digest")
         assert list((place.folder / "files").iterdir()) == []
