@@ -91,10 +91,10 @@ class Connection:
             return self._asked_twice(method, path, body)
 
     def _asked_twice(self, method: str, path: str, body: bytes | None) -> Reply:
-        """Once more where the connection was closed. Raises CommandError."""
+        """Once more where the connection was closed, amidst an answer too. Raises CommandError."""
         try:
             return self._ask(method, path, body)
-        except (http.client.RemoteDisconnected, BrokenPipeError, ConnectionResetError):
+        except (http.client.HTTPException, BrokenPipeError, ConnectionResetError):
             self._http.close()  # it was closed while idle, or the service restarts
         except OSError as error:
             raise self._unreachable(error) from error
@@ -163,6 +163,9 @@ class Connection:
         return self._reply(self._http.getresponse())
 
     def _reply(self, response: http.client.HTTPResponse) -> Reply:
+        """An answer with its document. Raises HTTPException where it broke off."""
+        if response.status < 400 and is_cut(response):
+            raise http.client.HTTPException("the answer broke off in its headers")
         content = response.read()
         try:
             document = json.loads(content)
@@ -202,9 +205,14 @@ def headers_of(response: http.client.HTTPResponse) -> dict[str, str]:
     return {name.lower(): value for name, value in response.getheaders()}
 
 
+def is_cut(response: http.client.HTTPResponse) -> bool:
+    """Whether an answer broke off in its headers: the service says of each where it ends."""
+    return response.length is None and not response.chunked
+
+
 def blocks_of(response: http.client.HTTPResponse) -> Iterator[bytes]:
     """An answer's content. Raises CommandError (1) where it is shorter than was announced."""
-    if response.length is None and not response.chunked:
+    if is_cut(response):
         raise CommandError("the answer broke off in its headers: try it again", Exit.WRONG)
     missing = response.length or 0
     try:

@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,24 @@ import pytest
 from gpuwarden.cli import waiting
 from gpuwarden.cli.bar import bar_text
 from gpuwarden.cli.main import main
+from tests.integration.cli.breaking_door import breaking_door
 from tests.integration.gateway_node import GatewayNode, gateway_node
 
 PNG = b"\x89PNG\r\n\x1a\n"
 DICOM = bytes(128) + b"DICM"
+BREAKS = (b".1 20", b"Content-", b'"status"')  # in the first line, in the headers, in the document
 
 
 @dataclass
 class Command:
     node: GatewayNode
+    port: int
     capsys: pytest.CaptureFixture[str]
     key_file: Path
 
     async def __call__(self, *words: object) -> tuple[int, str, str]:
         """Exit code, output and errors of one command line."""
-        url = f"http://127.0.0.1:{self.node.port}"
+        url = f"http://127.0.0.1:{self.port}"
         line = [*map(str, words), "--url", url, "--api-key-file", str(self.key_file)]
         try:
             code = await asyncio.to_thread(main, line)
@@ -52,7 +56,7 @@ async def command(
     key_file.write_text("open sesame, open sesame\n")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     async with gateway_node() as node:
-        yield Command(node, capsys, key_file)
+        yield Command(node, node.port, capsys, key_file)
 
 
 @pytest.fixture
@@ -122,6 +126,34 @@ async def test_waiting_ends_at_the_first_job_when_the_store_stays_away(
     assert len({line.split()[0] for line in out.splitlines()}) == 13
     assert "gone" not in out
     assert "the same command, without --again, waits for it again" in err
+
+
+@pytest.mark.parametrize("cut", BREAKS)
+@pytest.mark.parametrize("asked", [b"POST ", b"?wait="])
+async def test_an_answer_that_breaks_off_is_asked_for_again(
+    command: Command, study: Path, asked: bytes, cut: bytes
+) -> None:
+    await command.node.worker()
+    async with breaking_door(command.node, asked, iter([cut])) as command.port:
+        told = await command.json("submit", study / "view.png", "--wait")
+    assert [one["job"]["status"] for one in told["jobs"]] == ["succeeded"]
+
+
+@pytest.mark.parametrize("cut", BREAKS)
+async def test_the_ids_are_told_when_every_answer_breaks_off(
+    command: Command, study: Path, monkeypatch: pytest.MonkeyPatch, cut: bytes
+) -> None:
+    monkeypatch.setattr(waiting, "AWAY_SECONDS", 0.1)
+    monkeypatch.setattr(waiting, "PAUSE_SECONDS", 0.01)
+    await command.node.worker()
+    async with breaking_door(command.node, b"GET ", repeat(cut)) as command.port:
+        code, out, err = await command("submit", study, "--watch")
+        assert code == 3
+        assert len({line.split()[0] for line in out.splitlines()}) == 13
+        assert "does not answer" in err
+        assert "the same command, without --again, waits for it again" in err
+        code, out, err = await command("jobs", "show", out.split()[0])
+        assert (code, out, "does not answer" in err) == (3, "", True)
 
 
 async def test_jobs_are_listed_shown_cancelled_and_deleted(command: Command, study: Path) -> None:
