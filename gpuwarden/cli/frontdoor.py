@@ -8,6 +8,7 @@ import argparse
 import http.client
 import json
 import os
+import re
 import select
 import socket
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from gpuwarden.cli.working import working
 DEFAULT_URL = "http://127.0.0.1:7860"
 TIMEOUT_SECONDS = 90.0  # above the longest wait that is asked for
 BLOCK_BYTES = 1 << 20
+SENDABLE = re.compile(rb"[\t -~]*")  # RFC 9110, 5.5, less what is obsolete
 CONTINUE_SECONDS = 2.0  # RFC 9110, 10.1.1: then the body is sent without having been asked for
 
 
@@ -247,12 +249,22 @@ def add_door(parser: argparse.ArgumentParser) -> None:
 
 def door_of(arguments: argparse.Namespace) -> Door:
     """The service that is meant. Raises CommandError where the key can't be read."""
-    key = ""
-    if arguments.api_key_file is not None:
-        try:
-            key = Path(arguments.api_key_file).read_text(encoding="ascii").strip()
-        except (OSError, ValueError) as error:
-            text = f"the API key can't be read: {error}"
-            raise CommandError(text, Exit.BAD_USE) from error
+    key = "" if arguments.api_key_file is None else first_key(Path(arguments.api_key_file))
     local = os.access(names.GATEWAY_LOCAL_SOCKET, os.W_OK)
     return Door(arguments.url or ("" if local else DEFAULT_URL), key)
+
+
+def first_key(file: Path) -> str:
+    """The first API key of a file, one a line, as the service reads its own; none of an empty one.
+
+    :raises CommandError: it can't be read or sent; what stands in it is not told.
+    """
+    try:
+        lines = file.read_bytes().splitlines()
+    except OSError as error:
+        raise CommandError(f"the API key can't be read: {error}", Exit.BAD_USE) from error
+    key = next(filter(None, map(bytes.strip, lines)), b"")
+    if not SENDABLE.fullmatch(key):
+        text = f"{file}: its first key can't be sent: keys are of printable ASCII, one a line"
+        raise CommandError(text, Exit.BAD_USE)
+    return key.decode("ascii")

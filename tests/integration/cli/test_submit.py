@@ -188,6 +188,26 @@ async def test_bad_use_and_an_absent_service_have_their_own_exit_status(
     assert "does not answer" in capsys.readouterr().err
 
 
+async def test_of_several_keys_in_a_file_the_first_is_used(command: Command) -> None:
+    # As the service's own file is while its key is changed; by now it has read it.
+    command.key_file.write_text("\n  \nopen sesame, open sesame \r\nthe key of next month\n")
+    code, out, err = await command("jobs")
+    assert (code, err) == (0, "")
+    assert out.startswith("0 queued")
+
+
+@pytest.mark.parametrize("character", [b"\0", b"\x1b", b"\x7f", b"\xff", "\u0142".encode()])
+async def test_a_key_that_can_not_be_sent_is_refused_and_not_quoted(
+    command: Command, character: bytes
+) -> None:
+    command.key_file.write_bytes(b"open sesame," + character + b"open sesame\n")
+    code, out, err = await command("jobs")
+    assert (code, out) == (2, "")
+    assert f"{command.key_file}: its first key can't be sent" in err
+    assert err.isascii()
+    assert "sesame" not in err
+
+
 async def test_a_folder_with_odd_files_loses_none_of_its_images(
     command: Command, study: Path
 ) -> None:
