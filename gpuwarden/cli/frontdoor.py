@@ -184,16 +184,17 @@ class Connection:
     def _make(self) -> http.client.HTTPConnection:
         if not self._door.url:
             return LocalConnection(self._door.socket_path)
-        url = urlsplit(self._door.url)
-        if url.scheme not in {"http", "https"} or not url.hostname:
-            text = f"{self._door.url} is no URL like {DEFAULT_URL}"
-            raise CommandError(text, Exit.BAD_USE)
         try:
-            port = url.port
-        except ValueError as error:
+            url = urlsplit(self._door.url)
+            if url.scheme not in {"http", "https"} or not url.hostname:
+                text = f"{self._door.url} is no URL like {DEFAULT_URL}"
+                raise CommandError(text, Exit.BAD_USE)
+            url.hostname.encode("idna")  # as it is looked up
+            is_safe = url.scheme == "https"
+            kind = http.client.HTTPSConnection if is_safe else http.client.HTTPConnection
+            return kind(url.hostname, url.port, timeout=TIMEOUT_SECONDS, blocksize=BLOCK_BYTES)
+        except (ValueError, http.client.InvalidURL) as error:
             raise CommandError(f"{self._door.url}: {error}", Exit.BAD_USE) from error
-        kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
-        return kind(url.hostname, port, timeout=TIMEOUT_SECONDS, blocksize=BLOCK_BYTES)
 
     def _unreachable(self, error: Exception) -> CommandError:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

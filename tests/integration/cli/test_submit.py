@@ -188,6 +188,16 @@ async def test_bad_use_and_an_absent_service_have_their_own_exit_status(
     assert "does not answer" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "url", ["http://[::1", "http://a b", "http://a..b", "http://" + "a" * 64, "http://a:b"]
+)
+async def test_a_url_that_can_not_be_asked_is_bad_use(
+    url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await asyncio.to_thread(main, ["jobs", "--url", url]) == 2
+    assert url in capsys.readouterr().err
+
+
 async def test_of_several_keys_in_a_file_the_first_is_used(command: Command) -> None:
     # As the service's own file is while its key is changed; by now it has read it.
     command.key_file.write_text("\n  \nopen sesame, open sesame \r\nthe key of next month\n")
