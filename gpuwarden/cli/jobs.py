@@ -13,6 +13,7 @@ from gpuwarden.cli.frontdoor import Connection, Reply, add_door, door_of
 from gpuwarden.cli.options import add_json
 from gpuwarden.cli.output import duration, table, unix_now, warn
 from gpuwarden.cli.saving import Place, Saved, save
+from gpuwarden.text import one_line
 
 STATUSES = ("queued", "running", "succeeded", "failed", "cancelled")
 ACTIONS = ("list", "show", "save", "cancel", "delete")
@@ -49,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.to is not None and arguments.action != "save":
         raise CommandError("--to goes with save: gpuwarden jobs save ID --to FILE", Exit.BAD_USE)
     for id in arguments.ids:
-        if len(id) != ID_CHARACTERS or not id.isalnum():
+        if len(id) != ID_CHARACTERS or not (id.isascii() and id.isalnum()):
             raise CommandError(
                 f"{id} is no job's ID: they have 32 digits (gpuwarden jobs)", Exit.BAD_USE
             )
@@ -64,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     elif arguments.action == "delete":
         print(f"deleted: {len(documents)}")
     else:
-        print("\n".join(line for one in documents for line in screen(one)))
+        print("\n".join(one_line(line) for one in documents for line in screen(one)))
     return Exit.GOOD
 
 
@@ -166,7 +167,7 @@ def row(job: dict[str, Any], now: float) -> tuple[str, ...]:
 
 
 def screen(job: dict[str, Any]) -> list[str]:
-    """One job for people; the answer as it is."""
+    """One job for people; what a worker says is not yet fit for a terminal."""
     lines = [f"{job['id']}: {job['status']}, priority {job['priority']}, {job['bytes']} bytes"]
     ahead = job["progress"]["jobs_ahead"]
     if ahead is not None:

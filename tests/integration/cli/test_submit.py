@@ -171,6 +171,27 @@ async def test_jobs_are_listed_shown_cancelled_and_deleted(command: Command, stu
     assert (await command("jobs", "show", first))[0] == 1
 
 
+async def test_what_a_worker_says_leaves_the_terminal_as_it_is(
+    command: Command, study: Path
+) -> None:
+    worker = await command.node.worker(auto=False)
+    said = "a\x1b[2J\r\x9b1A\u202eb\nc"  # clear the screen; go up a line; from right to left
+    one, other = [
+        (await command.json("submit", study / "view.png", "--question", question))["jobs"][0]["id"]
+        for question in ("one?", "other?")
+    ]
+    worker.fail(await worker.next_job(), "bad_image", said)
+    worker.answer(await worker.next_job(), answer={"text": said})
+    for id in (one, other):
+        await command.node.get(f"/v1/jobs/{id}?wait=8")
+    code, out, _ = await command("jobs", "show", one, other)
+    assert code == 0
+    assert out.replace("\n", "").isprintable()
+    assert "a\\x1b[2J\\r\\x9b1A\\u202eb\\nc" in out  # the failure's
+    assert "a\\u001b[2J\\r\\x9b1A\\u202eb\\nc" in out  # the answer's: JSON
+    assert len(out.splitlines()) == 4
+
+
 async def test_bad_use_and_an_absent_service_have_their_own_exit_status(
     command: Command, study: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -179,6 +200,7 @@ async def test_bad_use_and_an_absent_service_have_their_own_exit_status(
         ("submit", study, "--priority", "101"),
         ("jobs", "show"),
         ("jobs", "show", "7"),
+        ("jobs", "show", "\u0664" * 32),
         ("jobs", "list", "0" * 32),
     ):
         assert (await command(*words))[0] == 2, words
