@@ -65,9 +65,13 @@ def write(
 ) -> int:
     """Make a sealed file, durable but for its name; returns its size.
 
-    :raises OSError: the disk is full or fails; nothing is left behind.
+    What had that name before is destroyed.
+
+    :raises OSError: the disk is full or fails; nothing that can be read is left behind.
     """
     temporary = path.with_name(f"{path.name}.tmp")
+    if temporary.exists():  # of a try before: the disk refused to destroy it
+        destroy(temporary)
     key = AESGCM.generate_key(8 * KEY_BYTES)
     sealed_meta = AESGCM(key).encrypt(META_NONCE, json.dumps(meta).encode(), _context(name, b"m"))
     slot_nonce = os.urandom(NONCE_BYTES)
@@ -81,9 +85,9 @@ def write(
             _write_all(file, head)
             _write_content(file, key, _context(name, b"c"), content)
             os.fdatasync(file.fileno())
-        temporary.rename(path)
+        _name(temporary, path)
     except BaseException:
-        temporary.unlink(missing_ok=True)
+        destroy(temporary)
         raise
     return size
 
@@ -126,11 +130,34 @@ def destroy(path: Path) -> None:
     with contextlib.suppress(FileNotFoundError):
         descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
         try:
-            os.pwrite(descriptor, bytes(SLOT_BYTES), HEAD.size)
-            os.fdatasync(descriptor)
+            _destroy_key(descriptor)
         finally:
             os.close(descriptor)
         path.unlink()
+
+
+def _destroy_key(descriptor: int) -> None:
+    """Overwrite what there is of it: to lengthen a file that was cut short would want room."""
+    length = os.fstat(descriptor).st_size - HEAD.size
+    os.pwrite(descriptor, bytes(max(0, min(SLOT_BYTES, length))), HEAD.size)
+    os.fdatasync(descriptor)
+
+
+def _name(temporary: Path, path: Path) -> None:
+    """Rename a file, over another perhaps: nobody finds that one's key any more to destroy it.
+
+    So it goes before: who is stopped between the two has an answer less, and no key more.
+    """
+    try:
+        former = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        temporary.rename(path)
+        return
+    try:
+        _destroy_key(former)
+    finally:  # a disk that refuses is told of, and the next try finds a file that is sound
+        os.close(former)
+        temporary.rename(path)
 
 
 def _context(name: str, part: bytes) -> bytes:

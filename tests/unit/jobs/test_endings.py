@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gpuwarden.gateway.jobs import sealed
+from gpuwarden.gateway.jobs import rows, sealed
 from gpuwarden.gateway.jobs.store import DiskStore
-from gpuwarden.gateway.jobs.values import JobStatus, Lease, StoreFullError
+from gpuwarden.gateway.jobs.values import JobStatus, JobStoreError, Lease, StoreFullError
 from tests.held_steps import as_far_as_it_gets, held_step
 from tests.unit.jobs.stores import ANSWER, opened, submitted
 
@@ -82,6 +82,27 @@ async def test_an_answer_counts_where_the_cancel_before_it_found_no_room(
         await cancelling
     assert await ending
     assert (await store.result(id)).answer == ANSWER.answer
+    await store.close()
+
+
+async def test_an_answer_that_is_written_twice_leaves_no_key_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, id, lease = await with_a_job_at_work(tmp_path)
+
+    def refused(*_: object) -> bool:
+        raise JobStoreError("not committed")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(rows, "finish", refused)
+        with pytest.raises(JobStoreError):
+            await store.ack(lease, ANSWER)
+    blocks = tmp_path / "blocks"
+    blocks.hardlink_to(store.result_path(id))
+    assert await store.cancel(id)
+    assert (await store.result(id)).cancelled
+    with pytest.raises(sealed.SealError):
+        sealed.read_meta(blocks, store.key.secret, f"{id}.result")
     await store.close()
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A sealed file: what was written or nothing, and nothing at all without its key."""
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -91,6 +93,81 @@ def test_a_destroyed_file_is_unreadable_even_for_who_kept_its_blocks(tmp_path: P
     with pytest.raises(SealError):
         read(tmp_path / "blocks")
     sealed.destroy(tmp_path / "a.body")
+
+
+def has_no_key(blocks: Path) -> bool:
+    """Whether what a disk has kept of a file can't be read by anybody."""
+    return blocks.read_bytes()[HEAD.size :][:SLOT_BYTES] == bytes(SLOT_BYTES)
+
+
+def test_a_file_that_is_written_anew_is_unreadable_even_for_who_kept_its_blocks(
+    tmp_path: Path,
+) -> None:
+    write(tmp_path / "a.body", b"first")
+    (tmp_path / "blocks").hardlink_to(tmp_path / "a.body")
+    write(tmp_path / "a.body", b"second")
+    assert has_no_key(tmp_path / "blocks")
+    assert read(tmp_path / "a.body") == (META, b"second")
+
+
+def refused_once(monkeypatch: pytest.MonkeyPatch, temporary: Path, blocks: Path) -> None:
+    """Have the disk fail the first time that a file is synced, and keep its blocks."""
+    sync = os.fdatasync
+
+    def refused(descriptor: int) -> None:
+        if blocks.exists():
+            sync(descriptor)
+        else:
+            blocks.hardlink_to(temporary)
+            raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("os.fdatasync", refused)
+
+
+def test_a_file_that_could_not_be_written_is_unreadable_even_for_who_kept_its_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused_once(monkeypatch, tmp_path / "a.body.tmp", tmp_path / "blocks")
+    with pytest.raises(OSError, match="Input/output"):
+        write(tmp_path / "a.body", b"content")
+    assert has_no_key(tmp_path / "blocks")
+    assert [file.name for file in tmp_path.iterdir()] == ["blocks"]
+
+
+def test_a_file_whose_key_the_disk_refuses_to_destroy_keeps_no_name_from_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(tmp_path / "a.body", b"first")
+    destroy = sealed._destroy_key
+    refusals: list[int] = []
+
+    def refused(descriptor: int) -> None:
+        if not refusals:
+            refusals.append(descriptor)
+            raise OSError(errno.EIO, "Input/output error")
+        destroy(descriptor)
+
+    monkeypatch.setattr(sealed, "_destroy_key", refused)
+    with pytest.raises(OSError, match="Input/output"):
+        write(tmp_path / "a.body", b"second")
+    write(tmp_path / "a.body", b"third")
+    assert read(tmp_path / "a.body") == (META, b"third")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.body"]
+
+
+def test_a_full_disk_leaves_no_half_made_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    written: list[int] = []
+    monkeypatch.setattr("os.posix_fallocate", full)
+    monkeypatch.setattr("os.pwrite", lambda descriptor, data, offset: written.append(len(data)))
+    with pytest.raises(OSError, match="No space"):
+        write(tmp_path / "a.body", b"content")
+    assert written == [0]  # more would want room again
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
