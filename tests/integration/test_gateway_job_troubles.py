@@ -3,6 +3,7 @@
 
 import asyncio
 import errno
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -69,14 +70,59 @@ async def test_a_job_whose_image_can_not_be_opened_for_a_while_is_tried_again(
         assert (job["status"], job["executions"]) == ("succeeded", 1)
 
 
+@pytest.mark.parametrize(
+    ("number", "tries"),
+    [(errno.EIO, 3), (errno.EBADMSG, 1), (errno.EACCES, 1), (errno.EISDIR, 1), (errno.EUCLEAN, 1)],
+)
 async def test_a_job_whose_image_the_disk_has_lost_ends_and_says_so(
-    place: JobPlace, monkeypatch: pytest.MonkeyPatch
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch, number: int, tries: int
 ) -> None:
+    refusals: list[int] = []
+
     def broken(*_: object) -> None:
-        raise OSError(errno.EIO, "Input/output error")
+        refusals.append(number)
+        raise OSError(number, os.strerror(number))
 
     async with gateway_node(jobs=place) as node:
         assert await ended_by(node, broken, monkeypatch) == "body_unreadable"
+    assert len(refusals) == tries
+
+
+async def test_a_job_whose_image_the_disk_refuses_for_a_moment_is_answered(
+    place: JobPlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = sealed.read
+    refusals: list[int] = []
+
+    def loose(*arguments: Any) -> object:
+        if len(refusals) < 2:
+            refusals.append(errno.EIO)
+            raise OSError(errno.EIO, "Input/output error")
+        return read(*arguments)
+
+    async with gateway_node(jobs=place) as node:
+        identifier = await submit(node)
+        monkeypatch.setattr(sealed, "read", loose)
+        await node.busy_worker()
+        job = (await node.get(f"/v1/jobs/{identifier}?wait=8")).json
+        assert (job["status"], job["executions"]) == ("succeeded", 1)
+
+
+async def test_images_that_can_not_be_read_keep_no_other_job_from_its_answer(
+    place: JobPlace,
+) -> None:
+    """More of them than are in memory at a time, and all before it."""
+    async with gateway_node(jobs=place) as node:
+        bad = [await submit(node, query="?priority=9") for _ in range(feeder.LOOK_AHEAD_LIMIT)]
+        good = await submit(node)
+        for identifier in bad:
+            path = store_of(node).body_path(identifier)
+            path.unlink()
+            path.mkdir()
+        await node.busy_worker()
+        job = (await node.get(f"/v1/jobs/{good}?wait=8")).json
+        assert job["status"] == "succeeded"
+        await node.until(lambda: counted(node, JobStatus.FAILED) == len(bad))
 
 
 async def test_a_job_on_which_we_fail_ourselves_ends_after_three_tries(

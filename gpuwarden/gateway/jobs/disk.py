@@ -11,12 +11,14 @@ from typing import TypeVar
 
 from gpuwarden.gateway.jobs.budget import DiskRoom
 from gpuwarden.gateway.jobs.database import CLOSED
-from gpuwarden.gateway.jobs.values import JobStoreError, StoreFullError
+from gpuwarden.gateway.jobs.values import JobStoreError, MomentaryError, StoreFullError
 
 Outcome = TypeVar("Outcome")
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-LOST = {errno.EIO, errno.EUCLEAN}  # of what will not come back, however often it is asked for
+# What this process or the node lacks now; the file is whole, and is read when there is some again.
+MOMENTARY = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR}
+UNCLEAR = {errno.EIO}  # a sector that is gone, or a cable that was loose: some tries tell
 
 
 def disk_room(folder: Path) -> DiskRoom:
@@ -30,13 +32,14 @@ def translated(error: OSError) -> JobStoreError:
     """The store's error for one of the disk's."""
     if error.errno in FULL:
         return StoreFullError("the disk of the job store is full")
-    return JobStoreError(f"the job store's disk fails: {error.strerror}")
+    kind = MomentaryError if error.errno in MOMENTARY else JobStoreError
+    return kind(f"the job store's disk fails: {error.strerror}")
 
 
 def has_lost_it(error: JobStoreError) -> bool:
-    """Whether a file can't be read now or later, by the disk's own word."""
+    """Whether a file can't be read however often it is asked for, by the disk's own word."""
     cause = error.__cause__
-    return isinstance(cause, OSError) and cause.errno in LOST
+    return isinstance(cause, OSError) and cause.errno not in MOMENTARY | UNCLEAR
 
 
 class FileThreads:

@@ -28,6 +28,7 @@ from gpuwarden.gateway.jobs.values import (
     JobResult,
     JobStoreError,
     Lease,
+    MomentaryError,
     StoreFullError,
 )
 from gpuwarden.gateway.outputs import Output
@@ -42,7 +43,7 @@ LOOK_AHEAD_LIMIT = 64  # jobs in memory, however many workers there are
 RESERVE = 2  # ready beside what the workers hold
 RETRY_SECONDS = 2.0  # after a store that failed, say of a full disk
 ROOM_SECONDS = 30.0  # at most until a job is executed again whose result found no room
-TRIES_LIMIT = 3  # executions over time, faults of ours: then that is its result
+TRIES_LIMIT = 3  # executions over time, faults of ours or the disk's: then that is its result
 FAULT = "the service failed; its journal says where"
 # What may be the fault of the moment, and is tried again; all else is the job's own answer.
 COUNTED = {"execution_timeout", "internal_error"}
@@ -228,21 +229,29 @@ class Feeder:
         try:
             async with self._memory.for_work(one.lease.body_bytes):
                 answer = await self._execute(one)
-        except SealError as error:
-            log.error("a job's image can't be read: %s", error)
-            return BODY_GONE
+        except JobStoreError as error:
+            return await self._unread(one, error)
         except ApiError as error:
             return await self._failed(one, error)
-        except JobStoreError as error:  # of the moment: too many open files, no memory
-            log.error("a job's image can't be read now, trying on: %s", error)
-            await asyncio.sleep(RETRY_SECONDS)
-            return None
         except Exception as error:  # noqa: BLE001 - a fault of ours must leave no job hanging
             log.error("a job has failed here: %s", where(error))
             return await self._failed(one, ApiError("internal_error", FAULT))
         seconds = asyncio.get_running_loop().time() - started
         one.output = answer.output
         return answered(answer, seconds)
+
+    async def _unread(self, one: Running, error: JobStoreError) -> JobResult | None:
+        """What it means that its image can't be read: the end, or None: try it again.
+
+        For ever where that is no fault of the file's; else a few of them would stop all jobs.
+        """
+        one.tries += not isinstance(error, MomentaryError)
+        if isinstance(error, SealError) or one.tries >= TRIES_LIMIT:
+            log.error("a job's image can't be read: %s", error)
+            return BODY_GONE
+        log.error("a job's image can't be read now, trying on: %s", error)
+        await asyncio.sleep(RETRY_SECONDS)
+        return None
 
     async def _execute(self, one: Running) -> Answer:
         failure: BaseException | None = None

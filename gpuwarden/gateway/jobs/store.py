@@ -260,7 +260,11 @@ class DiskStore:
         return await self._change(lambda c: rows.claim(c, count, until, unix))
 
     async def fetch(self, lease: Lease, place: Place) -> JobBody:
-        """Put the image where ``place`` of its length says. Raises SealError, JobStoreError."""
+        """Put the image where ``place`` of its length says.
+
+        :raises SealError: it can't be read, now or later.
+        :raises JobStoreError: it can't be read now.
+        """
         path, name = self.body_path(lease.id), f"{lease.id}.body"
         try:
             # Whoever is stopped gives the place back: to be another's, nothing may write to it.
@@ -271,7 +275,7 @@ class DiskStore:
             raise sealed.SealError(f"{sealed.shown(name)}: it is gone") from None
         except JobStoreError as error:
             if has_lost_it(error):
-                raise sealed.SealError(f"{sealed.shown(name)}: the disk has lost it") from error
+                raise sealed.SealError(f"{sealed.shown(name)}: {error}") from error
             raise
         return JobBody(body.meta["media_type"], body.meta["question"], body.length)
 

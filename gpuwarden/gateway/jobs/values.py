@@ -86,7 +86,7 @@ class Lease:
 
     :param executions: how often it was given out, this time included: over 1, it is a repeat.
     :param deaths: of workers while it was alone in them.
-    :param tries: executions that took too long, or failed by a fault of ours.
+    :param tries: executions that took too long, or failed by a fault of ours or of the disk.
     """
 
     id: str
@@ -159,6 +159,10 @@ class JobCounts:
 
 class JobStoreError(Exception):
     """The store can't do it; the text says what and why, and holds nothing of a job's content."""
+
+
+class MomentaryError(JobStoreError):
+    """Open files or memory are used up now: no file's fault, and none is lost by it."""
 
 
 class StoreFullError(JobStoreError):
