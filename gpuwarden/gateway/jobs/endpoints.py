@@ -84,9 +84,9 @@ class JobEndpoints:
         self._intake.check_room(is_new=known is None)
         named = replace(named, is_known=known is not None)
         with contextlib.ExitStack() as held:
-            with translated():
-                promised = 0 if named.is_known else opened.store.promise(upload.length or 0)
-            held.callback(opened.store.give_back, promised)
+            if not named.is_known:
+                with translated():
+                    held.enter_context(opened.store.promised(upload.length or 0))
             row, new = await self._take(opened, request, upload, named, held)
         request[ACCEPTED] = True
         return await self._answer(request, opened, row, status=202 if new else 200)
@@ -234,11 +234,10 @@ class JobEndpoints:
                 )
             # Larger than could be known, or no repeat any more: the job went meanwhile.
             unpromised = named.is_known or len(job.content) > (upload.length or 0)
-            promised = opened.store.promise(len(job.content)) if unpromised else 0
-            try:
+            with contextlib.ExitStack() as more:
+                if unpromised:
+                    more.enter_context(opened.store.promised(len(job.content)))
                 row, new = await opened.store.submit(job)
-            finally:
-                opened.store.give_back(promised)
             check_same(row, asked)  # two may have come at once
             return row, new
 

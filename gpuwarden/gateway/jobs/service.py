@@ -207,7 +207,7 @@ class Jobs:
     def apply(self) -> None:
         """Go by the dispatcher's new settings."""
         if self.opened is not None:
-            self.opened.store.budget = self._budget()
+            self.opened.store.promises.budget = self._budget()
 
     def wake(self) -> None:
         """A worker may have room."""
@@ -246,7 +246,7 @@ class Jobs:
             failed=counts[JobStatus.FAILED],
             cancelled=counts[JobStatus.CANCELLED],
             stored_bytes=counts.files_bytes,
-            limit_bytes=self.opened.store.budget.limit_bytes,
+            limit_bytes=self.opened.store.promises.budget.limit_bytes,
         )
 
     def _handed_over(self, ticket: str, link: WorkerLink, result: Told, body: bytes) -> None:

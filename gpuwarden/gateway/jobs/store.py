@@ -15,17 +15,19 @@ import logging
 import sqlite3
 import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 from gpuwarden.gateway.jobs import rows, sealed
-from gpuwarden.gateway.jobs.budget import RESULT_BYTES, DiskBudget, shortage
+from gpuwarden.gateway.jobs.budget import DiskBudget
 from gpuwarden.gateway.jobs.clocks import boottime_seconds, moment
 from gpuwarden.gateway.jobs.database import Database
-from gpuwarden.gateway.jobs.disk import FileThreads, disk_room, has_lost_it
+from gpuwarden.gateway.jobs.disk import FileThreads, has_lost_it
 from gpuwarden.gateway.jobs.errands import to_the_end
 from gpuwarden.gateway.jobs.keys import StoreKey
+from gpuwarden.gateway.jobs.promises import Promises
 from gpuwarden.gateway.jobs.resultfile import read_result, write_result
 from gpuwarden.gateway.jobs.values import (
     JobBody,
@@ -36,7 +38,6 @@ from gpuwarden.gateway.jobs.values import (
     JobStoreError,
     Lease,
     NewJob,
-    StoreFullError,
     new_id,
 )
 
@@ -87,11 +88,10 @@ class DiskStore:
         self.folder = folder
         self.files = folder / FILES
         self.key = key
-        self.budget = budget
+        self.promises = Promises(folder, budget)
         self.counts = JobCounts()
         self.database = Database(folder / DATABASE, self.files)
         self._threads = FileThreads(FILE_THREADS)
-        self._promised_bytes = 0  # uploads that are under way
         # Of jobs that end; each kept by those who have or await it.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._set_aside: dict[bytes, float] = {}
@@ -105,24 +105,9 @@ class DiskStore:
         """Whether a job waits to be claimed."""
         return self.counts[JobStatus.QUEUED] > 0
 
-    def promise(self, length: int) -> int:
-        """Keep room for a body and its result; to be given back. Raises StoreFullError."""
-        wanted = sealed.sealed_bytes(length) + RESULT_BYTES
-        lack = shortage(self.budget, disk_room(self.folder), self.held_bytes, wanted)
-        if lack is not None:
-            raise StoreFullError(lack)
-        self._promised_bytes += wanted
-        return wanted
-
-    def give_back(self, promised: int) -> None:
-        """A promise was kept, or is wanted no more."""
-        self._promised_bytes -= promised
-
-    @property
-    def held_bytes(self) -> int:
-        """What is on disk or promised."""
-        unanswered = self.counts[JobStatus.QUEUED] + self.counts[JobStatus.RUNNING]
-        return self.counts.files_bytes + unanswered * RESULT_BYTES + self._promised_bytes
+    def promised(self, length: int) -> AbstractContextManager[None]:
+        """Room for a body and its result, kept while it comes. Raises StoreFullError."""
+        return self.promises.for_job(self.counts, length)
 
     async def submit(self, job: NewJob) -> tuple[JobRow, bool]:
         """Keep a job; durable on return. The row, and whether it is new.
@@ -295,14 +280,11 @@ class DiskStore:
     async def ack(self, lease: Lease, result: JobResult, content: memoryview | None = None) -> bool:
         """Finish a job; False where the lease is not held any more: the result is discarded."""
         length = 0 if content is None else len(content)
-        promised = self.promise(length) if length > RESULT_BYTES else 0
         id, token = lease.id, lease.token
-        try:
+        with self.promises.for_result(self.counts, length, lease.body_bytes):
             return await self._one_end(
                 id, lambda: self._finish(id, lambda row: row.lease == token, result, content)
             )
-        finally:
-            self.give_back(promised)
 
     async def nack(self, lease: Lease, tries: int, *, begun: bool) -> bool:
         """Give a job back to its place; ``begun``: a worker may have had it."""

@@ -148,6 +148,11 @@ class JobCounts:
     def __getitem__(self, status: JobStatus) -> int:
         return self.by_status.get(status, 0)
 
+    @property
+    def unanswered(self) -> int:
+        """Jobs that have no end yet."""
+        return self[JobStatus.QUEUED] + self[JobStatus.RUNNING]
+
     def shown(self, at_work: int) -> "JobCounts":
         """As callers see them: so many of the leased jobs run, the others wait in memory."""
         leased = self[JobStatus.RUNNING]

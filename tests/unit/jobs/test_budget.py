@@ -3,14 +3,14 @@
 
 import pytest
 
-from gpuwarden.gateway.jobs.budget import DiskBudget, DiskRoom, shortage
+from gpuwarden.gateway.jobs.budget import RESULT_BYTES, DiskBudget, DiskRoom, Held, shortage
 
 BUDGET = DiskBudget(limit_bytes=1000, free_share=0.1)
 ROOM = DiskRoom(free_bytes=5000, total_bytes=10000, free_files=100000)
 
 
 def test_what_fits_is_taken() -> None:
-    assert shortage(BUDGET, ROOM, held_bytes=900, wanted_bytes=100) is None
+    assert shortage(BUDGET, ROOM, Held(900), wanted_bytes=100) is None
 
 
 @pytest.mark.parametrize(
@@ -22,8 +22,22 @@ def test_what_fits_is_taken() -> None:
     ],
 )
 def test_what_does_not_is_refused_with_the_reason(room: DiskRoom, held: int, text: str) -> None:
-    assert text in (shortage(BUDGET, room, held, 100) or "")
+    assert text in (shortage(BUDGET, room, Held(held), 100) or "")
 
 
 def test_a_file_system_that_counts_no_files_lacks_none() -> None:
-    assert shortage(BUDGET, DiskRoom(5000, 10000, 0), 0, 100) is None
+    assert shortage(BUDGET, DiskRoom(5000, 10000, 0), Held(0), 100) is None
+
+
+def test_what_goes_for_a_new_file_makes_room_in_the_budget_and_none_on_the_disk_yet() -> None:
+    assert shortage(BUDGET, ROOM, Held(1000), wanted_bytes=300, goes_bytes=300) is None
+    assert shortage(BUDGET, ROOM, Held(1000), wanted_bytes=301, goes_bytes=300) is not None
+    full = DiskRoom(1299, 10000, 100000)
+    assert "of the disk" in (shortage(BUDGET, full, Held(1000), 300, goes_bytes=300) or "")
+
+
+def test_what_is_kept_for_answers_and_for_what_comes_counts_until_it_is_replaced() -> None:
+    budget = DiskBudget(RESULT_BYTES + 500, 0.0)
+    held = Held(300, unanswered=1, coming_bytes=150, replaced_bytes=50)
+    assert shortage(budget, ROOM, held, wanted_bytes=100) is None
+    assert shortage(budget, ROOM, held, wanted_bytes=101) is not None

@@ -3,12 +3,23 @@
 
 import asyncio
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from gpuwarden.gateway.jobs.values import JobStatus, JobStoreError, StoreFullError
+from gpuwarden.gateway.jobs.budget import RESULT_BYTES, DiskBudget
+from gpuwarden.gateway.jobs.store import DiskStore
+from gpuwarden.gateway.jobs.values import (
+    JobResult,
+    JobStatus,
+    JobStoreError,
+    Lease,
+    StoreFullError,
+)
 from tests.unit.jobs.stores import ANSWER, job, opened, submitted
+
+USUAL_META_BYTES = 1024  # of a file, in sealed_bytes
 
 
 async def test_the_more_important_and_then_the_older_is_claimed_first(tmp_path: Path) -> None:
@@ -129,6 +140,46 @@ async def test_a_full_disk_takes_no_job_and_breaks_none(
             await store.ack(lease, ANSWER)
     assert [file.suffix for file in store.files.iterdir()] == [".body"]
     assert await store.ack(lease, ANSWER)
+    await store.close()
+
+
+def file_result(length: int) -> tuple[JobResult, memoryview]:
+    """A worker's answer that is a file of that size."""
+    result = replace(ANSWER, part="file", media_type="image/png", content_bytes=length)
+    return result, memoryview(bytes(length))
+
+
+async def with_a_full_budget(folder: Path, length: int) -> tuple[DiskStore, list[Lease]]:
+    """A store that takes no further job, and its two jobs at work, with images of that size."""
+    store = await opened(folder)
+    await submitted(store, bytes(length), bytes(length))
+    held = store.counts.files_bytes + 2 * RESULT_BYTES
+    store.promises.budget = DiskBudget(held + 2 * USUAL_META_BYTES, 0.0)
+    with pytest.raises(StoreFullError, match="disk_limit_bytes"), store.promised(0):
+        pass
+    return store, await store.claim(2, 60.0)
+
+
+async def test_jobs_that_were_accepted_keep_the_room_that_they_have_for_their_results(
+    tmp_path: Path,
+) -> None:
+    store, leases = await with_a_full_budget(tmp_path, 200_000)
+    result, content = file_result(200_000 + RESULT_BYTES)
+    assert await asyncio.gather(*(store.ack(lease, result, content) for lease in leases)) == [
+        True,
+        True,
+    ]
+    assert store.counts.files_bytes <= store.promises.budget.limit_bytes
+    await store.close()
+
+
+async def test_a_result_that_takes_more_room_than_its_job_has_is_refused(tmp_path: Path) -> None:
+    store, leases = await with_a_full_budget(tmp_path, 200_000)
+    result, content = file_result(204_000 + RESULT_BYTES)
+    with pytest.raises(StoreFullError, match="disk_limit_bytes"):
+        await store.ack(leases[0], result, content)
+    assert await store.ack(leases[0], ANSWER)
+    assert await store.ack(leases[1], result, content)  # in what the other one has left
     await store.close()
 
 
