@@ -4,6 +4,7 @@
 import asyncio
 import errno
 import os
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,30 @@ async def test_a_job_whose_image_the_disk_has_lost_ends_and_says_so(
     async with gateway_node(jobs=place) as node:
         assert await ended_by(node, broken, monkeypatch) == "body_unreadable"
     assert len(refusals) == tries
+
+
+async def test_a_database_that_breaks_while_it_is_open_is_told_of_once(
+    place: JobPlace, caplog: pytest.LogCaptureFixture
+) -> None:
+    def damage(connection: sqlite3.Connection) -> None:
+        connection.execute("UPDATE jobs SET status = 'quiet'")
+
+    async with gateway_node(jobs=place) as node:
+        identifier = await submit(node)
+        jobs = node.service.jobs.published()
+        assert (jobs.problem, jobs.queued) == ("", 1)
+        await store_of(node).database.write(damage)
+        for _ in range(2):
+            reply = await node.get(f"/v1/jobs/{identifier}")
+            assert (reply.status, reply.error) == (503, "jobs_unavailable")
+        problem = node.service.jobs.published().problem
+        assert problem.startswith("jobs can't be kept: their database is broken")
+        assert "systemctl restart medgemma-gateway" in problem
+        assert caplog.text.count(problem) == 1
+    async with gateway_node(jobs=place) as node:
+        await node.busy_worker()
+        assert (await node.get(f"/v1/jobs/{identifier}?wait=8")).json["status"] == "succeeded"
+        assert node.service.jobs.published().problem == ""
 
 
 async def test_a_job_whose_image_the_disk_refuses_for_a_moment_is_answered(

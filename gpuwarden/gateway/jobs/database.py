@@ -6,9 +6,10 @@ is under way share the next one, so a hundred uploads at once don't wait for a h
 """
 
 import asyncio
+import contextlib
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -48,6 +49,7 @@ class Database:
     """The connection and its thread.
 
     :param folder: synced before each commit, so that a row never names a file whose name is lost.
+    :ivar on_broken: told of each call that finds it so.
     """
 
     def __init__(self, path: Path, folder: Path) -> None:
@@ -58,6 +60,7 @@ class Database:
         self._pending: list[Change[Any]] = []
         self._is_closed = False
         self._committing: asyncio.Task[None] | None = None
+        self.on_broken: Callable[[BrokenDatabaseError], None] = lambda error: None
 
     async def open(self, make_tables: Work) -> None:
         """Open or make it. Raises BrokenDatabaseError, JobStoreError."""
@@ -66,7 +69,8 @@ class Database:
     async def read(self, work: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
         """Look something up; sees all that was committed. Raises JobStoreError."""
         self._check_open()
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, work)
+        with self._telling():
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, work)
 
     async def write(self, work: Callable[[sqlite3.Connection], Outcome]) -> Outcome:
         """Change something; durable on return. ``work`` may be called in one commit with others.
@@ -78,7 +82,8 @@ class Database:
         self._pending.append(change)
         if self._committing is None:
             self._committing = asyncio.create_task(self._commit_pending())
-        return await asyncio.shield(change.done)
+        with self._telling():
+            return await asyncio.shield(change.done)
 
     async def close(self) -> None:
         """Finish what was asked for, then close."""
@@ -114,14 +119,25 @@ class Database:
         if self._is_closed:
             raise JobStoreError(CLOSED)
 
+    @contextlib.contextmanager
+    def _telling(self) -> Iterator[None]:
+        try:
+            yield
+        except BrokenDatabaseError as error:
+            self.on_broken(error)
+            raise
+
     # --- in the thread
 
     def _open(self, make_tables: Work) -> None:
         try:
             self._connection = sqlite3.connect(self._path, isolation_level=None)
+            self._connection.text_factory = _text
             for pragma in PRAGMAS:
                 self._connection.execute(pragma)
-            verdict = self._connection.execute("PRAGMA quick_check(1)").fetchone()
+            # The quick one compares no index with its table: a job that is in no index is never
+            # claimed. The time goes by the number of jobs: 20 ms for 10,000, 0.5 s for 100,000.
+            verdict = self._connection.execute("PRAGMA integrity_check(1)").fetchone()
             if verdict != ("ok",):
                 raise BrokenDatabaseError(f"{self._path.name}: {verdict[0]}")
             self._make_tables(self._connection, make_tables)
@@ -185,6 +201,11 @@ class Database:
         if self._connection is not None:
             self._connection.close()
             self._connection = None
+
+
+def _text(stored: bytes) -> str:
+    """What a damaged row has in place of text is read too: whoever knows better refuses it."""
+    return stored.decode(errors="replace")
 
 
 def _translated(error: Exception, path: Path) -> JobStoreError:

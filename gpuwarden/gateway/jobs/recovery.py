@@ -13,6 +13,7 @@
 | no sound database | set aside, a new one is made from the files |
 | a file that the disk refuses | left as it is, and told: all others are put in order |
 | a database under another key | left as it is, and jobs are refused: the key may come back |
+| files that no key is known of, under another one | the same |
 """
 
 import contextlib
@@ -58,15 +59,17 @@ class Recovered:
 async def open_store(folder: Path, key: StoreKey, budget: DiskBudget) -> DiskStore:
     """The store in ``folder``, whole. Raises JobStoreError, NoKeyError, OSError."""
     (folder / FILES).mkdir(mode=0o700, exist_ok=True)
-    store = DiskStore(folder, key, budget)
     try:
-        await store.database.open(rows.make_tables)
+        return await made_whole(DiskStore(folder, key, budget))
     except BrokenDatabaseError as error:
-        await store.close()
         set_aside(folder, error)
-        store = DiskStore(folder, key, budget)
-        await store.database.open(rows.make_tables)
+    return await made_whole(DiskStore(folder, key, budget))
+
+
+async def made_whole(store: DiskStore) -> DiskStore:
+    """The store, open and in order; closed where that fails."""
     try:
+        await store.database.open(rows.make_tables)
         await check_key(store)
         found = await store.database.write(lambda connection: recover(connection, store, moment()))
         await store.look_again()
@@ -96,9 +99,12 @@ async def check_key(store: DiskStore) -> None:
 
     def check(connection: sqlite3.Connection) -> bool:
         known = rows.fact(connection, KEY_FACT)
-        if known is None:
-            rows.set_fact(connection, KEY_FACT, store.key.check)
-        return known in (None, store.key.check)
+        if known is not None:
+            return known == store.key.check
+        if not opens_files(store):
+            return False
+        rows.set_fact(connection, KEY_FACT, store.key.check)
+        return True
 
     if not await store.database.write(check):
         raise NoKeyError(
@@ -106,6 +112,28 @@ async def check_key(store: DiskStore) -> None:
             " put back /var/lib/gpuwarden/jobs.key, or remove the jobs"
             f" (systemctl stop medgemma-gateway; rm -r {store.folder}/*)"
         )
+
+
+def opens_files(store: DiskStore) -> bool:
+    """Whether the key is that of the files, as far as they tell, where no database says it.
+
+    Under another one all of them would be destroyed, for what can't be read is. One that it opens
+    is enough; what is no whole file, or has lost its key, tells nothing.
+    """
+    are_strange = False
+    for path in store.files.iterdir():
+        if path.suffix not in (".body", ".result"):
+            continue
+        with passed_over_if_refused(path.name):
+            try:
+                sealed.read_meta(path, store.key.secret, path.name)
+            except sealed.OtherKeyError:
+                are_strange = True
+            except sealed.SealError as error:
+                log.warning("%s", error)
+            else:
+                return True
+    return not are_strange
 
 
 def recover(connection: sqlite3.Connection, store: DiskStore, end: Moment) -> Recovered:

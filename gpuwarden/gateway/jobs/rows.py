@@ -9,6 +9,7 @@ import sqlite3
 import time
 from collections.abc import Collection, Sequence
 
+from gpuwarden.gateway.jobs.database import BrokenDatabaseError
 from gpuwarden.gateway.jobs.values import (
     FINAL,
     SHOWN,
@@ -85,10 +86,18 @@ def make_tables(connection: sqlite3.Connection) -> None:
     connection.executescript(SCHEMA)
 
 
+def status_of(text: str) -> JobStatus:
+    """A status as it is stored. Raises BrokenDatabaseError."""
+    try:
+        return JobStatus(text)
+    except ValueError:
+        raise BrokenDatabaseError("a job has a status that there is not") from None
+
+
 def row_of(values: Sequence[object]) -> JobRow:
-    """A line of ``ROW``."""
+    """A line of ``ROW``. Raises BrokenDatabaseError."""
     fields = dict(zip(ROW.split(", "), values, strict=True))
-    return JobRow(**fields | {"status": JobStatus(str(fields["status"]))})  # type: ignore[arg-type] # typed by the schema, STRICT
+    return JobRow(**fields | {"status": status_of(str(fields["status"]))})  # type: ignore[arg-type] # typed by the schema, STRICT
 
 
 def insert(
@@ -189,7 +198,7 @@ def page(
 def counts(connection: sqlite3.Connection) -> JobCounts:
     """All jobs in figures."""
     found = connection.execute("SELECT status, jobs, bytes FROM counts")
-    lines = [(JobStatus(status), count, size) for status, count, size in found]
+    lines = [(status_of(status), count, size) for status, count, size in found]
     return JobCounts(
         {status: count for status, count, _ in lines if status in SHOWN},
         sum(size for _, _, size in lines),
@@ -323,7 +332,7 @@ def expired(
 def statuses(connection: sqlite3.Connection) -> dict[str, JobStatus]:
     """Each job's status."""
     return {
-        id: JobStatus(status) for id, status in connection.execute("SELECT id, status FROM jobs")
+        id: status_of(status) for id, status in connection.execute("SELECT id, status FROM jobs")
     }
 
 

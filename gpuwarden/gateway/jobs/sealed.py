@@ -41,6 +41,10 @@ class SealError(JobStoreError):
     """A file is not what it should be: cut short, altered, or under another key."""
 
 
+class OtherKeyError(SealError):
+    """Its key can't be unwrapped, and was not destroyed."""
+
+
 @dataclass(frozen=True)
 class Sealed:
     """What a sealed file holds beside its content."""
@@ -200,13 +204,17 @@ def _read_head(file: FileIO, store_key: bytes, name: str) -> tuple[Sealed, bytes
     if os.fstat(file.fileno()).st_size != len(head) + meta_length + length + TAG_BYTES:
         raise SealError(f"{shown(name)}: it has another length than it says")
     slot = bytes(head[HEAD.size :])
+    if not any(slot):
+        raise SealError(f"{shown(name)}: its key was destroyed")
     try:
         key = AESGCM(store_key).decrypt(
             slot[:NONCE_BYTES], slot[NONCE_BYTES:], _context(name, b"k")
         )
+    except InvalidTag:
+        text = f"{shown(name)}: it is under another key, or its head was altered"
+        raise OtherKeyError(text) from None
+    try:
         meta = json.loads(AESGCM(key).decrypt(META_NONCE, bytes(sealed_meta), _context(name, b"m")))
     except InvalidTag:
-        raise SealError(
-            f"{shown(name)}: its head was altered, or it is under another key"
-        ) from None
+        raise SealError(f"{shown(name)}: its head was altered") from None
     return Sealed(meta, length), key

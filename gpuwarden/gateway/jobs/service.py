@@ -15,6 +15,7 @@ from gpuwarden.gateway.dispatch import Dispatcher
 from gpuwarden.gateway.errors import worker_error
 from gpuwarden.gateway.jobs import sealed
 from gpuwarden.gateway.jobs.budget import DiskBudget
+from gpuwarden.gateway.jobs.database import BrokenDatabaseError
 from gpuwarden.gateway.jobs.errands import Errands
 from gpuwarden.gateway.jobs.feeder import Feeder
 from gpuwarden.gateway.jobs.keys import NoKeyError, StoreKey, key_from_credential
@@ -173,7 +174,8 @@ class Open:
 class Jobs:
     """Durable jobs, or the reason why there are none.
 
-    :ivar opened: None while jobs can't be kept; ``problem`` says why.
+    :ivar opened: None while jobs can't be kept.
+    :ivar problem: why they can't, or not in full; empty while all is well.
     """
 
     def __init__(
@@ -196,8 +198,9 @@ class Jobs:
             self.problem, self._early = f"jobs can't be kept: {error}", None
             tell(Event.JOB_STORE_REFUSED, self.problem, logging.ERROR)
             return
-        self.opened = Open(store, self._dispatcher)
+        self.opened, self.problem = Open(store, self._dispatcher), ""
         store.on_change = self._changed
+        store.database.on_broken = self._broken
         self._dispatcher.on_repeat = self.opened.feeder.repeat
         early, self._early = self._early, None
         for what in early or ():
@@ -247,6 +250,7 @@ class Jobs:
             cancelled=counts[JobStatus.CANCELLED],
             stored_bytes=counts.files_bytes,
             limit_bytes=self.opened.store.promises.budget.limit_bytes,
+            problem=self.problem,
         )
 
     def _handed_over(self, ticket: str, link: WorkerLink, result: Told, body: bytes) -> None:
@@ -255,6 +259,17 @@ class Jobs:
             self.opened.handed_over(ticket, link, result, body)
         elif self._early is not None:
             self._early.append((ticket, link, result, body))
+
+    def _broken(self, error: BrokenDatabaseError) -> None:
+        """What was sound at the start is so no more. Told once: each call meets it."""
+        if self.problem:
+            return
+        self.problem = (
+            f"jobs can't be kept: their database is broken ({error}); systemctl restart"
+            " medgemma-gateway makes a new one from the stored files"
+        )
+        tell(Event.JOB_STORE_REFUSED, self.problem, logging.ERROR)
+        self._on_change()
 
     def _changed(self) -> None:
         self.wake()

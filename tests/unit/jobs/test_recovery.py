@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from gpuwarden.gateway.jobs import rows, sealed
+from gpuwarden.gateway.jobs.database import BrokenDatabaseError
 from gpuwarden.gateway.jobs.keys import NoKeyError, StoreKey
 from gpuwarden.gateway.jobs.resultfile import write_result
 from gpuwarden.gateway.jobs.store import DATABASE
@@ -126,6 +127,52 @@ async def test_jobs_outlive_their_database(tmp_path: Path, damage: str) -> None:
     assert await content_of(store, waiting) == b"waiting"
     set_aside = any("set-aside" in file.name for file in store.folder.iterdir())
     assert set_aside == (damage != "gone")
+    await store.close()
+
+
+DAMAGES = {
+    "a row that is in no index": (
+        "CREATE INDEX no_rows ON jobs (status, priority DESC, sequence) WHERE 0",
+        "PRAGMA writable_schema=ON",
+        "UPDATE sqlite_schema SET rootpage = (SELECT sum(rootpage) FROM sqlite_schema"
+        " WHERE name IN ('jobs_in_order', 'no_rows')) - rootpage"
+        " WHERE name IN ('jobs_in_order', 'no_rows')",
+    ),
+    "a status that there is not": ("UPDATE jobs SET status = 'quiet'",),
+    "a status that is no text": ("UPDATE jobs SET status = CAST(x'ff' AS TEXT)",),
+    "figures of a status that there is not": ("UPDATE counts SET status = 'quiet'",),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+async def test_jobs_outlive_damage_that_leaves_the_tables_sound(
+    tmp_path: Path, damage: str
+) -> None:
+    store = await opened(tmp_path)
+    (id,) = await submitted(store, b"waiting")
+    await store.close()
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as connection:
+        for statement in DAMAGES[damage]:
+            connection.execute(statement)
+        connection.commit()
+    store = await opened(tmp_path)
+    assert any("set-aside" in file.name for file in store.folder.iterdir())
+    assert await content_of(store, id) == b"waiting"
+    await store.close()
+
+
+async def test_a_database_that_is_broken_again_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise BrokenDatabaseError("as the one before")
+
+    monkeypatch.setattr(rows, "release_all", broken)
+    with pytest.raises(BrokenDatabaseError):
+        await opened(tmp_path)
+    monkeypatch.undo()
+    store = await opened(tmp_path)  # and closed it was
+    assert any("set-aside" in file.name for file in store.folder.iterdir())
     await store.close()
 
 
@@ -251,6 +298,43 @@ async def test_under_another_key_nothing_is_touched(tmp_path: Path) -> None:
         await opened(tmp_path, StoreKey(b"k" * 32))
     store = await opened(tmp_path)
     assert await content_of(store, id) == b"1"
+    await store.close()
+
+
+@pytest.mark.parametrize("left", [b"these are no tables", None])
+async def test_without_a_sound_database_no_file_of_another_key_is_touched(
+    tmp_path: Path, left: bytes | None
+) -> None:
+    store = await opened(tmp_path)
+    waiting, done = await submitted(store, b"waiting", b"done")
+    assert await store.cancel(done)
+    await store.close()
+    (tmp_path / DATABASE).unlink()
+    if left is not None:
+        (tmp_path / DATABASE).write_bytes(left)
+    for _ in range(2):  # the database that is new by then knows of no key either
+        with pytest.raises(NoKeyError, match="another key"):
+            await opened(tmp_path, StoreKey(b"k" * 32))
+    store = await opened(tmp_path)
+    assert await content_of(store, waiting) == b"waiting"
+    assert (await store.result(done)).cancelled
+    await store.close()
+
+
+async def test_files_that_nobody_can_read_any_more_keep_no_new_database_from_its_key(
+    tmp_path: Path,
+) -> None:
+    store = await opened(tmp_path)
+    cut, destroyed = await submitted(store, b"cut short", b"destroyed")
+    content = store.body_path(destroyed).read_bytes()
+    await store.close()
+    (tmp_path / DATABASE).unlink()
+    store.body_path(cut).write_bytes(content[:50])
+    (tmp_path / "blocks").hardlink_to(store.body_path(destroyed))
+    sealed.destroy(store.body_path(destroyed))
+    (tmp_path / "blocks").rename(store.body_path(destroyed))  # as if it had stopped in between
+    store = await opened(tmp_path)
+    assert list(store.files.iterdir()) == []
     await store.close()
 
 
