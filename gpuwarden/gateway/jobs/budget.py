@@ -61,10 +61,10 @@ def shortage(
     if taken_bytes - goes_bytes + wanted_bytes > budget.limit_bytes:
         return f"jobs may take {budget.limit_bytes} bytes ([jobs] disk_limit_bytes)"
     least_bytes = budget.free_share * room.total_bytes
-    if room.free_bytes - wanted_bytes < least_bytes:
+    if room.free_bytes - held.promised_bytes - wanted_bytes < least_bytes:
         return (
-            f"{budget.free_share:.0%} of the disk are kept free ([jobs] disk_free_share),"
-            f" and {room.free_bytes} bytes are"
+            f"{budget.free_share:.0%} of the disk are kept free ([jobs] disk_free_share), and of the"
+            f" {room.free_bytes} bytes that are {held.promised_bytes} are promised"
         )
     if 0 < room.free_files < FILES_KEPT_FREE:
         return f"the file system has {room.free_files} files left"

@@ -41,3 +41,11 @@ def test_what_is_kept_for_answers_and_for_what_comes_counts_until_it_is_replaced
     held = Held(300, unanswered=1, coming_bytes=150, replaced_bytes=50)
     assert shortage(budget, ROOM, held, wanted_bytes=100) is None
     assert shortage(budget, ROOM, held, wanted_bytes=101) is not None
+
+
+def test_what_is_promised_is_free_for_nobody_else() -> None:
+    room = DiskRoom(free_bytes=1000 + RESULT_BYTES + 600, total_bytes=10000, free_files=100000)
+    budget = DiskBudget(1 << 30, free_share=0.1)
+    held = Held(0, unanswered=1, coming_bytes=500)
+    assert shortage(budget, room, held, wanted_bytes=100) is None
+    assert "of the disk" in (shortage(budget, room, held, wanted_bytes=101) or "")

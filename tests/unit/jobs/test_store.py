@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gpuwarden.gateway.jobs.budget import RESULT_BYTES, DiskBudget
+from gpuwarden.gateway.jobs import promises
+from gpuwarden.gateway.jobs.budget import RESULT_BYTES, DiskBudget, DiskRoom
+from gpuwarden.gateway.jobs.sealed import sealed_bytes
 from gpuwarden.gateway.jobs.store import DiskStore
 from gpuwarden.gateway.jobs.values import (
     JobResult,
@@ -180,6 +182,22 @@ async def test_a_result_that_takes_more_room_than_its_job_has_is_refused(tmp_pat
         await store.ack(leases[0], result, content)
     assert await store.ack(leases[0], ANSWER)
     assert await store.ack(leases[1], result, content)  # in what the other one has left
+    await store.close()
+
+
+async def test_jobs_that_come_at_once_and_answers_to_come_share_what_the_disk_has_free(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = await opened(tmp_path)
+    await submitted(store, b"1")
+    free = 3 * RESULT_BYTES + sealed_bytes(0)  # an answer, and one more job with a reserve
+    monkeypatch.setattr(promises, "disk_room", lambda folder: DiskRoom(free, 10 * free, 100_000))
+    store.promises.budget = DiskBudget(1 << 30, RESULT_BYTES / (10 * free))
+    with store.promised(0):
+        with pytest.raises(StoreFullError, match="disk_free_share"), store.promised(0):
+            pass
+    with store.promised(0):
+        pass
     await store.close()
 
 
