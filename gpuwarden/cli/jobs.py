@@ -130,7 +130,7 @@ def pages(connection: Connection, statuses: list[str]) -> Iterator[dict[str, Any
         yield page
         if not page["has_more"]:
             return
-        after = [("after", page["data"][-1]["id"])]
+        after = [("after", page["next"])]
 
 
 def one_job(connection: Connection, action: str, id: str) -> dict[str, Any]:

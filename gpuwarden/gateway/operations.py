@@ -15,6 +15,7 @@ from gpuwarden.gateway.admission import CHAT_TYPE, IMAGE_TYPES, QUESTION_LIMIT_B
 from gpuwarden.gateway.errors import STATUS
 from gpuwarden.gateway.jobs.values import (
     PAGE_LIMIT,
+    PLACE_DIGITS,
     PRIORITY_HIGHEST,
     PRIORITY_LOWEST,
     SHOWN,
@@ -138,7 +139,12 @@ STATUSES = Parameter(
 PAGE_SIZE = Parameter(
     "limit", "query", {"type": "integer", "minimum": 1, "maximum": PAGE_LIMIT}, "Jobs at a time."
 )
-AFTER = Parameter("after", "query", ID, "Go on behind this job.")
+AFTER = Parameter(
+    "after",
+    "query",
+    {"type": "string", "pattern": f"^([0-9]{{1,{PLACE_DIGITS}}}|[0-9a-f]{{32}})$"},
+    "Go on behind this place (`next` of the page before), or behind this job.",
+)
 MODE = Parameter("mode", "query", {"enum": ["eco", "normal"]}, "In place of a body.")
 
 RAW: Content = dict.fromkeys(IMAGE_TYPES, RAW_IMAGE)

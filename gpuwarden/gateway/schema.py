@@ -229,6 +229,7 @@ class JobList(Answered):
     object: Literal["list"]
     data: list[Job]
     has_more: bool
+    next: str | None = Field(description="`after` of the next page; null where this is the last")
     counts: dict[str, int] = Field(description="all jobs that are kept, by status")
 
 

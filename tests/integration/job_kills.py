@@ -150,12 +150,11 @@ class KilledFrontDoor:
     async def _check_list(self, figures: Figures) -> None:
         """Nothing may be kept but what was told, and what a caller did not wait for at the end."""
         listed: list[str] = []
-        more = True
-        while more:
-            after = f"?after={listed[-1]}" if listed else ""
-            page = (await self._ask("GET", f"/v1/jobs{after}")).json
+        place: str | None = "0"
+        while place is not None:
+            page = (await self._ask("GET", f"/v1/jobs?after={place}")).json
             listed += [job["id"] for job in page["data"]]
-            more = page["has_more"]
+            place = page["next"]
         if len(set(listed)) != len(listed) or not set(self._accepted) <= set(listed):
             figures.faults.append("the list of jobs is not that of the accepted ones")
         if len(listed) > len(self._accepted) + CALLERS:

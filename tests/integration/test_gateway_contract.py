@@ -72,7 +72,7 @@ CONTRACT = (
         fields=JOB - {"result", "error"},
         headers={"location", "retry-after"},
     ),
-    Member("GET", "/v1/jobs", fields={"object", "data", "has_more", "counts"}),
+    Member("GET", "/v1/jobs", fields={"object", "data", "has_more", "next", "counts"}),
     Member("GET", "/v1/jobs/JOB?wait=20", fields=JOB - {"error"}, headers={"location"}),
     Member("GET", "/v1/results/JOB", fields=ECHO),
     Member("PATCH", "/v1/jobs/JOB", b'{"status": "cancelled"}', JSON, 409),

@@ -134,6 +134,22 @@ async def test_listing_changing_and_deleting_need_the_key_and_reading_the_id_alo
         assert (await node.get("/v1/jobs/..")).status == 404
 
 
+async def test_a_page_goes_on_where_the_one_before_ended_whatever_has_gone_meanwhile(
+    place: JobPlace,
+) -> None:
+    async with gateway_node(jobs=place) as node:
+        first, second, third = [await submit(node, one) for one in (b"1", b"2", b"3")]
+        page = await node.get("/v1/jobs?limit=2", **KEY)
+        assert [job["id"] for job in page.json["data"]] == [first, second]
+        assert (await change(node, second, "DELETE")).status == 200
+        assert (await node.get(f"/v1/jobs?after={second}", **KEY)).status == 404
+        rest = await node.get(f"/v1/jobs?after={page.json['next']}", **KEY)
+        assert [job["id"] for job in rest.json["data"]] == [third]
+        assert (rest.json["has_more"], rest.json["next"]) == (False, None)
+        for nothing in ("", "-1", "9" * 19, "%D9%A1", "x"):
+            assert (await node.get(f"/v1/jobs?after={nothing}", **KEY)).status == 404
+
+
 async def change(node: GatewayNode, identifier: str, method: str, body: bytes = b"") -> Reply:
     return await node.post(body, path=f"/v1/jobs/{identifier}", method=method, headers=KEY)
 

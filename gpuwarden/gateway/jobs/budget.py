@@ -63,8 +63,8 @@ def shortage(
     least_bytes = budget.free_share * room.total_bytes
     if room.free_bytes - held.promised_bytes - wanted_bytes < least_bytes:
         return (
-            f"{budget.free_share:.0%} of the disk are kept free ([jobs] disk_free_share), and of the"
-            f" {room.free_bytes} bytes that are {held.promised_bytes} are promised"
+            f"{budget.free_share:.0%} of the disk are kept free ([jobs] disk_free_share), and of"
+            f" the {room.free_bytes} bytes that are free {held.promised_bytes} are promised"
         )
     if 0 < room.free_files < FILES_KEPT_FREE:
         return f"the file system has {room.free_files} files left"

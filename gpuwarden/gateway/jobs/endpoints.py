@@ -21,6 +21,7 @@ from gpuwarden.gateway.jobs.service import Jobs, Open
 from gpuwarden.gateway.jobs.values import (
     PAGE,
     PAGE_LIMIT,
+    PLACE_DIGITS,
     PRIORITY_HIGHEST,
     PRIORITY_LOWEST,
     SHOWN,
@@ -109,10 +110,8 @@ class JobEndpoints:
         check_query(request, ("status", "limit", "after"))
         statuses = statuses_of(request)
         limit = number_of(request, "limit", PAGE, 1, PAGE_LIMIT)
-        after = 0
+        after = await sequence_of(opened, request.query.get("after", "0"))
         async with answering():
-            if "after" in request.query:
-                after = (await find_job(opened, request.query["after"])).sequence
             at_work = opened.feeder.at_work()
             found = await opened.store.page(statuses, after, limit + 1, at_work)
         documents = [job_document(row, at_work.get(row.id)) for row in found[:limit]]
@@ -121,6 +120,7 @@ class JobEndpoints:
             "object": "list",
             "data": documents,
             "has_more": len(found) > limit,
+            "next": str(found[limit - 1].sequence) if len(found) > limit else None,
             "counts": {status.value: counts[status] for status in SHOWN},
         }
         return json_response(content)
@@ -313,6 +313,16 @@ def number_of(request: BaseRequest, name: str, default: int, least: int, most: i
     if text.isascii() and text.isdecimal() and len(text) < 6 and least <= int(text) <= most:
         return int(text)
     raise ApiError("invalid_request", f"{name} is a whole number, {least} to {most}", param=name)
+
+
+async def sequence_of(opened: Open, after: str) -> int:
+    """Behind which place of the list a page begins: a page's ``next``, or a job's id.
+
+    A job may have gone meanwhile, a place never does. Raises ApiError.
+    """
+    if after.isascii() and after.isdecimal() and len(after) <= PLACE_DIGITS:
+        return int(after)
+    return (await find_job(opened, after)).sequence
 
 
 def statuses_of(request: BaseRequest) -> list[JobStatus]:

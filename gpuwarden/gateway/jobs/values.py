@@ -9,6 +9,7 @@ from typing import Any
 ID_BITS = 128  # knowing an id is the right to read the job: nobody can guess one
 PRIORITY_LOWEST, PRIORITY_HIGHEST = -100, 100
 PAGE, PAGE_LIMIT = 100, 1000  # jobs in one answer
+PLACE_DIGITS = 18  # of a place in their list: what SQLite counts up to has 19
 WAIT_LIMIT_SECONDS = 60  # for a job's end, in one request
 
 

@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from gpuwarden.cli import waiting
+from gpuwarden.cli import jobs, waiting
 from gpuwarden.cli.bar import bar_text
+from gpuwarden.cli.frontdoor import Door
 from gpuwarden.cli.main import main
 from tests.integration.cli.breaking_door import breaking_door
 from tests.integration.gateway_node import GatewayNode, gateway_node
@@ -169,6 +170,21 @@ async def test_jobs_are_listed_shown_cancelled_and_deleted(command: Command, stu
     listed = await command.json("jobs", "list", "--status", "queued")
     assert len(listed["jobs"]) == listed["counts"]["queued"] == 11
     assert (await command("jobs", "show", first))[0] == 1
+
+
+async def test_a_list_of_several_pages_goes_on_though_jobs_are_deleted_meanwhile(
+    command: Command, study: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submitted = await command.json("submit", study)
+    ids = [job["id"] for job in submitted["jobs"]]
+    monkeypatch.setattr(jobs, "PAGE", 5)
+    door = Door(f"http://127.0.0.1:{command.port}", command.key_file.read_text().strip())
+    pages = jobs.pages(door.connect(), [])
+    first = await asyncio.to_thread(next, pages)
+    seen = [job["id"] for job in first["data"]]
+    assert (await command("jobs", "delete", seen[-1]))[0] == 0
+    seen += [job["id"] for page in await asyncio.to_thread(list, pages) for job in page["data"]]
+    assert sorted(seen) == sorted(ids)
 
 
 async def test_what_a_worker_says_leaves_the_terminal_as_it_is(
