@@ -161,6 +161,12 @@ async def test_another_machines_front_door_is_refused(
     assert "is another machine: record on the node itself" in capsys.readouterr().err
 
 
+async def test_a_url_that_is_none_is_bad_use(capsys: pytest.CaptureFixture[str]) -> None:
+    line = ["baseline", "record", "none", "--url", "http://[::1"]
+    assert await asyncio.to_thread(main, line) == 2
+    assert "http://[::1" in capsys.readouterr().err
+
+
 async def test_a_damaged_recording_is_listed_with_what_is_wrong(command: Command) -> None:
     (names.BASELINES_DIRECTORY / "torn.json").write_text("")
     command.keep("cut", windows=3)

@@ -92,7 +92,7 @@ class Command(ParallelEngine):
         if not os.access(self._command[0], os.X_OK):
             raise OptionsError(f"command names {self._command[0]}, no program that can be started")
         self._environment = filled(self.options.environment, values)
-        self._headers = [*self.options.headers, *_key_header(self.options)]
+        self._headers = [*self.options.headers, *key_header(self.options.api_key_file)]
         self._server: Optional[ServerProcess] = None
         self._tasks: Set[asyncio.Task[None]] = set()
         self._mode = self._told_mode = NORMAL
@@ -263,11 +263,20 @@ class Command(ParallelEngine):
         return task
 
 
-def _key_header(options: Options) -> List[str]:
-    """The header with the key in a file. Raises OSError."""
-    if not options.api_key_file:
+def key_header(file: str) -> List[str]:
+    """The header with the key in a file, if there is one.
+
+    Raises OptionsError, with nothing of the key.
+    """
+    if not file:
         return []
-    key = Path(options.api_key_file).read_text(encoding="ascii").strip()
+    try:
+        key = Path(file).read_bytes().decode("ascii", "replace").strip()
+    except OSError as error:
+        raise OptionsError(f"api_key_file {file}: {error.strerror}") from error
+    if not key or any(not "!" <= letter <= "~" for letter in key):
+        text = f"api_key_file {file} is one line with a key: ASCII letters, digits and signs"
+        raise OptionsError(text)
     return [f"Authorization: Bearer {key}"]
 
 
