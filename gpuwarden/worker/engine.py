@@ -161,6 +161,9 @@ class Engine:
     batch_tokens: Optional[int] = None
     # Whether a batch may have requests of any size and any parameters; else they are alike in both.
     batch_mixed = False
+    # Whether predict() and postprocess() take a few milliseconds at most and mind no thread: then
+    # they run on the loop's, at normal priority, and nobody has to be woken for them.
+    quick = False
 
     def load(self, context: Context) -> None:
         """Load the model onto the card (GPU thread). Raise to say why it can't be loaded."""

@@ -36,6 +36,7 @@ class GpuThread:
         # daemon: a call that hangs in the driver must not keep the process from ending
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         self._thread.start()
+        self._unsettled = 0
         self.busy_since: Optional[float] = None  # time.monotonic() when predict() was called
 
     def mark(self) -> None:
@@ -63,10 +64,12 @@ class GpuThread:
         function: Callable[..., Any],
         *arguments: Any,
         may_wait: Callable[[], bool] = lambda: False,
+        here: bool = False,
     ) -> None:
         """Have a function run; ``settle`` gets, in the loop, its result or what it raised.
 
         :param may_wait: asked then whether that has time until the loop calls ``catch_up``.
+        :param here: it may run before this returns, in the loop, while the thread has nothing.
         """
 
         def call() -> None:
@@ -76,11 +79,15 @@ class GpuThread:
             except BaseException as error:  # noqa: BLE001 - settle raises it again, in the loop
                 caught = error
             self.busy_since = None
-            self._for_loop.append(partial(settle, result, caught))
+            self._for_loop.append(partial(self._settle, settle, result, caught))
             if caught is not None or not may_wait():
                 self._loop.call_soon_threadsafe(self.catch_up)
 
-        self._work.put(call)
+        is_free, self._unsettled = not self._unsettled, self._unsettled + 1
+        if here and is_free:
+            call()
+        else:
+            self._work.put(call)
 
     def pass_on(self, function: Callable[..., None], *arguments: Any) -> None:
         """Have the loop call a function, before it settles what runs now (on this thread)."""
@@ -91,6 +98,10 @@ class GpuThread:
         """Settle what has been done so far, in the order in which it was (in the loop)."""
         while self._for_loop:
             self._for_loop.popleft()()
+
+    def _settle(self, settle: Settle, result: Any, caught: Raised) -> None:
+        self._unsettled -= 1
+        settle(result, caught)
 
     def end(self, seconds: float) -> bool:
         """Let the thread end; whether it did within that time."""

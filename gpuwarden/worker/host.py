@@ -250,7 +250,7 @@ class Host:
             return context is None and self.work.may_wait(running)
 
         batch = (engine, items, audience, running)
-        self.gpu.submit(settle, self._run_batch, *batch, may_wait=may_wait)
+        self.gpu.submit(settle, self._run_batch, *batch, may_wait=may_wait, here=engine.quick)
 
     def _run_batch(
         self,
@@ -259,7 +259,7 @@ class Host:
         audience: Audience,
         running: Running,
     ) -> Tuple[Optional[List[Answer]], Optional[Tuple[int, int]]]:
-        """On the GPU thread."""
+        """On the GPU thread, or a quick engine's in the loop."""
         if not running.begin():
             return None, None
         answers = run_batch(

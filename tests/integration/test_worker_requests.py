@@ -29,6 +29,9 @@ def cancel(request: int) -> Frame:
     return Frame(FrameType.CANCEL, request, request + 500)
 
 
+ON_EITHER_THREAD = pytest.mark.parametrize("name", ["Scripted", "Quick"])
+
+
 def error_of(frame: Frame) -> str:
     assert frame.meta["ok"] is False
     kind: str = frame.meta["error"]["type"]
@@ -46,8 +49,9 @@ async def test_the_next_batch_is_prepared_while_the_gpu_runs(node: Node) -> None
         assert results[2].meta["ok"]
 
 
-async def test_the_members_of_a_batch_run_together(node: Node) -> None:
-    async with node.scripted(preprocess_processes=2) as (_, connection):
+@ON_EITHER_THREAD
+async def test_the_members_of_a_batch_run_together(node: Node, name: str) -> None:
+    async with node.scripted(name, preprocess_processes=2) as (_, connection):
         connection.job(1, batch=9, count=2)
         connection.job(2, batch=9, count=2)
         results = await connection.results(2)
@@ -71,10 +75,11 @@ async def test_a_batch_is_answered_in_one_record_where_the_gateway_takes_that(
         assert connection.sizes[-1] == (3 if says_so else 1)
 
 
+@ON_EITHER_THREAD
 async def test_a_batchs_plain_answers_leave_in_one_frame_where_the_gateway_takes_that(
-    node: Node,
+    node: Node, name: str
 ) -> None:
-    async with node.scripted() as (_, connection):
+    async with node.scripted(name) as (_, connection):
         for number in (1, 2, 3):
             connection.job(number, batch=9, count=3)
         results = await connection.results(3)
@@ -83,8 +88,9 @@ async def test_a_batchs_plain_answers_leave_in_one_frame_where_the_gateway_takes
         assert FrameType.RESULT not in connection.kinds
 
 
-async def test_a_failure_among_answers_leaves_them_a_result_each(node: Node) -> None:
-    async with node.scripted() as (_, connection):
+@ON_EITHER_THREAD
+async def test_a_failure_among_answers_leaves_them_a_result_each(node: Node, name: str) -> None:
+    async with node.scripted(name) as (_, connection):
         for number, parameters in ((1, {}), (2, {"raise_in_predict": "poison"})):
             connection.job(number, batch=9, count=2, parameters=parameters)
         results = await connection.results(2)
@@ -92,8 +98,9 @@ async def test_a_failure_among_answers_leaves_them_a_result_each(node: Node) -> 
         assert FrameType.ANSWERS not in connection.kinds
 
 
-async def test_answers_that_left_are_counted_soon_and_hold_up_no_end(node: Node) -> None:
-    async with node.scripted(drain_seconds=60) as (_, connection):
+@ON_EITHER_THREAD
+async def test_answers_that_left_are_counted_soon_and_hold_up_no_end(node: Node, name: str) -> None:
+    async with node.scripted(name, drain_seconds=60) as (_, connection):
         connection.job(1)
         await connection.results(1)
         await node.told_systemd("STATUS=ready: 1 answered, 0 running")
@@ -153,8 +160,9 @@ async def test_a_limit_holds_for_the_batch_that_is_here_already_and_until_it_is_
         assert [results[n].meta["answer"]["batch"] for n in (4, 5)] == [2, 2]
 
 
-async def test_a_request_that_fails_leaves_its_batch(node: Node) -> None:
-    async with node.scripted() as (worker, connection):
+@ON_EITHER_THREAD
+async def test_a_request_that_fails_leaves_its_batch(node: Node, name: str) -> None:
+    async with node.scripted(name) as (worker, connection):
         connection.job(1, batch=9, count=2, parameters={"raise_in_preprocess": "Jane Roe"})
         connection.job(2, batch=9, count=2)
         results = await connection.results(2)
@@ -165,8 +173,11 @@ async def test_a_request_that_fails_leaves_its_batch(node: Node) -> None:
         assert "ValueError at model_classes.py:" in worker.log()
 
 
-async def test_a_poisonous_request_fails_alone_and_nothing_of_it_is_logged(node: Node) -> None:
-    async with node.scripted() as (worker, connection):
+@ON_EITHER_THREAD
+async def test_a_poisonous_request_fails_alone_and_nothing_of_it_is_logged(
+    node: Node, name: str
+) -> None:
+    async with node.scripted(name) as (worker, connection):
         connection.job(1, batch=9, count=2, parameters={"raise_in_predict": "Jane Roe"})
         connection.job(2, batch=9, count=2)
         results = await connection.results(2)
@@ -236,8 +247,9 @@ async def test_cancelled_requests_leave_wherever_they_are(node: Node) -> None:
         assert results[1].meta["ok"]
 
 
-async def test_a_request_past_its_deadline_is_not_run(node: Node) -> None:
-    async with node.scripted() as (_, connection):
+@ON_EITHER_THREAD
+async def test_a_request_past_its_deadline_is_not_run(node: Node, name: str) -> None:
+    async with node.scripted(name) as (_, connection):
         connection.job(1, deadline_boottime_ns=1)
         assert error_of((await connection.results(1))[1]) == "deadline_exceeded"
 
@@ -370,6 +382,17 @@ async def test_real_images_are_answered_and_bad_ones_told(node: Node) -> None:
             await connection.results(1)
         await until(lambda: open_files(worker.pid) <= before, "all files are closed")
     buffer.close()
+
+
+async def test_a_quick_class_runs_in_the_loop_and_answers_all_in_their_order(node: Node) -> None:
+    async with node.scripted("Quick", max_batch=4) as (_, connection):
+        for batch in range(50):
+            for request in range(4 * batch, 4 * batch + 4):
+                connection.job(request, b"%d" % request, batch=batch, count=4)
+            results = await connection.results(4)
+            for number, result in results.items():
+                assert result.meta["answer"]["sha256"] == sha256(b"%d" % number)
+                assert result.meta["answer"]["thread"] == "MainThread"
 
 
 async def test_many_requests_at_once_are_all_answered(node: Node) -> None:

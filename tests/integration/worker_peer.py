@@ -241,10 +241,10 @@ class Node:
 
     @asynccontextmanager
     async def scripted(
-        self, *, welcome: dict[str, Any] | None = None, **settings: Any
+        self, name: str = "Scripted", *, welcome: dict[str, Any] | None = None, **settings: Any
     ) -> AsyncIterator[tuple["Worker", Connection]]:
-        """A worker with the Scripted model class, connected and ready."""
-        async with self.worker(engine="model_classes:Scripted", **settings) as worker:
+        """A worker with the Scripted model class, or another of its kind, connected and ready."""
+        async with self.worker(engine=f"model_classes:{name}", **settings) as worker:
             connection = await self.accept(**(welcome or {}))
             await connection.next_of(FrameType.CREDIT)
             yield worker, connection
