@@ -27,7 +27,8 @@ API_KEY = "a-key-for-the-benchmark"
 START_SECONDS = 60.0
 NOBODY = {"NOTIFY_SOCKET": ""}  # no systemd: nobody is to be told
 BODY_LIMIT_BYTES = 128 << 20
-GATEWAY, PREPARED = "gpuwarden", "gpuwarden, preprocess"
+GATEWAY, PREPARED, QUICK = "gpuwarden", "gpuwarden, preprocess", "gpuwarden, quick"
+CLASSES = {GATEWAY: "Work", PREPARED: "Prepared", QUICK: "Quick"}
 FLOOR, MOSEC, LITSERVE, QUEUE = "aiohttp alone", "mosec", "LitServe", "mp.Queue"
 
 
@@ -118,8 +119,8 @@ async def peer(
 
 def start(name: str, folder: Path) -> AbstractAsyncContextManager[System]:
     """One of those that are known by name."""
-    if name in (GATEWAY, PREPARED):
-        return gpuwarden(name, "Work" if name == GATEWAY else "Prepared", folder)
+    if name in CLASSES:
+        return gpuwarden(name, CLASSES[name], folder)
     if name == MOSEC:
         return peer(name, folder, "mosec_peer", mosec_words, "/inference")
     modules = {FLOOR: "floor", LITSERVE: "litserve_peer", QUEUE: "queue_design"}
