@@ -4,7 +4,6 @@
 import argparse
 import json
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from gpuwarden import names
 from gpuwarden.baseline.comparison import compare
@@ -106,8 +105,7 @@ def _record(arguments: argparse.Namespace) -> int:
     from gpuwarden.metrics.sources import Places  # noqa: PLC0415
 
     door = door_of(arguments)
-    door.connect()  # not to anybody yet: what is no URL is told of
-    if urlsplit(door.url).hostname not in HERE:
+    if door.hostname not in HERE:
         text = f"{door.url} is another machine: record on the node itself, whose heat it is"
         raise CommandError(text, Exit.BAD_USE)
     name = arguments.names[0]

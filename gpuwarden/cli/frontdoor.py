@@ -74,6 +74,11 @@ class Door:
         """What it is called in a message."""
         return self.url or str(self.socket_path)
 
+    @property
+    def hostname(self) -> str | None:
+        """Where it listens; None: at the local socket. Raises CommandError for what is no URL."""
+        return parsed(self.url)[1] if self.url else None
+
     def connect(self) -> "Connection":
         """A connection, not yet opened. Raises CommandError for what is no URL."""
         return Connection(self)
@@ -184,16 +189,11 @@ class Connection:
     def _make(self) -> http.client.HTTPConnection:
         if not self._door.url:
             return LocalConnection(self._door.socket_path)
+        is_safe, hostname, port = parsed(self._door.url)
+        kind = http.client.HTTPSConnection if is_safe else http.client.HTTPConnection
         try:
-            url = urlsplit(self._door.url)
-            if url.scheme not in {"http", "https"} or not url.hostname:
-                text = f"{self._door.url} is no URL like {DEFAULT_URL}"
-                raise CommandError(text, Exit.BAD_USE)
-            url.hostname.encode("idna")  # as it is looked up
-            is_safe = url.scheme == "https"
-            kind = http.client.HTTPSConnection if is_safe else http.client.HTTPConnection
-            return kind(url.hostname, url.port, timeout=TIMEOUT_SECONDS, blocksize=BLOCK_BYTES)
-        except (ValueError, http.client.InvalidURL) as error:
+            return kind(hostname, port, timeout=TIMEOUT_SECONDS, blocksize=BLOCK_BYTES)
+        except http.client.InvalidURL as error:
             raise CommandError(f"{self._door.url}: {error}", Exit.BAD_USE) from error
 
     def _unreachable(self, error: Exception) -> CommandError:
@@ -201,6 +201,18 @@ class Connection:
         return CommandError(
             f"{self._door.place} does not answer: {reason} (gpuwarden status)", Exit.UNREACHABLE
         )
+
+
+def parsed(text: str) -> tuple[bool, str, int | None]:
+    """A URL's service: whether by TLS, host, port. Raises CommandError for what is no URL."""
+    try:
+        url = urlsplit(text)
+        if url.scheme not in {"http", "https"} or not url.hostname:
+            raise CommandError(f"{text} is no URL like {DEFAULT_URL}", Exit.BAD_USE)
+        url.hostname.encode("idna")  # as it is looked up
+        return url.scheme == "https", url.hostname, url.port
+    except ValueError as error:
+        raise CommandError(f"{text}: {error}", Exit.BAD_USE) from error
 
 
 def headers_of(response: http.client.HTTPResponse) -> dict[str, str]:

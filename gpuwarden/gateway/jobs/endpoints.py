@@ -234,9 +234,8 @@ class JobEndpoints:
                 )
             # Larger than could be known, or no repeat any more: the job went meanwhile.
             unpromised = named.is_known or len(job.content) > (upload.length or 0)
-            with contextlib.ExitStack() as more:
-                if unpromised:
-                    more.enter_context(opened.store.promised(len(job.content)))
+            promised = opened.store.promised(len(job.content))
+            with promised if unpromised else contextlib.nullcontext():
                 row, new = await opened.store.submit(job)
             check_same(row, asked)  # two may have come at once
             return row, new
