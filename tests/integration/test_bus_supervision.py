@@ -31,7 +31,7 @@ from tests.integration.bus_peers import STOCK, client, guarded, probe, service
 from tests.integration.bus_states import state, worker
 from tests.integration.private_bus import PrivateBus, private_bus
 from tests.integration.probe import INTERFACE, NAME, ROOT
-from tests.open_files import open_files
+from tests.open_files import held_files
 
 DEADLINE_SECONDS = 20.0  # for what isn't timed, on a busy machine too
 BACK_SECONDS = 2.0  # the contract: names, objects and signals back within 2 s of the bus
@@ -130,7 +130,7 @@ async def test_reconnecting_leaves_no_descriptor(bus: PrivateBus) -> None:
             await connection.connect(DEADLINE_SECONDS)
             async with asyncio.timeout(DEADLINE_SECONDS):
                 await owner(connection, DAEMON)
-            counts.append(open_files())
+            counts.append(held_files())
         assert counts[-1] <= counts[0]
 
 

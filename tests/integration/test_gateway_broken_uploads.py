@@ -11,7 +11,7 @@ import pytest
 
 from tests.integration.broken_uploads import CORPUS, POST, PROBE, Broken
 from tests.integration.gateway_node import GatewayNode, Reply, gateway_node, job_place, read_reply
-from tests.open_files import open_files
+from tests.open_files import held_files
 
 CHAT = b"/v1/chat/completions"
 JOBS = b"/v1/jobs"
@@ -79,7 +79,7 @@ async def test_every_broken_upload_ends_in_its_refusal_and_neighbours_are_undist
         header_timeout_seconds=1.0,
     ) as node:
         await node.worker()
-        before = open_files()
+        before = held_files()
         done = asyncio.Event()
 
         async def neighbour(size: int) -> int:
@@ -107,5 +107,5 @@ async def test_every_broken_upload_ends_in_its_refusal_and_neighbours_are_undist
         assert node.service.dispatcher.queue.held_bytes == 0
         assert node.service.images.held_bytes == 0
         assert list((place.folder / "files").iterdir()) == []
-        await node.until(lambda: open_files() <= before + POOLED)
+        await node.until(lambda: held_files() <= before + POOLED)
     assert [one for one in tries if one is not None] == []

@@ -15,7 +15,7 @@ from gpuwarden.worker.channel import Inbox
 from gpuwarden.worker.frames import HEADER, RECORD_LIMIT_BYTES, Frame, FrameType, decode, encode
 from tests.integration.gateway_node import DEADLINE_SECONDS, gateway_node
 from tests.integration.gateway_peer import GatewayPeer
-from tests.open_files import descriptors_used_up, open_files
+from tests.open_files import descriptors_used_up, held_files
 
 UNKNOWN_TYPE = 200
 
@@ -60,13 +60,13 @@ async def test_descriptors_that_a_worker_sends_are_never_taken() -> None:
     async with gateway_node() as node:
         worker = await node.worker()
         assert (await node.post(b"image")).status == 200
-        before = open_files()
+        before = held_files()
         stray = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
         worker.send_raw(encode(Frame(FrameType.HEARTBEAT)), [stray] * 50)
         worker.send_raw(encode(Frame(UNKNOWN_TYPE)), [stray])
         os.close(stray)
         assert (await node.post(b"image")).status == 200
-        assert open_files() <= before
+        assert held_files() <= before
         assert not worker.closed.is_set()
 
 

@@ -21,7 +21,7 @@ from gpuwarden.guard.processes import (
     is_alive,
     read_process,
 )
-from tests.open_files import open_files
+from tests.open_files import held_files
 from tests.waiting import wait_until
 
 CLONE_AS = Path(__file__).parent / "clone_as.py"
@@ -134,11 +134,11 @@ async def test_a_process_that_is_gone_is_no_error() -> None:
 
 
 async def test_many_are_ended_at_once_and_no_descriptor_is_left() -> None:
-    before = open_files()
+    before = held_files()
     children = [sleeper() for _ in range(20)]
     await asyncio.gather(*(end_process(identity_of(each.pid)) for each in children))
     assert [each.wait() for each in children] == [-signal.SIGTERM] * 20
-    assert open_files() == before
+    assert held_files() == before
 
 
 def test_who_a_process_is_by_proc(child: "subprocess.Popen[bytes]", tmp_path: Path) -> None:
