@@ -240,11 +240,11 @@ def result_in(meta: dict[str, Any]) -> Told:
 
 def answers_in(frame: Frame) -> list[tuple[Frame, Told]]:
     """The RESULTs that an ANSWERS stands for. Raises FrameError, MessageError."""
-    seconds = frame.meta.get("predict_seconds")
+    seconds, answers = unpack(frame)
     if not is_time(seconds):
-        raise MessageError("ANSWERS: predict_seconds")
+        raise MessageError("ANSWERS: seconds")
     said: list[tuple[Frame, Told]] = []
-    for request, lease, data in unpack(frame):
+    for request, lease, data in answers:
         said.append((Frame(FrameType.RESULT, request, lease, frame.batch), Plain(data, seconds)))
     return said
 

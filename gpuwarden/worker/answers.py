@@ -3,19 +3,22 @@
 
 Most answers are a small JSON object, and those of a batch are made together. In a RESULT of its own
 each would become part of that frame's JSON, be read there, and be written once more. So they travel
-in an ANSWERS: its body is their JSON, one after the other, and its meta says whose each is. The
-gateway hands on what it doesn't have to read.
+in an ANSWERS, which has no meta: its body is the seconds that they took, then whose each is and how
+long, then their JSON, one after the other. The gateway hands on what it doesn't have to read.
 
 A worker sends it only where the gateway's WELCOME says ``"answers": true``. The gateway and the
 worker both import this module: standard library only, Python 3.9 and newer.
 """
 
+import struct
 from typing import List, Sequence, Tuple
 
 from gpuwarden.worker.frames import INLINE_LIMIT_BYTES, Frame, FrameError, FrameType, record_of
 
 ANSWERS = int(FrameType.ANSWERS)
 Packed = Tuple[int, int, bytes]  # request, lease (see Frame), a JSON object in ASCII
+_SECONDS = struct.Struct("<d")
+_WHOSE = struct.Struct("<QQI")  # request, lease, bytes
 
 
 def pack(jobs: Sequence[Tuple[Frame, bytes]], predict_seconds: float) -> bytes:
@@ -23,36 +26,34 @@ def pack(jobs: Sequence[Tuple[Frame, bytes]], predict_seconds: float) -> bytes:
 
     :param jobs: each JOB with its answer.
     """
-    # Written by hand: an encoder would cost as much as all else on an answer's way here.
-    whose = ",".join([f"[{job.request},{job.lease},{len(data)}]" for job, data in jobs])
-    meta = f'{{"predict_seconds":{round(predict_seconds, 6)!r},"answers":[{whose}]}}'
-    body = b"".join([data for _, data in jobs])
-    return record_of(ANSWERS, 0, (0, 0, jobs[0][0].batch), meta.encode("ascii"), body)
+    parts = [_SECONDS.pack(predict_seconds)]
+    parts += [_WHOSE.pack(job.request, job.lease, len(data)) for job, data in jobs]
+    parts += [data for _, data in jobs]
+    return record_of(ANSWERS, len(jobs), (0, 0, jobs[0][0].batch), b"", b"".join(parts))
 
 
 def fits(jobs: Sequence[Tuple[Frame, bytes]]) -> bool:
     """Whether one frame holds them."""
-    size = 0
+    size = _SECONDS.size
     for _, data in jobs:
-        size += len(data)
+        size += _WHOSE.size + len(data)
     return size <= INLINE_LIMIT_BYTES
 
 
-def unpack(frame: Frame) -> List[Packed]:
-    """What an ANSWERS holds. Raises FrameError where it isn't what ``pack`` makes."""
-    body, place = frame.body, 0
+def unpack(frame: Frame) -> Tuple[float, List[Packed]]:
+    """The seconds and the answers of an ANSWERS. Raises FrameError where ``pack`` made none."""
+    body, first, place = frame.body, _SECONDS.size, _SECONDS.size + frame.count * _WHOSE.size
+    if frame.meta or place > len(body):
+        raise FrameError("ANSWERS that don't say whose they are")
     found: List[Packed] = []
-    try:
-        for request, lease, length in frame.meta["answers"]:
-            data = body[place : place + length]
-            place += length
-            if not (type(request) is type(lease) is int and len(data) == length):
-                raise FrameError("ANSWERS that are longer than their frame")
-            if not (data.startswith(b"{") and data.endswith(b"}")):
-                raise FrameError("an answer that is no JSON object")
-            found.append((request, lease, data))
-    except (KeyError, TypeError, ValueError) as error:
-        raise FrameError(f"ANSWERS are malformed ({type(error).__name__})") from error
+    for request, lease, length in _WHOSE.iter_unpack(body[first:place]):
+        data = body[place : place + length]
+        place += length
+        if len(data) != length:
+            raise FrameError("ANSWERS that are longer than their frame")
+        if not (data.startswith(b"{") and data.endswith(b"}")):
+            raise FrameError("an answer that is no JSON object")
+        found.append((request, lease, data))
     if place != len(body):
         raise FrameError("ANSWERS that are shorter than their frame")
-    return found
+    return _SECONDS.unpack_from(body)[0], found

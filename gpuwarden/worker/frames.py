@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The worker channel's frames: one SOCK_SEQPACKET record is one frame.
 
-A frame is a 32-byte header, a JSON object (``meta``) and, for small bodies, the body itself.
+A frame is a 32-byte header, a JSON object (``meta``; none is an empty one) and, for small bodies,
+the body itself.
 Bodies over ``INLINE_LIMIT_BYTES`` travel in a sealed memfd whose descriptor rides on the record
 (SCM_RIGHTS) the first time a worker meets that buffer; later frames name it by number only.
 
@@ -51,7 +52,7 @@ class FrameType(IntEnum):
     FIGURES = 12  # what allocator.FIGURES names, warning_threshold, shortages, shortages_alone;
     #               every five seconds, from engines that know
     SERVER = 13  # {"running", "waiting", "kv_cache_usage"}: what an engine's server says of itself
-    ANSWERS = 14  # batch: the answers of several requests that ran together (see worker.answers)
+    ANSWERS = 14  # batch, count: the answers of requests that ran together (see worker.answers)
     # gateway to worker
     WELCOME = 32  # {"gateway": version, "results_bytes": its room for large results now,
     #               "together": true where it takes records of several frames,
@@ -123,6 +124,8 @@ def decode(record: bytes) -> Frame:
     end = HEADER.size + meta_length
     if end > len(record):
         raise FrameError(f"meta of {meta_length} bytes in a record of {len(record)}")
+    if not meta_length:
+        return Frame(kind, request, lease, batch, count, {}, record[end:])
     text = record[HEADER.size : end]
     if nests_too_deep(text, NESTING_LIMIT + LEVELS_AROUND):
         raise FrameError("meta is nested too deeply")

@@ -54,7 +54,8 @@ def each_answer(frame: Frame) -> list[Frame]:
     """The RESULTs that an ANSWERS stands for; any other frame as it is."""
     if frame.type != FrameType.ANSWERS:
         return [frame]
-    timing = {"predict_seconds": frame.meta["predict_seconds"]}
+    seconds, answers = unpack(frame)
+    timing = {"predict_seconds": seconds}
     return [
         Frame(
             FrameType.RESULT,
@@ -63,7 +64,7 @@ def each_answer(frame: Frame) -> list[Frame]:
             frame.batch,
             meta={"ok": True, "answer": json.loads(data), "timing": timing},
         )
-        for request, lease, data in unpack(frame)
+        for request, lease, data in answers
     ]
 
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """ANSWERS: what is packed comes out, whoever's it is; anything else is refused whole."""
 
+import math
+import struct
 from dataclasses import replace
 from typing import Any
 
@@ -38,10 +40,10 @@ def test_each_answer_comes_out_as_it_went_in_under_its_own_lease(
     ]
     frame = decode(pack(jobs, seconds))
     assert frame.batch == 7
-    assert unpack(frame) == [(one.request, one.lease, data) for one, data in jobs]
+    assert unpack(frame) == (seconds, [(one.request, one.lease, data) for one, data in jobs])
     said = answers_in(frame)
     assert [(one.request, one.lease) for one, _ in said] == [(r, n) for r, n, _ in answers]
-    assert [told.predict_seconds for _, told in said] == [round(seconds, 6)] * len(answers)
+    assert [told.predict_seconds for _, told in said] == [seconds] * len(answers)
     got = [Answer(told.answer or {}, "a model", 0).answer for _, told in said]
     assert got == [answer for _, _, answer in answers]
 
@@ -49,38 +51,57 @@ def test_each_answer_comes_out_as_it_went_in_under_its_own_lease(
 GOOD = decode(pack([(job(1, 2), b'{"a":1}'), (job(3, 4), b"{}")], 0.5))
 
 
+WHOSE = struct.Struct("<QQI")
+
+
+def said_to_be(*lengths: int, seconds: float = 0.5) -> bytes:
+    """GOOD's body with other words about it."""
+    whose = [WHOSE.pack(1, 2, length) for length in lengths]
+    return struct.pack("<d", seconds) + b"".join(whose) + b'{"a":1}{}'
+
+
 @pytest.mark.parametrize(
-    "answers",
+    ("count", "body"),
     [
-        None,
-        7,
-        [[1, 2]],
-        [[1, 2, 7], [3, 4, 3]],
-        [[1, 2, 7]],
-        [[1, 2, 8], [3, 4, 1]],
-        [[1, 2, 9], [3, 4, 0]],
-        [[1, 2, 7], [3, 4, 2], [5, 6, -2]],
-        [[1, 2, "7"], [3, 4, 2]],
-        [["1", 2, 7], [3, 4, 2]],
-        [[1, 2.5, 7], [3, 4, 2]],
-        [[1, True, 7], [3, 4, 2]],
+        (0, GOOD.body),
+        (1, GOOD.body),
+        (3, GOOD.body),
+        (2, b""),
+        (2, GOOD.body[:47]),
+        (2, GOOD.body[:-1]),
+        (2, GOOD.body + b"{}"),
+        (1, said_to_be(7)),
+        (2, said_to_be(7, 3)),
+        (2, said_to_be(8, 1)),
+        (2, said_to_be(9, 0)),
+        (3, said_to_be(7, 2, 0)),
+        (2, said_to_be(7, 2**32 - 1)),
     ],
 )
-def test_whose_answers_they_are_must_be_certain(answers: object) -> None:
+def test_whose_answers_they_are_must_be_certain(count: int, body: bytes) -> None:
+    assert unpack(replace(GOOD, body=said_to_be(7, 2)))[0] == 0.5
     with pytest.raises(FrameError):
-        unpack(replace(GOOD, meta={**GOOD.meta, "answers": answers}))
+        unpack(replace(GOOD, count=count, body=body))
 
 
-@pytest.mark.parametrize("seconds", [None, "1", -1.0, float("nan"), True])
-def test_a_time_that_is_none_is_refused(seconds: object) -> None:
+def test_a_meta_is_none_of_theirs() -> None:
+    with pytest.raises(FrameError):
+        unpack(replace(GOOD, meta={"predict_seconds": 0.5}))
+
+
+@pytest.mark.parametrize("seconds", [-1.0, math.nan, math.inf])
+def test_a_time_that_is_none_is_refused(seconds: float) -> None:
     with pytest.raises(MessageError):
-        answers_in(replace(GOOD, meta={**GOOD.meta, "predict_seconds": seconds}))
+        answers_in(replace(GOOD, body=said_to_be(7, 2, seconds=seconds)))
 
 
 def test_what_no_frame_holds_does_not_fit() -> None:
-    half = b"{" + b" " * (INLINE_LIMIT_BYTES // 2 - 2) + b"}"
-    assert fits([(job(1, 2), half), (job(3, 4), half)])
-    assert not fits([(job(1, 2), half), (job(3, 4), half), (job(5, 6), b"{}")])
+    words = struct.calcsize("<d") + 2 * WHOSE.size
+    half = b"{" + b" " * ((INLINE_LIMIT_BYTES - words) // 2 - 2) + b"}"
+    most = [(job(1, 2), half), (job(3, 4), half)]
+    assert fits(most)
+    assert unpack(decode(pack(most, 0.5)))[1] == [(1, 2, half), (3, 4, half)]
+    assert not fits([(job(1, 2), half), (job(3, 4), half + b" ")])
 
 
 DEEP = b'{"a":' * 500 + b"1" + b"}" * 500
