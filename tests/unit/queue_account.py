@@ -41,6 +41,7 @@ class Account(RuleBasedStateMachine):
         self.held: dict[int, dict[int, int]] = {}  # seat -> lease -> request
         self.cancelled: set[tuple[int, int]] = set()
         self.repeats: list[Request] = []  # that their owner has not noted yet
+        self.begun: set[tuple[int, int]] = set()  # by the word of workers with slots
         self.joining: set[tuple[int, int]] = set()
         self.granted: Counter[int] = Counter()
         self.last_seat = 0

@@ -74,11 +74,13 @@ class Node(Account):
         had = [one for one in alive if one.background and self.is_its(one, held)]
         self.carry_out(self.queue.detach(seat, self.now))
         assert all(one in self.repeats or one.phase is Phase.ENDED for one in had)
-        several = seat.slots and len(joining or running) > 1
+        ran = [lease for lease in held if (seat.key, lease) in self.begun] or list(held)
+        blamed = joining or [lease for lease in ran if lease in running]
+        several = seat.slots and len(blamed) > 1
         for lease, request in running.items():
             deaths, suspect = before[lease]
-            alone = joining == [lease] or (len(held) == 1 and not joining)
-            is_doubted = not seat.draining and (lease in joining or not joining)
+            alone = joining == [lease] or (len(ran) == 1 and not joining)
+            is_doubted = not seat.draining and lease in blamed
             assert request.solo_deaths == deaths + (alone and is_doubted)
             is_forgiven = several and shared[lease] == 0
             assert request.suspect == (suspect or (is_doubted and not is_forgiven))
@@ -96,7 +98,8 @@ class Node(Account):
         key = data.draw(st.sampled_from(sorted(key for key, held in self.held.items() if held)))
         lease = data.draw(st.sampled_from(sorted(self.held[key])))
         self.queue.joins(self.seats[key], self.held[key][lease], lease, joining, self.now)
-        if self.seats[key].slots:
+        if self.seats[key].slots and (key, lease) not in self.cancelled:
+            self.begun.add((key, lease))
             (self.joining.add if joining else self.joining.discard)((key, lease))
 
     @precondition(lambda self: any(self.held.values()))
