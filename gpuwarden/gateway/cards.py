@@ -46,10 +46,12 @@ class Card:
 
     def takes(self, seat: Seat, now: float) -> bool:
         """Whether this worker on it may be given something, as far as the card is concerned."""
-        limit = self._limit(seat)
-        if self.limits.paused or (seat.slots and limit is not None and seat.outstanding >= limit):
+        if self.limits.paused:
             return False
-        return self._meter.permits(0 if seat.slots else len(seat.batches), now)
+        if not seat.slots:
+            return self._meter.permits(len(seat.batches), now)
+        limit = self._limit(seat)
+        return (limit is None or seat.outstanding < limit) and self._meter.permits(0, now)
 
     def batch_size(self, seat: Seat) -> int:
         """Requests that this worker may run together."""

@@ -60,9 +60,9 @@ class DutyMeter:
         :param behind: batches in the same worker that run before it: it may be given ahead only if
             the card will not have to rest when they are done.
         """
-        self._advance(now)
         if self.duty >= 1:
             return True
+        self._advance(now)
         if behind and self._batch_seconds is None:
             return False
         ahead = (self._batch_seconds or 0.0) * behind
