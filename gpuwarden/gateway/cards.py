@@ -165,13 +165,8 @@ class Cards:
 
     def with_room(self, now: float, model: str | None = None) -> list[Seat]:
         """Those that may be given a batch now."""
-        seats = [seat for seat in self._with(model) if seat.open]
-        if not seats:
-            return []
-        usable = [seat for seat in seats if self.is_usable(seat)]
-        if not usable and (last := self.last_resort(model)):
-            usable = [seat for seat in seats if seat in last]
-        return [seat for seat in usable if self._cards[seat.card].takes(seat, now)]
+        seats = self.usable(model) or self.last_resort(model)
+        return [seat for seat in seats if seat.open and self._cards[seat.card].takes(seat, now)]
 
     @property
     def have_quarantine(self) -> bool:
