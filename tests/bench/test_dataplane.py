@@ -2,10 +2,12 @@
 """The benchmark itself works, on a small scale and without the peers."""
 
 import os
+import struct
 from pathlib import Path
 
 import pytest
 
+from tests.bench.dataplane.idle import REQUEST, processors_awake
 from tests.bench.dataplane.report import Goal, goals_of
 from tests.bench.dataplane.run import document, run
 from tests.bench.dataplane.sections import SECTIONS, Scale
@@ -22,7 +24,15 @@ async def test_every_section_measures_the_real_front_door(tmp_path: Path) -> Non
     text = "\n".join(document(sections))
     for goal in ("CPU a request", "p50 over that of aiohttp", "p99", "abandoned"):
         assert goal in text
+    with processors_awake() as are_awake:
+        assert ("| 1, awake |" in text) == are_awake
     assert not os.listdir(tmp_path)  # noqa: PTH208 - in a coroutine
+
+
+def test_the_kernel_knows_that_processors_are_kept_awake() -> None:
+    with processors_awake() as are_awake:
+        told = REQUEST.read_bytes() if are_awake else b""
+    assert not told or struct.unpack("i", told[:4]) == (0,)
 
 
 @pytest.mark.parametrize(
