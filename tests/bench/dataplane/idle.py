@@ -2,10 +2,9 @@
 """Processors that don't sleep while something is measured.
 
 Each step of a lone request wakes a process on a processor that has nothing to do. How long that
-takes is the machine's matter, not ours: 2 us where the processor only looks out for work, 10 where
-it sleeps lightly, 20 to 45 in a virtual machine that gives it back to its host; a request has four
-to five of them. A node under gpuwarden's profile for the day keeps its processors from sleeping
-deeply in the same way (``force_latency``).
+takes is the machine's matter: next to nothing where the processor only looks out for work, 20 to 45
+us in a virtual machine that gives it back to its host. A request has four of them. gpuwarden's
+profiles have tuned keep a node's processors from sleeping deeply in the same way.
 """
 
 import contextlib
