@@ -39,6 +39,10 @@ class JournalPeer:
         wait_until(lambda: len(self.of(event, gpu)) >= count)
         return self.of(event, gpu)
 
+    def wait_for_words(self, event: str, words: str, gpu: int = 0) -> None:
+        """Until an entry of an event says so: others of the same may stand there already."""
+        wait_until(lambda: any(words in entry["MESSAGE"] for entry in self.of(event, gpu)))
+
     def changes(self, gpu: int = 0) -> list[str]:
         """The states of a card, in the order in which it entered them."""
         return [entry["STATE_NEW"] for entry in self.of("thermal-state", gpu)]

@@ -90,7 +90,7 @@ def test_a_process_that_is_not_listed_is_found_by_what_it_has_open(node: Scanned
         (found,) = node.held_by("hidden")
         assert (found.pid, found.listed, found.mappings) == (pid, False, True)
         assert found.vram_bytes is None
-        assert f"PID {pid}" in node.journal.wait_for("scan-hidden")[-1]["MESSAGE"]
+        node.journal.wait_for_words("scan-hidden", f"(PID {pid}")
         assert node.scan(0, lambda data: bool(data.holders)).unexplained_bytes == 0
 
 
@@ -102,7 +102,7 @@ def test_memory_that_nobody_has_open_is_unexplained(node: Scanned) -> None:
         try:
             data = node.scan(0, lambda data: bool(data.unexplained_bytes))
             assert (data.holders, data.unexplained_bytes) == ([], GIB)
-            assert "1024 MiB" in node.journal.wait_for("scan-unexplained")[0]["MESSAGE"]
+            node.journal.wait_for_words("scan-unexplained", "1024 MiB")
         finally:
             (node.simulator / "elsewhere").rename(node.simulator / f"card-{node.uuid}")
 
