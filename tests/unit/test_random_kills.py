@@ -81,6 +81,11 @@ def test_what_grows_is_told_by_the_line_through_all_rounds() -> None:
     assert told.startswith("the guard's descriptors grew")
 
 
+def test_of_a_few_looks_only_descriptors_are_judged() -> None:
+    assert faults_of_growth(grown(GROWTH_KIB, rounds=3)) == []
+    assert len(faults_of_growth(grown(0, descriptors=9, rounds=3))) == 1
+
+
 def test_what_a_young_process_fills_is_no_growth() -> None:
     young = grown(400, rounds=10)
     old = [a_round(held={**each["held"], "guard": (1, 10, 28_000)}) for each in grown(0)]

@@ -48,8 +48,10 @@ MODULES = ("__init__", "in_node", "load", "pace", "processes", "strikes", "watch
 # What the guard and the gateway may hold more after all kills of the others: their allocator's.
 # They are young when they are spared for the first time: until a third of the looks at them is over
 # they fill what they keep (events, histories). Python's allocator takes and gives back memory by
-# the MiB (ARENA_SIZE of CPython 3.10 and later): one is noise, and a line through it is more.
+# the MiB (ARENA_SIZE of CPython 3.10 and later): one is noise, and a line through it is more. Of a
+# few looks nothing can be told but those steps: memory is judged in the campaign and in ``day``.
 GROWTH_KIB, GROWTH_DESCRIPTORS, YOUTH = 2048, 2, 1 / 3
+LEAST_LOOKS = 10
 SHARED_GROWTH_KIB = 16 * 1024  # the pool's buffers of a moment
 GROWTH_MEMFDS = 6  # buffers that the pool keeps: of two sizes, for three callers
 LOST_TOLD = 10
@@ -224,7 +226,8 @@ def faults_of_growth(rounds: list[Told]) -> list[str]:
         if len(pids) != 1 or growth is None:
             faults.append(f"the {name} was spared and yet there were {len(pids)} of it")
             continue
-        if growth.kib_per_round * (growth.rounds - 1) > GROWTH_KIB:
+        rise_kib = growth.kib_per_round * (growth.rounds - 1)
+        if growth.rounds >= LEAST_LOOKS and rise_kib > GROWTH_KIB:
             faults.append(f"the {name} grew by {growth.kib_per_round:.1f} KiB a round")
         if growth.descriptors[1] > growth.descriptors[0] + GROWTH_DESCRIPTORS:
             faults.append(f"the {name}'s descriptors grew: {growth.descriptors}")
