@@ -34,6 +34,7 @@ from gpuwarden.gateway.probe import Probes
 from gpuwarden.gateway.relief import Relief
 from gpuwarden.gateway.work import UNBOUNDED, Seat, Weight
 from gpuwarden.values import ThermalState
+from gpuwarden.worker.answers import FORM
 from gpuwarden.worker.frames import (
     PROTOCOL_VERSION,
     Frame,
@@ -308,7 +309,7 @@ class WorkerLink:
             extra={"fields": {"WORKER": str(self.number), "GPU_UUID": hello.gpu_uuid or ""}},
         )
         room = self._owner.results_bytes
-        takes = {"together": True, "answers": True}
+        takes = {"together": True, "answers": FORM}
         welcome = {"gateway": __version__, "results_bytes": room, **takes}
         self.send(Frame(FrameType.WELCOME, meta=welcome))
         self._owner.connected(self, hello)

@@ -6,8 +6,9 @@ each would become part of that frame's JSON, be read there, and be written once 
 in an ANSWERS, which has no meta: its body is the seconds that they took, then whose each is and how
 long, then their JSON, one after the other. The gateway hands on what it doesn't have to read.
 
-A worker sends it only where the gateway's WELCOME says ``"answers": true``. The gateway and the
-worker both import this module: standard library only, Python 3.9 and newer.
+A worker sends it only where the gateway's WELCOME says ``"answers": 2``: after an upgrade workers
+of the former version go on, and one that knows another form of it sends RESULTs. The gateway and
+the worker both import this module: standard library only, Python 3.9 and newer.
 """
 
 import struct
@@ -16,6 +17,7 @@ from typing import List, Sequence, Tuple
 from gpuwarden.worker.frames import INLINE_LIMIT_BYTES, Frame, FrameError, FrameType, record_of
 
 ANSWERS = int(FrameType.ANSWERS)
+FORM = 2  # ``true`` was the first, whose meta said in JSON whose they are
 Packed = Tuple[int, int, bytes]  # request, lease (see Frame), a JSON object in ASCII
 _SECONDS = struct.Struct("<d")
 _WHOSE = struct.Struct("<QQI")  # request, lease, bytes

@@ -56,7 +56,7 @@ class FrameType(IntEnum):
     # gateway to worker
     WELCOME = 32  # {"gateway": version, "results_bytes": its room for large results now,
     #               "together": true where it takes records of several frames,
-    #               "answers": true where it takes ANSWERS}
+    #               "answers": the form of ANSWERS that it takes}
     JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request:
     # "form" is "predict" (the body is the image) or "chat" (OpenAI's JSON); "images" are buffers
     CANCEL = 34  # request, lease: the caller is gone

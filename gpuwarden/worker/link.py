@@ -15,6 +15,7 @@ from collections import deque
 from contextlib import nullcontext
 from typing import Any, Callable, ContextManager, Deque, Dict, List, Optional, Protocol, Tuple
 
+from gpuwarden.worker.answers import FORM
 from gpuwarden.worker.buffers import LentBuffers
 from gpuwarden.worker.channel import Channel, close_all
 from gpuwarden.worker.faults import WorkerError
@@ -302,7 +303,7 @@ class GatewayLink:
         session.welcomed = True
         if session.channel:
             session.channel.packs = frame.meta.get("together") is True
-        session.takes_answers = frame.meta.get("answers") is True
+        session.takes_answers = frame.meta.get("answers") == FORM
         session.instance = instance if isinstance(instance, str) else None
         results_bytes = frame.meta.get("results_bytes")
         session.results_bytes = results_bytes if isinstance(results_bytes, int) else 0

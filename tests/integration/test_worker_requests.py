@@ -88,6 +88,13 @@ async def test_a_batchs_plain_answers_leave_in_one_frame_where_the_gateway_takes
         assert FrameType.RESULT not in connection.kinds
 
 
+async def test_a_gateway_that_takes_another_form_of_answers_gets_results(node: Node) -> None:
+    async with node.scripted(welcome={"answers": True}) as (_, connection):
+        connection.job(1)
+        assert (await connection.results(1))[1].meta["ok"]
+        assert FrameType.ANSWERS not in connection.kinds
+
+
 @ON_EITHER_THREAD
 async def test_a_failure_among_answers_leaves_them_a_result_each(node: Node, name: str) -> None:
     async with node.scripted(name) as (_, connection):

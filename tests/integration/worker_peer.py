@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gpuwarden.worker.answers import unpack
+from gpuwarden.worker.answers import FORM, unpack
 from gpuwarden.worker.frames import RECORD_LIMIT_BYTES, Frame, FrameType, encode
 from gpuwarden.worker.together import frames_in, together
 
@@ -134,7 +134,7 @@ class Connection:
             self.send_raw(record)
 
     def welcome(self, **meta: Any) -> None:
-        self.send(Frame(FrameType.WELCOME, meta={"gateway": "test", "answers": True, **meta}))
+        self.send(Frame(FrameType.WELCOME, meta={"gateway": "test", "answers": FORM, **meta}))
 
     def job(
         self,
