@@ -3,8 +3,7 @@
 
 Each step of a lone request wakes a process on a processor that has nothing to do. How long that
 takes is the machine's matter: next to nothing where the processor only looks out for work, 20 to 45
-us in a virtual machine that gives it back to its host. A request has four of them. gpuwarden's
-profiles have tuned keep a node's processors from sleeping deeply in the same way.
+us in a virtual machine that gives it back to its host. A request has four of them.
 """
 
 import contextlib
