@@ -8,13 +8,14 @@ import socket
 import threading
 from collections import deque
 from contextlib import contextmanager
-from typing import Callable, Deque, Iterator, List, Optional, Sequence, Tuple, TypeVar
+from typing import Callable, Deque, Iterator, List, Optional, Sequence, Tuple, TypeVar, Union
 
 from gpuwarden.worker.frames import RECORD_LIMIT_BYTES, Frame, FrameError, encode
 from gpuwarden.worker.together import frames_in, together
 
 DESCRIPTOR_LIMIT = 16  # a JOB brings its body's and those of its images; more is a peer that errs
 Read = TypeVar("Read")
+Received = Union[str, Tuple[List[Frame], List[int]]]  # a record's, or why no more come
 _CUT_SHORT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)  # as numbers: an enum's sums are slow
 _CLOSE_ON_EXEC = int(socket.MSG_CMSG_CLOEXEC)
 _ANCILLARY_BYTES = socket.CMSG_SPACE(DESCRIPTOR_LIMIT * array.array("i").itemsize)
@@ -203,21 +204,51 @@ class Channel:
         self._loop.remove_writer(self._connection.fileno())
         self._flushed.set()
 
-    def _readable(self) -> None:
-        """Take one record: the loop says if there is another, for less than to look would cost."""
-        try:
-            received = self._inbox.receive(self._connection, frames_in)
-        except BlockingIOError:
-            return
-        except OSError as error:
-            self._end(f"receiving failed: {error.strerror}")
-            return
-        except FrameError as error:
-            self._end(f"the peer sent no frame: {error}")
-            return
-        if received is None:
-            self._end("the peer closed")
+    def stop_reading(self) -> None:
+        """Have the loop leave what comes where it is: another thread takes it."""
+        if not self.closed:
+            self._loop.remove_reader(self._connection.fileno())
+
+    def read_on(self) -> None:
+        """Have the loop take what comes again."""
+        if not self.closed:
+            self._loop.add_reader(self._connection.fileno(), self._readable)
+
+    def fileno(self) -> int:
+        """To wait for what comes; -1 once it is closed."""
+        return self._connection.fileno()
+
+    def take(self) -> Optional[Received]:
+        """One record's frames and descriptors, or why no more come; None: not now.
+
+        From any thread, but from one at a time: see ``stop_reading``.
+        """
+        with self._closing:
+            if self.closed:
+                return None
+            try:
+                return self._inbox.receive(self._connection, frames_in) or "the peer closed"
+            except BlockingIOError:
+                return None
+            except OSError as error:
+                return f"receiving failed: {error.strerror}"
+            except FrameError as error:
+                return f"the peer sent no frame: {error}"
+
+    def deal_with(self, received: Received) -> None:
+        """Tell the owner what was taken (in the loop)."""
+        if isinstance(received, str):
+            self._end(received)
             return
         frames, descriptors = received
+        if self.closed:
+            close_all(descriptors)
+            return
         for frame in frames:
             self._on_frame(frame, descriptors if frame is frames[0] else [])
+
+    def _readable(self) -> None:
+        """Take one record: the loop says if there is another, for less than to look would cost."""
+        received = self.take()
+        if received is not None:
+            self.deal_with(received)

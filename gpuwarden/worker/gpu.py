@@ -37,11 +37,16 @@ class GpuThread:
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
         self._thread.start()
         self._unsettled = 0
+        self.before_submit: Callable[[], None] = lambda: None  # has what waits there come to an end
         self.busy_since: Optional[float] = None  # time.monotonic() when predict() was called
 
     def mark(self) -> None:
         """predict() is about to be called."""
         self.busy_since = time.monotonic()
+
+    def unmark(self) -> None:
+        """It has ended."""
+        self.busy_since = None
 
     async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
         """The function's result; raises what it raises."""
@@ -78,11 +83,12 @@ class GpuThread:
                 result = function(*arguments)
             except BaseException as error:  # noqa: BLE001 - settle raises it again, in the loop
                 caught = error
-            self.busy_since = None
+            self.unmark()
             self._for_loop.append(partial(self._settle, settle, result, caught))
             if caught is not None or not may_wait():
                 self._loop.call_soon_threadsafe(self.catch_up)
 
+        self.before_submit()
         is_free, self._unsettled = not self._unsettled, self._unsettled + 1
         if here and is_free:
             call()

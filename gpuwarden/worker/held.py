@@ -6,9 +6,13 @@ from enum import Enum
 from typing import Any, Dict, Optional, Tuple
 
 from gpuwarden.worker.faults import Failure
-from gpuwarden.worker.frames import Frame
+from gpuwarden.worker.frames import INLINE_LIMIT_BYTES, Frame
 from gpuwarden.worker.link import Session
+from gpuwarden.worker.outputs import WHOLE, Answer, Large
 from gpuwarden.worker.pool import Prepared
+
+LATE = Failure("deadline_exceeded", "its deadline passed")
+RETURNED = Failure("returned", "this worker has not begun it: give it to another")
 
 
 class Stage(Enum):
@@ -67,3 +71,20 @@ class Held:
         """Whether its answer goes to its caller as it is, now or never."""
         meta = self.frame.meta
         return meta.get("form") != "chat" and not meta.get("ticket")
+
+
+def result_of(job: Held, answer: Answer, predict_seconds: float) -> Tuple[Dict[str, Any], bytes]:
+    """The meta and the body of the RESULT that answers a request."""
+    timing = {
+        "preprocess_seconds": round(job.prepared.seconds if job.prepared else 0.0, 6),
+        "predict_seconds": round(predict_seconds, 6),
+    }
+    meta: Dict[str, Any] = {"ok": True, "answer": answer, "timing": timing}
+    body = b""
+    if isinstance(answer, Large):
+        meta.update(answer={} if answer.part == WHOLE else answer.answer)
+        meta.update(content=answer.content())
+        body = bytes(answer.data) if len(answer.data) <= INLINE_LIMIT_BYTES else b""
+    if job.terms:
+        meta["terms"] = job.terms
+    return meta, body

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import time
+from functools import partial
 from typing import Any, Callable, Dict, List, Optional, Tuple
 
 from gpuwarden.worker import logs
@@ -25,6 +26,7 @@ from gpuwarden.worker.faults import WorkerError
 from gpuwarden.worker.frames import Frame
 from gpuwarden.worker.gpu import GpuThread, Raised, run_batch
 from gpuwarden.worker.link import GatewayLink, Session
+from gpuwarden.worker.listening import Listening
 from gpuwarden.worker.loading import EXIT_SETTINGS, Loader, ending_of
 from gpuwarden.worker.memoryreport import MemoryReports
 from gpuwarden.worker.notify import Notifier, watchdog_seconds
@@ -78,6 +80,7 @@ class Host:
 
     gpu: GpuThread
     work: Work
+    listening: Listening
     link: GatewayLink
     pool: Pool
     loader: Loader
@@ -117,14 +120,10 @@ class Host:
         loop.add_signal_handler(signal.SIGTERM, self._on_terminate)
         loop.add_signal_handler(signal.SIGINT, self._on_terminate)
         self.gpu = GpuThread()
-        self.work = Work(
-            self._predict,
-            self._reply,
-            self._hand_on,
-            self._on_change,
-        )
+        self.work = Work(self._predict, self._reply, self._hand_on, self._on_change)
         self.work.given.catch_up = self.gpu.catch_up
         self.work.given.pass_on = self.gpu.pass_on
+        self.work.listening = self.listening = Listening(self.gpu, self.work)
         self.pool = Pool(self.settings, self.work.on_prepared)
         self.work.pool = self.pool
         self.work.on_drain_asked = self._on_drain_asked
@@ -173,6 +172,8 @@ class Host:
         # It may have come while the engine was loaded.
         self.work.on_limit(self.link.batch_limit, self.link.thermal_state)
         self.work.direct = Direct(self.settings.max_pixels) if is_direct(engine) else None
+        if not self.loader.context:
+            self.listening.allow(partial(self._run_batch, engine), self._tell_memory)
         self.work.accepting = True
         self._tell_memory(await self.gpu.run(read_memory, engine))
         self._set_state("ready")
@@ -214,7 +215,9 @@ class Host:
         if isinstance(self.work.slots, Parallel):
             await self.work.slots.close()
         await self.loader.close()
+        self.listening.end()
         self.gpu_ended = self.gpu.end(GPU_END_SECONDS)
+        self.listening.close()
         if self._status_due:
             self._status_due.cancel()
 
@@ -253,11 +256,7 @@ class Host:
         self.gpu.submit(settle, self._run_batch, *batch, may_wait=may_wait, here=engine.quick)
 
     def _run_batch(
-        self,
-        engine: Engine,
-        items: List[Any],
-        audience: Audience,
-        running: Running,
+        self, engine: Engine, items: List[Any], audience: Audience, running: Running
     ) -> Tuple[Optional[List[Answer]], Optional[Tuple[int, int]]]:
         """On the GPU thread, or a quick engine's in the loop."""
         if not running.begin():

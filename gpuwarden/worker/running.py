@@ -16,6 +16,7 @@ from gpuwarden.worker.held import Held
 from gpuwarden.worker.outputs import Answer, Small
 
 GIVEN_BATCHES = 2  # one runs, one lies ready
+Answers = Optional[List[Answer]]  # None: it did not run
 QUICK_SECONDS = 0.005  # after a longer batch the loop is woken: that costs nothing beside it
 
 
@@ -41,6 +42,7 @@ class Running:
         self.has_left = self.is_settled = False
         self._before = before
         self._claims = [self]  # one: whoever takes it has the batch
+        self._endings = [self]  # the same of what follows on its end
         self._started = 0.0
 
     def begin(self) -> bool:
@@ -65,6 +67,14 @@ class Running:
         """Take it, from either thread: only who is first gets it."""
         try:
             self._claims.pop()
+        except IndexError:
+            return False
+        return True
+
+    def take_end(self) -> bool:
+        """Take on what follows on its end, from either thread: only who is first has to."""
+        try:
+            self._endings.pop()
         except IndexError:
             return False
         return True
@@ -119,6 +129,10 @@ class Given:
         running = Running(serials, jobs, self._batches[-1] if self._batches else None)
         self._batches.append(running)
         return running
+
+    def adopt(self, running: Running) -> None:
+        """One that runs already."""
+        self._batches.append(running)
 
     def remove(self, running: Running) -> bool:
         """The loop has it; whether it was still there."""

@@ -1,12 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a CPU process is to prepare, as a JOB of the gateway's says it."""
 
-from typing import Any, Dict, List, Tuple
+import logging
+from typing import Any, Dict, List, Tuple, Union
 
+from gpuwarden.worker.buffers import BufferProblem
 from gpuwarden.worker.channel import close_all
+from gpuwarden.worker.faults import Failure
 from gpuwarden.worker.frames import Frame
 from gpuwarden.worker.link import Session
 from gpuwarden.worker.pool import StoredImage, Task
+
+_log = logging.getLogger(__name__)
+
+
+def task_or_failure(
+    serial: int, session: Session, frame: Frame, descriptors: List[int]
+) -> Union[Task, Failure]:
+    """The task that a JOB means, or what is wrong with it."""
+    try:
+        return task_of(serial, session, frame, descriptors)
+    except BufferProblem as problem:
+        _log.error("a request was refused: %s", problem)
+        return Failure("unknown_buffer", str(problem))
+    except (KeyError, TypeError, ValueError) as error:
+        _log.error("a request was refused: its JOB is malformed (%s)", type(error).__name__)
+        return Failure("bad_request", "the gateway's JOB is malformed")
 
 
 def task_of(serial: int, session: Session, frame: Frame, descriptors: List[int]) -> Task:

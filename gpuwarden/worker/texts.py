@@ -7,9 +7,12 @@ may quote a request, an engine or a file's name is sent by ``sendable``.
 The gateway and the worker both import this module: standard library only, Python 3.9 and newer.
 """
 
+from typing import Iterator
+
 KIND_LIMIT_CHARACTERS = 100  # an error's type
 PARAM_LIMIT_CHARACTERS = 200  # what the caller should correct
 TEXT_LIMIT_CHARACTERS = 2000  # of an error, or of what a probe found
+PIECE_CHARACTERS = 8192  # of a CHUNK: six bytes of JSON each
 
 
 def sendable(text: object, limit: int) -> str:
@@ -18,3 +21,9 @@ def sendable(text: object, limit: int) -> str:
     JSON and the names of files may hold such halves; no encoder takes them.
     """
     return str(text)[:limit].encode("utf-8", "replace").decode("utf-8")
+
+
+def pieces_of(text: str) -> Iterator[str]:
+    """A text as frames carry it, in its order."""
+    for start in range(0, len(text), PIECE_CHARACTERS):
+        yield sendable(text[start : start + PIECE_CHARACTERS], PIECE_CHARACTERS)

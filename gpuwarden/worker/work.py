@@ -9,37 +9,33 @@ import asyncio
 import itertools
 import logging
 import time
-from typing import Any, Callable, Dict, List, Optional, Set
+from functools import partial
+from typing import Any, Callable, Dict, List, Optional, Sequence, Set
 
 from gpuwarden.worker.batches import BatchTable
-from gpuwarden.worker.buffers import BufferProblem
 from gpuwarden.worker.callers import Callers
 from gpuwarden.worker.channel import close_all
 from gpuwarden.worker.direct import Direct
 from gpuwarden.worker.engine import Audience
 from gpuwarden.worker.faults import Failure, raise_error_of
 from gpuwarden.worker.frames import INLINE_LIMIT_BYTES, Frame
-from gpuwarden.worker.held import Held, Stage
+from gpuwarden.worker.held import LATE, RETURNED, Held, Stage, result_of
 from gpuwarden.worker.lending import Borrowed
 from gpuwarden.worker.link import Receiver, Session
+from gpuwarden.worker.listening import Reads
 from gpuwarden.worker.outputs import WHOLE, Answer, Large, for_chat, text_of
 from gpuwarden.worker.pool import Outcome, Pool
-from gpuwarden.worker.running import Given, Running
+from gpuwarden.worker.running import Answers, Given, Running
 from gpuwarden.worker.slots import CANCELLED, Guests, Places
-from gpuwarden.worker.tasks import task_of
-from gpuwarden.worker.texts import sendable
+from gpuwarden.worker.tasks import task_or_failure
+from gpuwarden.worker.texts import pieces_of
 
 _log = logging.getLogger(__name__)
 
-LATE = Failure("deadline_exceeded", "its deadline passed")
-RETURNED = Failure("returned", "this worker has not begun it: give it to another")
-
-Answers = List[Answer]  # named: where a function is made for each batch, its types are, too
-Done = Callable[[Optional[Answers]], None]  # None: it did not run
+Done = Callable[[Answers], None]
 Predict = Callable[[List[Any], Audience, Running, Done], None]
 Reply = Callable[[Session, Frame, Dict[str, Any], bytes], None]
 Tell = Callable[[Session, Frame, Dict[str, Any]], None]
-PIECE_CHARACTERS = 8192  # of a CHUNK: six bytes of JSON each
 
 
 class Work(Receiver, Guests):
@@ -64,13 +60,12 @@ class Work(Receiver, Guests):
         self.pool: Optional[Pool] = None
         self.slots: Optional[Places] = None  # of an engine that takes one by one
         self.direct: Optional[Direct] = None  # where the engine has no preprocess() of its own
+        self.listening = Reads()
         self.accepting = False  # until the model is loaded
         self.on_drain_asked: Callable[[Session], None] = lambda session: None
         self.on_session_lost: Callable[[Session], None] = lambda session: None
         self.on_probe_asked: Callable[[Session, Frame], None] = lambda session, frame: None
-        self.answered = 0
-        self.failed = 0
-        self.running = 0
+        self.answered = self.failed = self.running = 0
 
     # From the gateway.
 
@@ -86,15 +81,9 @@ class Work(Receiver, Guests):
         if len(self._jobs) == 1:
             self._idle.clear()
         self._batches.add(job.batch, serial, frame.count)
-        try:
-            task = task_of(serial, session, frame, descriptors)
-        except BufferProblem as problem:
-            _log.error("a request was refused: %s", problem)
-            self._leave(serial, Failure("unknown_buffer", str(problem)))
-            return
-        except (KeyError, TypeError, ValueError) as error:
-            _log.error("a request was refused: its JOB is malformed (%s)", type(error).__name__)
-            self._leave(serial, Failure("bad_request", "the gateway's JOB is malformed"))
+        task = task_or_failure(serial, session, frame, descriptors)
+        if isinstance(task, Failure):
+            self._leave(serial, task)
             return
         if self.direct and self.direct.takes(task):
             self.on_prepared(serial, self.direct.prepare(task))
@@ -140,6 +129,7 @@ class Work(Receiver, Guests):
 
     def on_lost(self, session: Session) -> None:
         """Forget what the gateway gives to others now; its buffers are worth nothing."""
+        self.listening.end()
         self.given.catch_up()
         for serial, job in list(self._jobs.items()):
             if job.session is session:
@@ -158,7 +148,7 @@ class Work(Receiver, Guests):
         if job.leaving:
             del self._jobs[serial]
             self._answer(job, job.leaving)
-            self._settle()
+            self.settle()
         elif isinstance(outcome, Failure):
             self._leave(serial, outcome)
         else:
@@ -171,6 +161,7 @@ class Work(Receiver, Guests):
     def drain(self) -> None:
         """Take nothing new and return all that is not on the GPU."""
         self.accepting = False
+        self.listening.end()
         self.given.catch_up()
         for serial in list(self._jobs):
             self._drop(serial, RETURNED)
@@ -216,7 +207,7 @@ class Work(Receiver, Guests):
         """Put the next complete batches on the GPU: one, and one that lies ready."""
         if self.slots is not None:
             self.slots.advance()
-            self._settle()
+            self.settle()
             return
         has_given = False
         while self._batches.has_complete and self.given.takes_another():
@@ -224,14 +215,15 @@ class Work(Receiver, Guests):
                 self._run(numbers, [self._jobs[serial] for serial in numbers])
                 has_given = True
         if not has_given:
-            self._settle()
+            self.settle()
 
     def may_wait(self, running: Running) -> bool:
         """Whether nobody here needs to hear of a batch's end soon (GPU thread).
 
         Whoever gives more looks first what has ended, and so does who drains.
         """
-        return running.may_wait and self.accepting and not self._batches.has_complete
+        waits = self._batches.has_complete or self.listening.is_near
+        return running.may_wait and self.accepting and not waits
 
     def _in_time(self, members: List[int]) -> List[int]:
         """Those whose deadline has not passed; the others are answered."""
@@ -247,22 +239,42 @@ class Work(Receiver, Guests):
         for job in jobs:
             job.stage = Stage.RUNNING
         self.running += len(jobs)
-
-        def done(answers: Optional[Answers]) -> None:
-            if answers is not None:
-                self.given.remove(running)
-                self.running -= len(jobs)
-                self._end(running, answers)
-            elif self.given.remove(running):
-                self._take_back([running])
-            self._advance()
-
         self._on_change()
         items = [job.prepared.value for job in jobs if job.prepared]
         # Last: the GPU thread has this one's turn as soon as it rests.
-        self._predict(items, Callers(self.given.pass_on, self._hand_on, jobs), running, done)
+        self._predict(items, self.audience_of(jobs), running, partial(self.done, running))
 
-    def _end(self, running: Running, answers: Answers) -> None:
+    def done(self, running: Running, answers: Answers) -> None:
+        """A batch has run; without answers it was taken back before it could begin."""
+        if answers is not None:
+            self.given.remove(running)
+            self.running -= len(running.jobs)
+            self._end(running, answers)
+            self.listening.judge(running)
+        elif self.given.remove(running):
+            self._take_back([running])
+        self._advance()
+
+    # For the GPU thread while it listens.
+
+    def may_run(self, count: int) -> bool:
+        """Whether so many may run together as the card is."""
+        return self._batches.limit is None or count <= self._batches.limit
+
+    def audience_of(self, jobs: Sequence[Held]) -> Audience:
+        """Who waits for the answers of a batch."""
+        return Callers(self.given.pass_on, self._hand_on, jobs)
+
+    def adopt(self, running: Running) -> None:
+        """Hold a batch that the loop has not given."""
+        running.serials = [next(self._serials) for _ in running.jobs]
+        self._jobs.update(zip(running.serials, running.jobs))
+        self._idle.clear()
+        self.given.adopt(running)
+        self.running += len(running.jobs)
+        self._on_change()
+
+    def _end(self, running: Running, answers: List[Answer]) -> None:
         """A batch has run."""
         if running.has_left:
             self.answered += len(running.serials)
@@ -311,15 +323,14 @@ class Work(Receiver, Guests):
             self._answer(job, failure or (answer if job.awaited else CANCELLED), seconds)
         elif job.outlives_its_gateway:
             _log.info("a large result was lost with its gateway: the next one has it made again")
-        self._settle()
+        self.settle()
 
     def _hand_on(self, job: Held, text: str) -> None:
         """Send a piece of an answer to who streams."""
         terms = job.terms
         if not terms or not terms["stream"] or not job.awaited or not job.session.alive():
             return
-        for start in range(0, len(text), PIECE_CHARACTERS):
-            piece = sendable(text[start : start + PIECE_CHARACTERS], PIECE_CHARACTERS)
+        for piece in pieces_of(text):
             self._tell(job.session, job.frame, {"text": piece, "terms": terms})
         job.told = True
 
@@ -362,7 +373,7 @@ class Work(Receiver, Guests):
         """It has left its slot."""
         self.running -= 1
         self._give(serial, self._jobs[serial], answer, seconds)
-        self._settle()
+        self.settle()
 
     # What both kinds share.
 
@@ -379,22 +390,10 @@ class Work(Receiver, Guests):
             self._reply(job.session, job.frame, answer.as_meta(), b"")
             return
         self.answered += 1
-        prepare_seconds = job.prepared.seconds if job.prepared else 0.0
-        timing = {
-            "preprocess_seconds": round(prepare_seconds, 6),
-            "predict_seconds": round(predict_seconds, 6),
-        }
-        meta: Dict[str, Any] = {"ok": True, "answer": answer, "timing": timing}
-        body = b""
-        if isinstance(answer, Large):
-            meta.update(answer={} if answer.part == WHOLE else answer.answer)
-            meta.update(content=answer.content())
-            body = bytes(answer.data) if len(answer.data) <= INLINE_LIMIT_BYTES else b""
-        if job.terms:
-            meta["terms"] = job.terms
-        self._reply(job.session, job.frame, meta, body)
+        self._reply(job.session, job.frame, *result_of(job, answer, predict_seconds))
 
-    def _settle(self) -> None:
-        if not self._jobs:
+    def settle(self) -> None:
+        """What is held has changed: nothing may be, or the GPU thread may listen."""
+        if not self._jobs and not self.listening.begins():
             self._idle.set()
         self._on_change()
