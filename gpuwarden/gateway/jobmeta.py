@@ -2,7 +2,6 @@
 """What a JOB says of its request, in JSON."""
 
 from functools import lru_cache
-from typing import Any
 
 from gpuwarden.gateway.body import Body
 from gpuwarden.gateway.buffers import Buffer
@@ -44,9 +43,14 @@ def job_meta(
     return compact_json(meta).encode("ascii")
 
 
-def said_of(form: str, question: str | None, media_type: str) -> dict[str, Any]:
-    """What its caller says of a request."""
-    return {"form": form, "question": question, "media_type": media_type, "parameters": {}}
+def said_of(form: str, question: str | None, media_type: str) -> dict[str, str]:
+    """What its caller says of a request; what is not said is as for a worker of any version."""
+    said = {"media_type": media_type}
+    if form != "predict":
+        said["form"] = form
+    if question is not None:
+        said["question"] = question
+    return said
 
 
 @lru_cache

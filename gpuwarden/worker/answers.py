@@ -29,8 +29,11 @@ def pack(jobs: Sequence[Tuple[Frame, bytes]], predict_seconds: float) -> bytes:
     :param jobs: each JOB with its answer.
     """
     parts = [_SECONDS.pack(predict_seconds)]
-    parts += [_WHOSE.pack(job.request, job.lease, len(data)) for job, data in jobs]
-    parts += [data for _, data in jobs]
+    contents = []
+    for job, data in jobs:
+        parts.append(_WHOSE.pack(job.request, job.lease, len(data)))
+        contents.append(data)
+    parts += contents
     return record_of(ANSWERS, len(jobs), (0, 0, jobs[0][0].batch), b"", b"".join(parts))
 
 

@@ -39,6 +39,7 @@ class Inbox:
 
     def __init__(self) -> None:
         self._record = memoryview(bytearray(RECORD_LIMIT_BYTES))
+        self._records = [self._record]
 
     def receive(
         self, connection: socket.socket, read: Callable[[bytes], Read]
@@ -49,9 +50,9 @@ class Inbox:
         (its descriptors are closed), and OSError.
         """
         size, ancillary, flags, _ = connection.recvmsg_into(
-            [self._record], _ANCILLARY_BYTES, _CLOSE_ON_EXEC
+            self._records, _ANCILLARY_BYTES, _CLOSE_ON_EXEC
         )
-        descriptors = _descriptors_of(ancillary)
+        descriptors = _descriptors_of(ancillary) if ancillary else []
         if not size:
             close_all(descriptors)
             return None
@@ -67,8 +68,6 @@ class Inbox:
 
 
 def _descriptors_of(ancillary: List[Tuple[int, int, bytes]]) -> List[int]:
-    if not ancillary:
-        return []
     numbers = array.array("i")
     for level, kind, data in ancillary:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:

@@ -36,12 +36,15 @@ def encoder_of(make: Optional[Callable[..., Any]]) -> Encoder:
 
 
 compact_json = encoder_of(getattr(json.encoder, "c_make_encoder", None))
-_decode: Callable[[str], Tuple[Any, int]] = json.JSONDecoder().raw_decode
+_scan: Callable[[str, int], Tuple[Any, int]] = vars(json.JSONDecoder())["scan_once"]
 
 
 def parse_json(text: str) -> Any:
     """The value of a JSON text that has nothing around it. Raises ValueError."""
-    value, end = _decode(text)
+    try:
+        value, end = _scan(text, 0)
+    except StopIteration as error:
+        raise ValueError("there is no value") from error
     if end != len(text):
         raise ValueError("there is more than one value")
     return value

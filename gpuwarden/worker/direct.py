@@ -6,13 +6,14 @@ Its ``predict`` reads each body where the gateway received it, mapped read-only 
 
 import logging
 import os
-from typing import List, Set
+from typing import Any, List, Mapping, Set
 
 from gpuwarden.worker.buffers import Extent, MappedBuffers
 from gpuwarden.worker.engine import MAX_PIXELS, Engine, Request, RequestError
 from gpuwarden.worker.faults import Failure, failure_of
 from gpuwarden.worker.pixels import check_pixels
 from gpuwarden.worker.pool import Outcome, Prepared, Task
+from gpuwarden.worker.tasks import parameters_of
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,17 @@ class Direct:
         meta = task.meta
         request = Request(meta["question"], meta["media_type"], meta["parameters"], body)
         return Prepared(request, 0.0)
+
+    def request_of(self, said: Mapping[str, Any], content: bytes) -> Request:
+        """The request of a JOB whose body is ``content`` (any thread).
+
+        :raises RequestError: it says that it has too many pixels.
+        :raises TypeError, ValueError: it is malformed.
+        """
+        body = memoryview(content)
+        check_pixels(body, self._max_pixels, "image")
+        media_type = str(said.get("media_type") or "")
+        return Request(said.get("question"), media_type, parameters_of(said), body)
 
     def retire(self, numbers: List[int]) -> None:
         """Unmap buffers; one that a batch still reads goes with its last view."""

@@ -94,7 +94,7 @@ class Output:
     answer: Dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: each field would cost a call
 class Request:
     """One request as ``preprocess`` gets it.
 

@@ -24,6 +24,7 @@ Raised = Optional[BaseException]
 Settle = Callable[[Any, Raised], None]
 BROKEN_OFF = Failure("engine_error", "the answer broke off: its batch failed")
 OnShortage = Callable[[bool], None]
+_NOBODY = Audience()
 
 
 class GpuThread:
@@ -160,7 +161,7 @@ def run_batch(
     :param audience: who waits for the items.
     :param on_shortage: told of each time that memory runs out; True: with one item alone.
     """
-    batch = _Batch(engine, items, mark, audience or Audience(), on_shortage)
+    batch = _Batch(engine, items, mark, audience or _NOBODY, on_shortage)
     batch.run(list(range(len(items))))
     return [batch.answers[number] for number in range(len(items))]
 
@@ -186,9 +187,11 @@ class _Batch:
     def run(self, numbers: List[int], *, is_last_try: bool = False) -> None:
         """Answer these items, in parts where they fail together."""
         heard = self._engine.audience = _Heard(self._audience, numbers)
+        is_whole = len(numbers) == len(self._items)
+        items = list(self._items) if is_whole else [self._items[n] for n in numbers]
         failure = None
         try:
-            results = _predict(self._engine, [self._items[n] for n in numbers], self._mark)
+            results = _predict(self._engine, items, self._mark)
         except (Exception, SystemExit) as error:  # an integrator's code
             if breaks_card(error):
                 raise
@@ -196,7 +199,7 @@ class _Batch:
             failure = failure_of(error)
             is_short = is_out_of_memory(error)
         finally:
-            self._engine.audience = Audience()
+            self._engine.audience = _NOBODY
         if failure is None:
             for number, result in zip(numbers, results):
                 self.answers[number] = answer_of(self._engine, result)

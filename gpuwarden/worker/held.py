@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A request that the worker holds."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Dict, Optional, Tuple
 
@@ -28,7 +28,6 @@ class Stage(Enum):
 class Held:
     """One request, from its JOB to its RESULT.
 
-    :ivar batch: its connection and its batch there.
     :ivar leaving: to be told when the CPU process is done with its buffer.
     :ivar awaited: until its caller goes while it runs.
     :ivar told: a piece of the answer has gone to the caller.
@@ -36,15 +35,16 @@ class Held:
 
     session: Session
     frame: Frame
-    batch: Tuple[int, int] = field(init=False)
     stage: Stage = Stage.PREPARING
     leaving: Optional[Failure] = None
     prepared: Optional[Prepared] = None
     awaited: bool = True
     told: bool = False
 
-    def __post_init__(self) -> None:
-        self.batch = self.session.number, self.frame.batch
+    @property
+    def batch(self) -> Tuple[int, int]:
+        """Its connection and its batch there."""
+        return self.session.number, self.frame.batch
 
     @property
     def terms(self) -> Optional[Dict[str, Any]]:

@@ -23,20 +23,23 @@ from typing import Callable, List, Optional, Protocol, Sequence, Tuple
 from gpuwarden.worker.allocator import Memory
 from gpuwarden.worker.channel import Received
 from gpuwarden.worker.direct import Direct
-from gpuwarden.worker.engine import Audience
+from gpuwarden.worker.engine import Audience, RequestError
 from gpuwarden.worker.frames import Frame, FrameType
 from gpuwarden.worker.gpu import GpuThread, Raised
 from gpuwarden.worker.held import Held, Stage
 from gpuwarden.worker.link import Session
 from gpuwarden.worker.pool import Prepared
 from gpuwarden.worker.running import Answers, Running
-from gpuwarden.worker.tasks import task_of
 
 SHORT_SECONDS = 0.001  # some ten times what waking a thread takes
 SHORT_IN_A_ROW = 16
 LONG_SECONDS = 0.01  # a batch that runs for longer is the loop's
 LOOK_SECONDS = 0.05  # between the loop's looks: how long a caller's leaving may go unheard
 QUIET_SECONDS = 0.5  # without a request: the loop need not look any more
+
+JOB = int(FrameType.JOB)
+# What the JOB of a plain request says. A durable job has a ticket, too, and a chat may have images.
+OF_PLAIN = {"form", "question", "media_type", "parameters", "deadline_boottime_ns", "body"}
 
 Run = Callable[[List[object], Audience, Running], Tuple[Answers, Optional[Memory]]]
 
@@ -273,21 +276,16 @@ class Listening(Reads):
         direct = self._keeper.direct
         if direct is None or not frames or not self._keeper.may_run(len(frames)):
             return None
-        now, jobs = time.clock_gettime_ns(time.CLOCK_BOOTTIME), []
+        batch, now, jobs = frames[0].batch, time.clock_gettime_ns(time.CLOCK_BOOTTIME), []
         for frame in frames:
-            if not is_plain(frame) or frame.batch != frames[0].batch or frame.count != len(frames):
+            if frame.batch != batch or frame.count != len(frames) or not is_plain(frame, now):
                 return None
             try:
-                task = task_of(0, session, frame, [])
-            except (KeyError, TypeError, ValueError):
-                return None
-            if not direct.takes(task) or 0 < task.deadline_nanoseconds < now:
-                return None
-            prepared = direct.prepare(task)
-            if not isinstance(prepared, Prepared):
-                return None
-            jobs.append(Held(session, frame, Stage.RUNNING, prepared=prepared))
-        return Running([], jobs)
+                request = direct.request_of(frame.meta, frame.body)
+            except (RequestError, TypeError, ValueError):
+                return None  # the loop says what is wrong with it
+            jobs.append(Held(session, frame, Stage.RUNNING, None, Prepared(request, 0.0)))
+        return Running([], jobs, is_plain=True)
 
     def _run_one(self, running: Running, rest: List[Frame]) -> Optional[Left]:
         """Run a batch; what is the loop's, if anything is."""
@@ -308,10 +306,15 @@ class Listening(Reads):
         return None if running.seconds < SHORT_SECONDS else Left(received=(rest, []))
 
 
-def is_plain(frame: Frame) -> bool:
-    """Whether it is a JOB with all that belongs to it, whose answer nobody else has a use for."""
-    meta = frame.meta
-    body = meta.get("body")
-    if frame.type != FrameType.JOB or not isinstance(body, dict) or "buffer" in body:
+def is_plain(frame: Frame, now_nanoseconds: int) -> bool:
+    """Whether it is a JOB in time, for ``predict`` alone, with all that belongs to it.
+
+    :param now_nanoseconds: by CLOCK_BOOTTIME.
+    """
+    said = frame.meta
+    if frame.type != JOB or not OF_PLAIN.issuperset(said):
         return False
-    return not meta.get("ticket") and not meta.get("images")
+    body, deadline = said.get("body"), said.get("deadline_boottime_ns")
+    if not isinstance(body, dict) or "buffer" in body or not isinstance(deadline, int):
+        return False
+    return said.get("form", "predict") == "predict" and not 0 < deadline < now_nanoseconds

@@ -58,9 +58,9 @@ Answer = Union[Dict[str, Any], Failure, Large]
 
 def checked_answer(answer: Any) -> Answer:
     """The answer, if it is a JSON object or an Output; else the failure."""
-    if isinstance(answer, Output):
-        return _checked_output(answer)
     if not isinstance(answer, dict):
+        if isinstance(answer, Output):
+            return _checked_output(answer)
         kind = type(answer).__name__
         text = f"postprocess() must return a dict or an Output, it gave a {kind}"
         return Failure("engine_error", text)

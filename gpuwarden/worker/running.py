@@ -24,6 +24,7 @@ class Running:
     """A batch of one connection, from the moment it is given to the GPU thread.
 
     :param before: the batch that it lies ready behind, if it does.
+    :param is_plain: as below, where that is known.
     :ivar serials: the worker's own numbers of its requests.
     :ivar is_plain: whether its answers go to their callers as they are: that gateway takes them so.
     :ivar has_left: whether all its answers have been sent.
@@ -31,18 +32,25 @@ class Running:
     """
 
     def __init__(
-        self, serials: List[int], jobs: Sequence[Held], before: "Optional[Running]" = None
+        self,
+        serials: List[int],
+        jobs: Sequence[Held],
+        before: "Optional[Running]" = None,
+        *,
+        is_plain: Optional[bool] = None,
     ) -> None:
         self.serials = serials
         self.jobs = jobs
         self.session = jobs[0].session
-        of_each = [job.is_plain for job in jobs]
-        self.is_plain = self.session.takes_answers and False not in of_each
+        if is_plain is None:
+            of_each = [job.is_plain for job in jobs]
+            is_plain = self.session.takes_answers and False not in of_each
+        self.is_plain = is_plain
         self.seconds = 0.0
         self.has_left = self.is_settled = False
         self._before = before
-        self._claims = [self]  # one: whoever takes it has the batch
-        self._endings = [self]  # the same of what follows on its end
+        self._claims = [True]  # one: whoever takes it has the batch
+        self._endings = [True]  # the same of what follows on its end
         self._started = 0.0
 
     def begin(self) -> bool:

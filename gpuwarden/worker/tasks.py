@@ -2,7 +2,7 @@
 """What a CPU process is to prepare, as a JOB of the gateway's says it."""
 
 import logging
-from typing import Any, Dict, List, Tuple, Union
+from typing import Any, Dict, List, Mapping, Tuple, Union
 
 from gpuwarden.worker.buffers import BufferProblem
 from gpuwarden.worker.channel import close_all
@@ -49,9 +49,14 @@ def task_of(serial: int, session: Session, frame: Frame, descriptors: List[int])
         "form": str(said.get("form") or "predict"),
         "question": said.get("question"),
         "media_type": str(said.get("media_type") or ""),
-        "parameters": dict(said.get("parameters") or {}),
+        "parameters": parameters_of(said),
     }
     return Task(serial, meta, content, images, int(said.get("deadline_boottime_ns") or 0))
+
+
+def parameters_of(said: Mapping[str, Any]) -> Dict[str, Any]:
+    """A JOB's parameters. Raises TypeError, ValueError where they are none."""
+    return dict(said.get("parameters") or {})
 
 
 def _images(session: Session, images: Any, descriptors: List[int]) -> Tuple[StoredImage, ...]:
