@@ -69,8 +69,14 @@ CAMPAIGNS: tuple[tuple[str, Callable[[], Figures]], ...] = (
     ("day", on_node(lambda node: day.on_node(node, DAY_SECONDS, SEED))),
     ("random-kills", on_node(lambda node: random_kills(node, RANDOM_KILLS, SEED))),
     ("bus-fuzz", lambda: asyncio.run(bus_fuzz.fuzz(FUZZED_CALLS, SEED))),
-    ("markers", lambda: markers.figures(MARKED_REQUESTS, SEED, KILLED_EACH_SECONDS)),
+    ("markers", lambda: marked(markers.MIXED)),
+    ("markers-short", lambda: marked(markers.SHORT)),
 )
+
+
+def marked(mix: markers.Mix) -> Figures:
+    """Nobody gets another's answer, whatever is asked."""
+    return markers.figures(MARKED_REQUESTS, SEED, KILLED_EACH_SECONDS, mix)
 
 
 def main(wanted: list[str]) -> int:

@@ -4,7 +4,8 @@
 Real workers at a real front door, killed and started again; chats whole and streamed, forms, raw
 bodies, images that come back as files of all sizes, references, retries and durable jobs; callers
 that hang up at any time; buffers of all sizes in a pool that is too small, so that each is used
-again and again.
+again and again. Or small requests nearly all, so that the workers' GPU threads listen by
+themselves, are disturbed in that by the others, and begin again.
 """
 
 import asyncio
@@ -27,14 +28,37 @@ from tests.soak.thermal import Figures
 MIB = 1 << 20
 CALLERS = 12
 WORKERS = 2
-SIZES = (10, 3_000, 60_000, 66_000, 300_000, MIB + 5, 3 * MIB)
-WEIGHTS = (40, 20, 15, 10, 10, 4, 1)
-HANG_UP_SHARE = 0.08
 RETRY_SHARE = 0.1
-KINDS = (20, 16, 20, 20, 20, 4)  # of a hundred; each job is three writes to the disk
 IMAGES_SECONDS = 2.0
 MODEL = "test-model"
 JSON = "application/json"
+
+
+@dataclass(frozen=True)
+class Mix:
+    """What is asked, and of whom.
+
+    :ivar kinds: shares of what ``Campaign`` asks; each job is three writes to the disk.
+    :ivar hang_up_share: of the callers, who don't wait.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    sizes: tuple[int, ...] = (10, 3_000, 60_000, 66_000, 300_000, MIB + 5, 3 * MIB)
+    weights: tuple[int, ...] = (40, 20, 15, 10, 10, 4, 1)
+    kinds: tuple[float, ...] = (20, 16, 20, 20, 20, 4)
+    hang_up_share: float = 0.08
+
+
+MIXED = Mix("markers", {"options": {"return_body": True}})
+SHORT = Mix(
+    "markers-short",
+    {"engine": "model_classes:Reciting"},
+    sizes=(10, 300, 3_000, 66_000),
+    weights=(60, 30, 10, 1),
+    kinds=(97, 0, 1, 1, 0.5, 0.5),
+    hang_up_share=0.01,
+)
 
 
 @dataclass
@@ -44,6 +68,7 @@ class Seen:
     wanted: int
     begun: int = 0
     answered: int = 0
+    listened: int = 0  # of them by a GPU thread that reads itself
     hung_up: int = 0
     broken_off: int = 0
     expired: int = 0
@@ -69,9 +94,9 @@ class Marked:
         return hashlib.sha256(self.image).hexdigest()
 
 
-def marked(random_: random.Random, number: int) -> Marked:
+def marked(random_: random.Random, number: int, mix: Mix) -> Marked:
     marker = f"marker-{number}-{random_.getrandbits(64):016x}"
-    size = random_.choices(SIZES, WEIGHTS)[0]
+    size = random_.choices(mix.sizes, mix.weights)[0]
     filling = hashlib.sha256(marker.encode()).digest()
     return Marked(marker, (marker.encode() + filling * (size // 32 + 1))[: max(size, 40)])
 
@@ -79,8 +104,9 @@ def marked(random_: random.Random, number: int) -> Marked:
 class Campaign:
     """Callers that go on until enough has been asked."""
 
-    def __init__(self, node: GatewayNode, wanted: int, seed: int) -> None:
+    def __init__(self, node: GatewayNode, wanted: int, seed: int, mix: Mix) -> None:
         self.node = node
+        self.mix = mix
         self.seen = Seen(wanted)
         self.done = asyncio.Event()
         self._seed = seed
@@ -102,9 +128,9 @@ class Campaign:
         kinds = (self._raw, self._returned, self._chat, self._stream, self._referred, self._job)
         while self.seen.begun < self.seen.wanted:
             self.seen.begun += 1
-            request = marked(random_, self.seen.begun)
-            (ask,) = random_.choices(kinds, KINDS)
-            if random_.random() >= HANG_UP_SHARE:
+            request = marked(random_, self.seen.begun, self.mix)
+            (ask,) = random_.choices(kinds, self.mix.kinds)
+            if random_.random() >= self.mix.hang_up_share:
                 await ask(request, random_)
                 continue
             with contextlib.suppress(TimeoutError):
@@ -116,6 +142,7 @@ class Campaign:
         self.seen.statuses[reply.status] += 1
         if reply.status == 200:
             self.seen.answered += 1
+            self.seen.listened += b'"listens":true' in reply.body
             for text in expected:
                 what = f"{request.marker} in {reply.body[:200]!r}"
                 self.seen.expect(what, text.encode() in reply.body)
@@ -239,7 +266,7 @@ async def kill_workers(
 ) -> None:
     """Keep worker ``number`` running, and kill it again and again."""
     random_ = random.Random(seed)
-    settings = {"max_batch": 3, "log_level": log_level, "options": {"return_body": True}}
+    settings = {"max_batch": 3, "log_level": log_level, **campaign.mix.settings}
     async with KeptWorker(campaign.node.dispatch_path, number, **settings) as worker:
         while not campaign.done.is_set():
             await worker.until_ready()
@@ -251,7 +278,9 @@ async def kill_workers(
                 campaign.seen.kills += 1
 
 
-async def campaign(wanted: int, seed: int, kill_seconds: float, log_level: str = "error") -> Seen:
+async def campaign(
+    wanted: int, seed: int, kill_seconds: float, mix: Mix = MIXED, log_level: str = "error"
+) -> Seen:
     """Ask ``wanted`` times; the workers are killed every ``kill_seconds``, one after the other."""
     async with gateway_node(
         grace_seconds=30.0,
@@ -260,7 +289,7 @@ async def campaign(wanted: int, seed: int, kill_seconds: float, log_level: str =
         images_bytes=16 * MIB,
         images_seconds=IMAGES_SECONDS,
     ) as node:
-        going = Campaign(node, wanted, seed)
+        going = Campaign(node, wanted, seed, mix)
         keepers = [
             asyncio.create_task(kill_workers(going, number, kill_seconds, seed + number, log_level))
             for number in range(WORKERS)
@@ -269,7 +298,10 @@ async def campaign(wanted: int, seed: int, kill_seconds: float, log_level: str =
         seen = await going.run()
         await asyncio.gather(*keepers)
         dispatcher = node.service.dispatcher
-        seen.expect("no result came in a lent buffer", dispatcher.lending.lent > 0)
+        if mix is MIXED:
+            seen.expect("no result came in a lent buffer", dispatcher.lending.lent > 0)
+        else:
+            seen.expect("no GPU thread has listened", seen.listened > seen.answered // 10)
         kept = dispatcher.lending.pool.in_use_bytes
         seen.expect(
             "more results are left than retries may ask for", kept <= 16 * MIB + 4096 * 1000
@@ -277,16 +309,17 @@ async def campaign(wanted: int, seed: int, kill_seconds: float, log_level: str =
         return seen
 
 
-def figures(wanted: int, seed: int, kill_seconds: float) -> Figures:
+def figures(wanted: int, seed: int, kill_seconds: float, mix: Mix) -> Figures:
     """The campaign as a line of the table."""
     started = time.monotonic()
     logging.disable(logging.ERROR)  # each kill is told there
-    seen = asyncio.run(campaign(wanted, seed, kill_seconds))
+    seen = asyncio.run(campaign(wanted, seed, kill_seconds, mix))
     ends = ", ".join(f"{count} x {status}" for status, count in sorted(seen.statuses.items()))
     print(
-        f"  {seen.answered} answered, {seen.jobs} jobs among them, {seen.hung_up} hung up,"
+        f"  {seen.answered} answered ({seen.listened} by a GPU thread that listened),"
+        f" {seen.jobs} jobs among them, {seen.hung_up} hung up,"
         f" {seen.broken_off} broken off, {seen.expired} images expired, {seen.kills} kills"
         f" in {time.monotonic() - started:.0f} s ({ends})",
         file=sys.stderr,
     )
-    return Figures("markers", seen.begun, seen.wrong)
+    return Figures(mix.name, seen.begun, seen.wrong)
