@@ -31,7 +31,7 @@ FILES_BEFORE = "/var/tmp/files-before"
 LIST_FILES = (
     r"find / -xdev \( -path /proc -o -path /sys -o -path /tmp -o -path /var/tmp \) -prune -o -print"
 )
-RUNNING_SECONDS = 240.0
+RUNNING_SECONDS = 480.0
 # By the guard's own word, which costs an emulated node less to look at again and again.
 RUNNING = 'until grep -qs \'"state":"running"\' /run/gpuwarden/guard/state.json; do sleep 0.5; done'
 STATE_COMMAND = "busctl get-property org.gpuwarden1 /org/gpuwarden1 org.gpuwarden1.Manager State"
