@@ -58,7 +58,8 @@ class FrameType(IntEnum):
     #               "together": true where it takes records of several frames,
     #               "answers": the form of ANSWERS that it takes}
     JOB = 33  # request, lease, batch, count = requests in this batch; meta holds the request:
-    # "form" is "predict" (the body is the image) or "chat" (OpenAI's JSON); "images" are buffers
+    # "form" is "predict" (the body is the image; so it is where there is none) or "chat" (OpenAI's
+    # JSON); "images" are buffers; "question" and "parameters" may be absent
     CANCEL = 34  # request, lease: the caller is gone
     DRAIN = 35  # finish what runs, then BYE
     RETIRE = 36  # {"buffer": number}: unmap it
