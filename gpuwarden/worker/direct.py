@@ -42,23 +42,19 @@ class Direct:
         """The request, its body not copied; valid until its RESULT is sent."""
         try:
             body = self._view(task.body) if isinstance(task.body, Extent) else memoryview(task.body)
-            check_pixels(body, self._max_pixels, "image")
+            return Prepared(self.request_of(task.meta, body), 0.0)
         except RequestError as error:
             return failure_of(error)
         except OSError as error:  # no memory, or no descriptor, for one more mapping
             _log.error("a body can't be mapped: %s", error.strerror)
             return Failure("engine_error", "its body can't be mapped")
-        meta = task.meta
-        request = Request(meta["question"], meta["media_type"], meta["parameters"], body)
-        return Prepared(request, 0.0)
 
-    def request_of(self, said: Mapping[str, Any], content: bytes) -> Request:
-        """The request of a JOB whose body is ``content`` (any thread).
+    def request_of(self, said: Mapping[str, Any], body: memoryview) -> Request:
+        """What a JOB says, or a task's meta, as a request (any thread).
 
         :raises RequestError: it says that it has too many pixels.
         :raises TypeError, ValueError: it is malformed.
         """
-        body = memoryview(content)
         check_pixels(body, self._max_pixels, "image")
         media_type = str(said.get("media_type") or "")
         return Request(said.get("question"), media_type, parameters_of(said), body)

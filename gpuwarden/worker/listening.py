@@ -281,7 +281,7 @@ class Listening(Reads):
             if frame.batch != batch or frame.count != len(frames) or not is_plain(frame, now):
                 return None
             try:
-                request = direct.request_of(frame.meta, frame.body)
+                request = direct.request_of(frame.meta, memoryview(frame.body))
             except (RequestError, TypeError, ValueError):
                 return None  # the loop says what is wrong with it
             jobs.append(Held(session, frame, Stage.RUNNING, None, Prepared(request, 0.0)))

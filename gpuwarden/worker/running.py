@@ -73,19 +73,11 @@ class Running:
 
     def take(self) -> bool:
         """Take it, from either thread: only who is first gets it."""
-        try:
-            self._claims.pop()
-        except IndexError:
-            return False
-        return True
+        return _is_first(self._claims)
 
     def take_end(self) -> bool:
         """Take on what follows on its end, from either thread: only who is first has to."""
-        try:
-            self._endings.pop()
-        except IndexError:
-            return False
-        return True
+        return _is_first(self._endings)
 
     @property
     def may_wait(self) -> bool:
@@ -108,6 +100,14 @@ class Running:
         if self.has_left:
             for job in self.jobs:
                 job.prepared = None  # it is large, and the loop may look a second later
+
+
+def _is_first(claims: List[bool]) -> bool:
+    """Whether the one claim that there is was still there; from any thread."""
+    try:
+        return claims.pop()
+    except IndexError:
+        return False
 
 
 class Given:
