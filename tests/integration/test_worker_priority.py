@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a real kernel gives the GPU thread of a real worker, and nothing else of it."""
 
+import contextlib
 import os
 import resource
 from pathlib import Path
@@ -24,10 +25,11 @@ def others_of(pid: int) -> set[tuple[int, int]]:
     seen = set()
     for process in (pid, *children_of(pid)):
         for thread in Path(f"/proc/{process}/task").iterdir():
-            if (thread / "comm").read_text() != "gpu\n":
-                number = int(thread.name)
-                nice = os.getpriority(os.PRIO_PROCESS, number)
-                seen.add((os.sched_getscheduler(number), nice))
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):  # it ended meanwhile
+                if (thread / "comm").read_text() != "gpu\n":
+                    number = int(thread.name)
+                    nice = os.getpriority(os.PRIO_PROCESS, number)
+                    seen.add((os.sched_getscheduler(number), nice))
     return seen
 
 

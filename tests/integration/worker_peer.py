@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from gpuwarden.worker.answers import FORM, unpack
 from gpuwarden.worker.frames import RECORD_LIMIT_BYTES, Frame, FrameType, encode
 from gpuwarden.worker.together import frames_in, together
@@ -356,8 +358,7 @@ class Gate:
 
 def children_of(pid: int) -> list[int]:
     """The processes that a process started and that still are, zombies among them."""
-    tasks = Path(f"/proc/{pid}/task").iterdir()
-    return [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return [child.pid for child in psutil.Process(pid).children()]
 
 
 def is_running(pid: int) -> bool:

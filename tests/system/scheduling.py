@@ -8,6 +8,7 @@ from tests.node.vm import Node
 from tests.system.service import main_pid
 
 _POLICIES = {0: "normal", 1: "fifo", 2: "rr", 3: "batch", 5: "idle"}  # sched(7)
+_FILES = ("comm", "stat", "schedstat")
 
 
 @dataclass(frozen=True)
@@ -64,16 +65,16 @@ def threads_of(node: Node, unit: str) -> list[Thread]:
     """Every thread in the unit's control group."""
     main = main_pid(node, unit)
     files = " ".join(
-        f"/proc/{pid}/task/*/{name}"
-        for pid in processes_of(node, unit)
-        for name in ("comm", "stat", "schedstat")
+        f"/proc/{pid}/task/*/{name}" for pid in processes_of(node, unit) for name in _FILES
     )
     told: dict[tuple[int, int], dict[str, str]] = {}
-    for line in node.run(f"grep -H '' {files}").text.splitlines():
+    for line in node.run(f"grep -sH '' {files} || true").text.splitlines():
         path, _, text = line.partition(":")
         _, _, process, _, number, name = path.split("/")
         told.setdefault((int(process), int(number)), {})[name] = text
-    return [_thread(key, texts, main) for key, texts in told.items()]
+    # One that ended while it was read has told less.
+    whole = {key: texts for key, texts in told.items() if len(texts) == len(_FILES)}
+    return [_thread(key, texts, main) for key, texts in whole.items()]
 
 
 def _thread(key: tuple[int, int], texts: dict[str, str], main: int) -> Thread:
