@@ -11,19 +11,20 @@ from tests.bench.dataplane.idle import REQUEST, processors_awake
 from tests.bench.dataplane.report import Goal, goals_of
 from tests.bench.dataplane.run import document, run
 from tests.bench.dataplane.sections import SECTIONS, Scale
-from tests.bench.dataplane.systems import FLOOR
+from tests.bench.dataplane.systems import BARE, FLOOR
 
 TINY = Scale(rounds=1, seconds=0.2, warm_up_seconds=0.1)
 
 
 async def test_every_section_measures_the_real_front_door(tmp_path: Path) -> None:
-    sections = await run(list(SECTIONS), TINY, peers=[FLOOR], folder=tmp_path)
+    sections = await run(list(SECTIONS), TINY, peers=[FLOOR, BARE], folder=tmp_path)
     for name, section in zip(SECTIONS, sections, strict=True):
         assert section.rows, name
         assert all(len(row) == len(section.columns) for row in section.rows), name
     text = "\n".join(document(sections))
     for goal in ("CPU a request", "p50 over that of aiohttp", "p99", "abandoned"):
         assert goal in text
+    assert text.count(f"| {BARE} |") == 2  # with one client, and with four
     with processors_awake() as are_awake:
         assert ("| 1, awake |" in text) == are_awake
     assert not os.listdir(tmp_path)  # noqa: PTH208 - in a coroutine

@@ -12,6 +12,7 @@ from tests.bench.dataplane.load import Load
 from tests.bench.dataplane.report import Goal, Section, figure, middle, ratio
 from tests.bench.dataplane.rounds import Round, awake, load_of, press
 from tests.bench.dataplane.systems import (
+    BARE,
     FLOOR,
     GATEWAY,
     LITSERVE,
@@ -60,9 +61,9 @@ def loads_of(system: System, loads: Loads, seconds: float) -> list[Load]:
     return [load_of(system, size, clients, seconds) for size, clients in loads]
 
 
-def for_any_size(systems: Sequence[System]) -> list[System]:
-    """Those that are meant for large bodies and long work, too."""
-    return [one for one in systems if one.name not in (FLOOR, QUICK)]
+def all_but(systems: Sequence[System], *names: str) -> list[System]:
+    """Those that are meant for what is measured."""
+    return [one for one in systems if one.name not in names]
 
 
 def median_of(seen: Seen, name: str, value: Callable[[Round], float]) -> float | None:
@@ -74,18 +75,20 @@ async def images(systems: Sequence[System], scale: Scale) -> Section:
     """Big bodies: what the way of an image costs."""
     section = Section(
         "32 MB image, every byte added up by the worker",
-        ["system", "clients", "MB/s", "of mosec's", "p50 (ms)", "CPU (ms a request)"],
+        ["system", "clients", "MB/s", "of mosec's", "p50 (ms)", "CPU (ms a request)", "of bare"],
     )
+    meant = all_but(systems, FLOOR, QUICK)
     for clients, wanted in ((1, 3.0), (4, 2.5)):
-        seen = await interleave(for_any_size(systems), [(IMAGE_BYTES, clients)], scale)
+        seen = await interleave(meant, [(IMAGE_BYTES, clients)], scale)
         base = median_of(seen, MOSEC, Round.rate)
+        bare = median_of(seen, BARE, lambda one: one.cpu_milliseconds)
         for name, rounds in seen.items():
             rate = middle([one.rate() for one in rounds])
             cpu = middle([one.cpu_milliseconds for one in rounds])
             p50 = middle([one.percentile(0.5) for one in rounds])
             megabytes = figure(rate * IMAGE_BYTES / 1e6)
             row = [name, str(clients), megabytes, ratio(rate, base), figure(p50), figure(cpu)]
-            section.rows.append(row)
+            section.rows.append([*row, ratio(cpu, bare)])
             if name != GATEWAY:
                 continue
             if base:
@@ -102,10 +105,11 @@ async def small(systems: Sequence[System], scale: Scale) -> Section:
         "150 bytes of JSON, given back by the worker",
         ["system", "clients", "requests/s", "of mosec's", "p50 (ms)", "p99 (ms)", "CPU (ms)"],
     )
-    alone = await interleave(systems, [(JSON_BYTES, 1)], scale)
+    meant = all_but(systems, BARE)
+    alone = await interleave(meant, [(JSON_BYTES, 1)], scale)
     with processors_awake() as are_awake:
-        steady = await interleave(systems, [(JSON_BYTES, 1)], scale) if are_awake else {}
-    together = await interleave(systems, [(JSON_BYTES, 32)], scale)
+        steady = await interleave(meant, [(JSON_BYTES, 1)], scale) if are_awake else {}
+    together = await interleave(meant, [(JSON_BYTES, 32)], scale)
     for clients, seen in (("1", alone), ("1, awake", steady), ("32", together)):
         base = median_of(seen, MOSEC, Round.rate)
         for name, rounds in seen.items():
@@ -134,7 +138,7 @@ async def beside(systems: Sequence[System], scale: Scale) -> Section:
         ["system", "p50 (ms)", "p99 (ms)", "small/s", "images/s"],
     )
     loads = [(BESIDE_BYTES, 1), (IMAGE_BYTES, PUSHING_CLIENTS)]
-    seen = await interleave(for_any_size(systems), loads, scale)
+    seen = await interleave(all_but(systems, FLOOR, QUICK, BARE), loads, scale)
     for name, rounds in seen.items():
         p50, p99 = (middle([one.percentile(share) for one in rounds]) for share in (0.5, 0.99))
         rates = [figure(middle([one.rate(group) for one in rounds])) for group in (0, 1)]
@@ -152,7 +156,7 @@ async def abandoned(systems: Sequence[System], scale: Scale) -> Section:
     )
     waits: dict[str, list[float]] = {}
     for _ in range(min(scale.rounds, 2)):
-        for system in for_any_size(systems):
+        for system in all_but(systems, FLOOR, QUICK, BARE):
             with awake(system):
                 seconds = await asyncio.to_thread(
                     abandon_and_ask, load_of(system, 0, 1, 0), ABANDONED, SERVICE_SECONDS
@@ -182,4 +186,4 @@ SECTIONS: dict[str, Run] = {
     "beside": beside,
     "abandoned": abandoned,
 }
-PEERS = (PREPARED, QUICK, MOSEC, LITSERVE, QUEUE, FLOOR)
+PEERS = (PREPARED, QUICK, MOSEC, LITSERVE, QUEUE, FLOOR, BARE)

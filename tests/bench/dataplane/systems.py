@@ -29,7 +29,8 @@ NOBODY = {"NOTIFY_SOCKET": ""}  # no systemd: nobody is to be told
 BODY_LIMIT_BYTES = 128 << 20
 GATEWAY, PREPARED, QUICK = "gpuwarden", "gpuwarden, preprocess", "gpuwarden, quick"
 CLASSES = {GATEWAY: "Work", PREPARED: "Prepared", QUICK: "Quick"}
-FLOOR, MOSEC, LITSERVE, QUEUE = "aiohttp alone", "mosec", "LitServe", "mp.Queue"
+MOSEC, LITSERVE, QUEUE = "mosec", "LitServe", "mp.Queue"
+FLOOR, BARE = "aiohttp alone", "bare steps"
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ def start(name: str, folder: Path) -> AbstractAsyncContextManager[System]:
         return gpuwarden(name, CLASSES[name], folder)
     if name == MOSEC:
         return peer(name, folder, "mosec_peer", mosec_words, "/inference")
-    modules = {FLOOR: "floor", LITSERVE: "litserve_peer", QUEUE: "queue_design"}
+    modules = {FLOOR: "floor", BARE: "bare", LITSERVE: "litserve_peer", QUEUE: "queue_design"}
     return peer(name, folder, modules[name], lambda port: [str(port)])
 
 
