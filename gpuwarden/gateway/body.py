@@ -217,6 +217,8 @@ async def receive_copied(request: BaseRequest, target: memoryview) -> None:
     async for chunk in chunks_of(request):
         target[filled : filled + len(chunk)] = chunk
         filled += len(chunk)
+    if filled < len(target):  # the rest may be a former caller's
+        raise broken_off()
 
 
 async def receive_chunked(request: BaseRequest, room: Room) -> bytes:

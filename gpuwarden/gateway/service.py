@@ -195,7 +195,9 @@ class Service:
         self._notifier = notifier
         self._sockets = sockets
         self._publisher = Publisher(writer, notifier)
-        self.pool = BufferPool(settings.pool_bytes, loop.call_soon_threadsafe, beside=True)
+        self.pool = BufferPool(
+            settings.pool_bytes, loop.call_soon_threadsafe, loop.call_later, beside=True
+        )
         self.dispatcher = Dispatcher(settings, self.pool, self._on_change)
         self.jobs = Jobs(jobs or JobPlace(), self.dispatcher, self._publisher.changed)
         self._publisher.jobs = self.jobs.published

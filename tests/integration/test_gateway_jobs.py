@@ -350,7 +350,7 @@ async def test_a_result_that_comes_before_the_store_is_open_is_kept_for_it(
         worker = await node.busy_worker(auto=False)
         ticket = (await worker.next_job()).frame.meta["ticket"]
     loop = asyncio.get_running_loop()
-    dispatcher = Dispatcher(GatewaySettings(), BufferPool(MIB, loop.call_soon))
+    dispatcher = Dispatcher(GatewaySettings(), BufferPool(MIB, loop.call_soon, loop.call_later))
     jobs = Jobs(place, dispatcher, lambda: None)
     link = WorkerLink(1, Peer(0, os.getpid(), 0), dispatcher)
     dispatcher.on_handover(ticket, link, Result(ok=True, answer={"said": "in time"}), b"")
