@@ -9,6 +9,7 @@ import pytest
 
 from gpuwarden.gateway import buffers
 from tests.integration.gateway_node import gateway_node, read_reply
+from tests.integration.worker_peer import until
 
 MIB = 1 << 20
 
@@ -119,6 +120,38 @@ async def test_a_taken_over_body_may_come_slowly_and_with_a_pipelined_request_be
         assert reply.headers["connection"] == "close"
         assert await reader.read() == b""
         writer.close()
+
+
+@pytest.mark.parametrize("size", [600_000, 3 * MIB])  # through the parser, and past it
+async def test_a_buffer_that_is_used_again_holds_nothing_of_the_bodies_before(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(buffers, "SCRUB_AFTER_SECONDS", 60.0)  # the next body is always earlier
+    async with gateway_node() as node:
+        worker = await node.worker(auto=False)
+
+        async def in_buffer(image: bytes) -> bytes:
+            """All of the buffer that the worker is lent for it."""
+            posted = asyncio.create_task(node.post(image))
+            job = await worker.next_job()
+            whole = worker.mappings[job.frame.meta["body"]["buffer"]][:]
+            worker.answer(job)
+            assert (await posted).status == 200
+            await until(lambda: node.service.pool.in_use_bytes == 0, "it was given back")
+            return whole
+
+        first = await in_buffer(b"\xff" * size)
+        _, writer = await node.connect()
+        writer.write(
+            b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size
+        )
+        writer.write(b"\xee" * (size // 2))
+        await writer.drain()
+        writer.close()
+        await until(lambda: node.service.pool.in_use_bytes == 0, "it broke off")
+        last = await in_buffer(b"\xdd" * (size - 100_000))
+        assert last == b"\xdd" * (size - 100_000) + bytes(len(first) - size + 100_000)
+        assert len(worker.mappings) == 1
 
 
 async def test_many_big_and_small_bodies_at_once_stay_apart() -> None:
