@@ -146,7 +146,7 @@ async def test_a_buffer_that_is_used_again_holds_nothing_of_the_bodies_before(
             b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n" % size
         )
         writer.write(b"\xee" * (size // 2))
-        await writer.drain()
+        await until(lambda: node.service.pool.in_use_bytes > 0, "it began")
         writer.close()
         await until(lambda: node.service.pool.in_use_bytes == 0, "it broke off")
         last = await in_buffer(b"\xdd" * (size - 100_000))
