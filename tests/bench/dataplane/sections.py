@@ -61,9 +61,9 @@ def loads_of(system: System, loads: Loads, seconds: float) -> list[Load]:
     return [load_of(system, size, clients, seconds) for size, clients in loads]
 
 
-def all_but(systems: Sequence[System], *names: str) -> list[System]:
-    """Those that are meant for what is measured."""
-    return [one for one in systems if one.name not in names]
+def services(systems: Sequence[System]) -> list[System]:
+    """Those that are meant for large bodies and long work, too."""
+    return [one for one in systems if one.name not in (FLOOR, BARE, QUICK)]
 
 
 def median_of(seen: Seen, name: str, value: Callable[[Round], float]) -> float | None:
@@ -77,7 +77,7 @@ async def images(systems: Sequence[System], scale: Scale) -> Section:
         "32 MB image, every byte added up by the worker",
         ["system", "clients", "MB/s", "of mosec's", "p50 (ms)", "CPU (ms a request)", "of bare"],
     )
-    meant = all_but(systems, FLOOR, QUICK)
+    meant = [*services(systems), *(one for one in systems if one.name == BARE)]
     for clients, wanted in ((1, 3.0), (4, 2.5)):
         seen = await interleave(meant, [(IMAGE_BYTES, clients)], scale)
         base = median_of(seen, MOSEC, Round.rate)
@@ -105,7 +105,7 @@ async def small(systems: Sequence[System], scale: Scale) -> Section:
         "150 bytes of JSON, given back by the worker",
         ["system", "clients", "requests/s", "of mosec's", "p50 (ms)", "p99 (ms)", "CPU (ms)"],
     )
-    meant = all_but(systems, BARE)
+    meant = [one for one in systems if one.name != BARE]
     alone = await interleave(meant, [(JSON_BYTES, 1)], scale)
     with processors_awake() as are_awake:
         steady = await interleave(meant, [(JSON_BYTES, 1)], scale) if are_awake else {}
@@ -138,7 +138,7 @@ async def beside(systems: Sequence[System], scale: Scale) -> Section:
         ["system", "p50 (ms)", "p99 (ms)", "small/s", "images/s"],
     )
     loads = [(BESIDE_BYTES, 1), (IMAGE_BYTES, PUSHING_CLIENTS)]
-    seen = await interleave(all_but(systems, FLOOR, QUICK, BARE), loads, scale)
+    seen = await interleave(services(systems), loads, scale)
     for name, rounds in seen.items():
         p50, p99 = (middle([one.percentile(share) for one in rounds]) for share in (0.5, 0.99))
         rates = [figure(middle([one.rate(group) for one in rounds])) for group in (0, 1)]
@@ -156,7 +156,7 @@ async def abandoned(systems: Sequence[System], scale: Scale) -> Section:
     )
     waits: dict[str, list[float]] = {}
     for _ in range(min(scale.rounds, 2)):
-        for system in all_but(systems, FLOOR, QUICK, BARE):
+        for system in services(systems):
             with awake(system):
                 seconds = await asyncio.to_thread(
                     abandon_and_ask, load_of(system, 0, 1, 0), ABANDONED, SERVICE_SECONDS

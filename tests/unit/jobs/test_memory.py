@@ -18,9 +18,8 @@ class Working:
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
-        self.memory = JobMemory(
-            BufferPool(8 * MIB, loop.call_soon, loop.call_later)
-        )  # a half of it is for them
+        pool = BufferPool(8 * MIB, loop.call_soon, loop.call_later)  # a half of it is for them
+        self.memory = JobMemory(pool)
         self.tasks: dict[str, asyncio.Task[None]] = {}
         self.inside: dict[str, asyncio.Event] = {}
 

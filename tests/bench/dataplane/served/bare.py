@@ -8,7 +8,6 @@ less.
 
 import json
 import mmap
-import os
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -28,7 +27,7 @@ class Bare(BaseHTTPRequestHandler):
     def setup(self) -> None:
         """Memory that an earlier connection has used, if there is any."""
         super().setup()
-        self.memory = _kept.pop() if _kept else new_memory()
+        self.memory = _kept.pop() if _kept else mmap.mmap(-1, LARGEST_BYTES)
 
     def finish(self) -> None:
         """Keep it for the next one."""
@@ -48,16 +47,6 @@ class Bare(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing: that would be work."""
-
-
-def new_memory() -> mmap.mmap:
-    """A memfd's, as that of the front door."""
-    descriptor = os.memfd_create("bare")
-    try:
-        os.ftruncate(descriptor, LARGEST_BYTES)
-        return mmap.mmap(descriptor, LARGEST_BYTES)
-    finally:
-        os.close(descriptor)
 
 
 if __name__ == "__main__":
