@@ -85,8 +85,9 @@ test: $(VENV)/ready ## everything: lint, types, unit, integration (private bus),
 	wait $$images
 	# These wait for something, three quarters of their time.
 	$(PYTHON) -m pytest -n 6 --dist worksteal tests/integration tests/gpu
-	# Three nodes at once take longer than two: their processors wait for each other.
-	$(PYTHON) -m pytest -n 2 --dist worksteal --durations 15 tests/system
+	# Three nodes at once take longer than two: their processors wait for each other. By name, as each
+	# ends: a run that is cut off has told what failed.
+	$(PYTHON) -m pytest -v -n 2 --dist worksteal --durations 15 tests/system
 
 .PHONY: bench
 bench: build/bench/ready ## benchmarks: the data plane beside its peers, both thermal policies; SECTIONS='small'

@@ -2,6 +2,7 @@
 """``gpuwarden simulate`` as it is typed; it needs no node, no card and no root."""
 
 import json
+import shlex
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -11,7 +12,16 @@ from gpuwarden.cli.main import main
 from gpuwarden.plant.cards import PRESETS
 from gpuwarden.plant.scenario import load_scenario
 
-SCENARIOS = Path(__file__).parents[3] / "packaging" / "scenarios"
+ROOT = Path(__file__).parents[3]
+SCENARIOS = ROOT / "packaging" / "scenarios"
+# Where the package puts them.
+INSTALLED_SCENARIOS = "/usr/share/gpuwarden/scenarios"
+DOCUMENTED = [
+    line
+    for page in ("first-hour.md", "operate.md")
+    for line in (ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()
+    if line.startswith("gpuwarden simulate ")
+]
 SHORT = {"duration_s": 120, "steps": [{"at_s": 0, "ambient_c": 45, "load": 1.0}]}
 
 
@@ -111,3 +121,23 @@ def test_a_drawing_that_cannot_be_written(short: Path, capsys: pytest.CaptureFix
 @pytest.mark.parametrize("file", sorted(SCENARIOS.glob("*.json")), ids=lambda file: file.stem)
 def test_the_shipped_scenarios_are_valid_and_an_hour_long(file: Path) -> None:
     assert load_scenario(file).duration_s == 3600
+
+
+def test_the_documentation_has_simulations_of_each_kind() -> None:
+    assert len(DOCUMENTED) == 4
+    installed = (ROOT / "packaging" / "debian" / "gpuwarden.install").read_text(encoding="utf-8")
+    assert f"packaging/scenarios/*.json {INSTALLED_SCENARIOS[1:]}\n" in installed
+    for kind in ("regulated", "stepped", "--best-constant --json", "--plot "):
+        assert any(kind in line for line in DOCUMENTED)
+
+
+@pytest.mark.parametrize("line", DOCUMENTED)
+def test_a_simulation_runs_as_documented(
+    line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, *words = shlex.split(
+        line.replace(INSTALLED_SCENARIOS, str(SCENARIOS)).replace("/tmp/", f"{tmp_path}/")
+    )
+    assert main(words) == 0
+    assert capsys.readouterr().out
+    assert "--plot" not in words or (tmp_path / "run.svg").stat().st_size
