@@ -11,8 +11,8 @@ from tests.node import agent
 #
 # A processor of Intel's family, for the kernel trusts their time stamp counter: with ``max`` each
 # look at the clock was a port's, under QEMU's one lock (``python3 -c pass`` took twice as long).
-# Room for 1 GiB of translated code: of 256 MiB it ran out twice while the service started, and where
-# there is no room for more, all of it is thrown away and translated again.
+# Room for 1 GiB of translated code: 256 MiB were full twice while the service started, and then all
+# of it is thrown away and translated again.
 EMULATION = ("-accel", "tcg,thread=multi,tb-size=1024", "-cpu", "Nehalem,-cx16")
 # QEMU 7.2 translates code anew for each address that it is found at: with each program at the same
 # one, what one process ran the next has ready (/bin/true: half the time).
