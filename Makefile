@@ -73,7 +73,7 @@ build/axe/ready: requirements/axe.txt $(VENV)/ready
 # Not by its own name in the recipe: `make -n test` would run all of it.
 AGAIN = $(MAKE) --no-print-directory
 .PHONY: test
-test: $(VENV)/ready ## everything: lint, types, unit, integration (private bus), system (VM)
+test: $(VENV)/ready ## lint, types, unit, integration (private bus), system (VM); the long ones with KVM alone
 	# Much of this waits for downloads, the images of the nodes among it.
 	$(AGAIN) --jobs 4 node-image build/engine-venv/ready build/axe/ready deb
 	# What is installed in the nodes, beside what compares nothing with a clock.
@@ -87,7 +87,17 @@ test: $(VENV)/ready ## everything: lint, types, unit, integration (private bus),
 	$(PYTHON) -m pytest -n 6 --dist worksteal tests/integration tests/gpu
 	# Three nodes at once take longer than two: their processors wait for each other. By name, as each
 	# ends: a run that is cut off has told what failed.
-	$(PYTHON) -m pytest -v -n 2 --dist worksteal --durations 15 tests/system
+	long=
+	if ! $(PYTHON) -m tests.node kvm; then
+	  echo "the nodes are emulated: what takes minutes in one is left to make test-long"
+	  long='not long'
+	fi
+	$(PYTHON) -m pytest -v -n 2 --dist worksteal --durations 15 -m "$$long" tests/system
+
+.PHONY: test-long
+test-long: $(VENV)/ready deb ## the whole-node tests that make test leaves out where nodes are emulated
+	$(PYTHON) -m tests.node build
+	$(PYTHON) -m pytest -v -n 2 --dist worksteal --durations 15 -m long tests/system
 
 .PHONY: bench
 bench: build/bench/ready ## benchmarks: the data plane beside its peers, both thermal policies; SECTIONS='small'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The test node by hand: ``python -m tests.node run COMMAND``, ``shell``, ``build``."""
+"""The test node by hand: ``python -m tests.node run COMMAND``, ``shell``, ``build``, ``kvm``."""
 
 import argparse
 import signal
@@ -32,6 +32,8 @@ def dispatch(arguments: argparse.Namespace) -> int:
     """Does what the command line says."""
     if arguments.action == "build":
         return build(arguments.suite or list(RECIPES), arguments.bare)
+    if arguments.action == "kvm":
+        return 0 if levels.machine(RUNNING_SUITE).kvm else 1
     config = arguments.config.read_text() if arguments.config else levels.DEFAULT_CONFIG
     suite = arguments.suite[0] if arguments.suite else "bookworm"
     if arguments.bare:
@@ -68,6 +70,7 @@ def parser() -> argparse.ArgumentParser:
     run = actions.add_parser("run", help="run a command as root in a fresh node")
     shell = actions.add_parser("shell", help="a root shell in a fresh node")
     built = actions.add_parser("build", help="build images and snapshots that are missing")
+    actions.add_parser("kvm", help="exit with 0 if KVM runs the nodes, with 1 if they are emulated")
     for action in (run, shell, built):
         action.add_argument("--suite", choices=RECIPES, action="append", help="Debian release")
         action.add_argument("--bare", action="store_true", help="without gpuwarden's packages")

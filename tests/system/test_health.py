@@ -7,6 +7,8 @@ systemd's watchdog, which would take 30 s.
 
 from pathlib import Path
 
+import pytest
+
 from tests.node.vm import Node
 from tests.system.service import (
     configure,
@@ -84,6 +86,7 @@ time.sleep(3600)
 """
 
 
+@pytest.mark.long("tests/integration/test_guard_health.py")
 def test_what_ails_a_worker_is_seen_and_mended_and_what_strangers_hold_is_known(node: Node) -> None:
     serve_with_a_moody_model(node)
     a_strangers_memory_is_shown_and_comes_free_on_request(node)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 from tests.node import levels
 from tests.node.hardware import TWO_CARDS, Card, Hardware
 from tests.node.vm import Node
@@ -104,6 +106,7 @@ def node_with_cards(
         yield node
 
 
+@pytest.mark.long("tests/unit/placement/test_locate.py")
 def test_a_card_that_the_kernel_cannot_place_has_its_worker_where_its_driver_says(
     nodes: Callable[..., Node],
 ) -> None:
@@ -123,6 +126,7 @@ def test_a_card_that_the_kernel_cannot_place_has_its_worker_where_its_driver_say
     assert "on no known NUMA node" in shown
 
 
+@pytest.mark.long("tests/unit/placement/test_service.py")
 def test_a_machine_of_one_node_and_two_cpus_shares_what_it_has(nodes: Callable[..., Node]) -> None:
     homeless = Card(0x1E, None)
     node = nodes(

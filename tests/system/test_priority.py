@@ -4,6 +4,8 @@
 import json
 from collections.abc import Callable
 
+import pytest
+
 from tests.node.vm import Node
 from tests.system.scheduling import (
     Spent,
@@ -66,6 +68,7 @@ PARTS: dict[str, Callable[[Thread], bool]] = {
 }
 
 
+@pytest.mark.long("tests/integration/test_worker_priority.py")
 def test_what_the_kernel_does_with_a_worker_is_what_was_planned(node: Node) -> None:
     serve_with_a_heavy_model(node)
     each_thread_has_its_planned_priority(node)

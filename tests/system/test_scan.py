@@ -4,6 +4,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from tests.node.vm import Node
 from tests.system.service import main_pid, wait_for, wait_for_state
 
@@ -33,6 +35,7 @@ def of_unit(data: dict[str, Any], unit: str) -> dict[str, Any]:
     return holder
 
 
+@pytest.mark.long("tests/integration/test_scan.py")
 def test_who_holds_a_cards_memory_is_known(node: Node) -> None:
     data = wait_for_scan(node, '"holder_class":"ours"')
     worker = of_unit(data, "medgemma-worker@0")

@@ -75,6 +75,7 @@ def test_a_hot_card_is_held_said_and_given_back(node: Node) -> None:
     node.run(f"rm {CONFIG}; systemctl reload medgemma-guard")
 
 
+@pytest.mark.long("tests/integration/test_guard_heat.py")
 def test_a_card_that_nothing_cools_has_its_workers_stopped_until_it_is_cool(node: Node) -> None:
     node.run("gpuwarden-sim set --gpu 0 --ambient 84")
     node.run("gpuwarden-sim load --gpu 0 --fraction 1.0")
@@ -170,10 +171,21 @@ def reason_of(actuator: str, text: str) -> str:
     return f'grep -q \'"{actuator}":"[^"]*{text}\' /run/gpuwarden/thermal/0.json'
 
 
+LONG = pytest.mark.long("tests/integration/test_thermal_guard.py")
+
+
 @pytest.mark.parametrize(
     "break_card",
-    # What was refused is tried again after a minute: not one refusal right after the other.
-    [no_permission, hang, lost, sensor_error, xid, external_limit, no_power_limit],
+    [
+        # What was refused is tried again after a minute: not one refusal right after the other.
+        pytest.param(no_permission, marks=LONG),
+        hang,
+        lost,
+        pytest.param(sensor_error, marks=LONG),
+        pytest.param(xid, marks=LONG),
+        pytest.param(external_limit, marks=LONG),
+        pytest.param(no_power_limit, marks=LONG),
+    ],
 )
 def test_a_broken_card_leaves_its_neighbour_alone(node: Node, break_card: Fault) -> None:
     break_card(node)

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A host tuned for real by day and by night, and as it was afterwards."""
 
+import pytest
+
 from tests.node.hardware import LOGGED_DISK_BUS
 from tests.node.vm import Node
 from tests.system.service import status, wait_for, wait_for_state
@@ -93,6 +95,7 @@ def in_force(node: Node) -> str:
     return profile
 
 
+@pytest.mark.long("tests/integration/test_tuning.py")
 def test_day_and_night_are_set_for_real_and_what_was_there_comes_back(node: Node) -> None:
     plug_in_nvme_disk(node)
     before = settings(node)
