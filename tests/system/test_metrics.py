@@ -4,7 +4,7 @@
 from tests.node.vm import Node
 from tests.system.service import main_pid, wait_for
 
-METRICS = "curl --silent --show-error --max-time 30 http://127.0.0.1:9835/metrics"
+METRICS = "curl --silent --show-error --max-time 90 http://127.0.0.1:9835/metrics"
 SILENT = r'^gpuwarden_component_stale{component="guard",gpu=""} 1\.0$'
 
 
