@@ -85,15 +85,14 @@ test: $(VENV)/ready ## lint, types, unit, integration (private bus), system (VM)
 	wait $$images
 	# These wait for something, three quarters of their time.
 	$(PYTHON) -m pytest -n 6 --dist worksteal tests/integration tests/gpu
-	# Three nodes at once take longer than two: their processors wait for each other. By name, as each
-	# ends: a run that is cut off has told what failed.
+	# Three nodes at once take longer than two: their processors wait for each other. Emulated, each
+	# keeps one and a half of ours busy, and a second one on two of them brings hardly anything.
 	long= nodes=2
 	if ! $(PYTHON) -m tests.node kvm; then
 	  echo "the nodes are emulated: what takes minutes in one is left to make test-long"
-	  # An emulated node keeps one and a half processors busy: two on two processors take each
-	  # other's time, and what is waited for comes too late.
 	  long='not long' nodes=$$(($$(nproc) < 4 ? 1 : 2))
 	fi
+	# By name, as each ends: a run that is cut off has told what failed.
 	$(PYTHON) -m pytest -v -n $$nodes --dist worksteal --durations 15 -m "$$long" tests/system
 
 .PHONY: test-long
