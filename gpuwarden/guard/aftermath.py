@@ -5,7 +5,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from gpuwarden.control.snapshot import boottime_nanoseconds
 from gpuwarden.guard.kernel import Process, processes, survivors
@@ -20,13 +20,14 @@ READ_AFTER_SECONDS = 2.5
 BACK_SECONDS = 8.0  # for the driver to take back what a process held
 
 
-async def look_after(life: Life, *, stays_down: bool) -> Remains:
+async def look_after(life: Life, *, is_down: Callable[[], bool]) -> Remains:
     """What is left of a life that has ended just now; returns as soon as that is known.
 
-    :param stays_down: nothing is to be in its control group either; else a next life begins there.
+    :param is_down: asked at each look: no next life has begun, so nothing is to be in its control
+        group either.
     """
     ended_at = boottime_nanoseconds()
-    left = await _processes_left(life, stays_down=stays_down)
+    left = await _processes_left(life, is_down)
     used = await _memory_used(life, ended_at)
     return Remains(life, left, used, card_holders(life.gpu_index) or ())
 
@@ -47,19 +48,19 @@ def kill(left: Iterable[Process]) -> None:
             os.close(descriptor)
 
 
-def _left_of(life: Life, *, stays_down: bool) -> tuple[Process, ...]:
+def _left_of(life: Life, is_down: Callable[[], bool]) -> tuple[Process, ...]:
     """Those that were seen in its life, and those in its group that came and were never seen."""
     seen = survivors(life.processes)
-    unseen = processes(life.control_group) if stays_down else ()
+    unseen = processes(life.control_group) if is_down() else ()
     return tuple(sorted({*seen, *unseen}, key=lambda process: process.pid))
 
 
-async def _processes_left(life: Life, *, stays_down: bool) -> tuple[Process, ...]:
+async def _processes_left(life: Life, is_down: Callable[[], bool]) -> tuple[Process, ...]:
     until = time.monotonic() + GONE_SECONDS
-    left = _left_of(life, stays_down=stays_down)
+    left = _left_of(life, is_down)
     while left and time.monotonic() < until:
         await asyncio.sleep(LOOK_SECONDS)
-        left = _left_of(life, stays_down=stays_down)
+        left = _left_of(life, is_down)
     return left
 
 

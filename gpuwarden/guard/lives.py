@@ -66,6 +66,13 @@ class Lives:
         """A worker's life as last seen."""
         return self._lives.get(number, Life(number, gpu_index))
 
+    def is_down(self, life: Life) -> bool:
+        """Whether no next life is known to have begun.
+
+        To be asked again and again: systemd tells of a life later than its first process is there.
+        """
+        return self.life(life.number, life.gpu_index).main_pid in (0, life.main_pid)
+
     def expect(self, number: int, why: str = BY_GUARD) -> None:
         """A worker is about to be ended.
 
@@ -128,7 +135,7 @@ class Lives:
         self.exits[number] = f"{_now()}: {ending.how}"
         self._tell(life, ending)
         if life.processes:  # else nobody has looked at it while it lived
-            work = self._look_after(life, ending, stays_down=not unit.main_pid and not restarted)
+            work = self._look_after(life, ending)
             self._jobs.spawn(work, f"see what worker {number} (PID {life.main_pid}) has left")
 
     def _tell(self, life: Life, ending: Ending) -> None:
@@ -145,8 +152,8 @@ class Lives:
             REASON=ending.error,
         )
 
-    async def _look_after(self, life: Life, ending: Ending, *, stays_down: bool) -> None:
-        remains = await look_after(life, stays_down=stays_down)
+    async def _look_after(self, life: Life, ending: Ending) -> None:
+        remains = await look_after(life, is_down=lambda: self.is_down(life))
         self.exits[life.number] = f"{self.exits[life.number]}; {figures(remains)}"
         tell_remains(remains, f"worker {life.number} has ended ({ending.how})")
 

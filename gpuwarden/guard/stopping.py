@@ -104,8 +104,11 @@ class Stopping:
         await self._systemd.kill(worker.unit, signal.SIGKILL)
 
     async def _look_after(self, life: Life) -> Remains:
-        remains = await aftermath.look_after(life, stays_down=True)
+        def is_down() -> bool:
+            return self._lives.is_down(life)
+
+        remains = await aftermath.look_after(life, is_down=is_down)
         if not remains.left:
             return remains
         aftermath.kill(remains.left)  # not in its group any more, or systemd would have had them
-        return await aftermath.look_after(life, stays_down=True)
+        return await aftermath.look_after(life, is_down=is_down)

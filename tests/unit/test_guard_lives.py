@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is remembered of a worker's life while it lasts."""
 
+from dataclasses import replace
+
 from gpuwarden.guard.jobs import Jobs
 from gpuwarden.guard.kernel import Process
 from gpuwarden.guard.lifecycle import UnitFacts
@@ -30,3 +32,14 @@ def test_processes_that_ended_before_it_are_not() -> None:
     known = lives()
     known.look(WORKER, UP, (MAIN,), None, None)
     assert known.life(0, 0).processes == (MAIN,)
+
+
+def test_a_worker_is_down_until_its_next_life_is_known() -> None:
+    known = lives()
+    life = known.life(0, 0)
+    known.expect(0)
+    assert known.is_down(life)  # asked as soon as it has ended, before the next look
+    known.look(WORKER, UnitFacts(active_state="inactive"), (), None, None)
+    assert known.is_down(life)
+    known.look(WORKER, replace(UP, main_pid=20), (Process(20, 1, 9),), None, None)
+    assert not known.is_down(life)
