@@ -5,8 +5,10 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import socket
 import sys
+import tempfile
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -25,6 +27,7 @@ PEERS_PYTHON = ROOT / "build" / "bench" / "bin" / "python"
 SERVED = "tests.bench.dataplane.served"
 API_KEY = "a-key-for-the-benchmark"
 START_SECONDS = 60.0
+RUN_FOLDERS = "/dev/shm"  # in memory, as /run is where the states are published on a node
 NOBODY = {"NOTIFY_SOCKET": ""}  # no systemd: nobody is to be told
 BODY_LIMIT_BYTES = 128 << 20
 GATEWAY, PREPARED, QUICK = "gpuwarden", "gpuwarden, preprocess", "gpuwarden, quick"
@@ -52,13 +55,17 @@ async def gpuwarden(name: str, engine: str, folder: Path) -> AsyncIterator[Syste
     """The service and its workers as on a node, without systemd: with API key and job store."""
     port = free_port()
     furnish(folder)
-    guards, dispatch = ThermalGuards(folder / "thermal"), folder / "dispatch.sock"
-    places = ("--dispatch", str(dispatch), "--state", str(folder / "state.json"))
+    dispatch = folder / "dispatch.sock"
+    run = Path(tempfile.mkdtemp(prefix="bench-run-", dir=RUN_FOLDERS))
+    guards = ThermalGuards(run / "thermal")
+    places = ("--dispatch", str(dispatch), "--state", str(run / "state.json"))
     more = ("--thermal", str(guards.folder), "--jobs", str(folder / "jobs"))
     environment = {"CREDENTIALS_DIRECTORY": str(folder / "credentials")}
     address = f"127.0.0.1:{port}"
-    started = [await ready(folder, RUN, "--http", address, *places, *more, environment=environment)]
+    started: list[asyncio.subprocess.Process] = []
     try:
+        begun = await ready(folder, RUN, "--http", address, *places, *more, environment=environment)
+        started.append(begun)
         for number in range(WORKERS):
             started.append(
                 await start_worker(worker_settings(number, engine, dispatch), folder, NOBODY)
@@ -69,6 +76,7 @@ async def gpuwarden(name: str, engine: str, folder: Path) -> AsyncIterator[Syste
         yield System(name, port, [one.pid for one in started], "/predict", headers)
     finally:
         await end(started)
+        shutil.rmtree(run)
 
 
 def furnish(folder: Path) -> None:
