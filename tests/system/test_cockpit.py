@@ -4,6 +4,8 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+
 from tests.accessibility import faults
 from tests.browser import Page, browser
 from tests.node.vm import Node
@@ -34,6 +36,7 @@ systemctl daemon-reload; systemctl kill --signal=KILL medgemma-guard
 COME_BACK = f"rm {NO_RESTART}; systemctl daemon-reload; systemctl reset-failed medgemma-guard"
 
 
+@pytest.mark.long("tests/integration/test_cockpit_page.py")
 def test_an_administrator_sees_a_hot_card_and_drains_a_worker(node: Node) -> None:
     node.run(HOT)
     node.run(SPOILED)

@@ -71,19 +71,19 @@ def commands(text: str) -> list[str]:
 
 
 INTEGRATION = (
-    *("first-hour.md", "troubleshoot.md", "integrate.md", "integrate-bus.md", "dbus.md"),
+    *("integrate.md", "integrate-bus.md", "dbus.md"),
     *("jobs.md", "vllm.md", "prometheus.md"),
 )
-OPERATION = ("operate.md", "placement.md", "safety.md")
+OPERATION = ("first-hour.md", "troubleshoot.md", "operate.md", "placement.md", "safety.md")
 
 
-def test_the_first_hour_and_the_integration_as_documented(node: Node) -> None:
-    run_all(node, INTEGRATION, at_least=20)
+def test_the_integration_as_documented(node: Node) -> None:
+    run_all(node, INTEGRATION, at_least=10)
 
 
 @pytest.mark.long("tests/integration/cli")
-def test_operate_and_place_as_documented(node: Node) -> None:
-    run_all(node, OPERATION, at_least=20)
+def test_the_operation_as_documented(node: Node) -> None:
+    run_all(node, OPERATION, at_least=30)
 
 
 def run_all(node: Node, pages: tuple[str, ...], *, at_least: int) -> None:

@@ -4,6 +4,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from tests.node.vm import Node
 from tests.system.service import main_pid, wait_for_state
 
@@ -25,6 +27,7 @@ def names(findings: Findings, verdict: str) -> set[str]:
     return {name for name, finding in findings.items() if finding["verdict"] == verdict}
 
 
+@pytest.mark.long("tests/unit/doctor")
 def test_a_node_is_told_what_is_wrong_with_it_and_mended_as_it_is_told(node: Node) -> None:
     # Its kernel makes huge pages by default, nobody sets its clock, its disk has no scheduler.
     node.run(f"echo never > {THP}; usermod --append --groups gpuwarden oscar")
