@@ -4,6 +4,8 @@
 import json
 from typing import Any
 
+import pytest
+
 from tests.node.demo import ct_small
 from tests.node.vm import Node
 from tests.soak.random_kills.campaign import random_kills
@@ -40,6 +42,7 @@ while os.path.exists("/run/busy"):
 """
 
 
+@pytest.mark.long("tests/integration/test_worker_kills.py")
 def test_parts_killed_at_random_under_load_come_back_and_lose_no_request(node: Node) -> None:
     figures = random_kills(node, KILLS, SEED, PAIRS)
     print(figures)

@@ -146,6 +146,7 @@ def test_a_machine_of_one_node_and_two_cpus_shares_what_it_has(nodes: Callable[.
     assert any("1 free core for 2 workers" in text for text in plan["warnings"])
 
 
+@pytest.mark.long("tests/integration/test_guard_placement.py")
 def test_workers_run_as_planned_and_a_new_plan_leaves_them_alone_until_their_restart(
     node: Node,
 ) -> None:

@@ -41,6 +41,7 @@ def events(node: Node, event: str, gpu: int = 0) -> list[dict[str, str]]:
     return [json.loads(line) for line in text.splitlines()]
 
 
+@pytest.mark.long("tests/integration/test_thermal_guard.py")
 def test_a_hot_card_is_held_said_and_given_back(node: Node) -> None:
     recoveries = snapshot(node, 0)["data"]["recoveries"]
     before = len(events(node, "thermal-state"))
