@@ -6,6 +6,7 @@ time that nobody else has, and one upload waits for the other: at 32 callers wit
 their streams, one thread was the most that a node could do.
 """
 
+import contextlib
 import ctypes
 import os
 import select
@@ -36,24 +37,22 @@ def read_on(connection: socket.socket, target: memoryview, is_wanted: Callable[[
     :param is_wanted: asked before each piece; nothing is written any more once it has said no.
     """
     filled = 0
-    with connection:
+    # Of an error the connection's own reader is told, too.
+    with connection, contextlib.suppress(OSError):
         waiting = select.poll()
         waiting.register(connection, select.POLLIN)
-        try:
-            while filled < len(target) and is_wanted():
-                try:
-                    count = connection.recv_into(target[filled : filled + PIECE_BYTES])
-                except BlockingIOError:
-                    wake_for(connection, min(LEAST_BYTES, len(target) - filled))
-                    if not waiting.poll(PATIENCE_MILLISECONDS):
-                        break
-                    continue
-                if not count:
+        while filled < len(target) and is_wanted():
+            try:
+                count = connection.recv_into(target[filled : filled + PIECE_BYTES])
+            except BlockingIOError:
+                wake_for(connection, min(LEAST_BYTES, len(target) - filled))
+                if not waiting.poll(PATIENCE_MILLISECONDS):
                     break
-                filled += count
-            wake_for(connection, 1)
-        except OSError:  # the connection's own reader is told of it, too
-            pass
+                continue
+            if not count:
+                break
+            filled += count
+        wake_for(connection, 1)
     return filled
 
 

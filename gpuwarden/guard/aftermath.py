@@ -20,11 +20,11 @@ READ_AFTER_SECONDS = 2.5
 BACK_SECONDS = 8.0  # for the driver to take back what a process held
 
 
-async def look_after(life: Life, *, is_down: Callable[[], bool]) -> Remains:
+async def look_after(life: Life, is_down: Callable[[Life], bool]) -> Remains:
     """What is left of a life that has ended just now; returns as soon as that is known.
 
-    :param is_down: asked at each look: no next life has begun, so nothing is to be in its control
-        group either.
+    :param is_down: asked at each look: no next life is known to have begun, so nothing is to be in
+        its control group either.
     """
     ended_at = boottime_nanoseconds()
     left = await _processes_left(life, is_down)
@@ -48,14 +48,14 @@ def kill(left: Iterable[Process]) -> None:
             os.close(descriptor)
 
 
-def _left_of(life: Life, is_down: Callable[[], bool]) -> tuple[Process, ...]:
+def _left_of(life: Life, is_down: Callable[[Life], bool]) -> tuple[Process, ...]:
     """Those that were seen in its life, and those in its group that came and were never seen."""
     seen = survivors(life.processes)
-    unseen = processes(life.control_group) if is_down() else ()
+    unseen = processes(life.control_group) if is_down(life) else ()
     return tuple(sorted({*seen, *unseen}, key=lambda process: process.pid))
 
 
-async def _processes_left(life: Life, is_down: Callable[[], bool]) -> tuple[Process, ...]:
+async def _processes_left(life: Life, is_down: Callable[[Life], bool]) -> tuple[Process, ...]:
     until = time.monotonic() + GONE_SECONDS
     left = _left_of(life, is_down)
     while left and time.monotonic() < until:

@@ -153,7 +153,7 @@ class Lives:
         )
 
     async def _look_after(self, life: Life, ending: Ending) -> None:
-        remains = await look_after(life, is_down=lambda: self.is_down(life))
+        remains = await look_after(life, self.is_down)
         self.exits[life.number] = f"{self.exits[life.number]}; {figures(remains)}"
         tell_remains(remains, f"worker {life.number} has ended ({ending.how})")
 

@@ -104,11 +104,8 @@ class Stopping:
         await self._systemd.kill(worker.unit, signal.SIGKILL)
 
     async def _look_after(self, life: Life) -> Remains:
-        def is_down() -> bool:
-            return self._lives.is_down(life)
-
-        remains = await aftermath.look_after(life, is_down=is_down)
+        remains = await aftermath.look_after(life, self._lives.is_down)
         if not remains.left:
             return remains
         aftermath.kill(remains.left)  # not in its group any more, or systemd would have had them
-        return await aftermath.look_after(life, is_down=is_down)
+        return await aftermath.look_after(life, self._lives.is_down)

@@ -120,7 +120,7 @@ def living(pid: int, folder: Path) -> Process:
     return found
 
 
-def down() -> bool:
+def down(life: Life) -> bool:
     """No next life."""
     return True
 
@@ -131,13 +131,13 @@ async def test_a_process_that_lives_on_is_found_named_and_killed(
     process = living(escaped.pid, folder)
     assert process.parent == os.getpid()
     life = Life(0, 0, process.pid, "", (process,))
-    remains = await look_after(life, is_down=down)
+    remains = await look_after(life, down)
     assert (remains.left, remains.ended) == ((process,), 0)
     aftermath.kill([Process(process.pid, 1, process.start_time_ticks + 1)])  # another's by now
     assert escaped.poll() is None
     aftermath.kill(remains.left)
     assert escaped.wait(5) == -signal.SIGKILL
-    assert (await look_after(life, is_down=down)).is_clean
+    assert (await look_after(life, down)).is_clean
     aftermath.kill(remains.left)  # gone: no error
 
 
@@ -148,9 +148,9 @@ async def test_a_next_life_that_systemd_tells_of_late_is_nothing_left(
     next_life = living(escaped.pid, folder)
     ended = Life(0, 0, 10, "/w", (Process(10, 1, 1),))
     words = iter([True, True])  # it is down, says systemd, twice; then that it is not
-    remains = await look_after(ended, is_down=lambda: next(words, False))
+    remains = await look_after(ended, lambda _: next(words, False))
     assert (remains.left, remains.ended) == ((), 1)
-    assert (await look_after(ended, is_down=down)).left == (next_life,)
+    assert (await look_after(ended, down)).left == (next_life,)
 
 
 def test_a_zombie_is_no_survivor(folder: Path) -> None:
@@ -165,11 +165,11 @@ def test_a_zombie_is_no_survivor(folder: Path) -> None:
 async def test_memory_counts_that_was_read_after_the_end(folder: Path) -> None:
     life = Life(0, 0, 10, "", (), held_bytes=100, used_bytes=500)
     publish_memory(folder, 500)
-    look = asyncio.create_task(look_after(life, is_down=down))
+    look = asyncio.create_task(look_after(life, down))
     await asyncio.sleep(0)
     publish_memory(folder, 400)
     assert (await look).freed_bytes == 100
-    assert (await look_after(life, is_down=down)).freed_bytes is None
+    assert (await look_after(life, down)).freed_bytes is None
 
 
 async def test_memory_that_does_not_come_back_is_said_with_its_holders(folder: Path) -> None:
@@ -178,7 +178,7 @@ async def test_memory_that_does_not_come_back_is_said_with_its_holders(folder: P
     )
     SnapshotWriter(folder / "s0", "scan@0").publish(scan)
     look = asyncio.create_task(
-        look_after(Life(0, 0, 10, "", (), held_bytes=100 * MIB, used_bytes=500 * MIB), is_down=down)
+        look_after(Life(0, 0, 10, "", (), held_bytes=100 * MIB, used_bytes=500 * MIB), down)
     )
     await asyncio.sleep(0)
     publish_memory(folder, 500 * MIB)

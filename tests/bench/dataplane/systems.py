@@ -5,7 +5,6 @@ import asyncio
 import contextlib
 import json
 import os
-import shutil
 import socket
 import sys
 import tempfile
@@ -56,27 +55,23 @@ async def gpuwarden(name: str, engine: str, folder: Path) -> AsyncIterator[Syste
     port = free_port()
     furnish(folder)
     dispatch = folder / "dispatch.sock"
-    run = Path(tempfile.mkdtemp(prefix="bench-run-", dir=RUN_FOLDERS))
-    guards = ThermalGuards(run / "thermal")
-    places = ("--dispatch", str(dispatch), "--state", str(run / "state.json"))
-    more = ("--thermal", str(guards.folder), "--jobs", str(folder / "jobs"))
-    environment = {"CREDENTIALS_DIRECTORY": str(folder / "credentials")}
-    address = f"127.0.0.1:{port}"
-    started: list[asyncio.subprocess.Process] = []
-    try:
-        begun = await ready(folder, RUN, "--http", address, *places, *more, environment=environment)
-        started.append(begun)
-        for number in range(WORKERS):
-            started.append(
-                await start_worker(worker_settings(number, engine, dispatch), folder, NOBODY)
-            )
-        await until_answered(f"http://{address}/readyz", b'"workers_ready":%d' % WORKERS)
-        # As from a proxy on this node: from there, too, the key is asked for.
-        headers = {"Authorization": f"Bearer {API_KEY}", "X-Forwarded-For": "127.0.0.1"}
-        yield System(name, port, [one.pid for one in started], "/predict", headers)
-    finally:
-        await end(started)
-        shutil.rmtree(run)
+    with tempfile.TemporaryDirectory(prefix="bench-run-", dir=RUN_FOLDERS) as run:
+        guards = ThermalGuards(Path(run) / "thermal")
+        places = ("--dispatch", str(dispatch), "--state", f"{run}/state.json")
+        more = ("--thermal", str(guards.folder), "--jobs", str(folder / "jobs"))
+        environment = {"CREDENTIALS_DIRECTORY": str(folder / "credentials")}
+        words = ("--http", f"127.0.0.1:{port}", *places, *more)
+        started = [await ready(folder, RUN, *words, environment=environment)]
+        try:
+            for number in range(WORKERS):
+                settings = worker_settings(number, engine, dispatch)
+                started.append(await start_worker(settings, folder, NOBODY))
+            await until_answered(f"http://127.0.0.1:{port}/readyz", b'"workers_ready":%d' % WORKERS)
+            # As from a proxy on this node: from there, too, the key is asked for.
+            headers = {"Authorization": f"Bearer {API_KEY}", "X-Forwarded-For": "127.0.0.1"}
+            yield System(name, port, [one.pid for one in started], "/predict", headers)
+        finally:
+            await end(started)
 
 
 def furnish(folder: Path) -> None:
